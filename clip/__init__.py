@@ -16,7 +16,7 @@ from .prompts import (
 )
 from .tokenizer import tokenize
 from .towers import CLIP, Sizes, end_of_text
-from .weights import available_models, load_clip
+from .weights import available_models, backbone_sizes, load_clip
 
 __all__ = [
     "CLIP",
@@ -28,6 +28,7 @@ __all__ = [
     "TokenFusion",
     "add_parameter",
     "available_models",
+    "backbone_sizes",
     "context_vectors",
     "deep_names",
     "encode_image",

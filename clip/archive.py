@@ -41,6 +41,7 @@ def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Ten
 
 class _TensorsOnly(pickle.Unpickler):
     def __init__(self, file, records):
+        """`records` gives the bytes of a name; None: shapes alone are asked for."""
         super().__init__(file)
         self.records = records
 
@@ -59,6 +60,8 @@ class _TensorsOnly(pickle.Unpickler):
 
     def persistent_load(self, reference) -> Tensor:
         _, dtype, key, _, count = reference
+        if self.records is None:
+            return torch.empty(count, dtype=dtype, device="meta")
         return torch.frombuffer(bytearray(self.records(key)), dtype=dtype, count=count)
 
 
@@ -70,8 +73,11 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def read_torchscript(path: Path) -> dict[str, Tensor]:
+def read_torchscript(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     """The state dict that stands in a TorchScript archive.
+
+    Args:
+        device: "meta" reads the shapes alone.
 
     Raises:
         ClipError: the file is damaged, or holds anything but tensors in modules.
@@ -80,7 +86,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             root = next(n for n in archive.namelist() if n.endswith("/data.pkl")).removesuffix("data.pkl")
             with archive.open(root + "data.pkl") as description:
-                top = _TensorsOnly(description, lambda key: archive.read(f"{root}data/{key}")).load()
+                records = None if device == "meta" else lambda key: archive.read(f"{root}data/{key}")
+                top = _TensorsOnly(description, records).load()
     except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, EOFError, StopIteration) as error:
         raise ClipError(f"{path} is not a readable TorchScript archive: {error}; download it again") from error
     tensors: dict[str, Tensor] = {}

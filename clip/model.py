@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from . import towers
 from .attention import Attention, Segment
 from .errors import ClipError
+from .sizes import sizes_of
 from .towers import LayerNorm, QuickGELU, ResidualAttentionBlock, Sizes, end_of_text
-from .weights import NOT_WEIGHTS, add_counts, sizes_of
+from .weights import NOT_WEIGHTS, add_counts
 
 __all__ = [
     "CLIP",

@@ -26,17 +26,17 @@ VISION = {"image_size", "patch_size", "width", "layers", "head_width"}
 TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
-def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
-    """The file that holds a backbone, downloaded by open_clip where it must be, and its sizes.
+def look_up(name: str) -> tuple[dict, Path, Sizes | ResNetSizes]:
+    """What open_clip says of published weights (empty: there are none), else the file, and the sizes. Loads nothing.
 
     Args:
         name: `open_clip:MODEL/TAG` or `open_clip:MODEL/FILE`.
 
     Raises:
-        ClipError: unknown model or tag, a model that our towers do not describe, no network and nothing cached.
+        ClipError: unknown model or tag, or a model that our towers do not describe.
     """
     import open_clip  # takes seconds
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+    from open_clip.pretrained import get_pretrained_cfg
 
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if model not in open_clip.list_models():
@@ -54,7 +54,19 @@ def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
     config = open_clip.get_model_config(model)
     # Published weights say themselves which GELU they were trained with; the model's name may say otherwise.
     quick = (published or config).get("quick_gelu", False)
-    sizes = sizes_of_config(config, "quick_gelu" if quick else "gelu", name)
+    return published, file, sizes_of_config(config, "quick_gelu" if quick else "gelu", name)
+
+
+def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
+    """The file that holds a backbone, downloaded by open_clip where it must be, and its sizes.
+
+    Raises:
+        ClipError: as `look_up`; or no network and nothing cached.
+    """
+    import open_clip
+    from open_clip.pretrained import download_pretrained
+
+    published, file, sizes = look_up(name)
     if not published:
         return file, sizes
     if (published["mean"], published["std"]) != (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD):
@@ -68,7 +80,7 @@ def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
         source, reason = published["hf_hub"] or published["url"], str(error).rstrip(".")
         raise ClipError(
             f"the weights of {name} could not be fetched from {source}: {reason}. Expected a network connection or the "
-            f"file in open_clip's cache: download it elsewhere and give it as {PREFIX}{model}/FILE"
+            f"file in open_clip's cache: download it elsewhere and give it as {name.partition('/')[0]}/FILE"
         ) from error
 
 

@@ -22,7 +22,7 @@ Rewrite = Callable[[int, dict[str, Segment]], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """All sizes of a CLIP. Of a trained one they are read off its weights (`clip.weights.sizes_of`)."""
+    """All sizes of a CLIP. Of a trained one they are read off its weights (`clip.sizes.sizes_of`)."""
 
     image_size: int
     patch_size: int

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +23,8 @@ from torch import Tensor, nn
 from . import open_clip_weights
 from .archive import is_torchscript, read_torchscript
 from .errors import ClipError
+from .sizes import sizes_of
+from .tokenizer import simple_tokenizer
 from .towers import CLIP, LayerNorm, Sizes
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ OPENAI = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-OPENAI_HEAD_WIDTH = 64  # width of one attention head in all of OpenAI's models; no shape in the weights tells it
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives keep beside
 FILE_FORMAT = "clip-1"
 
@@ -49,6 +49,22 @@ FILE_FORMAT = "clip-1"
 def available_models() -> list[str]:
     """The backbones known by name."""
     return [*OPENAI, "tiny"]
+
+
+def backbone_sizes(name: str) -> Sizes | ResNetSizes:
+    """The sizes of a backbone, before any of its weights is loaded: off open_clip's configurations or a file's shapes.
+
+    Raises:
+        ClipError: unknown name, a missing or damaged file, weights of another kind.
+    """
+    if name.startswith(open_clip_weights.PREFIX):
+        return open_clip_weights.look_up(name)[-1]
+    if name in OPENAI:
+        from open_clip import get_model_config  # takes seconds
+
+        return open_clip_weights.sizes_of_config(get_model_config(OPENAI[name]), "quick_gelu", name)
+    path = find(name)
+    return sizes_of(*read(path, device="meta"), path)
 
 
 def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
@@ -66,14 +82,19 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
         sizes = sizes_of(state, metadata, path)
     with torch.device("meta"):  # shapes only: no time spent on a random start
         model = CLIP(sizes)
-    expected = {k: v.shape for k, v in model.state_dict().items()}
+    expected = model.state_dict()
     add_counts(state, expected)
     wrong = [f"{k} (missing)" for k in expected.keys() - state.keys()]
     wrong += [f"{k} (unexpected)" for k in state.keys() - expected.keys()]
     wrong += [
-        f"{k} (expected {tuple(expected[k])}, found {tuple(state[k].shape)})"
+        f"{k} (expected {tuple(expected[k].shape)}, found {tuple(state[k].shape)})"
         for k in expected.keys() & state.keys()
-        if state[k].shape != expected[k]
+        if state[k].shape != expected[k].shape
+    ]
+    wrong += [
+        f"{k} (expected numbers of the kind {expected[k].dtype}, found {state[k].dtype}, {state[k].layout})"
+        for k in expected.keys() & state.keys()
+        if state[k].layout != torch.strided or state[k].is_floating_point() != expected[k].is_floating_point()
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
@@ -82,7 +103,12 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
     for key, value in state.items():
         if value.is_floating_point():  # norms and scale are computed in float32 whatever the towers' precision
             exact = key == "logit_scale" or key.rpartition(".")[0] in norms
-            state[key] = value.to(torch.float32 if exact else dtype)
+            state[key] = value = value.to(torch.float32 if exact else dtype)
+            if not value.isfinite().all():
+                raise ClipError(
+                    f"{path}: {key} holds NaN or infinite numbers in {value.dtype}; expected finite ones: download or "
+                    f"make the file again, or take a precision with a wider range"
+                )
     model.load_state_dict(state, assign=True)
     model.weights_sha256 = sha256(path)
     return model.eval().requires_grad_(False)
@@ -137,8 +163,11 @@ def published_hashes() -> set[str]:
     return {get_pretrained_url(model, "openai").split("/")[-2] for model in OPENAI.values()}
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by OpenAI's names, and the file's metadata (safetensors only).
+
+    Args:
+        device: "meta" reads the shapes alone.
 
     Raises:
         ClipError: missing, damaged, or not a file of tensors.
@@ -151,16 +180,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"{path} is a TorchScript archive, but not one that OpenAI published (its SHA-256 is unknown); "
                 f"expected OpenAI's own file, a .safetensors file or a plain state dict"
             )
-        state = read_torchscript(path)
+        state = read_torchscript(path, device)
         return {k: v for k, v in state.items() if k not in NOT_WEIGHTS}, {}
     try:
-        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch does not look
+        zipped = zipfile.is_zipfile(path)
+        if zipped and device != "meta" and (damaged := zipfile.ZipFile(path).testzip()):  # torch does not look
             raise ValueError(f"the check sum of {damaged} is wrong")
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                state, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
+            state, metadata = _read_safetensors(path, device)
         else:
-            state, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
+            mapped = zipped and device == "meta"  # so that the numbers stay on the disk
+            state, metadata = torch.load(path, map_location=device, weights_only=True, mmap=mapped), {}
     except Exception as error:  # each reader has its own kinds; whatever it is, the file is not readable
         kind = f"it is damaged or of another kind ({type(error).__name__})"
         reason = str(error) if isinstance(error, ValueError) else kind
@@ -173,38 +203,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if "logit_scale" in state and state["logit_scale"].numel() == 1:
         state["logit_scale"] = state["logit_scale"].reshape(())  # some files hold a vector of one number
     if "token_embedding.rows" in state:
-        state["token_embedding.weight"] = _all_rows(state, metadata)
+        state["token_embedding.weight"] = _all_rows(state, metadata, path)
     return state, metadata
-
-
-def sizes_of(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> Sizes | ResNetSizes:
-    """All sizes, read off the shapes; heads and activation off the metadata, else as in OpenAI's models."""
-    known = json.loads(metadata.get("sizes", "{}"))
-    try:
-        text_width = state["ln_final.weight"].shape[0]
-        text = dict(
-            text_width=text_width,
-            text_layers=_layers(state, r"transformer\.resblocks\.(\d+)\."),
-            text_heads=known.get("text_heads", text_width // OPENAI_HEAD_WIDTH),
-            embed_dim=state["text_projection"].shape[1],
-            context_length=state["positional_embedding"].shape[0],
-            vocab_size=state["token_embedding.weight"].shape[0],
-            activation=known.get("activation", "quick_gelu"),
-        )
-        if "visual.layer1.0.conv1.weight" in state:
-            return _resnet_sizes(state, known, text)
-        conv = state["visual.conv1.weight"]
-        vision_width, patch = conv.shape[0], conv.shape[-1]
-        return Sizes(
-            image_size=_grid(state["visual.positional_embedding"]) * patch,
-            patch_size=patch,
-            vision_width=vision_width,
-            vision_layers=_layers(state, r"visual\.transformer\.resblocks\.(\d+)\."),
-            vision_heads=known.get("vision_heads", vision_width // OPENAI_HEAD_WIDTH),
-            **text,
-        )
-    except (KeyError, IndexError) as error:
-        raise ClipError(f"{path} does not hold a CLIP under OpenAI's parameter names: {error} is missing") from error
 
 
 def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> bytes:
@@ -239,36 +239,30 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _all_rows(state: dict[str, Tensor], metadata: dict[str, str]) -> Tensor:
+def _read_safetensors(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        if device == "meta":
+            state = {k: torch.empty(file.get_slice(k).get_shape(), device=device) for k in file.keys()}
+        else:
+            state = {k: file.get_tensor(k) for k in file.keys()}
+        return state, file.metadata() or {}
+
+
+def _all_rows(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> Tensor:
     """The whole embedding table: stored rows, and rows of the same spread drawn from the stored seed."""
-    used, rows = state.pop("token_embedding.weight"), state.pop("token_embedding.rows")
-    generator = torch.Generator().manual_seed(int(metadata["rows_seed"]))
-    vocab_size = json.loads(metadata["sizes"])["vocab_size"]
-    table = torch.randn(vocab_size, used.shape[1], generator=generator) * float(metadata["rows_std"])
-    table[rows.long()] = used.float()
-    return table
-
-
-def _layers(state: dict[str, Tensor], pattern: str) -> int:
-    return len({m.group(1) for k in state if (m := re.match(pattern, k))})
-
-
-def _grid(positions: Tensor) -> int:
-    """Cells on a side, from the positions (1 + cells, width) of an image tower."""
-    return round((positions.shape[0] - 1) ** 0.5)
-
-
-def _resnet_sizes(state: dict[str, Tensor], known: dict, text: dict) -> ResNetSizes:
-    from .resnet import EXPANSION, STRIDE, ResNetSizes  # imports open_clip, which takes seconds
-
-    width = state["visual.layer1.0.conv1.weight"].shape[0]
-    return ResNetSizes(
-        image_size=_grid(state["visual.attnpool.positional_embedding"]) * STRIDE,
-        vision_width=width,
-        vision_blocks=tuple(_layers(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, 5)),
-        vision_heads=known.get("vision_heads", EXPANSION * width // OPENAI_HEAD_WIDTH),
-        **text,
-    )
+    try:
+        used, rows = state.pop("token_embedding.weight"), state.pop("token_embedding.rows")
+        seed, std = int(metadata["rows_seed"]), float(metadata["rows_std"])
+        vocab_size, width = json.loads(metadata["sizes"])["vocab_size"], used.shape[1]
+        if used.is_meta:
+            return used.new_empty(vocab_size, width)
+        if vocab_size != simple_tokenizer().vocab_size or rows.shape != used.shape[:1]:
+            raise ValueError(f"a vocabulary of {vocab_size}, of which {tuple(rows.shape)} rows are stored")
+        table = torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed)) * std
+        table[rows.long()] = used.float()
+        return table
+    except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
+        raise ClipError(f"{path} does not say which rows of the vocabulary it holds: {error}; make it again") from error
 
 
 def _sorted_metadata(data: bytes) -> bytes:

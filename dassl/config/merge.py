@@ -1,11 +1,11 @@
 """Strict merging: every mistake in files and options is found, and all are told at once."""
 
 import difflib
-from pathlib import Path
+import warnings
 
-import yaml
 from yacs.config import CfgNode
 
+from dassl.config.yaml_files import read_yaml
 from dassl.utils import UserError
 
 
@@ -40,29 +40,49 @@ def merge(cfg, files=(), opts=()):
     Raises:
         UserError: missing or invalid files, unknown keys, wrong types; one line for each.
     """
-    errors, settings = [], []
+    settings, problems = _read(cfg, files, opts)
+    if problems:
+        raise UserError("\n".join(problems))
+    _put(cfg, settings)
+
+
+def merge_what_is_right(cfg, files=(), opts=()):
+    """As `merge`, but what is right is merged, and what is wrong is returned: a list of lines.
+
+    For a caller that looks for further mistakes in the result, to tell all of them at once.
+    """
+    settings, problems = _read(cfg, files, opts)
+    _put(cfg, settings)
+    return problems
+
+
+def _read(cfg, files, opts):
+    """Settings as (key, converted value), in order, and what is wrong, as lines."""
+    problems, given = [], []
     for file in files:
         if file:
             try:
-                settings += [(str(file), key, value) for key, value in flatten(_read_yaml(file)).items()]
+                given += [(str(file), key, value) for key, value in flatten(_read_tree(file)).items()]
             except UserError as error:
-                errors.append(str(error))
+                problems.append(str(error))
     if len(opts) % 2:
-        errors.append(
+        problems.append(
             f"command line: expected pairs KEY VALUE, found an odd number of words: {' '.join(map(str, opts))}"
         )
     else:
-        settings += [("command line", key, value) for key, value in zip(opts[::2], opts[1::2], strict=True)]
+        given += [("command line", key, value) for key, value in zip(opts[::2], opts[1::2], strict=True)]
 
-    known, converted = flatten(cfg), []
-    for source, key, value in settings:
+    known, settings = flatten(cfg), []
+    for source, key, value in given:
         try:
-            converted.append((key, _convert(key, value, known, cfg)))
+            settings.append((key, _convert(key, value, known)))
         except UserError as error:
-            errors.append(f"{source}: {error}")
-    if errors:
-        raise UserError("\n".join(errors))
-    for key, value in converted:
+            problems.append(f"{source}: {error}")
+    return settings, problems
+
+
+def _put(cfg, settings):
+    for key, value in settings:
         *sections, name = key.split(".")
         node = cfg
         for section in sections:
@@ -72,18 +92,15 @@ def merge(cfg, files=(), opts=()):
 
 def decode(value):
     """A value of a YAML file or an option as yacs reads it: strings are Python literals where they can be."""
-    return CfgNode._decode_cfg_value(value)
-
-
-def _read_yaml(file):
-    if not Path(file).is_file():
-        raise UserError(f'no configuration file at "{file}"')
     try:
-        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # of Python, about the user's text
+            return CfgNode._decode_cfg_value(value)
+    except (TypeError, MemoryError, RecursionError):  # not of yacs's list: {[]: 1}, and brackets in thousands
+        return value
+
+
+def _read_tree(file):
+    tree = read_yaml(file)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -91,7 +108,7 @@ def _read_yaml(file):
     return tree
 
 
-def _convert(key, value, known, cfg):
+def _convert(key, value, known):
     if key not in known:
         raise UserError(_unknown(key, known))
     expected = known[key]
@@ -99,16 +116,47 @@ def _convert(key, value, known, cfg):
         if expected is None:
             return value
         raise UserError(f"{key} has no value (expected {_kind(expected)}, such as {expected!r})")
+    decoded = _of_type(expected, value)
+    if decoded is None and expected is not None:
+        found = decode(value)
+        raise UserError(f"{key}: expected {_kind(expected)} (such as {expected!r}), found {_kind(found)} {value!r}")
+    for text in decoded if isinstance(decoded, list | tuple) else [decoded]:
+        if isinstance(text, str) and not _is_text(text):
+            raise UserError(f"{key}: expected text, found {text!r}, which is not valid Unicode or holds a zero byte")
+    return decoded
+
+
+def _of_type(expected, value):
+    """The value as the type of `expected`; None if it is of another."""
     decoded = decode(value)
-    if expected is None or type(decoded) is type(expected):
-        return decoded
-    if isinstance(expected, str) and isinstance(value, str):
-        return value  # a name that happens to read as a number
-    if isinstance(expected, float) and type(decoded) is int:
-        return float(decoded)
     if isinstance(expected, list | tuple) and isinstance(decoded, list | tuple):
-        return type(expected)(decoded)
-    raise UserError(f"{key}: expected {_kind(expected)} (such as {expected!r}), found {_kind(decoded)} {value!r}")
+        # What an empty list takes is not known; its elements are names or numbers.
+        elements = [_of_type(expected[0], each) if expected else _plain(each) for each in decoded]
+        return None if None in elements else type(expected)(elements)
+    if isinstance(expected, str) and isinstance(value, str):
+        return decoded if isinstance(decoded, str) else value  # a name that happens to read as a number
+    if isinstance(expected, float) and type(decoded) is int:
+        return _finite(decoded)
+    return decoded if expected is None or type(decoded) is type(expected) else None
+
+
+def _plain(value):
+    return value if isinstance(value, str | int | float) else None
+
+
+def _finite(number):
+    try:
+        return float(number)
+    except OverflowError:
+        return None
+
+
+def _is_text(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _kind(value):

@@ -7,6 +7,8 @@ from torch.utils.data import Sampler, SequentialSampler
 
 from dassl.utils import UserError, stream
 
+SAMPLERS = ("RandomSampler", "SequentialSampler")
+
 
 class RandomSampler(Sampler[tuple[int, int]]):
     """All images once an epoch, in an order that is a function of (seed, epoch).
@@ -46,4 +48,4 @@ def build_sampler(sampler_type: str, data_source: Sized, seed: int) -> Sampler:
         return RandomSampler(data_source, seed)
     if sampler_type == "SequentialSampler":
         return SequentialSampler(data_source)
-    raise UserError(f"DATALOADER SAMPLER must be RandomSampler or SequentialSampler, found {sampler_type!r}")
+    raise UserError(f"DATALOADER SAMPLER must be {' or '.join(SAMPLERS)}, found {sampler_type!r}")

@@ -1,10 +1,27 @@
 """Trainers by name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from yacs.config import CfgNode
 
+from dassl.engine.checks import check_method, check_names, check_values
 from dassl.utils import Registry, UserError
 
 TRAINER_REGISTRY = Registry("TRAINER")
+
+
+def check(cfg) -> list[str]:
+    """What is wrong with a configuration, one line each; nothing is read and no weight is loaded.
+
+    Names, the engine's values, and what the method says of its settings and its backbone.
+    """
+    problems = check_names(cfg, TRAINER_REGISTRY) + check_values(cfg)
+    if cfg.TRAINER.NAME in TRAINER_REGISTRY.registered_names():
+        trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+        with _declared_keys(cfg, trainer):
+            problems += check_method(cfg, trainer.__new__(trainer))  # asked before anything of it is there
+    return list(dict.fromkeys(problems))
 
 
 def build_trainer(cfg):
@@ -16,8 +33,15 @@ def build_trainer(cfg):
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
-    try:
+    with _declared_keys(cfg, trainer):
         return trainer(cfg)
+
+
+@contextmanager
+def _declared_keys(cfg, trainer) -> Iterator[None]:
+    """Inside, a key that the configuration does not have is a UserError that says how to declare it."""
+    try:
+        yield
     except AttributeError as error:
         if not isinstance(error.obj, CfgNode):
             raise

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dassl.data import DataManager
 from dassl.engine import checkpoints
 from dassl.engine.base import TrainerBase, summary_writer
+from dassl.engine.checks import check_method, check_values
 from dassl.engine.results import collect_results, write_metrics
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
@@ -46,8 +47,8 @@ class SimpleTrainer(TrainerBase):
 
     def __init__(self, cfg):
         super().__init__()
-        self.check_cfg(cfg)
-        _check_values(cfg)
+        if problems := check_values(cfg) + check_method(cfg, self):
+            raise UserError("\n".join(problems))
         self.cfg = _with_seed(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.start_epoch = self.epoch = 0
@@ -66,7 +67,10 @@ class SimpleTrainer(TrainerBase):
         self.best_result = float("-inf")
 
     def check_cfg(self, cfg):
-        """Check the configuration; called before anything else, not even `self.cfg` is there."""
+        """Refuse a configuration, by a UserError with a line for each mistake (or an assertion).
+
+        Called before anything else, not even `self.cfg` is there; perhaps more than once, so it changes nothing.
+        """
 
     def build_data_loader(self):
         """Make the data manager and take over its loaders and class names."""
@@ -271,26 +275,6 @@ class TrainerX(SimpleTrainer):
     def parse_batch_train(self, batch):
         """Images, labels and domains of a training batch, on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
-
-
-def _check_values(cfg):
-    for key, value, choices in (
-        ("TEST.FINAL_MODEL", cfg.TEST.FINAL_MODEL, ("last_step", "best_val")),
-        ("TEST.SPLIT", cfg.TEST.SPLIT, ("test", "val")),
-    ):
-        if value not in choices:
-            raise UserError(f'{key} "{value}": expected one of {", ".join(choices)}')
-    for key, value, least in (
-        ("TRAIN.PRINT_FREQ", cfg.TRAIN.PRINT_FREQ, 1),
-        ("DATALOADER.TRAIN_X.BATCH_SIZE", cfg.DATALOADER.TRAIN_X.BATCH_SIZE, 1),
-        ("DATALOADER.TEST.BATCH_SIZE", cfg.DATALOADER.TEST.BATCH_SIZE, 1),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
-        ("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, 0),
-        ("OPTIM.LR", cfg.OPTIM.LR, 0),
-        ("OPTIM.WEIGHT_DECAY", cfg.OPTIM.WEIGHT_DECAY, 0),
-    ):
-        if not value >= least:
-            raise UserError(f"{key}: expected at least {least}, found {value}")
 
 
 def _last_epoch(directory, names):

@@ -181,8 +181,8 @@ def test_an_infinite_loss_stops_the_run_before_anything_is_changed(make):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("TEST.FINAL_MODEL", "best"), "TEST.FINAL_MODEL .*last_step, best_val"),
-        (("TEST.SPLIT", "train"), "TEST.SPLIT .*test, val"),
+        (("TEST.FINAL_MODEL", "best"), "TEST.FINAL_MODEL: .*last_step, best_val"),
+        (("TEST.SPLIT", "train"), "TEST.SPLIT: .*test, val"),
         (("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ: expected at least 1, found 0"),
     ],
 )

@@ -1,0 +1,43 @@
+"""YAML files, read strictly: what YAML lets pass in silence is a mistake in a configuration."""
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import yaml
+
+from dassl.utils import UserError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice (YAML keeps the last), and aliases (a few lines can stand for millions)."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not read", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands here twice", key_node.start_mark)
+            seen.add(key if isinstance(key, Hashable) else None)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file):
+    """What a YAML file holds: dicts, lists, strings, numbers, dates; None if it is empty.
+
+    Raises:
+        UserError: missing, not readable, or not YAML.
+    """
+    if not Path(file).is_file():
+        raise UserError(f'no configuration file at "{file}"')
+    try:
+        return yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        # The last four come from dates that are none, tags on other values, and brackets in thousands.
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error

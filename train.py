@@ -17,8 +17,8 @@ from yacs.config import CfgNode  # noqa: E402
 import datasets  # noqa: E402, F401  (importing it registers the data sets)
 import trainers  # noqa: E402
 from clip import ClipError  # noqa: E402
-from dassl.config import get_cfg_default, merge  # noqa: E402
-from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
+from dassl.config import get_cfg_default, merge_what_is_right  # noqa: E402
+from dassl.engine import TRAINER_REGISTRY, build_trainer, check  # noqa: E402
 from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -79,18 +79,14 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         "INPUT.TRANSFORMS": args.transforms,
     }
     opts = [word for key, value in flags.items() if value for word in (key, value)]
-    if args.seed < -1:
-        raise UserError(f"--seed: expected 0 or more, found {args.seed}; left out, one is drawn")
     if args.seed >= 0:
         opts += ["SEED", args.seed]
-    dataset_file, config_file = demo_files(args)
-    merge(cfg, [dataset_file, config_file], [*opts, *args.opts])
-
-    if not cfg.TRAINER.NAME:
-        raise UserError(f"no method given: --trainer, one of {', '.join(TRAINER_REGISTRY.registered_names())}")
-    TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    if not cfg.DATASET.NAME:
-        raise UserError("no data set given: --dataset-config-file, one of configs/datasets/*.yaml")
+    problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
+    if args.seed < -1:
+        problems.append(f"--seed: expected 0 or more, found {args.seed}; left out, one is drawn")
+    problems += check(cfg)
+    if problems:
+        raise UserError("\n".join(problems))
     if cfg.SEED < 0:
         cfg.SEED = secrets.randbelow(2**31)
         print(f"No seed given; drawn: {cfg.SEED}")

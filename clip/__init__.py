@@ -14,7 +14,7 @@ from .prompts import (
     image_segments,
     split_words,
 )
-from .tokenizer import tokenize
+from .tokenizer import encode, tokenize
 from .towers import CLIP, Sizes, end_of_text
 from .weights import available_models, backbone_sizes, load_clip
 
@@ -31,6 +31,7 @@ __all__ = [
     "backbone_sizes",
     "context_vectors",
     "deep_names",
+    "encode",
     "encode_image",
     "encode_words",
     "end_of_text",

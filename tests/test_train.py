@@ -83,7 +83,7 @@ MISTAKES = {
     ),
     "missing weights": ([*DIGITS, *TINY, "--backbone", "a/b.pt"], "a/b.pt"),
     "missing configuration": (["--config-file", "configs/trainers/RPO/none.yaml"], "none.yaml"),
-    "K too large": (["TRAINER.RPO.K", "99"], "K 99 overruns the context"),
+    "K too large": (["TRAINER.RPO.K", "99"], "TRAINER.RPO: 99 learned vectors overrun the context"),
     "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40), found (32, 32)"),
     "no such model": (["--eval-only", "--model-dir", "none"], 'no folder "none"'),
     "nothing to test": (["--eval-only"], "Give --model-dir"),

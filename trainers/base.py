@@ -6,20 +6,28 @@ Letters: B images, C classes, D the shared embedding's width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, load_clip, tokenize
-from dassl.engine import TrainerX
+from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip, tokenize
+from dassl.config import Checks
+from dassl.engine import TrainerX, device_of
 from dassl.engine.checkpoints import load_model_file
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, stream
 
+if TYPE_CHECKING:
+    from clip.resnet import ResNetSizes
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+SHORTEST_TEXT = 4  # positions: start, a name of one token, the full stop, end
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -83,6 +91,24 @@ def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:
     return shapes
 
 
+def why_not(device: torch.device, dtype: torch.dtype) -> str:
+    """Why a CLIP cannot be run in this precision on this device, in torch's words; empty if it can."""
+    try:
+        x = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
+        F.scaled_dot_product_attention(*[F.linear(F.conv2d(x, x[:, :, :1, :1]), x[0, 0])] * 3)
+    except (RuntimeError, NotImplementedError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def whole_template(text: str) -> str:
+    """A text template with one {}, for which "_" may stand."""
+    template = text if "{}" in text else text.replace("_", "{}", 1)
+    if template.count("{}") != 1:
+        raise UserError(f"DATASET.PROMPT: expected one {{}} where the class name stands, found {text!r}")
+    return template
+
+
 class PromptTrainer(TrainerX):
     """Trains a method's `prompt_learner` by cross-entropy; CLIP stays as it is.
 
@@ -107,41 +133,75 @@ class PromptTrainer(TrainerX):
         """The method on a frozen CLIP that is already on the device."""
         raise NotImplementedError
 
-    def one_of(self, key: str, choices: Iterable[str]) -> None:
-        """Refuse a setting of the method that is none of the choices."""
-        if self.options[key] not in choices:
-            raise UserError(
-                f"TRAINER.{self.node}.{key}: expected one of {', '.join(choices)}, found {self.options[key]!r}"
-            )
+    def check_options(self, checks: Checks) -> None:
+        """Note what is wrong with the method's own settings; keys are those of its node."""
 
-    def at_least(self, key: str, least: int) -> None:
-        """Refuse a setting of the method that is too small."""
-        if self.options[key] < least:
-            raise UserError(f"TRAINER.{self.node}.{key}: expected at least {least}, found {self.options[key]}")
+    def check_sizes(self, checks: Checks, sizes: Sizes | ResNetSizes) -> None:
+        """Note which of the method's settings the backbone is too small for."""
 
-    def at_most(self, key: str, most: int, reason: str) -> None:
-        """Refuse a setting of the method that is too large for the backbone."""
-        if self.options[key] > most:
-            raise UserError(f"TRAINER.{self.node}.{key}: expected at most {most}, found {self.options[key]}: {reason}")
-
-    def check_cfg(self, cfg) -> None:
-        self.cfg = cfg
+    def check_cfg(self, cfg: CfgNode) -> None:
+        self.cfg, checks = cfg, Checks(cfg, f"TRAINER.{self.node}")
         if self.node:
-            self.one_of("PREC", TOWER_DTYPES)
+            checks.one_of("PREC", TOWER_DTYPES)
+            self.check_options(checks)
+            reason = why_not(device_of(cfg), TOWER_DTYPES.get(self.prec(), torch.float32))
+            checks.require(not reason, f"TRAINER.{self.node}.PREC {self.prec()}: this machine cannot: {reason}")
+        checks.require(
+            cfg.DATALOADER.K_TRANSFORMS == 1 and not cfg.INPUT.NO_TRANSFORM,
+            "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False: the method takes one tensor an image",
+        )
+        file = cfg.MODEL.INIT_WEIGHTS
+        checks.require(not file or Path(file).is_file(), f'MODEL.INIT_WEIGHTS: no file "{file}"')
+        with checks.gather():
+            whole_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
+        with checks.gather(ClipError):  # sizes alone: no weight is loaded, nothing is fetched
+            sizes = backbone_sizes(cfg.MODEL.BACKBONE.NAME)
+            expected, found = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
+            checks.require(
+                found == expected,
+                f"INPUT.SIZE does not fit the backbone {cfg.MODEL.BACKBONE.NAME}: expected {expected}, found {found}",
+            )
+            self.check_sizes(checks, sizes)
+        checks.finish()
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        """The texts of all classes that go through the text tower, and how many learned vectors join each."""
+        yield self.class_texts(classnames), 0
+
+    def n_context(self) -> int:
+        """Context vectors of a method with N_CTX and CTX_INIT: the tokens of the latter, if it has any."""
+        return len(encode(self.options.CTX_INIT.replace("_", " "))) or self.options.N_CTX
+
+    def check_room(self, checks: Checks, sizes: Sizes | ResNetSizes, vectors: int, least: int = SHORTEST_TEXT) -> None:
+        """Note it if `vectors` in a text leave less than `least` positions to the words."""
+        checks.require(
+            sizes.context_length - vectors >= least,
+            f"TRAINER.{self.node}: {vectors} learned vectors overrun the context: the backbone has "
+            f"{sizes.context_length} positions, of which {least} must be left to the words",
+        )
+
+    def check_context(self, classnames: list[str], length: int) -> None:
+        """Refuse class names whose texts overrun the backbone's context of `length` positions; names them."""
+        checks = Checks(self.cfg)
+        for texts, joined in self.texts(classnames):
+            for name, text in zip(classnames, texts, strict=True):
+                used = 2 + len(encode(text)) + joined  # start and end stand around it
+                beside = f", with at most {max(length - used + joined, 0)} learned vectors" if joined else ""
+                checks.require(
+                    used <= length,
+                    f"the class {name[:80]!r} overruns the context: its text and {joined} learned vectors take {used} "
+                    f"of {length} positions. Shorten the name{beside}",
+                )
+        checks.finish()
 
     def build_model(self) -> None:
         cfg = self.cfg
         if self.prec() == "fp16" and self.device.type == "cpu":
             print(f"PREC fp16 is slow on a CPU; TRAINER.{self.node}.PREC fp32 is faster and at least as exact")
-        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.prec()])
-        size = clip_model.visual.input_resolution
-        if tuple(cfg.INPUT.SIZE) != (size, size):
-            raise UserError(
-                f"INPUT.SIZE does not fit the backbone {cfg.MODEL.BACKBONE.NAME}: expected ({size}, {size}), "
-                f"found {tuple(cfg.INPUT.SIZE)}"
-            )
-        self.weights_sha256 = clip_model.weights_sha256
         classnames = [name.replace("_", " ") for name in self.dm.dataset.classnames]
+        self.check_context(classnames, backbone_sizes(cfg.MODEL.BACKBONE.NAME).context_length)
+        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.prec()])
+        self.weights_sha256 = clip_model.weights_sha256
         clip_model = clip_model.to(self.device)
         with torch.random.fork_rng(devices=[]):  # a stream of its own: what a method draws changes nothing elsewhere
             torch.manual_seed(stream(cfg.SEED, "initialisation").initial_seed())
@@ -162,10 +222,7 @@ class PromptTrainer(TrainerX):
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""
-        template = self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or "a photo of a {}."
-        template = template if "{}" in template else template.replace("_", "{}", 1)
-        if template.count("{}") != 1:
-            raise UserError(f"DATASET.PROMPT: expected one {{}} where the class name stands, found {template!r}")
+        template = whole_template(self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE)
         return [template.replace("{}", name) for name in classnames]
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:

@@ -13,13 +13,15 @@ words of a class read that, for every image, and themselves. The image side is z
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, Segment, context_vectors
+from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptedCLIP, PromptTrainer
 
@@ -92,9 +94,14 @@ class CoCoOp(PromptTrainer):
 
     node = "COCOOP"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        self.at_least("N_CTX", 1)
+    def check_options(self, checks: Checks) -> None:
+        checks.at_least("N_CTX", 1)
+
+    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+        self.check_room(checks, sizes, self.n_context())
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        yield [f"{name}." for name in classnames], self.n_context()
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return CoCoOpCLIP(clip_model, classnames, self.options)

@@ -14,11 +14,14 @@ So what stands before the name runs once for all classes. As in the released cod
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, Segment, context_vectors
+from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptedCLIP, PromptTrainer
 
@@ -71,12 +74,17 @@ class CoOp(PromptTrainer):
 
     node = "COOP"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        self.one_of("CLASS_TOKEN_POSITION", POSITIONS)
-        self.at_least("N_CTX", 1)
-        if self.options.CSC and self.options.CTX_INIT:
-            print("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT starts one context for all")
+    def check_options(self, checks: Checks) -> None:
+        checks.one_of("CLASS_TOKEN_POSITION", POSITIONS)
+        checks.at_least("N_CTX", 1)
+
+    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+        self.check_room(checks, sizes, self.n_context())
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        yield [f"{name}." for name in classnames], self.n_context()
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
+        if self.options.CSC and self.options.CTX_INIT:
+            print("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT starts one context for all")
         return CoOpCLIP(clip_model, classnames, self.options)

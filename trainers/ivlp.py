@@ -8,6 +8,8 @@ Who reads whom: as MaPLe.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -15,6 +17,7 @@ from yacs.config import CfgNode
 from clip import (
     CLIP,
     ClassWords,
+    Sizes,
     add_parameter,
     context_vectors,
     deep_names,
@@ -23,6 +26,7 @@ from clip import (
     image_segments,
     split_words,
 )
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
 
@@ -94,19 +98,27 @@ class IVLP(PromptTrainer):
     node = "IVLP"
     registered_name = "VLPromptLearner"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
+    def check_options(self, checks: Checks) -> None:
         for key, least in (
             ("N_CTX_TEXT", 1),
             ("N_CTX_VISION", 1),
             ("PROMPT_DEPTH_TEXT", 0),
             ("PROMPT_DEPTH_VISION", 1 if self.options.PROMPT_DEPTH_TEXT == 0 else 0),
         ):
-            self.at_least(key, least)
+            checks.at_least(key, least)
+
+    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+        checks.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the backbone's text tower has no more layers")
+        if self.options.PROMPT_DEPTH_TEXT:
+            self.check_room(checks, sizes, self.options.N_CTX_TEXT)
+        if self.options.PROMPT_DEPTH_VISION:
+            checks.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the backbone's image tower has no more layers")
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        yield from super().texts(classnames)
+        if self.options.PROMPT_DEPTH_TEXT:
+            fixed = split_words(self.options.CTX_INIT, self.options.N_CTX_TEXT)[1]
+            yield [f"{fixed} {name}." for name in classnames], self.options.N_CTX_TEXT
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        sizes = clip_model.sizes
-        self.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the backbone's text tower has no more layers")
-        if self.options.PROMPT_DEPTH_VISION:
-            self.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the backbone's image tower has no more layers")
         return IVLPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)

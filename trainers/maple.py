@@ -13,11 +13,14 @@ Who reads whom: as CoOp on the text side, the context replaced before each of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, context_vectors, encode_image, encode_words, image_segments, split_words
+from clip import CLIP, ClassWords, Sizes, context_vectors, encode_image, encode_words, image_segments, split_words
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptedCLIP, PromptTrainer
 
@@ -74,12 +77,18 @@ class MaPLe(PromptTrainer):
     node = "MAPLE"
     registered_name = "MultiModalPromptLearner"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        self.at_least("N_CTX", 1)
-        self.at_least("PROMPT_DEPTH", 1)
+    def check_options(self, checks: Checks) -> None:
+        checks.at_least("N_CTX", 1)
+        checks.at_least("PROMPT_DEPTH", 1)
+
+    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+        self.check_room(checks, sizes, self.options.N_CTX)
+        layers = (sizes.text_layers, sizes.vision_layers)
+        checks.at_most("PROMPT_DEPTH", min(layers), f"the backbone's towers have {layers[0]} and {layers[1]} layers")
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        fixed = split_words(self.options.CTX_INIT, self.options.N_CTX)[1]
+        yield [f"{fixed} {name}." for name in classnames], self.options.N_CTX
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        layers = (clip_model.sizes.text_layers, clip_model.sizes.vision_layers)
-        self.at_most("PROMPT_DEPTH", min(layers), f"the backbone's towers have {layers[0]} and {layers[1]} layers")
         return MaPLeCLIP(clip_model, classnames, self.options)

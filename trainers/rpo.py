@@ -17,14 +17,16 @@ before them and themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, Segment, end_of_text, tokenize
+from clip import CLIP, Segment, Sizes, tokenize
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
 
 CHOICES = {
@@ -73,12 +75,6 @@ class RPOCLIP(FixedTextCLIP):
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
         super().__init__(clip_model, [texts])
         tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
-        room = clip_model.context_length - int(end_of_text(tokens).max()) - 1
-        if options.K > room:
-            raise UserError(
-                f"TRAINER.RPO.K {options.K} overruns the context: the backbone has {clip_model.context_length} "
-                f"positions and the longest class text leaves {room} behind it, so K can be at most {room}"
-            )
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
         with torch.no_grad():
@@ -122,12 +118,19 @@ class RPO(PromptTrainer):
 
     node = "RPO"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        self.at_least("K", 1)
-        self.at_least("SIGMA", 0)
+    def check_options(self, checks: Checks) -> None:
+        checks.at_least("K", 1)
+        checks.at_least("SIGMA", 0)
         for key, choices in CHOICES.items():
-            self.one_of(key, choices)
+            checks.one_of(key, choices)
+
+    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+        self.check_room(checks, sizes, self.options.K)
+        if self.options.PROMPTS != "text":
+            _ = sizes.vision_layers  # a ResNet has none, and says what to do
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        yield self.class_texts(classnames), self.options.K
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return RPOCLIP(clip_model, self.class_texts(classnames), self.options)

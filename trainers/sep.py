@@ -22,6 +22,7 @@ Who reads whom: as MaPLe, with the fused prompts as what is replaced.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,8 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 import clip
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
 
 PROTOTYPE_SCALE, PROTOTYPE_WEIGHT = 10.0, 0.5  # of the released code
@@ -119,19 +120,29 @@ class SEP(PromptTrainer):
 
     node = "SEP"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        self.one_of("SELECT", ("instance", "batch"))
+    def check_options(self, checks: Checks) -> None:
+        checks.one_of("SELECT", ("instance", "batch"))
         for key in ("N_CTX", "N_CTX_V"):
-            self.at_least(key, 1)
-        if self.options.SELECT == "batch":
-            print("SELECT batch: as in the released code, a prediction depends on the other images of its batch")
+            checks.at_least(key, 1)
+
+    def check_sizes(self, checks: Checks, sizes: clip.Sizes) -> None:
+        n_ctx = self.n_context()
+        self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # n tokens follow the prompt
+        layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)
+        checks.require(
+            bool(layers) and layers == sorted({*layers} & {*range(most)}),
+            f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, found {layers}",
+        )
+        tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
+        checks.at_most("N_CTX_V", tokens, "an image has no more tokens")
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        yield from super().texts(classnames)
+        yield [f"{name}." for name in classnames], self.n_context()
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
-        layers, most = self.options.LAYERS, min(clip_model.sizes.text_layers, clip_model.sizes.vision_layers)
-        if not layers or any(type(i) is not int for i in layers) or layers != sorted({*layers} & {*range(most)}):
-            raise UserError(f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, found {layers}")
-        self.at_most("N_CTX_V", len(clip_model.visual.positional_embedding), "an image has no more tokens")
+        if self.options.SELECT == "batch":
+            print("SELECT batch: as in the released code, a prediction depends on the other images of its batch")
         return SEPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)
 
     @torch.no_grad()

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, Segment, add_parameter, deep_names, image_segments
+from clip import CLIP, Segment, Sizes, add_parameter, deep_names, image_segments
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
 
 CHOICES = {
@@ -127,12 +127,11 @@ class VPT(PromptTrainer):
 
     node = "VPT"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
+    def check_options(self, checks: Checks) -> None:
         for key, choices in CHOICES.items():
-            self.one_of(key, choices)
-        self.at_least("N_CTX_VISION", 1)
-        self.at_least("PROMPT_DEPTH_VISION", 1)
+            checks.one_of(key, choices)
+        checks.at_least("N_CTX_VISION", 1)
+        checks.at_least("PROMPT_DEPTH_VISION", 1)
         options = self.options
         tune, own = options.TUNE, options.TUNE == "prompts" and options.LOCATION == "prepend"
         for right, wanted in (
@@ -141,10 +140,11 @@ class VPT(PromptTrainer):
             (tune not in ("bias", "full") or options.PREC in ("fp32", "amp"), f"TUNE {tune} needs PREC fp32 or amp"),
             (options.POOL != "prompts" or own, "POOL prompts needs TUNE prompts and LOCATION prepend"),
         ):
-            if not right:
-                raise UserError(f"TRAINER.VPT.{wanted}")
+            checks.require(right, f"TRAINER.VPT.{wanted}")
+
+    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+        layers = sizes.vision_layers
+        checks.at_most("PROMPT_DEPTH_VISION", layers, f"the backbone's image tower has {layers} layers")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        layers = clip_model.sizes.vision_layers
-        self.at_most("PROMPT_DEPTH_VISION", layers, f"the backbone's image tower has {layers} layers")
         return VPTCLIP(clip_model, classnames, self.class_texts(classnames), self.options)

@@ -8,6 +8,8 @@ Who reads whom: the words of a text read themselves, causally; the patches of an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
@@ -36,6 +38,10 @@ class ZeroshotCLIP(PromptTrainer):
 class ZeroshotCLIP2(PromptTrainer):
     """An ensemble: seven templates, and the data set's own."""
 
+    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        for template in ENSEMBLE:
+            yield [template.format(name) for name in classnames], 0
+        yield from super().texts(classnames)
+
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        texts = [[template.format(name) for name in classnames] for template in ENSEMBLE]
-        return FixedTextCLIP(clip_model, [*texts, self.class_texts(classnames)])
+        return FixedTextCLIP(clip_model, [texts for texts, _ in self.texts(classnames)])

@@ -50,7 +50,7 @@ class SimpleTrainer(TrainerBase):
         if problems := check_values(cfg) + check_method(cfg, self):
             raise UserError("\n".join(problems))
         self.cfg = _with_seed(cfg)
-        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+        self.device = device_of(cfg)
         self.start_epoch = self.epoch = 0
         self.batch_idx = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
@@ -275,6 +275,11 @@ class TrainerX(SimpleTrainer):
     def parse_batch_train(self, batch):
         """Images, labels and domains of a training batch, on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+
+def device_of(cfg):
+    """The device of a run: the GPU if there is one and USE_CUDA, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
 
 
 def _last_epoch(directory, names):

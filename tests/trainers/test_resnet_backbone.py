@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_resnet import make_small_resnet
 
-from clip import ClipError
+from dassl.utils import UserError
 
 
 @pytest.fixture
@@ -32,5 +32,5 @@ def test_a_method_that_leaves_the_image_side_alone_takes_a_resnet(name, make_tra
     ("name", "opts"), [("RPO", []), ("MaPLe", []), ("IVLP", ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 1])]
 )
 def test_a_method_with_image_prompts_refuses_a_resnet_before_training(name, opts, make_trainer, backbone):
-    with pytest.raises(ClipError, match="image tower is a ResNet.*set MODEL.BACKBONE.NAME"):
+    with pytest.raises(UserError, match="image tower is a ResNet.*set MODEL.BACKBONE.NAME"):
         make_trainer(name, *backbone, *opts)

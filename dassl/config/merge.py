@@ -1,6 +1,7 @@
 """Strict merging: every mistake in files and options is found, and all are told at once."""
 
 import difflib
+import os
 import warnings
 
 from yacs.config import CfgNode
@@ -185,6 +186,10 @@ def _unknown(key, known):
 
 
 def _nearest(key, known):
+    """The key that was meant; all of those that are one letter away, if there are any."""
+    if slips := [path for path in known if _one_slip(key, path)]:
+        return " or ".join(slips)
+
     # The whole path counts, and its last word once more: it is what people remember.
     def likeness(path):
         def ratio(a, b):
@@ -193,3 +198,10 @@ def _nearest(key, known):
         return ratio(key, path) + ratio(key.rpartition(".")[2], path.rpartition(".")[2])
 
     return max(known, key=likeness)
+
+
+def _one_slip(a, b):
+    """Whether a letter left out, put in, exchanged or swapped with the next makes `a` of `b`."""
+    start = len(os.path.commonprefix([a, b]))
+    a, b = a[start:], b[start:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[:2][::-1] and a[2:] == b[2:])

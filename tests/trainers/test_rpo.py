@@ -3,10 +3,10 @@
 import plain_clip
 import pytest
 import torch
-from small_clip import SMALL_HEADS, make_small_clip
+from small_clip import SMALL_HEADS
 from yacs.config import CfgNode
 
-from clip import Segment, tokenize
+from clip import Segment, encode, tokenize
 from dassl.utils import UserError
 from trainers import rpo
 
@@ -183,12 +183,11 @@ def test_the_prompts_start_around_the_special_tokens(small_clip, method):
     torch.testing.assert_close((learner.img_prompt - cls).norm(dim=-1), torch.full((3,), 0.1))
 
 
-def test_k_may_fill_the_context_and_no_more():
-    model = make_small_clip()
-    room = 77 - int(tokenize(TEXTS).argmax(dim=1).max()) - 1
-    rpo.RPOCLIP(model, TEXTS, options(room))
-    with pytest.raises(UserError, match=f"K {room + 1} overruns the context.*K can be at most {room}"):
-        rpo.RPOCLIP(model, TEXTS, options(room + 1))
+def test_k_may_fill_the_context_and_no_more(make_trainer):
+    room = 77 - max(len(encode(f"a photo of a {name}.")) for name in ("yellow lab", "Boeing 747-400")) - 2
+    make_trainer("RPO", "TRAINER.RPO.K", room)
+    with pytest.raises(UserError, match=f"'Boeing 747-400' overruns the context.*at most {room} learned vectors"):
+        make_trainer("RPO", "TRAINER.RPO.K", room + 1)
 
 
 def test_the_number_of_learned_parameters_is_the_papers(make_trainer):

@@ -1,0 +1,180 @@
+"""Each key of each shipped configuration file misspelt, each value of another type: refused, with what was meant."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import datasets  # noqa: F401  (registers)
+import trainers
+from clip import backbone_sizes
+from dassl.config import flatten, get_cfg_default, merge, merge_what_is_right
+from dassl.engine import check
+from dassl.utils import UserError
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/[td]*/**/*.yaml"))
+METHODS = sorted({file.split("/")[2] for file in FILES if file.startswith("configs/trainers/")})
+OTHER_TYPES = {
+    str: (3, 0.5, True, None, ["a"], {"a": "b"}),
+    bool: (1, "yes please", None, [True]),
+    int: ("many", 1.5, True, None, [1]),
+    float: ("fast", True, None, [0.1]),
+    list: ("x", 1, None, True, [["x"]], [None], {"a": 1}),
+    tuple: ("x", 1, None, True, [["x"]], [None], {"a": 1}),
+}
+
+
+def whole():
+    cfg = get_cfg_default()
+    trainers.extend_cfg(cfg)
+    return cfg
+
+
+def leaves(tree, path=()):
+    """(path, value) of each key that a file sets."""
+    for key, value in tree.items():
+        yield from leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+
+
+def slips(word):
+    """A word with each letter left out, doubled, exchanged, and swapped with the next."""
+    for i, letter in enumerate(word):
+        before, behind = word[:i], word[i + 1 :]
+        yield from (before + behind, before + 2 * letter + behind, f"{before}#{behind}")
+        if behind and behind[0] != letter:
+            yield before + behind[0] + letter + behind[1:]
+
+
+def refused(tmp_path, tree):
+    """What is said of a file that holds `tree`, one line for each mistake."""
+    file = tmp_path / "a.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    cfg = whole()
+    with pytest.raises(UserError) as error:
+        merge(cfg, [file])
+    assert cfg == whole()
+    return [line.removeprefix(f"{file}: ") for line in str(error.value).splitlines()]
+
+
+def all_settings():
+    """Every key that a shipped file sets, with one of its values."""
+    return {".".join(path): v for file in FILES for path, v in leaves(yaml.safe_load((ROOT / file).read_text()))}
+
+
+def test_every_key_misspelt_by_one_letter_is_refused_and_the_right_one_is_named():
+    cfg, settings = whole(), all_settings()
+    known = flatten(cfg)
+    pairs = [(slip, right) for right in settings for slip in slips(right) if slip not in known]
+    assert len(pairs) > 2000
+    said = merge_what_is_right(cfg, opts=[word for slip, right in pairs for word in (slip, settings[right])])
+    for (slip, right), line in zip(pairs, said, strict=True):
+        assert line.startswith(f"command line: unknown key {slip} (nearest: "), line
+        assert right in line.partition("nearest: ")[2], line
+
+
+def test_every_value_of_another_type_is_refused():
+    cfg = whole()
+    pairs = [(key, value) for key in all_settings() for value in OTHER_TYPES[type(flatten(cfg)[key])]]
+    assert len(pairs) > 150
+    said = merge_what_is_right(cfg, opts=[word for pair in pairs for word in pair])
+    for (key, value), line in zip(pairs, said, strict=True):
+        assert line.startswith((f"command line: {key}: expected ", f"command line: {key} has no value")), (value, line)
+    assert cfg == whole()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_whose_every_key_is_misspelt_or_every_value_wrong_is_told_all_of_it(file, tmp_path):
+    def misspelt(tree):
+        return {f"{key}Q": misspelt(v) if isinstance(v, dict) else v for key, v in tree.items()}
+
+    def wrong(tree, path=""):
+        return {
+            key: wrong(v, f"{path}{key}.") if isinstance(v, dict) else OTHER_TYPES[type(known[f"{path}{key}"])][0]
+            for key, v in tree.items()
+        }
+
+    tree, known = yaml.safe_load((ROOT / file).read_text()), flatten(whole())
+    keys = [".".join(path) for path, _ in leaves(tree)]
+    said = refused(tmp_path, misspelt(tree))
+    assert len(said) == len(keys)
+    assert all(line.startswith("unknown key ") and "(nearest: " in line for line in said)
+    said = refused(tmp_path, wrong(tree))
+    assert [line.partition(": expected ")[0] for line in said] == keys
+
+
+COMBINATIONS = {
+    "MaPLe": {"PROMPT_DEPTH": (4, "expected at most 3"), "N_CTX": (74, "74 learned vectors overrun")},
+    "IVLP": {
+        "PROMPT_DEPTH_TEXT": (4, "expected at most 3"),
+        "PROMPT_DEPTH_VISION": (5, "expected at most 4"),
+        "N_CTX_TEXT": (74, "74 learned vectors overrun"),
+    },
+    "VPT": {"PROMPT_DEPTH_VISION": (5, "expected at most 4"), "DROPOUT": (1.0, "below 1"), "TUNE": ("full", "HEAD")},
+    "CoOp": {"CTX_INIT": ("a " * 74, "74 learned vectors overrun"), "CLASS_TOKEN_POSITION": ("ende", "mean 'end'")},
+    "CoCoOp": {"CTX_INIT": ("a " * 74, "74 learned vectors overrun")},
+    "RPO": {"K": (74, "74 learned vectors overrun"), "SIGMA": (-1.0, "expected at least 0"), "INIT": ("x", "one of")},
+    "SEP": {"LAYERS": ([1, 9], "increasing numbers below 3"), "N_CTX": (39, "39 learned vectors overrun")},
+    "LP": {"PREC": ("fp61", "do you mean 'fp16'?")},
+    "ZeroshotCLIP": {},
+    "ZeroshotCLIP2": {},
+}
+OF_ALL = {
+    "INPUT.SIZE": ((224, 224), "expected (40, 40), found (224, 224)"),
+    "INPUT.TRANSFORMS": (("random_flop",), "do you mean 'random_flip'?"),
+    "INPUT.PIXEL_STD": ([1.0, 0.0, 1.0], "above 0"),
+    "INPUT.GB_K": (2, "odd"),
+    "DATASET.SUBSAMPLE_CLASSES": ("bsae", "do you mean 'base'?"),
+    "DATASET.PROMPT": ("a photo", "expected one {}"),
+    "DATASET.NAME": ("Digit", 'do you mean "Digits"?'),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": (0, "expected at least 1"),
+    "DATALOADER.K_TRANSFORMS": (2, "expected 1"),
+    "OPTIM.NAME": ("sdg", "do you mean 'sgd'?"),
+    "OPTIM.LR": (float("nan"), "expected a finite number"),
+    "OPTIM.LR_SCHEDULER": ("cosin", "do you mean 'cosine'?"),
+    "OPTIM.ADAM_BETA1": (1.0, "below 1"),
+    "SEED": (2**32, "expected at most"),
+    "MODEL.INIT_WEIGHTS": ("/nowhere.pth.tar", "no file"),
+    "TEST.EVALUATOR": ("Clasification", 'do you mean "Classification"?'),
+}
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    def load(*_):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("trainers.base.load_clip", load)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_impossible_settings_are_all_told_before_a_weight_is_loaded(method, no_weights):
+    cfg = whole()
+    files = [ROOT / "configs/trainers" / method / "tiny.yaml", ROOT / "configs/datasets/digits.yaml"]
+    merge(cfg, files, ["TRAINER.NAME", method])
+    assert check(cfg) == []
+    wrong = OF_ALL | {f"TRAINER.{method.upper()}.{key}": pair for key, pair in COMBINATIONS[method].items()}
+    for key, (value, said) in wrong.items():
+        one = cfg.clone()
+        merge(one, opts=[key, value])
+        assert [line for line in check(one) if said in line], (key, check(one))
+    together = cfg.clone()
+    merge(together, opts=[word for key, (value, _) in wrong.items() for word in (key, value)])
+    said_at_once = "\n".join(check(together))
+    assert all(said in said_at_once for _, said in wrong.values())
+
+
+def test_sizes_are_known_without_weights_or_network(no_weights):
+    assert backbone_sizes("ViT-L/14@336px").image_size == 336
+    assert backbone_sizes("RN50x4").image_size == 288
+    assert backbone_sizes("open_clip:ViT-B-16/datacomp_xl_s13b_b90k").activation == "gelu"
+
+
+def test_a_precision_that_the_machine_cannot_is_refused(monkeypatch):
+    def cannot(*_):
+        raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'\nsecond line")
+
+    cfg = whole()
+    merge(cfg, [ROOT / "configs/trainers/RPO/tiny.yaml"], ["TRAINER.NAME", "RPO", "TRAINER.RPO.PREC", "fp16"])
+    monkeypatch.setattr("torch.nn.functional.conv2d", cannot)
+    assert "TRAINER.RPO.PREC fp16: this machine cannot: \"slow_conv2d_cpu\" not implemented for 'Half'" in check(cfg)

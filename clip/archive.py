@@ -87,17 +87,17 @@ def read_torchscript(path: Path, device: str = "cpu") -> dict[str, Tensor]:
             root = next(n for n in archive.namelist() if n.endswith("/data.pkl")).removesuffix("data.pkl")
             with archive.open(root + "data.pkl") as description:
                 records = None if device == "meta" else lambda key: archive.read(f"{root}data/{key}")
-                top = _TensorsOnly(description, records).load()
-    except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, EOFError, StopIteration) as error:
-        raise ClipError(f"{path} is not a readable TorchScript archive: {error}; download it again") from error
-    tensors: dict[str, Tensor] = {}
+                return _tensors_of(_TensorsOnly(description, records).load())
+    except Exception as error:  # a damaged description raises nearly anything
+        reason = " ".join(str(error).split())
+        raise ClipError(f"{path} is not a readable TorchScript archive: {reason}; download it again") from error
 
-    def collect(shell: Shell, prefix: str) -> None:
-        for name, value in shell.attributes.items():
-            if isinstance(value, Shell):
-                collect(value, f"{prefix}{name}.")
-            elif isinstance(value, Tensor):
-                tensors[prefix + name] = value
 
-    collect(top, "")
+def _tensors_of(shell: Shell, prefix: str = "") -> dict[str, Tensor]:
+    tensors = {}
+    for name, value in shell.attributes.items():
+        if isinstance(value, Shell):
+            tensors |= _tensors_of(value, f"{prefix}{name}.")
+        elif isinstance(value, Tensor):
+            tensors[prefix + name] = value
     return tensors

@@ -174,7 +174,11 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
     """
     if not path.is_file():
         raise ClipError(f"weights file {path} is missing; give another MODEL.BACKBONE.NAME or restore the file")
-    if is_torchscript(path):
+    try:
+        archive = is_torchscript(path)
+    except Exception as error:  # a table of contents that lies
+        raise ClipError(f"weights file {path} cannot be read: {error}; download or make it again") from error
+    if archive:
         if sha256(path) not in published_hashes():
             raise ClipError(
                 f"{path} is a TorchScript archive, but not one that OpenAI published (its SHA-256 is unknown); "

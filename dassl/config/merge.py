@@ -9,6 +9,8 @@ from yacs.config import CfgNode
 from dassl.config.yaml_files import read_yaml
 from dassl.utils import UserError
 
+LONGEST_KEY = 100  # letters of a key that is not known, as far as it is looked at
+
 
 def flatten(cfg, prefix=""):
     """The leaves of a configuration, or of a nested dict, as one dict `{"OPTIM.LR": 0.002, ...}`."""
@@ -173,6 +175,7 @@ def _kind(value):
 
 
 def _unknown(key, known):
+    key = key if len(str(key)) <= LONGEST_KEY else f"{str(key)[:LONGEST_KEY]}..."
     if str(key).startswith("-"):
         return f"{key} looks like a flag among the KEY VALUE pairs: flags are spelt as in --help and come first"
     inside = [path for path in known if path.startswith(f"{key}.")]

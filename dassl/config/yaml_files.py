@@ -35,7 +35,7 @@ def read_yaml(file):
     if not Path(file).is_file():
         raise UserError(f'no configuration file at "{file}"')
     try:
-        return yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_StrictLoader)
+        return _StrictLoader(Path(file).read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from error
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:

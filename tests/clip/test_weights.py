@@ -1,7 +1,5 @@
 """Backbones are found by name or file, every size comes from the file, and a bad file is one clear message."""
 
-import io
-import pickle
 import zipfile
 
 import open_clip.pretrained
@@ -9,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small_clip import make_small_clip
+from torchscript_archive import write_archive
 
 import clip
 from clip import ClipError, weights
@@ -148,59 +147,6 @@ def test_weights_of_another_kind_are_refused_by_key(tmp_path, state, change, mes
     save_file(state, tmp_path / "odd.safetensors", metadata={"sizes": SIZES})
     with pytest.raises(ClipError, match=message):
         clip.load_clip(str(tmp_path / "odd.safetensors"))
-
-
-# TorchScript archives as OpenAI's: nested modules pickled by name, storages as separate records.
-
-
-class Module:
-    """Pickled under a name of TorchScript's kind."""
-
-
-class Storage:
-    def __init__(self, key, tensor):
-        self.reference = ("storage", torch.FloatStorage, str(key), "cpu", tensor.numel())
-
-
-class Rebuild:
-    def __init__(self, storage, tensor):
-        self.storage, self.tensor = storage, tensor
-
-    def __reduce__(self):
-        args = (self.storage, 0, tuple(self.tensor.shape), self.tensor.stride(), False, None)
-        return torch._utils._rebuild_tensor_v2, args
-
-
-class ArchivePickler(pickle._Pickler):
-    def persistent_id(self, thing):
-        return thing.reference if isinstance(thing, Storage) else None
-
-    def save_global(self, thing, name=None):
-        if thing is Module:
-            self.write(pickle.GLOBAL + b"__torch__.multimodal\nCLIP\n")
-            self.memoize(thing)
-        else:
-            super().save_global(thing, name)
-
-
-def write_archive(path, state, payload=None):
-    top, records = Module(), {}
-    for i, (name, tensor) in enumerate(state.items()):
-        *parents, leaf = name.split(".")
-        node = top
-        for parent in parents:
-            node = node.__dict__.setdefault(parent, Module())
-        records[i] = tensor.numpy().tobytes()
-        node.__dict__[leaf] = Rebuild(Storage(i, tensor), tensor)
-    if payload is not None:
-        top.payload = payload
-    description = io.BytesIO()
-    ArchivePickler(description, protocol=2).dump(top)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("m/data.pkl", description.getvalue())
-        archive.writestr("m/constants.pkl", b"")
-        for i, record in records.items():
-            archive.writestr(f"m/data/{i}", record)
 
 
 def test_openais_archive_is_read_without_running_it(tmp_path, state, monkeypatch):

@@ -29,13 +29,7 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
     print(f"Reading split from {filepath}")
     split = read_json(filepath)
     try:
-        parts = [
-            [
-                Datum(impath=os.path.join(path_prefix, path), label=int(label), classname=classname)
-                for path, label, classname in split[part]
-            ]
-            for part in ("train", "val", "test")
-        ]
+        parts = [[_datum(path_prefix, *entry) for entry in split[part]] for part in ("train", "val", "test")]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{filepath} is not a split file: expected an object with train, val and test, each a list of "
@@ -43,6 +37,20 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
         ) from error
     check_images([item for items in parts for item in items], filepath)
     return tuple(parts)
+
+
+def _datum(folder: str, path: str, label: int | str, classname: str) -> Datum:
+    """The image of one entry; nothing is made to fit, so that a label of 0.9 does not become class 0."""
+    label = int(label) if isinstance(label, str) and label.isdecimal() else label
+    for what, found, right in (
+        ("path", path, isinstance(path, str) and path and "\0" not in path),
+        ("label", label, type(label) is int),
+        ("class name", classname, isinstance(classname, str) and classname.strip()),
+    ):
+        if not right:
+            raise ValueError(f"{found!r} is no {what}")
+    (path + classname).encode()  # half a character, which JSON can spell, is a ValueError
+    return Datum(impath=os.path.join(folder, path), label=label, classname=classname)
 
 
 def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath: str, path_prefix: str) -> None:

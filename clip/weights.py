@@ -42,6 +42,7 @@ OPENAI = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
+LONGEST_NAME = 100  # letters of a name that is not known, as far as it is looked at
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives keep beside
 FILE_FORMAT = "clip-1"
 
@@ -134,7 +135,7 @@ def find(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    near = difflib.get_close_matches(name, available_models(), n=1)
+    near = difflib.get_close_matches(name[:LONGEST_NAME], available_models(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ClipError(
         f"unknown backbone {name!r}{hint} Expected one of {', '.join(available_models())}, or a weights file "

@@ -35,10 +35,9 @@ def load_checkpoint(fpath):
         raise ValueError("File path is None")
     if not Path(fpath).is_file():
         raise MissingFile(f'File is not found at "{fpath}"')
-    if (damaged := _damaged_record(fpath)) is not None:
+    if damage := _damage(fpath):
         raise UserError(
-            f'"{fpath}" is damaged: the check sum of {damaged} is wrong. Restore the file, or train again: '
-            "delete it and start the same command"
+            f'"{fpath}" is damaged: {damage}. Restore the file, or train again: delete it and start the same command'
         )
     try:
         return torch.load(fpath, map_location="cpu", weights_only=True)
@@ -52,13 +51,16 @@ def load_checkpoint(fpath):
             ) from reason
 
 
-def _damaged_record(path):
-    """The first record of a zip file whose check sum is wrong (torch does not look); None: none, or no such file."""
+def _damage(path):
+    """What is wrong with a zip file that torch would not notice; None: nothing, or it is no zip file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip()
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                return "its records are compressed, which torch.save does not do"  # they could fill the memory
+            wrong = archive.testzip()
     except Exception:  # not a zip file, or one that lies: the readers say what is wrong
         return None
+    return f"the check sum of {wrong} is wrong" if wrong else None
 
 
 def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):

@@ -1,0 +1,249 @@
+"""Nothing that is read is executed: no file of the house even names what could, and hostile files run nothing."""
+
+import ast
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from original_files import original_checkpoint
+from safetensors.torch import save, save_file
+from small_clip import make_small_clip
+from torch import nn
+from torchscript_archive import write_archive
+
+import clip
+from clip import ClipError, weights
+from dassl.data.datasets import read_split
+from dassl.engine.checkpoints import load_model_file
+from dassl.utils import UserError, load_checkpoint, read_image, read_json
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for room in ("clip", "dassl", "datasets", "trainers", "scripts", "benchmarks")
+    for path in (ROOT / room).rglob("*.py")
+) + ["train.py", "setup.py"]
+
+# Modules that turn bytes into objects or into commands, and the calls that do.
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
+BUILTINS = {"eval", "exec", "compile", "__import__"}  # as methods they are others: model.eval, re.compile
+CALLS = {
+    *("os.system", "os.popen", "extractall", "extract", "unpack_archive"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "np.load", "numpy.load", "jit.load"),
+    *("read_pickle", "joblib.load", "torch.hub.load", "torch.package.PackageImporter", "torch.compiler.load"),
+}
+# The one unpickler: it looks up no name, and reads nothing but the archives whose SHA-256 OpenAI published.
+UNPICKLER = ("clip/archive.py", "imports pickle")
+
+
+def dangers(source):
+    """What a file does that could execute what is read: one phrase for each place."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [f"imports {name}" for name in names if name.split(".")[0] in MODULES]
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            safe = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if name in BUILTINS or any(f".{name}".endswith(f".{call}") for call in CALLS):
+                found.append(f"calls {name}")
+            if name == "torch.load" and safe.get("weights_only") != "True":
+                found.append("calls torch.load without weights_only=True")
+            if safe.get("shell") == "True":
+                found.append("hands a command to a shell")
+            found += [f"says {k}={v}" for k, v in safe.items() if (k, v) in UNSAFE]
+    return found
+
+
+UNSAFE = {("weights_only", "False"), ("allow_pickle", "True"), ("trust_remote_code", "True")}
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_no_file_names_what_could_execute(file):
+    found = dangers((ROOT / file).read_text(encoding="utf-8"))
+    assert [danger for danger in found if (file, danger) != UNPICKLER] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from pickle import loads", "import joblib", "eval('1')", "exec(text)", "os.system('ls')"),
+        *("torch.load(path)", "torch.load(path, weights_only=False)", "torch.load(path, weights_only=safe)"),
+        *("yaml.load(text, Loader=yaml.Loader)", "archive.extractall(folder)", "np.load(path, allow_pickle=True)"),
+        *(
+            "torch.jit.load(path)",
+            "subprocess.run(line, shell=True)",
+            "f(trust_remote_code=True)",
+            "pandas.read_pickle(p)",
+        ),
+    ],
+)
+def test_the_search_finds(line):
+    assert dangers(line)
+
+
+# ---- hostile files
+
+
+class Runs:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def zipped(records, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def tarred(name):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return file.getvalue()
+
+
+def safetensors(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def hostile(mark):
+    """Name -> content of files that would run `touch MARK`, or eat all memory, or lie, were they believed."""
+    run, tensors = Runs(f"touch {mark}"), {"ctx": torch.ones(4, 3)}
+    legacy = io.BytesIO()
+    torch.save({"state_dict": run}, legacy, _use_new_zipfile_serialization=False)
+    whole, claim = saved({"state_dict": tensors}), {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+    return {
+        "a pickled command": pickle.dumps(run),
+        "a command in a checkpoint": saved({"state_dict": tensors, "epoch": run}),
+        "a command in an original checkpoint": saved({**original_checkpoint(tensors), "extra": run}),
+        "a command before torch 1.6": legacy.getvalue(),
+        "a command in protocol 0": pickle.dumps(run, 0),
+        "an archive that holds programs": zipped(
+            {"m/data.pkl": pickle.dumps(run), "m/constants.pkl": b"", "m/code/__torch__.py": b"import os"}
+        ),
+        "cut off": whole[: len(whole) // 2],
+        "cut off at the end": whole[:-30],
+        "wrong magic": b"\x89PNG" + whole[4:],
+        "nothing": b"",
+        "zeros": bytes(4096),
+        "text": b"#!/bin/sh\ntouch " + str(mark).encode(),
+        "a tar with a way out": tarred("../../way_out"),
+        "a zip with a way out": zipped({"../../way_out": b"x", "a/data.pkl": pickle.dumps(run)}),
+        "a zip bomb": zipped({"a/data.pkl": b"\0" * 2**26, "a/version": b"3"}, zipfile.ZIP_DEFLATED),
+        "a header of 2**60 bytes": struct.pack("<Q", 2**60) + b"{}",
+        "a header longer than the file": struct.pack("<Q", 2**20) + b"{}",
+        "a header that is no JSON": safetensors(b"{'a':"),
+        "brackets in thousands": safetensors(b"[" * 100_000),
+        "shapes that lie": safetensors({"ctx": {**claim, "shape": [1000, 1000]}}, bytes(16)),
+        "offsets beyond the file": safetensors({"ctx": {**claim, "data_offsets": [0, 2**40]}}, bytes(16)),
+        "shapes that overflow": safetensors({"ctx": {**claim, "shape": [2**33, 2**33]}}, bytes(16)),
+        "tensors that overlap": safetensors({"a": claim, "b": claim}, bytes(16)),
+    }
+
+
+KINDS = list(hostile("x"))
+
+
+def one_line(error):
+    return str(error).strip() and "\n" not in str(error)
+
+
+@pytest.fixture
+def planted(tmp_path, request):
+    """The hostile file under each ending, and the mark that must not appear."""
+    mark = tmp_path / "mark"
+    content = hostile(mark)[request.param]
+    paths = [tmp_path / f"evil{suffix}" for suffix in (".pt", ".safetensors", ".pth.tar-3", ".json", ".jpg")]
+    for path in paths:
+        path.write_bytes(content)
+    yield paths
+    assert not mark.exists()
+    assert not (tmp_path.parent / "way_out").exists()
+
+
+@pytest.mark.parametrize("planted", KINDS, indirect=True)
+def test_a_hostile_file_is_refused_in_one_line_by_every_reader(planted):
+    learner = nn.Module()
+    learner.ctx = nn.Parameter(torch.zeros(4, 3))
+    for path in planted:
+        for reader in (
+            *(clip.backbone_sizes, clip.load_clip),
+            *(load_checkpoint, lambda path: load_model_file(learner, path)),
+            *(read_json, lambda path: read_split(str(path), ""), read_image),
+        ):
+            with pytest.raises((ClipError, UserError)) as error:
+                reader(str(path))
+            assert one_line(error.value), error.value
+    assert torch.equal(learner.ctx, torch.zeros(4, 3))
+
+
+def lies():
+    """Changes of a CLIP's tensors that leave a valid file, and what is said of each."""
+    huge = torch.full((16, 64), 1e30)
+    return {
+        "NaN": ({"ln_final.weight": torch.full((16,), torch.nan)}, "ln_final.weight holds NaN or infinite"),
+        "infinity": ({"text_projection": torch.full((16, 64), torch.inf)}, "text_projection holds NaN or infinite"),
+        "too large for half precision": ({"text_projection": huge}, "infinite numbers in torch.float16"),
+        "whole numbers": ({"ln_final.weight": torch.ones(16, dtype=torch.int64)}, "expected numbers of the kind"),
+        "another shape": ({"ln_final.bias": torch.zeros(7)}, r"expected \(16,\), found \(7,\)"),
+        "no width": ({"ln_final.weight": torch.zeros(0)}, "its sizes make no sense"),
+        "a scalar": ({"text_projection": torch.tensor(1.0)}, "is missing"),
+    }
+
+
+@pytest.mark.parametrize("kind", lies())
+def test_weights_that_lie_are_refused_in_one_line(tmp_path, kind):
+    changes, message = lies()[kind]
+    state = {k: v.contiguous() for k, v in make_small_clip().state_dict().items()} | changes
+    path = tmp_path / "lies.safetensors"
+    sizes = {"sizes": '{"vision_heads": 4, "text_heads": 2}'}
+    save_file(state, path, metadata=sizes)
+    with pytest.raises(ClipError, match=message) as error:
+        clip.load_clip(str(path), torch.float16)
+    assert one_line(error.value)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    ["{", "[]", "3", '{"text_heads": 0}', '{"text_heads": "2"}', '{"text_heads": 3}', '{"activation": "os.system"}'],
+)
+def test_sizes_that_make_no_sense_are_refused_in_one_line(tmp_path, sizes):
+    state = {k: v.contiguous() for k, v in make_small_clip().state_dict().items()}
+    (tmp_path / "odd.safetensors").write_bytes(save(state, metadata={"sizes": sizes}))
+    for reader in (clip.backbone_sizes, clip.load_clip):
+        with pytest.raises(ClipError, match="make no sense|could be read") as error:
+            reader(str(tmp_path / "odd.safetensors"))
+        assert one_line(error.value)
+
+
+def test_an_archive_of_a_published_name_still_runs_nothing(tmp_path, monkeypatch):
+    """Even a file that passes for OpenAI's."""
+    path, mark = tmp_path / "ViT-B-16.pt", tmp_path / "mark"
+    write_archive(path, {"visual.proj": torch.ones(2, 3)}, Runs(f"touch {mark}"))
+    monkeypatch.setattr(weights, "published_hashes", lambda: {weights.sha256(path)})
+    with pytest.raises(ClipError, match="system, which is neither a tensor nor a container"):
+        clip.load_clip(str(path))
+    assert not mark.exists()

@@ -60,7 +60,7 @@ def read_json(fpath):
         raise MissingFile(f'no file at "{fpath}"') from error
     except OSError as error:
         raise UserError(f'cannot read "{fpath}": {error.strerror}') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from brackets in thousands
         raise UserError(f'"{fpath}" is not valid JSON: {error}') from error
 
 

@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from dassl.utils import UserError
@@ -107,6 +107,27 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
         raise UserError(
             f"{source}: val or test images have labels that no training image has: {unknown[:10]}; "
             f"the training images have the {len(names)} labels 0 to {max(names)}"
+        )
+
+
+def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str) -> None:
+    """Check that no image has two labels; note images that are trained and tested on, and classes of one name.
+
+    Raises:
+        UserError: names the image and its labels.
+    """
+    labels: dict[str, int] = {}
+    for item in (*train, *test):
+        if labels.setdefault(item.impath, item.label) != item.label:
+            raise UserError(f"{source}: {item.impath} has two labels, {labels[item.impath]} and {item.label}")
+    both = sorted({item.impath for item in train} & {item.impath for item in test})
+    if both:
+        print(f"Note: {len(both):,} images are in train and in test, which makes results too good: {both[0]}, ...")
+    names = Counter({item.label: item.classname for item in train}.values())
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        print(
+            f"Note: {len(twice)} names are those of several classes, which no text tells apart: {', '.join(twice[:5])}"
         )
 
 

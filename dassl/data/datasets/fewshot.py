@@ -7,7 +7,14 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, check_labels, draw_fewshot
+from dassl.data.datasets.base_dataset import (
+    DatasetBase,
+    Datum,
+    check_duplicates,
+    check_images,
+    check_labels,
+    draw_fewshot,
+)
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
 from dassl.utils import UserError, read_json, write_json
 
@@ -57,6 +64,7 @@ class FewShotDataset(DatasetBase):
 
         train, val, test = self.read(root)
         check_labels(train, [*val, *test], type(self).__name__)
+        check_duplicates(train, test, type(self).__name__)
         if cfg.DATASET.NUM_SHOTS >= 1:
             train, val = self._draw(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))

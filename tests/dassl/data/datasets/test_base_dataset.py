@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dassl.data.datasets import DatasetBase, Datum, check_images, draw_fewshot
+from dassl.data.datasets.base_dataset import check_duplicates
 from dassl.utils import UserError, set_random_seed
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "data" / "fewshot_golden.json").read_text())
@@ -172,3 +173,19 @@ def test_labels_that_cannot_be_classes_are_refused(files, labels, test_labels, e
 def test_one_label_with_two_names_is_refused(files):
     with pytest.raises(UserError, match="label 0 has more than one class name: cat, dog"):
         DatasetBase(train_x=[Datum(files[0], 0, classname="dog"), Datum(files[1], 0, classname="cat")])
+
+
+def test_an_image_with_two_labels_is_refused(files):
+    train = [Datum(files[0], 0, classname="cat"), Datum(files[0], 1, classname="dog")]
+    with pytest.raises(UserError, match="0.jpg has two labels, 0 and 1"):
+        check_duplicates(train, [], "Pets")
+
+
+def test_images_in_train_and_test_and_names_of_two_classes_are_noted(files, capsys):
+    train = [Datum(path, label, classname="crane") for label, path in enumerate(files[:3])]
+    check_duplicates(train, train[1:2], "Birds")
+    noted = capsys.readouterr().out.splitlines()
+    assert noted[0].startswith("Note: 1 images are in train and in test") and files[1] in noted[0]
+    assert noted[1] == "Note: 1 names are those of several classes, which no text tells apart: crane"
+    check_duplicates([Datum(files[0], 0, classname="cat")], [Datum(files[1], 0, classname="cat")], "Pets")
+    assert not capsys.readouterr().out

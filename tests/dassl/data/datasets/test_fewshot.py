@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset, fewshot
 from dassl.utils import UserError
 
@@ -185,3 +186,35 @@ def test_a_split_without_images_of_a_class_is_refused(cfg, root):
     for subsample in ("all", "base", "new"):
         with pytest.raises(UserError, match=r"classes without an image: \[1\]"):
             build(cfg, SUBSAMPLE_CLASSES=subsample)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts: parts.update(test=[]), "no images to load for testing"),
+        (lambda parts: parts.update(train=[]), "there are no training images"),
+        (lambda parts: parts["test"][0].__setitem__(1, 3), r"labels that no training image has: \[3\]"),
+        (lambda parts: parts["train"][0].__setitem__(1, -1), "from -1 to 2"),
+        (lambda parts: parts["train"].append([parts["train"][0][0], 2, "cat"]), "has two labels, 0 and 2"),
+    ],
+)
+def test_a_split_that_cannot_be_counted_on_is_refused(cfg, root, change, message):
+    build(cfg)
+    split = root / "small" / "split_zhou_Small.json"
+    parts = json.loads(split.read_text())
+    change(parts)
+    split.write_text(json.dumps(parts))
+    with pytest.raises(UserError, match=message):
+        DataManager(cfg)
+
+
+def test_one_class_has_a_base_half_and_no_new_one(cfg, root):
+    build(cfg)
+    split = root / "small" / "split_zhou_Small.json"
+    parts = {
+        part: [entry for entry in entries if not entry[1]] for part, entries in json.loads(split.read_text()).items()
+    }
+    split.write_text(json.dumps(parts))
+    assert build(cfg, SUBSAMPLE_CLASSES="base").classnames == ["ant"]
+    with pytest.raises(UserError, match="there are no training images"):
+        build(cfg, SUBSAMPLE_CLASSES="new")

@@ -33,7 +33,18 @@ def test_a_saved_split_reads_back_and_has_relative_paths(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"train": [], "val": []}', '{"train": [["a.jpg", 0]], "val": [], "test": []}']
+    "text",
+    [
+        *("{", "[]", '{"train": [], "val": []}', '{"train": [["a.jpg", 0]], "val": [], "test": []}', "[" * 100_000),
+        *(
+            f'{{"train": [{entry}], "val": [], "test": []}}'
+            for entry in (
+                *('["a.jpg", 0.9, "cat"]', '["a.jpg", true, "cat"]', '["a.jpg", null, "cat"]', '["a.jpg", "x", "cat"]'),
+                *('["a.jpg", 0, ""]', '["a.jpg", 0, " "]', '["a.jpg", 0, ["cat"]]', '["a.jpg", 0, "\\ud800"]'),
+                *('["", 0, "cat"]', '["a\\u0000", 0, "cat"]', '[3, 0, "cat"]', '"abc"', "3"),
+            )
+        ),
+    ],
 )
 def test_a_damaged_split_is_named(tmp_path, text):
     file = tmp_path / "split.json"

@@ -105,7 +105,7 @@ def demo_files(args: argparse.Namespace) -> tuple[str, str]:
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
         return dataset_file, config_file
     demo = CONFIGS / "trainers" / args.trainer / "tiny.yaml"
-    if not args.trainer or not demo.is_file():
+    if not args.trainer or not os.path.isfile(demo):
         return dataset_file, config_file  # an unknown method: told with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = str(CONFIGS / "datasets" / "digits.yaml")

@@ -8,6 +8,7 @@ towers are laid out as OpenAI's are taken.
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,8 @@ def look_up(name: str) -> tuple[dict, Path, Sizes | ResNetSizes]:
             f"unknown open_clip model {model!r} in {name!r}{_nearest(model, open_clip.list_models())} Expected "
             f"{PREFIX}MODEL/TAG with one of the models that open_clip.list_models() gives, such as ViT-B-16"
         )
-    published, file = get_pretrained_cfg(model, tag), Path(tag).expanduser()
-    if not published and not file.is_file():
+    published, file = get_pretrained_cfg(model, tag), Path(os.path.expanduser(tag))
+    if not published and not os.path.isfile(file):
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise ClipError(
             f"unknown weights {tag!r} in {name!r}{_nearest(tag, tags)} Expected {PREFIX}{model}/TAG with one of "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -132,9 +133,9 @@ def find(name: str) -> Path:
         return TINY
     if name in OPENAI:
         return fetch_openai(name)
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    path = os.path.expanduser(name)
+    if os.path.isfile(path):  # unlike pathlib's it has an answer to any text
+        return Path(path)
     near = difflib.get_close_matches(name[:LONGEST_NAME], available_models(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ClipError(

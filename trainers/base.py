@@ -6,8 +6,8 @@ Letters: B images, C classes, D the shared embedding's width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -151,7 +151,7 @@ class PromptTrainer(TrainerX):
             "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False: the method takes one tensor an image",
         )
         file = cfg.MODEL.INIT_WEIGHTS
-        checks.require(not file or Path(file).is_file(), f'MODEL.INIT_WEIGHTS: no file "{file}"')
+        checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: no file "{file}"')
         with checks.gather():
             whole_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
         with checks.gather(ClipError):  # sizes alone: no weight is loaded, nothing is fetched

@@ -1,5 +1,6 @@
 """YAML files, read strictly: what YAML lets pass in silence is a mistake in a configuration."""
 
+import os
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def read_yaml(file):
     Raises:
         UserError: missing, not readable, or not YAML.
     """
-    if not Path(file).is_file():
+    if not os.path.isfile(file):  # unlike pathlib's it has an answer to any text
         raise UserError(f'no configuration file at "{file}"')
     try:
         return _StrictLoader(Path(file).read_text(encoding="utf-8")).get_single_data()

@@ -68,7 +68,7 @@ def test_a_state_dict_with_other_tensors(folder, data):
         shape = data.draw(st.lists(st.integers(0, 5), max_size=4))
         kind = data.draw(st.sampled_from([torch.float32, torch.int64, torch.bool, torch.complex64, torch.bfloat16]))
         odd = torch.zeros(shape, dtype=kind)
-        nan = torch.full_like(torch.as_tensor(state.get(name, odd), dtype=torch.float32), torch.nan)
+        nan = torch.full(SMALL.state_dict()[name].shape if name != "extra" else shape, torch.nan)
         state[name] = data.draw(st.sampled_from([odd, nan, odd.to_sparse() if shape else odd, "text", None]))
     torch.save(state, folder / "state.pt")
     loaded(folder / "state.pt")

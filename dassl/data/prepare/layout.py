@@ -37,7 +37,7 @@ def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
     with _locked(folder):
         failures = []
         for file in source.files:
-            if not file.is_done(folder):
+            if file.lacking(folder):
                 problems = _get_all(file, root, folder, say)
                 if not problems and file.gives:
                     problems = _tried(_unpack, file, folder, say)

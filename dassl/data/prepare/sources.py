@@ -21,6 +21,7 @@ class File:
         inner: pattern of the archives in the archive; what is in ``a/b.tar`` counts as ``a/b/...``.
         devkit: of ImageNet's validation images: the archive that says which class each belongs to.
         same_as: path in the DATA folder of a file that will do as well, or "".
+        unless: a file of the data set's folder with which this one is not needed, or "".
     """
 
     name: str
@@ -34,13 +35,17 @@ class File:
     inner: str = ""
     devkit: "File | None" = None
     same_as: str = ""
+    unless: str = ""
 
-    def results(self, folder: Path) -> list[Path]:
-        """What is in the data set's folder once this file has done its part."""
-        return [folder / path for path in self.gives or [self.name]]
+    def results(self) -> list[str]:
+        """Paths that are in the data set's folder once this file has done its part."""
+        return list(self.gives or [self.name])
 
-    def is_done(self, folder: Path) -> bool:
-        return all(map(is_there, self.results(folder)))
+    def lacking(self, folder: Path) -> list[Path]:
+        """Which of its results are not there, though they are needed."""
+        if self.unless and (folder / self.unless).is_file():
+            return []
+        return [folder / path for path in self.results() if not is_there(folder / path)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,11 @@ class Source:
 
     def missing(self, root: Path) -> list[Path]:
         """Files and folders that should be in the DATA folder and are not."""
-        return [path for file in self.files for path in file.results(root / self.folder) if not is_there(path)]
+        return [path for file in self.files for path in file.lacking(root / self.folder)]
+
+    def bytes(self) -> int:
+        """Bytes of all files whose size is published."""
+        return sum(file.bytes or 0 for file in self.files)
 
 
 def is_there(path: Path) -> bool:

@@ -11,7 +11,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,9 +28,6 @@ MAX_GROWTH = 20  # bytes out for a byte in: pictures are compressed already, lis
 ALWAYS_ALLOWED = 64 << 20  # bytes that a small archive may grow to, whatever its growth
 MAX_LINK = 4096  # bytes of a link's target in a zip file
 ENCRYPTED = 1  # bit of a zip member's flags
-
-# What the readers raise for a damaged archive.
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -91,12 +87,13 @@ def unpack(archive: Path, gives: dict[str, str], into: Path, inner: str = "", ar
             into.mkdir(parents=True)
             for entry in tqdm(entries, desc=f"unpacking {archive.name}", unit=" files", disable=None):
                 _place(entry, gives, into)
-    except DAMAGED as error:
-        raise UserError(f"{archive} is damaged: {error or type(error).__name__}. Delete it and get it again") from error
     except UserError as error:
         raise UserError(f"{archive} is refused: {error}") from error
-    except OSError as error:
-        raise UserError(f"{archive} cannot be unpacked: {error}") from error
+    except Exception as error:  # for a damaged archive the readers raise almost anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{archive} cannot be unpacked: {error}") from error
+        reason = error or type(error).__name__
+        raise UserError(f"{archive} is damaged ({reason}). Delete it and get it again") from error
     lacking = [inside or "all" for path, inside in gives.items() if not (into / path).exists()]
     if lacking:
         raise UserError(f"{archive} does not hold {', '.join(lacking)}; is it another file of the same name?")
@@ -175,7 +172,7 @@ class _InPieces:
     """A file that is read in pieces of at most CHUNK bytes; a header that claims gigabytes would fill the memory."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.seek, self.tell = file, file.seek, file.tell
+        self.file, self.seek, self.tell, self.seekable = file, file.seek, file.tell, file.seekable
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= CHUNK:

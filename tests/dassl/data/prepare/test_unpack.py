@@ -2,8 +2,8 @@
 
 import gzip
 import io
-import os
 import random
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -16,12 +16,8 @@ from dassl.data.prepare import unpack as module
 from dassl.data.prepare.unpack import CHUNK, unpack
 from dassl.utils import UserError
 
-FILES = {
-    "pets/images/a.jpg": b"aaa",
-    "pets/images/deep/b.jpg": b"b" * 5000,
-    "pets/list.txt": b"a\nb\n",
-    "other/c": b"c",
-}
+IMAGES = {"a.jpg": b"aaa", "deep/b.jpg": b"b" * 5000}
+FILES = {**{f"pets/images/{name}": data for name, data in IMAGES.items()}, "pets/list.txt": b"a\nb\n", "other/c": b"c"}
 ALL = {"all": ""}
 
 
@@ -65,6 +61,11 @@ TAR = tar_bytes(*(tar_member(name, data) for name, data in FILES.items()))
 ZIP = zip_bytes(*((name, data, 0o644) for name, data in FILES.items()))
 
 
+@pytest.fixture(autouse=True)
+def small_bombs(monkeypatch):
+    monkeypatch.setattr(module, "ALWAYS_ALLOWED", 3 * CHUNK)
+
+
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
@@ -106,12 +107,12 @@ class TestAGoodArchive:
         for kept in (len(data) // 3, len(data) * 2 // 3):
             with pytest.raises(UserError, match="damaged|does not hold|refused"):
                 unpack(pack(data[:kept]), {path: path for path in FILES}, out)
-            os.system(f"rm -rf {out}")
+            shutil.rmtree(out, ignore_errors=True)
 
     def test_that_was_damaged_never_ends_in_a_traceback(self, data, pack, out):
         rng = random.Random(0)
         refused = 0
-        for number in range(300):
+        for number in range(150):
             damaged = bytearray(data)
             for _ in range(rng.choice([1, 2, 20])):
                 damaged[rng.randrange(len(damaged))] = rng.randrange(256)
@@ -119,10 +120,10 @@ class TestAGoodArchive:
                 unpack(pack(bytes(damaged)), ALL, out / str(number))
             except UserError:
                 refused += 1
-        assert refused > 30
+        assert refused > 15
 
 
-BIG = b"\0" * (20 * CHUNK)
+BIG = b"\0" * CHUNK
 SLINK, SCHR, SFIFO = stat.S_IFLNK | 0o777, stat.S_IFCHR | 0o644, stat.S_IFIFO | 0o644
 OUTSIDE = "leads out of its folder"
 ATTACKS = {
@@ -238,7 +239,7 @@ class TestArchivesInAnArchive:
         """As Caltech-101's zip, in which the images are a tar.gz."""
         members = [("c/o.tar.gz", gzip.compress(TAR), 0o644), ("c/notes.tar", b"no tar", 0o644)]
         unpack(pack(zip_bytes(*members)), {"images": "c/o/pets/images"}, out, inner="c/o.tar.gz")
-        assert contents(out) == {"images/a.jpg": b"aaa", "images/deep/b.jpg": b"b" * 5000}
+        assert contents(out / "images") == IMAGES
 
     def test_attacks_in_them_are_refused(self, pack, out):
         data = tar_bytes(tar_member("n01.tar", tar_bytes(tar_member("../../evil", b"x"))))

@@ -284,4 +284,4 @@ def test_killed_anywhere_and_run_again_it_completes(pets, root):
         [sys.executable, "-c", KILL_EVERYWHERE, str(root), json.dumps(entries)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 30
+    assert int(done.stdout) > 20

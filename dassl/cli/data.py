@@ -154,14 +154,18 @@ def prepare(asked: list[Named], args: argparse.Namespace) -> int:
     for each in asked:
         if not each.source:
             say(f"{each.name}: nothing to prepare")
-        elif is_prepared(each.source, each.root):
+            continue
+        if is_prepared(each.source, each.root):
             say(f"{each.name}: prepared and verified already")
-        else:
-            failed |= not prepare_one(each, args.delete_archives)
+        elif not prepare_one(each):
+            failed = True
+            continue
+        if args.delete_archives:
+            delete_archives(each.source, each.root)
     return int(failed)
 
 
-def prepare_one(each: Named, without_archives: bool) -> bool:
+def prepare_one(each: Named) -> bool:
     """Whether the data set is now there and right; says what is wrong with it."""
     try:
         lay_out(each.source, each.root, say)
@@ -171,10 +175,11 @@ def prepare_one(each: Named, without_archives: bool) -> bool:
     if faults := each.faults():
         say("\n  ".join([f"error: {each.name} is laid out, but not as published:", *faults]))
         return False
-    note_prepared(each.source, each.root)
-    if without_archives:
-        delete_archives(each.source, each.root)
     say(f"{each.name}: prepared and verified")
+    try:
+        note_prepared(each.source, each.root)
+    except UserError as error:  # a folder that others laid out for all may be read-only
+        say(f"Note: the next call verifies it again, for it {error}")
     return True
 
 

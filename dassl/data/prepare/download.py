@@ -11,7 +11,7 @@ import urllib3
 from tqdm import tqdm
 
 from dassl.data.prepare.sources import File
-from dassl.utils import UserError
+from dassl.utils import UserError, read_json
 
 CHUNK = 1 << 20  # bytes read at once
 ATTEMPTS = 5  # in a row that bring nothing new
@@ -42,7 +42,7 @@ def fetch(file: File, path: Path) -> None:
 
 
 def check(path: Path, file: File) -> None:
-    """Compare a file with its published size and hash. Where neither is known, it must at least be no web page.
+    """Compare a file with its published size and hash. Where there is none, it must at least be of its kind.
 
     Raises:
         OtherFile: it is another one; says what was expected and found.
@@ -50,15 +50,23 @@ def check(path: Path, file: File) -> None:
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
         raise OtherFile(f"{path}: expected {file.bytes:,} bytes, found {size:,}")
-    for name, expected in (("sha256", file.sha256), ("md5", file.md5)):
-        found = _hash(path, name) if expected else expected
-        if found != expected:
-            raise OtherFile(f"{path}: expected {name} {expected}, found {found}")
-    if not (file.sha256 or file.md5):
-        with open(path, "rb") as opened:
-            start = opened.read(256).lstrip().lower()
-        if not start or start.startswith((b"<!doctype html", b"<html")):
-            raise OtherFile(f"{path}: expected {file.name}, found {'a web page' if start else 'an empty file'}")
+    name, expected = ("sha256", file.sha256) if file.sha256 else ("md5", file.md5)
+    if not expected:
+        _check_kind(path, file)
+    elif (found := _hash(path, name)) != expected:
+        raise OtherFile(f"{path}: expected {name} {expected}, found {found}")
+
+
+def _check_kind(path: Path, file: File) -> None:
+    with open(path, "rb") as opened:
+        start = opened.read(256).lstrip().lower()
+    if not start or start.startswith((b"<!doctype html", b"<html")):  # "log in first", "come back tomorrow"
+        raise OtherFile(f"{path}: expected {file.name}, found {'a web page' if start else 'an empty file'}")
+    if file.name.endswith(".json"):
+        try:
+            read_json(path)
+        except UserError as error:
+            raise OtherFile(str(error)) from None
 
 
 def _fetch_from(source: str, file: File, path: Path) -> None:
@@ -77,8 +85,8 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
             if resumed:  # perhaps only its beginning, from another time, was wrong
                 return _fetch_from(source, file, path)
             raise UserError(f"{source} does not give the published file, what came was deleted. {error}") from None
+        _tag_of(part).unlink(missing_ok=True)
         os.replace(part, path)
-        _forget(part)
     except requests.RequestException as error:
         raise UserError(f"{source}: {error}") from None
     except OSError as error:

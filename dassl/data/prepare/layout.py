@@ -33,12 +33,15 @@ def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
         UserError: something could not be got; says all that is missing, and where to put it.
     """
     folder = root / source.folder
+    if not source.missing(root) and not any((folder / name).exists() for name in (UNPACKING, LOCK)):
+        return  # nothing is written, perhaps nothing may be
     mkdir_if_missing(folder)
     with _locked(folder):
+        shutil.rmtree(folder / UNPACKING, ignore_errors=True)  # of a run that was killed
         failures = []
         for file in source.files:
             if file.lacking(folder):
-                problems = _get_all(file, root, folder, say)
+                problems = _get_all(file, folder, root, say)
                 if not problems and file.gives:
                     problems = _tried(_unpack, file, folder, say)
                 failures += problems
@@ -87,7 +90,7 @@ def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> No
             raise UserError(f"{error}. Call again, or put {file.name} into {folder} yourself") from error
 
 
-def _get_all(file: File, root: Path, folder: Path, say: Callable[[str], None]) -> list[str]:
+def _get_all(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> list[str]:
     """Get a file and what belongs to it. Returns what went wrong."""
     return [each for part in (file, file.devkit) if part for each in _tried(_get, part, folder, root, say)]
 
@@ -105,7 +108,6 @@ def _unpack(file: File, folder: Path, say: Callable[[str], None]) -> None:
     say(f"unpacking {folder / file.name}")
     unpacked = folder / UNPACKING
     try:
-        shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was stopped
         arrange = by_class(folder / file.devkit.name) if file.devkit else None
         unpack(folder / file.name, file.gives, unpacked, file.inner, arrange)
         os.sync()  # the names below promise that all is on the disk

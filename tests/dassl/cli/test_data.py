@@ -110,6 +110,16 @@ def test_archives_go_when_asked(call):
     assert not (call.folder / "images.tar.gz").exists()
 
 
+def test_a_folder_without_a_place_for_the_note_is_prepared_all_the_same(call):
+    call("prepare", "oxford_pets")
+    (call.folder / ".prepared.json").unlink()
+    (call.folder / ".prepared.json").mkdir()
+    status, _, err = call("prepare", "oxford_pets", "--delete-archives")
+    assert status == 0
+    assert "Note: the next call verifies it again" in err
+    assert not (call.folder / "images.tar.gz").exists()
+
+
 def test_prepare_names_what_it_could_not_get_and_completes_later(call, site):
     images = site.files.pop("/images.tar.gz")
     status, _, err = call("prepare", "oxford_pets", "digits")

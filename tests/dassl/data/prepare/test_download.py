@@ -254,7 +254,13 @@ def test_a_folder_that_cannot_be_written_is_told(get, site, monkeypatch, tmp_pat
         get()
 
 
-def test_what_has_no_hash_must_at_least_not_be_empty(tmp_path):
-    (tmp_path / "a").write_bytes(b"")
-    with pytest.raises(OtherFile, match="empty"):
-        check(tmp_path / "a", File("a"))
+@pytest.mark.parametrize(
+    "data, reason", [(b"", "an empty file"), (b" <HTML>", "a web page"), (b'{"train": [', "not valid JSON")]
+)
+def test_what_has_no_hash_must_at_least_be_of_its_kind(tmp_path, data, reason):
+    path = tmp_path / "split.json"
+    path.write_bytes(data)
+    with pytest.raises(OtherFile, match=reason):
+        check(path, File("split.json"))
+    path.write_bytes(b"{}")
+    check(path, File("split.json"))

@@ -1,5 +1,6 @@
 """A data set's folder from its files: complete, nothing twice, and from wherever it was stopped."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from dassl.data.prepare import File, Source, delete_archives, is_prepared, lay_out, note_prepared
+from dassl.data.prepare import File, Source, delete_archives, is_prepared, lay_out, layout, note_prepared
 from dassl.utils import UserError
 
 
@@ -76,6 +77,19 @@ def test_a_second_call_does_nothing(pets, root, site):
     lay_out(pets, root, quiet)
     assert site.asked == []
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_complete_folder_may_be_read_only(pets, root, monkeypatch):
+    lay_out(pets, root, quiet)
+    monkeypatch.setattr(layout, "open", refuse_to_write, raising=False)
+    lay_out(pets, root, quiet)
+    (root / "pets/names.txt").unlink()
+    with pytest.raises(UserError, match="cannot write in .*pets: Read-only file system"):
+        lay_out(pets, root, quiet)
+
+
+def refuse_to_write(path, mode):
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_what_is_there_is_left_alone(pets, root, site, tmp_path):
@@ -276,7 +290,8 @@ print(killed)
 """
 
 
-def test_killed_anywhere_and_run_again_it_completes(pets, root):
+def test_killed_anywhere_and_run_again_it_completes(pets, root, site):
+    site.etag = '"one"'
     entries = [
         {"name": f.name, "urls": f.urls, "bytes": f.bytes, "sha256": f.sha256, "gives": f.gives} for f in pets.files
     ]

@@ -138,8 +138,9 @@ def files_of(source: Source | None) -> tuple:
 
 
 def download_size(source: Source) -> str:
-    unknown = any(file.gives and not file.bytes for file in source.files)
-    return " + ".join([*([size_text(source.bytes())] if source.bytes() else []), *(["?"] if unknown else [])])
+    known = sum(file.bytes or 0 for file in source.needed())
+    unknown = any(file.gives and not file.bytes for file in source.needed())
+    return " + ".join([*([size_text(known)] if known else []), *(["?"] if unknown else [])])
 
 
 def state_of(source: Source, root: Path) -> str:

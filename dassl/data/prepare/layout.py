@@ -46,7 +46,7 @@ def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
                     problems = _tried(_unpack, file, folder, say)
                 failures += problems
     if failures:
-        raise UserError("\n  ".join([f"{source.name} is not complete:", *failures]))
+        raise UserError("\n  ".join([f"{source.name} is not complete. See to this, and call again:", *failures]))
 
 
 def is_prepared(source: Source, root: Path) -> bool:
@@ -75,19 +75,20 @@ def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> No
         try:
             check(path, file)
         except OtherFile as error:
-            raise UserError(f"{error}. Delete it and call again: it is not the published file") from error
+            raise UserError(f"{error}. It is not the published file: delete it") from error
     elif file.same_as and (root / file.same_as).is_file():
         write_atomic(path, (root / file.same_as).read_bytes())
     elif file.by_hand:
-        size = f", {file.bytes:,} bytes" if file.bytes else ""
+        size = f"{file.bytes:,} bytes, " if file.bytes else ""
         digest = f"sha256 {file.sha256}" if file.sha256 else f"md5 {file.md5}"
-        raise UserError(f"put {file.name} into {folder} and call again; from {file.by_hand}{size}, {digest}")
+        needed = f", needed only without {file.unless}" if file.unless else ""
+        raise UserError(f"put {file.name} into {folder}: {size}{digest}{needed}; from {file.by_hand}")
     else:
         say(f"fetching {path}")
         try:
             fetch(file, path)
         except UserError as error:
-            raise UserError(f"{error}. Call again, or put {file.name} into {folder} yourself") from error
+            raise UserError(f"{error}. Or put {file.name} into {folder} yourself") from error
 
 
 def _get_all(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> list[str]:

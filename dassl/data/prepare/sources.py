@@ -70,9 +70,9 @@ class Source:
         """Files and folders that should be in the DATA folder and are not."""
         return [path for file in self.files for path in file.lacking(root / self.folder)]
 
-    def bytes(self) -> int:
-        """Bytes of all files whose size is published."""
-        return sum(file.bytes or 0 for file in self.files)
+    def needed(self) -> list[File]:
+        """The files without those that only stand in for another one."""
+        return [file for file in self.files if not file.unless]
 
 
 def is_there(path: Path) -> bool:

@@ -86,7 +86,7 @@ def unpack(archive: Path, gives: dict[str, str], into: Path, inner: str = "", ar
                 entries = arrange(entries)
             into.mkdir(parents=True)
             for entry in tqdm(entries, desc=f"unpacking {archive.name}", unit=" files", disable=None):
-                _place(entry, gives, into)
+                _place(entry, gives, into, budget)
     except UserError as error:
         raise UserError(f"{archive} is refused: {error}") from error
     except Exception as error:  # for a damaged archive the readers raise almost anything
@@ -99,7 +99,7 @@ def unpack(archive: Path, gives: dict[str, str], into: Path, inner: str = "", ar
         raise UserError(f"{archive} does not hold {', '.join(lacking)}; is it another file of the same name?")
 
 
-def _place(entry: Entry, gives: dict[str, str], into: Path) -> None:
+def _place(entry: Entry, gives: dict[str, str], into: Path, budget: Budget) -> None:
     """Write an entry to where it belongs, if it is wanted."""
     target = _destination(entry.name, gives, into)
     if target is None:
@@ -112,6 +112,7 @@ def _place(entry: Entry, gives: dict[str, str], into: Path) -> None:
         original = _destination(entry.link, gives, into)
         if original is None or not original.is_file():
             raise UserError(f"{entry.name!r} is a link to {entry.link!r}, which is no file unpacked before it")
+        budget.take(original.stat().st_size)
         shutil.copyfile(original, target)
         return
     with entry.open() as content, open(target, "wb") as out:

@@ -15,8 +15,6 @@ from dassl.data.prepare.download import check
 from dassl.data.prepare.sources import Source
 from dassl.utils import UserError, read_image
 
-SHOWN = 10  # bad images that are named one by one
-
 
 def wrong_files(source: Source, root: Path) -> list[str]:
     """One line for each file or folder that is missing, and for each file that is not the published one.
@@ -47,9 +45,8 @@ def wrong_counts(source: Source, dataset: DatasetBase) -> list[str]:
 
 
 def wrong_images(dataset: DatasetBase) -> list[str]:
-    """One line for each image that cannot be decoded (the first few), and one that counts the rest."""
-    bad = [str(each) for each in _for_each_image(dataset, _why_unreadable, "decoding") if each]
-    return bad[:SHOWN] + ([f"and {len(bad) - SHOWN:,} more images cannot be read"] if len(bad) > SHOWN else [])
+    """One line for each image that cannot be decoded."""
+    return [reason for reason in _for_each_image(dataset, _why_unreadable, "decoding") if reason]
 
 
 def splits(dataset: DatasetBase) -> dict[str, list[Datum]]:

@@ -142,6 +142,10 @@ ATTACKS = {
     ),
     "tar: link to nothing": (tar_bytes(link("a", "b")), "link to 'b', which is no file"),
     "tar: link to itself": (tar_bytes(link("a", "a")), "link to 'a', which is no file"),
+    "tar: bomb of links": (
+        tar_bytes(tar_member("a", BIG), *(link(f"l{n}", "a", tarfile.LNKTYPE) for n in range(50))),
+        "without end",
+    ),
     "tar: device": (tar_bytes(device("null")), "device or pipe"),
     "tar: block device": (tar_bytes(device("disk", tarfile.BLKTYPE)), "device or pipe"),
     "tar: pipe": (tar_bytes(device("pipe", tarfile.FIFOTYPE)), "device or pipe"),

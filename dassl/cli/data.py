@@ -112,8 +112,9 @@ class Named:
 
 
 def list_all(known: dict[str, str], sources: dict[str, Source], root: Path | None) -> int:
+    listed = {name: sources[registered] for name, registered in known.items() if registered in sources}
     rows = []
-    for name, source in ((name, sources[known[name]]) for name in known if known[name] in sources):
+    for name, source in listed.items():
         sizes = [f"{source.images[part]:,}" if part in source.images else "" for part in PUBLISHED_PARTS]
         state = [state_of(source, root)] if root else []
         rows.append([name, f"{source.classes:,}", *sizes, download_size(source), source.folder, *state])
@@ -122,19 +123,15 @@ def list_all(known: dict[str, str], sources: dict[str, Source], root: Path | Non
     print(tabulate(rows, header, colalign=align, disable_numparse=True))
     notes = {
         "files to be got by hand (`dassl data prepare NAME` says which)": [
-            name for name in known if any(file.by_hand for file in files_of(sources.get(known[name])))
+            name for name, source in listed.items() if any(file.by_hand for file in source.files)
         ],
-        "nothing to prepare": [name for name in known if known[name] not in sources],
+        "nothing to prepare": [name for name in known if name not in listed],
     }
     print("\n?: archives whose size nobody publishes")
     for note, names in notes.items():
         if names:
             print(f"{note}: {', '.join(names)}")
     return 0
-
-
-def files_of(source: Source | None) -> tuple:
-    return source.files if source else ()
 
 
 def download_size(source: Source) -> str:
@@ -180,7 +177,7 @@ def prepare_one(each: Named) -> bool:
     try:
         note_prepared(each.source, each.root)
     except UserError as error:  # a folder that others laid out for all may be read-only
-        say(f"Note: the next call verifies it again, for it {error}")
+        say(f"Note: the next call verifies it again, because this one {error}")
     return True
 
 

@@ -131,7 +131,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep a second `prepare` out of the folder; the system frees the lock with its process, however that ends."""
     path = folder / LOCK
     try:
-        lock = open(path, "w")  # noqa: SIM115
+        lock = open(path, "w")
     except OSError as error:
         raise UserError(f"cannot write in {folder}: {error.strerror}") from error
     with lock:
@@ -141,7 +141,9 @@ def _locked(folder: Path) -> Iterator[None]:
                 raise BlockingIOError  # the one who had it has just deleted it: another may hold its successor
         except BlockingIOError as error:
             raise UserError(f"another process is preparing {folder}; wait for it to end") from error
+        except OSError as error:
+            print(f"Note: no locks on the file system of {folder} ({error.strerror}): prepare nothing else in it")
         try:
             yield
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)

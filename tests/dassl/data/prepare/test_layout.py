@@ -231,6 +231,16 @@ def test_two_processes_do_not_prepare_one_folder(pets, root):
     lay_out(pets, root, quiet)  # the file alone, of a process that died, keeps nobody out
 
 
+def test_a_file_system_without_locks_will_do(pets, root, monkeypatch, capsys):
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    lay_out(pets, root, quiet)
+    assert pets.missing(root) == []
+    assert "no locks on the file system" in capsys.readouterr().out
+
+
 def test_the_note_of_a_verified_data_set_holds_as_long_as_its_files_are_there(pets, root):
     lay_out(pets, root, quiet)
     assert not is_prepared(pets, root)

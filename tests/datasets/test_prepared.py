@@ -166,7 +166,7 @@ def small(source, site):
 
     def ours(file):
         content = FILES[source.name].get(file.name)
-        if file is None or content is None:
+        if content is None:
             return file
         return replace(
             file,

@@ -37,6 +37,7 @@ setup(
         "gdown",
         "numpy",
         "scikit-learn",
+        "scipy",
         "pillow",
         "tqdm",
         "safetensors",

@@ -48,6 +48,14 @@ class Datum:
         return f"Datum({self.impath!r}, label={self.label}, domain={self.domain}, classname={self.classname!r})"
 
 
+def group_by_label(items: Iterable[Datum]) -> dict[int, list[Datum]]:
+    """Images by label, labels in the order of their first image."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[item.label].append(item)
+    return groups
+
+
 def check_images(items: Iterable[Datum], source: str) -> None:
     """Check that every image file exists, with one listing per folder (a stat per file is slow on network disks).
 
@@ -123,12 +131,8 @@ def draw_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = Fal
         rng: a ``random.Random``, or the module ``random`` for Python's global stream.
         repeat: draw with replacement where a class has too few images.
     """
-    classes = defaultdict(list)
-    for item in items:
-        classes[item.label].append(item)
-
     drawn = []
-    for members in classes.values():
+    for members in group_by_label(items).values():
         if len(members) >= num_shots:
             members = rng.sample(members, num_shots)
         elif repeat:
@@ -243,10 +247,7 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
         """Images by label, labels in the order of their first image."""
-        groups = defaultdict(list)
-        for item in data_source:
-            groups[item.label].append(item)
-        return groups
+        return group_by_label(data_source)
 
     def split_dataset_by_domain(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
         """Images by domain, domains in the order of their first image."""

@@ -4,6 +4,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from dassl.utils import UserError
 
@@ -100,11 +101,14 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     if not names:
         raise UserError(f"{source}: there are no training images")
 
-    empty = sorted(set(range(max(names) + 1)) - set(names))
-    if empty or min(names) < 0:
+    others = list(others)
+    if min(names) < 0 or max(names) >= len(names):
+        known = {item.label: f" ({item.classname})" for item in others}
+        gaps = (label for label in range(max(names) + 1) if label not in names)
+        first = ", ".join(f"{label}{known.get(label, '')}" for label in islice(gaps, 10))
         raise UserError(
             f"{source}: the labels of the training images must be 0 to {max(names)} without a gap, found "
-            f"{len(names)} labels from {min(names)} to {max(names)}; classes without an image: {empty[:10]}"
+            f"{len(names)} labels from {min(names)} to {max(names)}; first classes without a training image: {first}"
         )
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:

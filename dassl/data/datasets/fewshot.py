@@ -34,6 +34,7 @@ class FewShotDataset(DatasetBase):
         dataset_dir: folder of the data set.
         image_dir: folder that the paths in the split file are relative to.
         prompt: text template with ``{}`` for the class name.
+        record_dir: folder inside dataset_dir for the records of the draws.
         test_only: the images are for testing; they stand in the place of training images too, and no shots are drawn.
         draw_hash: SHA-256 (hex) of the drawn train and val images' relative paths and labels, all classes. It names
             the draw: equal draws have equal hashes on every machine, for all, base and new classes alike.
@@ -47,6 +48,7 @@ class FewShotDataset(DatasetBase):
     image_dir = ""  # folder inside dataset_dir
     split_file = ""  # file inside dataset_dir
     prompt = "a photo of a {}."
+    record_dir = "split_fewshot"
     test_only = False
 
     def __init__(self, cfg):
@@ -128,7 +130,7 @@ class FewShotDataset(DatasetBase):
         if seed < 0:
             return drawn_train, drawn_val  # another draw in every run: nothing to record
 
-        path = Path(self.dataset_dir, "split_fewshot", f"shot_{num_shots}-seed_{seed}.json")
+        path = Path(self.dataset_dir, self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
         note_pickle(path.with_suffix(".pkl"), "the seed gives the draw")
         record = {
             "after_making_split": self._made_split,

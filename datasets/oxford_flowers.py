@@ -24,6 +24,8 @@ class OxfordFlowers(FewShotDataset):
         labels = read_mat(os.path.join(self.dataset_dir, "imagelabels.mat"), "labels", int, "a number")
         path = os.path.join(self.dataset_dir, "cat_to_name.json")
         names = read_json(path)
+        if not isinstance(names, dict):
+            raise UserError(f"{path}: expected names by number, found {type(names).__name__}")
         unnamed = sorted(label for label in set(labels) if str(label) not in names)
         if unnamed:
             raise UserError(f"{path} does not name {len(unnamed)} of {len(set(labels))} kinds, first: {unnamed[:3]}")

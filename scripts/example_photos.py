@@ -15,11 +15,11 @@ from sklearn.datasets import load_sample_image
 SIDE, STEP = 48, 16  # pixels of a picture, and from one to the next
 # class: photograph, region of the training pictures, region of the test pictures; left, top, right, bottom in pixels
 REGIONS = {
-    "open_sky": ("china.jpg", (340, 0, 480, 190), (490, 0, 640, 130)),
+    "open_sky": ("china.jpg", (340, 0, 490, 130), (490, 0, 640, 130)),
     "temple": ("china.jpg", (100, 100, 212, 330), (212, 100, 324, 330)),
-    "tree": ("china.jpg", (410, 310, 640, 427), (10, 350, 200, 427)),
+    "tree": ("china.jpg", (340, 310, 490, 427), (490, 310, 640, 427)),
     "flower": ("flower.jpg", (190, 105, 430, 225), (190, 225, 430, 345)),
-    "leaf": ("flower.jpg", (0, 80, 160, 330), (450, 20, 640, 330)),
+    "leaf": ("flower.jpg", (0, 70, 140, 200), (0, 200, 140, 330)),
 }
 
 

@@ -155,9 +155,8 @@ def shots_of_the_original(split, shots, rng):
         classes = {}
         for entry in split[part]:
             classes.setdefault(entry[1], []).append(entry)
-        drawn[part] = [
-            e for entries in classes.values() for e in (rng.sample(entries, k) if len(entries) >= k else entries)
-        ]
+        lists = [rng.sample(entries, k) if len(entries) >= k else entries for entries in classes.values()]
+        drawn[part] = [entry for entries in lists for entry in entries]
     return drawn
 
 
@@ -214,35 +213,48 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:150])
 
 
+def not_utf8(path):
+    path.write_bytes(b"\xff\xfe")
+
+
+def rename(path):
+    path.rename(path.with_name("elsewhere"))
+
+
+def keep_three(folder):
+    for path in sorted(folder.glob("*.jpg"))[3:]:
+        path.unlink()
+
+
 def variable(**content):
     return lambda path: savemat(path, content)
 
 
-CARS = np.array([[(np.uint8(0), "00001.jpg")]], dtype=[("class", object), ("fname", object)])
-CARS_WITHOUT_CLASS = np.array([[("00001.jpg",)]], dtype=[("fname", object)])
+CLASS_0 = np.array([[(np.uint8(0), "00001.jpg")]], dtype=[("class", object), ("fname", object)])
+NO_CLASS = np.array([[("00001.jpg",)]], dtype=[("fname", object)])
 
 
 @pytest.mark.parametrize(
     ("name", "file", "damage", "message"),
     [
-        ("Caltech101", "101_ObjectCategories/tick/0004.jpg", Path.unlink, "Class 'tick' has 4 images.*too few"),
-        ("EuroSAT", "2750/River", lambda p: p.rename(p.with_name("Fluss")), "1 of 10 class folders .* first: River"),
-        ("Food101", "images", lambda p: p.rename(p.with_name("pictures")), "expected a folder of class folders at .*images"),
-        ("OxfordFlowers", "imagelabels.mat", Path.unlink, "no file at .*labels.mat; expected it, or the split file split_z"),
+        ("Caltech101", "101_ObjectCategories/tick", keep_three, "Class 'tick' has 3 images.*too few"),
+        ("EuroSAT", "2750/River", rename, "1 of 10 class folders .* first: River"),
+        ("Food101", "images", rename, "expected a folder of class folders at .*images"),
+        ("OxfordFlowers", "imagelabels.mat", Path.unlink, "no file at .*labels.mat; expected it, or the split file"),
         ("OxfordFlowers", "imagelabels.mat", cut_short, "imagelabels.mat cannot be read as a MATLAB file"),
         ("OxfordFlowers", "imagelabels.mat", variable(other=[1]), "expected the variable 'labels'"),
         ("OxfordFlowers", "cat_to_name.json", Path.unlink, "cat_to_name.json.*or the split file"),
         ("OxfordFlowers", "cat_to_name.json", line('{"1": "a"}'), r"does not name 2 of 3 kinds, first: \[2, 3\]"),
-        ("OxfordFlowers", "cat_to_name.json", line("[]"), "cat_to_name.json"),
+        ("OxfordFlowers", "cat_to_name.json", line("5"), "cat_to_name.json.*expected names by number, found int"),
         ("OxfordFlowers", "jpg/image_00003.jpg", Path.unlink, "1 of 24 image files are not there.*image_00003.jpg"),
-        ("StanfordCars", "cars_test_annos_withlabels.mat", variable(annotations=CARS), "element 1.*a number from 1 to 3"),
-        ("StanfordCars", "devkit/cars_train_annos.mat", variable(annotations=CARS_WITHOUT_CLASS), "expected fname and class"),
+        ("StanfordCars", "cars_test_annos_withlabels.mat", variable(annotations=CLASS_0), "number from 1 to 3"),
+        ("StanfordCars", "devkit/cars_train_annos.mat", variable(annotations=NO_CLASS), "element 1.*fname and class"),
         ("StanfordCars", "devkit/cars_meta.mat", Path.unlink, "cars_meta.mat; expected it, or the split file"),
-        ("SUN397", "Testing_01.txt", line("\n/b/bank/sun_1.jpg\n"), "line 2: expected an image in a folder of ClassName"),
+        ("SUN397", "Testing_01.txt", line("\n/b/bank/sun_1.jpg\n"), "line 2: expected an image in a folder"),
         ("SUN397", "ClassName.txt", line("a/abbey\n"), "ClassName.txt, line 1: expected a scene's folder"),
-        ("UCF101", "ucfTrainTestlist/classInd.txt", line("ApplyEyeMakeup\n"), "line 1: expected a number and an action"),
-        ("UCF101", "ucfTrainTestlist/testlist01.txt", line("Run/v_Run_g01.avi\n"), "line 1: expected an action of class"),
-        ("UCF101", "ucfTrainTestlist/testlist01.txt", lambda p: p.write_bytes(b"\xff\xfe"), "cannot be read as text"),
+        ("UCF101", "ucfTrainTestlist/classInd.txt", line("ApplyEyeMakeup\n"), "line 1: expected a number and an"),
+        ("UCF101", "ucfTrainTestlist/testlist01.txt", line("Run/v_Run_g01.avi\n"), "line 1: expected an action"),
+        ("UCF101", "ucfTrainTestlist/testlist01.txt", not_utf8, "cannot be read as text"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_damaged_is_named(cfg, tmp_path, put, name, file, damage, message):

@@ -7,7 +7,14 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, check_labels, draw_fewshot
+from dassl.data.datasets.base_dataset import (
+    DatasetBase,
+    Datum,
+    check_images,
+    check_labels,
+    draw_fewshot,
+    group_by_label,
+)
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
 from dassl.utils import MissingFile, UserError, read_json, write_json
 
@@ -35,7 +42,8 @@ class FewShotDataset(DatasetBase):
         image_dir: folder that the paths in the split file are relative to.
         prompt: text template with ``{}`` for the class name.
         record_dir: folder inside dataset_dir for the records of the draws.
-        test_only: the images are for testing; they stand in the place of training images too, and no shots are drawn.
+        test_only: the images are for testing; they stand in the place of training images too, no shots are drawn, and
+            the engine refuses to train on them.
         draw_hash: SHA-256 (hex) of the drawn train and val images' relative paths and labels, all classes. It names
             the draw: equal draws have equal hashes on every machine, for all, base and new classes alike.
         rng: random stream of the split and the draw.
@@ -122,7 +130,7 @@ class FewShotDataset(DatasetBase):
 
     def _draw(self, train: list[Datum], val: list[Datum], num_shots: int, seed: int) -> tuple[list[Datum], list[Datum]]:
         """Draw the shots of all classes, and check or write their record."""
-        few = [name for name, n in Counter(item.classname for item in train).items() if n < num_shots]
+        few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
             print(f"Note: {len(few)} classes have fewer than {num_shots} images; all are kept: {', '.join(few[:3])}")
         drawn_train = draw_fewshot(train, num_shots, self.rng)

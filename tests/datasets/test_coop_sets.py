@@ -164,14 +164,13 @@ def entries(items, folder):
     return [[Path(item.impath).relative_to(folder).as_posix(), item.label, item.classname] for item in items]
 
 
-@pytest.mark.parametrize("seed", [1, 3])
 @pytest.mark.parametrize("name", SETS)
-def test_the_run_that_makes_the_split_makes_and_draws_what_the_original_does(cfg, tmp_path, put, name, seed):
+def test_the_run_that_makes_the_split_makes_and_draws_what_the_original_does(cfg, tmp_path, put, name):
     tree, folder, image_dir, split_file = SETS[name]
-    rng = random.Random(seed)
+    rng = random.Random(3)
     split = split_of_the_original(*tree(tmp_path, put), rng)
     drawn = shots_of_the_original(split, 2, rng)
-    cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = name, 2, seed
+    cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = name, 2, 3
 
     data = build_dataset(cfg)
 

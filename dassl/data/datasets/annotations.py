@@ -1,14 +1,17 @@
 """Annotation files of data sets: lines of text, MATLAB files, and the names that belong to class folders."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from dassl.utils import MissingFile, UserError
 
 T = TypeVar("T")
+MAT_TO_JSON = Path(__file__).with_name("mat_to_json.py")
 
 
 def read_annotations(path: str, parse: Callable[[str], T], expected: str) -> list[T]:
@@ -49,8 +52,8 @@ def read_mat(path: str, name: str, parse: Callable[[Any], T], expected: str) -> 
     Args:
         path: the file.
         name: the variable, a vector.
-        parse: makes something of an element: a number, a string (of a cell array), or a record with named fields;
-            raises ValueError, TypeError or LookupError where it cannot.
+        parse: makes something of an element: a number, a string (of a cell array), or a dict by field (of a struct
+            array); raises ValueError, TypeError or LookupError where it cannot.
         expected: what an element is, for the message.
 
     Returns:
@@ -60,18 +63,18 @@ def read_mat(path: str, name: str, parse: Callable[[Any], T], expected: str) -> 
         MissingFile: no such file.
         UserError: the file cannot be read, has no such variable, or an element is not as expected.
     """
-    from scipy.io import loadmat  # here: importing it takes a while, and few data sets need it
-
     if not os.path.isfile(path):
         raise MissingFile(f"no file at {path}")
-    try:
-        content = loadmat(path, squeeze_me=True, variable_names=[name])
-    except Exception as error:  # a damaged file ends scipy's reader in whatever its bytes happen to mean
-        raise UserError(f"{path} cannot be read as a MATLAB file: {error}. Fetch it again") from error
-    if name not in content:
+    command = [sys.executable, "-P", str(MAT_TO_JSON), path, name]
+    reader = subprocess.run(command, capture_output=True, text=True)
+    if reader.returncode:
+        reason = (reader.stderr.strip() or f"its reader crashed (status {reader.returncode})").splitlines()[-1]
+        raise UserError(f"{path} cannot be read as a MATLAB file: {reason}. Fetch it again")
+    elements = json.loads(reader.stdout)
+    if elements is None:
         raise UserError(f"{path}: expected the variable {name!r}, which is not there. Fetch the file again")
     parsed = []
-    for number, element in enumerate(np.atleast_1d(content[name]), start=1):
+    for number, element in enumerate(elements, start=1):
         try:
             parsed.append(parse(element))
         except (ValueError, TypeError, LookupError) as error:

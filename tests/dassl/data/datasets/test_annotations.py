@@ -47,6 +47,17 @@ def test_a_new_matlab_file_is_refused_in_one_line(tmp_path):
         read_mat(str(path), "labels", int, "a number")
 
 
+def test_a_file_on_which_the_reader_itself_crashes_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "cars.mat"
+    records = np.array([[(np.uint8(3), "00001.jpg")]], dtype=[("class", object), ("fname", object)])
+    savemat(path, {"annotations": records})
+    real, says_complex = b"\x06\0\0\0\x08\0\0\0\x09\0", b"\x06\0\0\0\x08\0\0\0\x09\x08"
+    assert path.read_bytes().count(real) == 1
+    path.write_bytes(path.read_bytes().replace(real, says_complex))  # the imaginary part is not there
+    with pytest.raises(UserError, match="cars.mat cannot be read as a MATLAB file: .*. Fetch it again"):
+        read_mat(str(path), "annotations", dict, "a record")
+
+
 def test_class_names_keep_their_spaces_and_their_order(tmp_path):
     path = tmp_path / "classnames.txt"
     path.write_text("n2 great white shark\nn1 tench\n")

@@ -57,6 +57,18 @@ def group_by_label(items: Iterable[Datum]) -> dict[int, list[Datum]]:
     return groups
 
 
+def list_folder(folder: str) -> list[str]:
+    """All names in a folder, sorted.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"cannot list the folder {folder}: {error.strerror}") from error
+
+
 def check_images(items: Iterable[Datum], source: str) -> None:
     """Check that every image file exists, with one listing per folder (a stat per file is slow on network disks).
 
@@ -65,7 +77,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
         source: what named them (a split file, a data set), for the message.
 
     Raises:
-        UserError: files are missing; says how many and the first three.
+        UserError: files are missing (says how many and the first three), or a folder cannot be listed.
     """
     wanted = defaultdict(set)
     for item in items:
@@ -75,7 +87,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
     missing = []
     for folder, names in wanted.items():
         if os.path.isdir(folder or "."):
-            unlisted = [os.path.join(folder, name) for name in names.difference(os.listdir(folder or "."))]
+            unlisted = [os.path.join(folder, name) for name in names.difference(list_folder(folder or "."))]
             # The second look is for file systems that ignore case or rewrite Unicode names.
             missing += [path for path in unlisted if not os.path.isfile(path)]
         else:

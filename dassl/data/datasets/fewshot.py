@@ -14,6 +14,7 @@ from dassl.data.datasets.base_dataset import (
     check_labels,
     draw_fewshot,
     group_by_label,
+    list_folder,
 )
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
 from dassl.utils import MissingFile, UserError, read_json, write_json
@@ -206,7 +207,7 @@ def _template(prompt: str) -> str:
 
 def _wrong_root(name: str, root: str, folder: str) -> str:
     """What to say when the DATA folder does not hold the data set."""
-    held = sorted(os.listdir(root))
+    held = list_folder(root)
     found = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "") if held else "nothing"
     advice = f"the folder that contains {folder}/"
     if os.path.basename(root) == folder:

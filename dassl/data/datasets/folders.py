@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 
-from dassl.data.datasets.base_dataset import Datum
-from dassl.utils import UserError, listdir_nohidden
+from dassl.data.datasets.base_dataset import Datum, list_folder
+from dassl.utils import UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -13,14 +13,15 @@ def class_folders(folder: str) -> list[str]:
     """Names of the folders in a folder, sorted, without hidden ones.
 
     Raises:
-        UserError: there is no such folder, or none in it.
+        UserError: there is no such folder, none in it, or it cannot be listed.
     """
     if not os.path.isdir(folder):
         raise UserError(f"expected a folder of class folders at {folder}, found none. Unpack the data set again")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    entries = [name for name in list_folder(folder) if not name.startswith(".")]
+    names = [name for name in entries if os.path.isdir(os.path.join(folder, name))]
     if not names:
         raise UserError(
-            f"{folder} holds no class folders, but {len(os.listdir(folder)):,} files. Put the pictures of each class "
+            f"{folder} holds no class folders, but {len(entries):,} files. Put the pictures of each class "
             "into a folder of its own"
         )
     return names
@@ -37,14 +38,14 @@ def read_class_folders(folder: str, classes: Mapping[str, str] | None = None) ->
             own names.
 
     Raises:
-        UserError: classes have no pictures; says how many and the first three.
+        UserError: classes have no pictures (says how many and the first three), or a folder cannot be listed.
     """
     if classes is None:
         classes = {name: name for name in class_folders(folder)}
     items, empty, others = [], [], []
     for label, (name, classname) in enumerate(classes.items()):
         place = os.path.join(folder, name)
-        files = listdir_nohidden(place, sort=True) if os.path.isdir(place) else []
+        files = [file for file in list_folder(place) if not file.startswith(".")] if os.path.isdir(place) else []
         pictures = [file for file in files if file.lower().endswith(PICTURES)]
         items += [Datum(os.path.join(place, file), label, classname=classname) for file in pictures]
         if not pictures:

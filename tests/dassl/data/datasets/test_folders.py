@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dassl.data.datasets import class_folders, read_class_folders
+from dassl.data.datasets import Datum, check_images, class_folders, read_class_folders
 from dassl.utils import UserError
 
 
@@ -50,6 +50,18 @@ def test_classes_without_pictures_are_counted_and_named(folder):
         class_folders(os.path.join(folder, "a"))
     with pytest.raises(UserError, match="expected a folder of class folders at .*nowhere, found none"):
         class_folders(os.path.join(folder, "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "read", [class_folders, read_class_folders, lambda folder: check_images([Datum(f"{folder}/a.jpg")], "the split")]
+)
+def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(UserError, match=f"cannot list the folder {folder}: Permission denied"):
+        read(folder)
 
 
 def test_other_files_are_noted(folder, capsys):

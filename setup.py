@@ -39,6 +39,7 @@ setup(
         "urllib3",
         "numpy",
         "scikit-learn",
+        "scipy",
         "pillow",
         "tqdm",
         "safetensors",

@@ -85,6 +85,8 @@ _C.DATASET.ALL_AS_UNLABELED = False
 _C.DATALOADER = CN()
 # Worker processes per loader; 0: images are read in the main process. Has no influence on results.
 _C.DATALOADER.NUM_WORKERS = 4
+# GiB of decoded training images kept in memory; those beyond it are read from disk each time.
+_C.DATALOADER.KEEP_GIB = 2.0
 # Transformed copies per training image; above 1, `img` is a list.
 _C.DATALOADER.K_TRANSFORMS = 1
 # Also return the image without augmentation, as `img0`.
@@ -188,6 +190,8 @@ _C.TEST.COMPUTE_CMAT = False
 _C.TEST.NO_TEST = False
 # test or val.
 _C.TEST.SPLIT = "test"
+# A validation or test image that cannot be read: error stops and names it, wrong counts it as a wrong answer.
+_C.TEST.BAD_IMAGES = "error"
 # Which model is tested after training: last_step, or best_val (measured on the validation set after every epoch).
 _C.TEST.FINAL_MODEL = "last_step"
 
@@ -204,6 +208,7 @@ FREE_TO_CHANGE = {
     "VERBOSE",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.KEEP_GIB",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.RESUME",

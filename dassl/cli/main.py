@@ -111,7 +111,9 @@ def base2new(arguments: list[str]) -> int:
     if data and not data.is_dir():
         raise UserError(f"the data folder {args.data} is not a folder (expected: the one that holds the data sets)")
     output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
-    jobs = plan(BASE2NEW, checkout, output, data, args.trainers, args.datasets, args.seeds, args.shots, args.config)
+    jobs = plan(
+        BASE2NEW, checkout, output, data, args.trainers, args.datasets, args.seeds, args.shots, args.config
+    )
     if not data:
         say("no data folder given: this is the built-in demo, a tiny CLIP on data sets that render themselves")
     done = [job for job in jobs if result_of(job)]
@@ -169,12 +171,8 @@ def base2new_parser() -> argparse.ArgumentParser:
     add("--shots", type=integer_from(1), metavar="K", help="training images per class (default: 16)")
     add("--data", metavar="FOLDER", help="holds the data sets; without it the built-in demo is run")
     add("--output", metavar="FOLDER", help="for runs and tables (default: output in the checkout)")
-    add(
-        "--config",
-        metavar="NAME",
-        help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
-        "with --data the method's released one, see configs/protocols/base2new.yaml)",
-    )
+    add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
+        "with --data the method's released one, see configs/protocols/base2new.yaml)")
     add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
     add("--dry-run", action="store_true", help="print the commands of the runs that are not done, and run nothing")
     add("--verbose", action="store_true", help="show all that the runs print, instead of one bar over them")

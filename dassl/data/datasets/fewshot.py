@@ -110,7 +110,9 @@ class FewShotDataset(DatasetBase):
         """Train, val and test lists where there is no split file; random numbers come from ``self.rng``."""
         raise UserError(f"{type(self).__name__}: the split file {self.split_file} is not in {self.dataset_dir}")
 
-    def _draw(self, train: list[Datum], val: list[Datum], num_shots: int, seed: int) -> tuple[list[Datum], list[Datum]]:
+    def _draw(
+        self, train: list[Datum], val: list[Datum], num_shots: int, seed: int
+    ) -> tuple[list[Datum], list[Datum]]:
         """Draw the shots of all classes, and check or write their record."""
         few = [name for name, n in Counter(item.classname for item in train).items() if n < num_shots]
         if few:

@@ -52,7 +52,8 @@ def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath
         UserError: the file cannot be written.
     """
     split = {
-        part: relative_entries(items, path_prefix) for part, items in (("train", train), ("val", val), ("test", test))
+        part: relative_entries(items, path_prefix)
+        for part, items in (("train", train), ("val", val), ("test", test))
     }
     write_json(split, filepath)
     print(f"Saved split to {filepath}")

@@ -80,6 +80,7 @@ class RPOCLIP(FixedTextCLIP):
                 f"positions and the longest class text leaves {room} behind it, so K can be at most {room}"
             )
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
+        self.image_is_frozen = options.PROMPTS == "text"
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
         with torch.no_grad():
             words, end = clip_model.embed_text(tokens)

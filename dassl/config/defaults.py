@@ -57,6 +57,10 @@ _C.INPUT.RGS_P = 0.2
 _C.INPUT.GB_P = 0.5
 _C.INPUT.GB_K = 21
 
+# Augmented views of each training image, taken in turn, epoch by epoch; 0: a new view in every epoch. A few views are
+# faster, because what is frozen of them is remembered; they are another augmentation, and so give other numbers.
+_C.INPUT.VIEWS = 0
+
 # ---- Data set
 _C.DATASET = CN()
 # Folder that holds the data sets' folders. Built-in sets are made in the cache if it is empty.
@@ -87,6 +91,8 @@ _C.DATALOADER = CN()
 _C.DATALOADER.NUM_WORKERS = 4
 # GiB of decoded training images kept in memory; those beyond it are read from disk each time.
 _C.DATALOADER.KEEP_GIB = 2.0
+# GiB on disk (in the cache) for image features of frozen image sides, shared by all runs; 0: none are kept.
+_C.DATALOADER.FEATURES_GIB = 4.0
 # Transformed copies per training image; above 1, `img` is a list.
 _C.DATALOADER.K_TRANSFORMS = 1
 # Also return the image without augmentation, as `img0`.
@@ -209,6 +215,7 @@ FREE_TO_CHANGE = {
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.KEEP_GIB",
+    "DATALOADER.FEATURES_GIB",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.RESUME",

@@ -29,7 +29,8 @@ UNREADABLE = -1  # no class; UNREADABLE - y is below 0 for every label y
 class DatasetWrapper(Dataset):
     """Reads and transforms the images of a list.
 
-    The augmentation of a training image is a function of (seed, epoch, index): whichever worker loads it, and
+    The augmentation of a training image is a function of (seed, view, index), the view being the epoch, or the
+    epoch modulo INPUT.VIEWS: whichever worker loads it, and
     whatever else draws random numbers, it is the same.
 
     Args:
@@ -75,8 +76,8 @@ class DatasetWrapper(Dataset):
         return len(self.data_source)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        """One item; ``key`` is an index (of epoch 0) or an (epoch, index) pair."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        """One item; ``key`` is an index (of view 0) or a (view, index) pair."""
+        view, index = key if isinstance(key, tuple) else (0, key)
         datum = self.data_source[index]
         item = {"label": datum.label, "domain": datum.domain, "impath": datum.impath, "index": index}
         try:
@@ -88,7 +89,7 @@ class DatasetWrapper(Dataset):
             image = Image.new("RGB", tuple(self.cfg.INPUT.SIZE[::-1]))
             item["label"] = UNREADABLE - datum.label
         if self.is_train:
-            with random_state_of(stream(self.seed, "augmentation", epoch, index).initial_seed()):
+            with random_state_of(stream(self.seed, "augmentation", view, index).initial_seed()):
                 item |= self._images(image)
         else:
             item |= self._images(image)
@@ -150,7 +151,7 @@ def build_data_loader(
         n_domain, n_ins: of the samplers by domain and by class, which are not offered.
         tfm: the transform.
         is_train: for training.
-        dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (epoch, index) pairs from a RandomSampler.
+        dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs from a RandomSampler.
         pictures: where a :class:`DatasetWrapper` finds decoded pictures; a training loader fills it before its first
             batch.
 
@@ -169,7 +170,7 @@ def build_data_loader(
         pictures=pictures if is_train else None,
         dataset=dataset,
         batch_size=batch_size,
-        sampler=build_sampler(sampler_type, data_source, seed),
+        sampler=build_sampler(sampler_type, data_source, seed, cfg.INPUT.VIEWS if is_train else 0),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         drop_last=is_train and len(data_source) >= batch_size,

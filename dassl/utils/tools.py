@@ -18,6 +18,7 @@ __all__ = [
     "check_availability",
     "check_isfile",
     "collect_env_info",
+    "device_name",
     "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "mkdir_if_missing",
@@ -58,6 +59,11 @@ def check_availability(requested, available):
 def available_cores():
     """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(device):
+    """What a `torch.device` is called: the GPU's name, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def tolist_if_not(x):

@@ -60,6 +60,8 @@ _C.INPUT.GB_K = 21
 # Augmented views of each training image, taken in turn, epoch by epoch; 0: a new view in every epoch. A few views are
 # faster, because what is frozen of them is remembered; they are another augmentation, and so give other numbers.
 _C.INPUT.VIEWS = 0
+# RPO with VIEWS: GiB of memory that the keys and values of all views may take; more is refused.
+_C.INPUT.VIEWS_GIB = 4.0
 
 # ---- Data set
 _C.DATASET = CN()
@@ -213,6 +215,7 @@ FREE_TO_CHANGE = {
     "USE_CUDA",
     "VERBOSE",
     "DATASET.ROOT",
+    "INPUT.VIEWS_GIB",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.KEEP_GIB",
     "DATALOADER.FEATURES_GIB",

@@ -32,19 +32,27 @@ BLOCK = 32  # images encoded at a time
 
 
 class FeatureLoader:
-    """A loader's batches, ``img`` being features (B, D) float; everything else is the loader's.
+    """A loader's batches, ``img`` being features (B, D); everything else is the loader's.
+
+    The features of the last view are held in memory; of a pool of views (INPUT.VIEWS) those of all.
 
     Args:
         loader: gives the images; its sampler's order and its batches are kept.
-        encode: from images (B, 3, H, W) to features (B, D) on the CPU.
+        encode: from images (B, 3, H, W) to features (B, D) on the CPU, or of more dimensions.
         key: what the features depend on beside the images' files and, in training, the seed and the epoch.
-        store: where features are kept; None: nowhere.
+        store: where features are kept by that key; None: nowhere.
     """
 
-    def __init__(self, loader: Loader, encode: Callable[[Tensor], Tensor], key: dict, store: FeatureStore | None):
+    def __init__(
+        self,
+        loader: Loader,
+        encode: Callable[[Tensor], Tensor],
+        key: dict | None = None,
+        store: FeatureStore | None = None,
+    ):
         self.dataset, self.sampler, self.batch_sampler = loader.dataset, loader.sampler, loader.batch_sampler
         self.encode, self.store = encode, store
-        self.key = {**key, "block": BLOCK, "seed": loader.dataset.seed if loader.dataset.is_train else None}
+        self.key = {**(key or {}), "block": BLOCK, "seed": loader.dataset.seed if loader.dataset.is_train else None}
         self._in_order = InOrder(loader.dataset)
         self._images = Loader(
             pictures=loader.pictures,
@@ -56,38 +64,39 @@ class FeatureLoader:
             pin_memory=loader.pin_memory,
             generator=loader.generator,
         )
-        self._view: int | None = None  # of what is in memory
-        self._features, self._labels = torch.empty(0), torch.empty(0)
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}  # by view: features and labels of all images
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[dict]:
-        self._prepare(getattr(self.sampler, "view", 0))
+        features, labels = self._all(getattr(self.sampler, "view", 0))
         for keys in self.batch_sampler:
             indices = [key[1] if isinstance(key, tuple) else key for key in keys]
             items = [self.dataset.data_source[index] for index in indices]
             yield {
-                "img": self._features[indices],
-                "label": self._labels[indices],
+                "img": features[indices],
+                "label": labels[indices],
                 "domain": torch.tensor([item.domain for item in items]),
                 "impath": [item.impath for item in items],
                 "index": torch.tensor(indices),
             }
 
-    def _prepare(self, view: int) -> None:
-        """Have the features of all images, in one view of each, in memory."""
-        if view == self._view:
-            return
-        self._view = None
-        features = self._kept(view)
+    def _all(self, view: int) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and labels (N,) of all images, in one view of each."""
+        if view in self._held:
+            return self._held[view]
+        if not getattr(self.sampler, "views", 0):
+            self._held.clear()  # an epoch's views do not come back
         labels = torch.tensor([item.label for item in self.dataset.data_source])
+        features = self._kept(view)
         if features is None:
             features, delivered = self._compute(view)
             if self.store is not None and torch.equal(labels, delivered):  # else an image could not be read
                 self.store.put(self._key_of(view), features)
             labels = delivered
-        self._view, self._features, self._labels = view, features, labels
+        self._held[view] = features, labels
+        return features, labels
 
     def _kept(self, view: int) -> Tensor | None:
         if self.store is None:
@@ -109,28 +118,30 @@ class FeatureLoader:
         return torch.cat(features), torch.cat(labels)
 
 
-def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Tensor], key: dict):
+def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Tensor], key: dict | None):
     """A :class:`FeatureLoader` over a loader of one view of each image; any other loader, or None, as it is.
 
     Args:
         cfg: the config of the loader's transform; reads INPUT and DATALOADER.FEATURES_GIB.
-        key: names the encoder: weights, precision, device. The rest is added here.
+        key: names the encoder: weights, precision, device. The rest is added here. None: nothing is kept on disk.
     """
     dataset = getattr(loader, "dataset", None)
     if not isinstance(loader, Loader) or not isinstance(dataset, DatasetWrapper):
         return loader
     if dataset.transform is None or dataset.k_tfm > 1 or dataset.return_img0:
         return loader
+    if key is None or not cfg.DATALOADER.FEATURES_GIB:
+        return FeatureLoader(loader, encode)
     key = {
         **key,
-        "transform": {name: value for name, value in cfg.INPUT.items() if name != "VIEWS"},
+        "transform": {name: value for name, value in cfg.INPUT.items() if not name.startswith("VIEWS")},
         "training": dataset.is_train,
         "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
         # What decides in which order a product's terms are added.
         "cpu": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
     }
-    budget = cfg.DATALOADER.FEATURES_GIB * 2**30
-    return FeatureLoader(loader, encode, key, FeatureStore(cache_dir("features"), budget) if budget else None)
+    store = FeatureStore(cache_dir("features"), cfg.DATALOADER.FEATURES_GIB * 2**30)
+    return FeatureLoader(loader, encode, key, store)
 
 
 def files_sha256(items: list[Datum]) -> str:

@@ -13,7 +13,9 @@ from clip.towers import CLIP
 from dassl.config import get_cfg_default, merge
 from dassl.data import feature_loader
 from dassl.engine import build_trainer
+from dassl.utils import UserError
 from trainers.base import PromptedCLIP
+from trainers.rpo import RPOCLIP
 
 METHODS = {
     "ZeroshotCLIP": (),
@@ -93,3 +95,35 @@ def test_features_in_place_of_images_give_the_same_logits(tmp_path, method):
 def test_methods_that_prompt_the_image_side_get_images(tmp_path, method):
     built = trainer(tmp_path, method, *(("TRAINER.RPO.PROMPTS", "both") if method == "RPO" else ()))
     assert not built.model.image_is_frozen and next(iter(built.test_loader))["img"].dim() == 4
+
+
+POOL = ("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, "TRAINER.RPO.PROMPTS", "both")
+
+
+def test_rpo_reads_a_remembered_image_as_it_reads_the_image(tmp_path):
+    model = trainer(tmp_path, "RPO", "TRAINER.RPO.PROMPTS", "both").model
+    images, losses, gradients = torch.randn(3, 3, 40, 40), [], []
+    for given in (images, model.image_memory(images)):
+        losses.append(model(given).square().mean())
+        gradients.append(torch.autograd.grad(losses[-1], list(model.prompt_learner.parameters())))
+    torch.testing.assert_close(losses[0], losses[1])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_rpos_pool_of_views_is_encoded_once_and_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    encoded = []
+    image_memory = RPOCLIP.image_memory
+    monkeypatch.setattr(RPOCLIP, "image_memory", lambda *a: encoded.append(len(a[1])) or image_memory(*a))
+    whole = run(tmp_path / "whole", "RPO", *POOL)
+    assert sum(encoded) == 2 * len(trainer(tmp_path / "other", "RPO", *POOL).train_loader_x.dataset)
+    stopped = trainer(tmp_path / "stopped", "RPO", *POOL)
+    stopped.after_epoch = lambda: (_ for _ in ()).throw(KeyboardInterrupt) if stopped.epoch == 2 else None
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert run(tmp_path / "stopped", "RPO", *POOL) == whole
+
+
+def test_a_pool_that_takes_too_much_memory_is_refused_with_its_size(tmp_path):
+    with pytest.raises(UserError, match=r"INPUT.VIEWS 2: what RPO keeps of .* images takes .* GiB"):
+        trainer(tmp_path, "RPO", *POOL, "INPUT.VIEWS_GIB", 0.0001)

@@ -62,6 +62,7 @@ class FeatureLoader:
             num_workers=loader.num_workers,
             persistent_workers=loader.persistent_workers,
             pin_memory=loader.pin_memory,
+            worker_init_fn=loader.worker_init_fn,
             generator=loader.generator,
         )
         self._held: dict[int, tuple[Tensor, Tensor]] = {}  # by view: features and labels of all images

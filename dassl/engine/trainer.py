@@ -282,6 +282,7 @@ def _check_values(cfg):
     for key, value, choices in (
         ("TEST.FINAL_MODEL", cfg.TEST.FINAL_MODEL, ("last_step", "best_val")),
         ("TEST.SPLIT", cfg.TEST.SPLIT, ("test", "val")),
+        ("TEST.BAD_IMAGES", cfg.TEST.BAD_IMAGES, ("error", "wrong")),
     ):
         if value not in choices:
             raise UserError(f'{key} "{value}": expected one of {", ".join(choices)}')
@@ -290,6 +291,9 @@ def _check_values(cfg):
         ("DATALOADER.TRAIN_X.BATCH_SIZE", cfg.DATALOADER.TRAIN_X.BATCH_SIZE, 1),
         ("DATALOADER.TEST.BATCH_SIZE", cfg.DATALOADER.TEST.BATCH_SIZE, 1),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+        ("DATALOADER.KEEP_GIB", cfg.DATALOADER.KEEP_GIB, 0),
+        ("DATALOADER.FEATURES_GIB", cfg.DATALOADER.FEATURES_GIB, 0),
+        ("INPUT.VIEWS", cfg.INPUT.VIEWS, 0),
         ("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, 0),
         ("OPTIM.LR", cfg.OPTIM.LR, 0),
         ("OPTIM.WEIGHT_DECAY", cfg.OPTIM.WEIGHT_DECAY, 0),

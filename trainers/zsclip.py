@@ -26,12 +26,18 @@ ENSEMBLE = (
 )
 
 
+class ZeroshotModel(FixedTextCLIP):
+    """Frozen on both sides."""
+
+    image_is_frozen = True
+
+
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
     """The data set's own template around each class name."""
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return FixedTextCLIP(clip_model, [self.class_texts(classnames)])
+        return ZeroshotModel(clip_model, [self.class_texts(classnames)])
 
 
 @TRAINER_REGISTRY.register()
@@ -44,4 +50,4 @@ class ZeroshotCLIP2(PromptTrainer):
         yield from super().texts(classnames)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return FixedTextCLIP(clip_model, [texts for texts, _ in self.texts(classnames)])
+        return ZeroshotModel(clip_model, [texts for texts, _ in self.texts(classnames)])

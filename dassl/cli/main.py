@@ -7,7 +7,7 @@ import difflib
 import sys
 
 from dassl import __version__
-from dassl.cli import base2new, results
+from dassl.cli import base2new, data, results
 from dassl.cli.script import run_script
 from dassl.utils import UserError
 
@@ -19,6 +19,7 @@ Few-shot prompt learning on frozen CLIP. Call it from the checkout, where train.
 commands:
   SCRIPT.py ...   run a script as `python SCRIPT.py ...` would
   base2new        train on the base classes, test on base and new classes: methods x data sets x seeds
+  data            the data sets: list, prepare (download), verify, stats
   results         the table of base2new's results
 
 examples:
@@ -30,6 +31,8 @@ examples:
       the real thing, ViT-B/16 with the released hyper-parameters
   dassl base2new --trainers RPO --datasets oxford_pets --data ~/data --dry-run
       one `python train.py ...` line for each run that is not done yet, for a cluster
+  dassl data prepare oxford_pets dtd --root ~/data
+      download, check and unpack two data sets
   dassl results output
       base, new and H of all that is there, finished or not
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
@@ -42,6 +45,7 @@ examples:
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
     "base2new": base2new.run,
+    "data": data.run,
     "results": results.run,
 }
 

@@ -8,7 +8,7 @@ ACTIVE := VIRTUAL_ENV="$(VENV)" PATH="$(BIN):$$PATH"
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP := "$(BIN)/python" -m pip --disable-pip-version-check $(QUIET)
 
-.PHONY: help demo test
+.PHONY: help demo test fuzz
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -19,6 +19,9 @@ demo: .venv/installed ## train RPO on handwritten digits with the built-in tiny 
 test: .venv/installed-test ## lint and test everything
 	"$(BIN)/python" -m ruff check .
 	$(ACTIVE) "$(BIN)/python" -m pytest
+
+fuzz: .venv/installed-test ## thousands of damaged files and odd command lines (FUZZ_CASES=2000 of each kind; an hour)
+	$(ACTIVE) FUZZ_CASES=$${FUZZ_CASES:-2000} "$(BIN)/python" -m pytest tests/fuzz
 
 # The stamps are newer than setup.py as long as nothing has to be installed again.
 .venv/installed: setup.py | .venv/bin/pip

@@ -46,7 +46,7 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest", "ruff", "tensorboard"],
+        "test": ["pytest", "hypothesis", "ruff", "tensorboard"],
         "tensorboard": ["tensorboard"],
     },
     entry_points={"console_scripts": ["dassl = dassl.cli:main"]},

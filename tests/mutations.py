@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 # FUZZ_CASES sets the number of cases of each test; without it they are few, and the same ones every time.
-CASES = int(os.environ.get("FUZZ_CASES", "60"))
+CASES = int(os.environ.get("FUZZ_CASES", "25"))
 settings.register_profile(
     "fuzz",
     max_examples=CASES,

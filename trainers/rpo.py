@@ -28,6 +28,7 @@ from clip import CLIP, KeysValues, Memory, Segment, Sizes, tokenize
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
 
 MEMORY_DIMS = 6  # of `RPOCLIP.image_memory`

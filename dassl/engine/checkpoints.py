@@ -5,6 +5,7 @@ testing and for others. `state.pt` is for going on: after every epoch it holds a
 Only what is trained is kept; frozen parameters come from the backbone's own file.
 """
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -221,6 +222,23 @@ def _state_dicts(parts):
     return {name: part.state_dict() if part is not None else None for name, part in parts.items()}
 
 
+def _told(restore):
+    """The function itself, but what it raises over a state that lacks something, or holds something else, is told."""
+
+    @functools.wraps(restore)
+    def told(trainer, path):
+        try:
+            return restore(trainer, path)
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f'"{path}" is not the state of a run: {reason}. Delete it to start anew') from error
+
+    return told
+
+
+@_told
 def restore_state(trainer, path):
     """Put the trainer where the run that wrote `path` was.
 

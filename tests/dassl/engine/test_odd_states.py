@@ -1,0 +1,29 @@
+"""A state with other content than this version writes is refused, or gone on from; nothing in between."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mutations import grafted
+
+from dassl.engine import checkpoints
+from dassl.utils import UserError, load_checkpoint
+
+
+def test_a_state_with_other_content_is_refused_in_words(make):
+    trainer = make()
+    trainer.train()
+    path = f"{trainer.output_dir}/{checkpoints.STATE_FILE}"
+    whole = load_checkpoint(path)
+
+    @given(data=st.data())
+    def restore(data):
+        try:
+            torch.save(data.draw(grafted(whole)), path)
+        except (UnicodeEncodeError, OverflowError):
+            return  # torch does not write it either
+        try:
+            checkpoints.restore_state(trainer, path)
+        except UserError as error:
+            assert path in str(error) and "Traceback" not in str(error)
+
+    restore()

@@ -25,6 +25,7 @@ from dassl.utils import (
 
 STATE_FILE = "state.pt"
 STATE_FORMAT = 1
+LONGEST_REASON = 200  # letters of what the content of a file made some library say
 BEST_FILE = "model-best.pth.tar"
 
 # Buffers of prompt learners that depend on the class names, not on training; a checkpoint is loaded for other classes.
@@ -228,11 +229,14 @@ def _told(restore):
     @functools.wraps(restore)
     def told(trainer, path):
         try:
-            return restore(trainer, path)
+            done, rows = restore(trainer, path), trainer.rows
+            if type(done) is not int or done < 0 or not all(isinstance(row, dict) for row in rows):
+                raise TypeError(f"{done!r} epochs, {rows!r}"[:LONGEST_REASON])
+            return done
         except UserError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
             raise UserError(f'"{path}" is not the state of a run: {reason}. Delete it to start anew') from error
 
     return told

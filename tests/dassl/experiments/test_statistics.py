@@ -3,9 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from dassl.experiments import PROTOCOLS, statistics_text
+from dassl.experiments import PROTOCOLS
 from dassl.experiments.protocols import Row
 from dassl.experiments.statistics import compare, friedman, holm, interval, needed, scores_of, wilcoxon
+from dassl.experiments.statistics_text import statistics_text
 from dassl.experiments.summary import Cell, Line
 from dassl.utils import UserError
 

@@ -27,7 +27,7 @@ setup(
     author="the authors",
     python_requires=">=3.11",
     packages=find_packages(include=["dassl", "dassl.*", "clip", "clip.*"]),
-    package_data={"clip": ["tiny/*"]},
+    package_data={"clip": ["tiny/*"], "dassl": ["experiments/published.json"]},
     install_requires=[
         "torch",
         "torchvision",

@@ -44,7 +44,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.SEP.N_CTX = 6  # n, text prompts and representative tokens
     cfg.TRAINER.SEP.N_CTX_V = 4  # n_v, image prompts and representative tokens
     cfg.TRAINER.SEP.CTX_INIT = ""  # words to start from, "a photo of a"; their number replaces N_CTX
-    cfg.TRAINER.SEP.LAYERS = list(range(1, 12))  # layers, counted from 0, before which prompts are fused
+    cfg.TRAINER.SEP.LAYERS = list(range(1, 12))  # layers, counted from 0, before which prompts are fused; []: none
     cfg.TRAINER.SEP.SELECT = "instance"  # instance (the paper) or batch (the released code)
     cfg.TRAINER.SEP.W = 8.0  # weight of the text's consistency with frozen CLIP
     cfg.TRAINER.SEP.W_V = 6.0  # weight of the image's consistency
@@ -130,7 +130,7 @@ class SEP(PromptTrainer):
         self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # n tokens follow the prompt
         layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)
         checks.require(
-            bool(layers) and layers == sorted({*layers} & {*range(most)}),
+            layers == sorted({*layers} & {*range(most)}),
             f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, found {layers}",
         )
         tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2

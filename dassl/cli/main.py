@@ -4,12 +4,17 @@ Exit status: 0 all is well; 1 a run failed; 2 bad input; 130 stopped by Ctrl-C o
 """
 
 import difflib
+import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import base2new, data, results
+from dassl.cli import data, protocol, results
 from dassl.cli.script import run_script
+from dassl.config import is_text
+from dassl.experiments import PROTOCOLS
 from dassl.utils import UserError
+
+LONGEST_NAME = 100  # letters of a file's name in a message
 
 HELP = """\
 usage: dassl COMMAND ...
@@ -17,15 +22,20 @@ usage: dassl COMMAND ...
 Few-shot prompt learning on frozen CLIP. Call it from the checkout, where train.py and configs/ are.
 
 commands:
-  SCRIPT.py ...   run a script as `python SCRIPT.py ...` would
-  base2new        train on the base classes, test on base and new classes: methods x data sets x seeds
-  data            the data sets: list, prepare (download), verify, stats
-  results         the table of base2new's results
+  SCRIPT.py ...           run a script as `python SCRIPT.py ...` would
+  base2new                train on the base classes, test on base and new classes
+  few_shot                all classes, 1 to 16 shots
+  cross_dataset           train on a source, test on other data sets
+  domain_generalization   train on a source, test on its shifts
+  variance                base2new with ten seeds: the spread
+  ablation                base2new with a method's settings varied
+  data                    the data sets: list, prepare (download), verify, stats
+  results                 the tables of all that is there, and whether the differences are real
 
 examples:
   dassl base2new
       every method on handwritten digits with the built-in tiny CLIP; nothing is downloaded
-  dassl base2new --trainers RPO --datasets letters braille
+  dassl few_shot --trainers RPO --datasets letters braille
       one method on other built-in data sets
   dassl base2new --trainers RPO CoOp --datasets oxford_pets --data ~/data
       the real thing, ViT-B/16 with the released hyper-parameters
@@ -33,8 +43,10 @@ examples:
       one `python train.py ...` line for each run that is not done yet, for a cluster
   dassl data prepare oxford_pets dtd --root ~/data
       download, check and unpack two data sets
-  dassl results output
-      base, new and H of all that is there, finished or not
+  dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
+      one setting after the other
+  dassl results output --statistics
+      the tables of all that is there, finished or not, and tests of the differences
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
       --config-file configs/trainers/RPO/tiny.yaml --seed 1 DATASET.NUM_SHOTS 16
       a single run
@@ -44,7 +56,7 @@ examples:
 
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
-    "base2new": base2new.run,
+    **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
     "data": data.run,
     "results": results.run,
 }
@@ -54,9 +66,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: sys.argv[1:]) and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     try:
+        for word in argv:
+            if not is_text(word):
+                raise UserError(f"{word!r} is not valid Unicode or holds a zero byte")
         return dispatch(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: cannot use {str(error.filename)[:LONGEST_NAME]!r}: {error.strerror}", file=sys.stderr)
         return 2
 
 

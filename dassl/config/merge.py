@@ -124,7 +124,7 @@ def _convert(key, value, known):
         found = decode(value)
         raise UserError(f"{key}: expected {_kind(expected)} (such as {expected!r}), found {_kind(found)} {value!r}")
     for text in decoded if isinstance(decoded, list | tuple) else [decoded]:
-        if isinstance(text, str) and not _is_text(text):
+        if isinstance(text, str) and not is_text(text):
             raise UserError(f"{key}: expected text, found {text!r}, which is not valid Unicode or holds a zero byte")
     return decoded
 
@@ -154,7 +154,8 @@ def _finite(number):
         return None
 
 
-def _is_text(text):
+def is_text(text):
+    """Whether a string can be written and can name a file: no halves of characters, no zero bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -65,7 +65,7 @@ def check_values(cfg) -> list[str]:
     _check_input(cfg.INPUT, checks)
     _check_optim(cfg.OPTIM, checks)
     checks.at_most("SEED", SEEDS - 1, "generators take no larger seed")
-    checks.require(bool(cfg.OUTPUT_DIR), "OUTPUT_DIR: expected a folder, found nothing")
+    checks.require(bool(cfg.OUTPUT_DIR.strip()), "OUTPUT_DIR: expected a folder, found nothing")
     with checks.gather():
         EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     return checks.problems

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import yaml
-
-from dassl.config import FREE_TO_CHANGE, decode, flatten
+from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 from dassl.utils import UserError
 
 # What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
@@ -121,16 +119,6 @@ def read_settings(path: Path) -> dict:
     refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
     refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
     return settings
-
-
-def read_yaml(path: Path):
-    """Parse a YAML file. Raises UserError when it is missing or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
 
 
 def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:

@@ -93,6 +93,11 @@ class SimpleTrainer(TrainerBase):
         if not self._models:
             print("The method trains nothing: it is tested only")
             self.max_epoch = 0
+        elif getattr(self.dm.dataset, "test_only", False):
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} is for testing only: its images are the test images. Train on another data "
+                "set, such as ImageNet, and test here with --eval-only --model-dir"
+            )
         # What is drawn in training (dropout) depends on the seed alone, not on what was drawn before.
         set_random_seed(self.cfg.SEED)
         self.start_epoch = self.resume_model_if_exist(self._resume_from())

@@ -48,6 +48,34 @@ def test_a_data_sets_file_names_one_that_is_registered(file):
     DATASET_REGISTRY.get(merged(file).DATASET.NAME)
 
 
+# Files, registered names and templates of the CoOp family; "a photo of a {}." where nothing else is said.
+COOP_SETS = {
+    "imagenet": ("ImageNet", ""),
+    "caltech101": ("Caltech101", ""),
+    "oxford_pets": ("OxfordPets", "a photo of a {}, a type of pet."),
+    "stanford_cars": ("StanfordCars", ""),
+    "oxford_flowers": ("OxfordFlowers", "a photo of a {}, a type of flower."),
+    "food101": ("Food101", "a photo of {}, a type of food."),
+    "fgvc_aircraft": ("FGVCAircraft", "a photo of a {}, a type of aircraft."),
+    "sun397": ("SUN397", ""),
+    "dtd": ("DescribableTextures", "{} texture."),
+    "eurosat": ("EuroSAT", "a centered satellite photo of {}."),
+    "ucf101": ("UCF101", "a photo of a person doing {}."),
+    "imagenetv2": ("ImageNetV2", ""),
+    "imagenet_sketch": ("ImageNetSketch", ""),
+    "imagenet_a": ("ImageNetA", ""),
+    "imagenet_r": ("ImageNetR", ""),
+}
+
+
+@pytest.mark.parametrize("file", COOP_SETS)
+def test_the_fifteen_data_sets_have_the_names_and_templates_of_the_coop_family(file):
+    name, template = COOP_SETS[file]
+    cfg = merged(f"configs/datasets/{file}.yaml")
+    assert cfg.DATASET.NAME == name and not cfg.DATASET.PROMPT
+    assert DATASET_REGISTRY.get(name).prompt == (template or "a photo of a {}.")
+
+
 @pytest.mark.parametrize("demo", [True, False])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_names_methods_and_files_that_exist(protocol, demo):

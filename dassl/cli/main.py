@@ -8,7 +8,7 @@ import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import protocol, results
+from dassl.cli import data, protocol, results
 from dassl.cli.script import run_script
 from dassl.experiments import PROTOCOLS
 from dassl.utils import UserError
@@ -26,6 +26,7 @@ commands:
   domain_generalization   train on a source, test on its shifts
   variance                base2new with ten seeds: the spread
   ablation                base2new with a method's settings varied
+  data                    the data sets: list, prepare (download), verify, stats
   results                 the tables of all that is there, and whether the differences are real
 
 examples:
@@ -39,6 +40,8 @@ examples:
       one `python train.py ...` line for each run that is not done yet, for a cluster
   dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
       one setting after the other
+  dassl data prepare oxford_pets dtd --root ~/data
+      download, check and unpack two data sets
   dassl results output --statistics
       the tables of all that is there, finished or not, and tests of the differences
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
@@ -51,6 +54,7 @@ examples:
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
     **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
+    "data": data.run,
     "results": results.run,
 }
 

@@ -38,10 +38,10 @@ examples:
       the real thing, ViT-B/16 with the released hyper-parameters
   dassl base2new --trainers RPO --datasets oxford_pets --data ~/data --dry-run
       one `python train.py ...` line for each run that is not done yet, for a cluster
-  dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
-      one setting after the other
   dassl data prepare oxford_pets dtd --root ~/data
       download, check and unpack two data sets
+  dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
+      one setting after the other
   dassl results output --statistics
       the tables of all that is there, finished or not, and tests of the differences
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
-from dassl.utils import UserError, read_image, stream
+from dassl.utils import UserError, leave_signals_to_parent, read_image, stream
 
 
 class DatasetWrapper(Dataset):
@@ -152,6 +152,7 @@ def build_data_loader(
         persistent_workers=num_workers > 0,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+        worker_init_fn=leave_signals_to_parent,
         generator=stream(seed, "workers"),
     )
 

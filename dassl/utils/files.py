@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 
 from dassl.utils.errors import MissingFile, UserError
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the files that write_atomic writes first
 
 
 def write_atomic(path, data):
@@ -31,6 +34,13 @@ def write_atomic(path, data):
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f'cannot write "{path}": {error.strerror or error}') from error
+
+
+def sweep_litter(folder):
+    """Delete what killed writers (see `write_atomic`) left in `folder` and below. Nobody may be writing there."""
+    for path in Path(folder).rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder):

@@ -16,7 +16,7 @@ MEMORY_KEYS = {
     "DATALOADER.NUM_WORKERS": "fewer, if it is the machine's memory that ran out",
 }
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory", re.I)
-DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: (\w[\w ]*)|exited)")
+DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
 class OutOfMemory(UserError):
@@ -44,14 +44,21 @@ def explain(error, cfg):
     if isinstance(error, UserError):
         return None
     text = str(error).strip()
-    if worker := DEAD_WORKER.search(text):
-        return _dead_worker(worker[1], worker[2], text, cfg)
+    if DEAD_WORKER.search(text):
+        return _dead_worker(error, cfg)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
         return OutOfMemory(f"out of memory: {_last_line(text) or type(error).__name__}\n{_advice(cfg)}")
     return None
 
 
-def _dead_worker(pids, killer, text, cfg):
+def _dead_worker(error, cfg):
+    texts = []
+    while error is not None:  # which signal it was may stand in an error that this one was raised from
+        texts.append(str(error))
+        error = error.__cause__
+    text = "\n".join(texts)
+    pids, killer = DEAD_WORKER.search(text)[1], re.search(r"is killed by signal: (\w[\w ]*)", text)
+    killer = killer and killer[1]
     if "shared memory" in text or killer == "Bus error":
         cause = "shared memory ran out; enlarge /dev/shm (docker run --shm-size), or load without workers"
     elif killer == "Killed":
@@ -60,7 +67,7 @@ def _dead_worker(pids, killer, text, cfg):
         cause = f"ended by {killer}" if killer else "ended without a word; its own message, if any, stands above"
     workers = cfg.DATALOADER.NUM_WORKERS
     return DeadWorker(
-        f"a data worker died (process {pids.strip()}): {cause}. DATALOADER.NUM_WORKERS is {workers}; fewer need less "
+        f"a data worker died (process {pids}): {cause}. DATALOADER.NUM_WORKERS is {workers}; fewer need less "
         "memory, 0 loads in the main process. The numbers stay the same, and the same command goes on from the last "
         "saved state"
     )

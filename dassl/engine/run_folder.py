@@ -66,7 +66,7 @@ def read_status(folder):
 
 
 def fresh_folder(folder):
-    """`folder` itself if there is nothing in it; else the first of `folder`-2, -3, ... that is not there. It is made."""
+    """`folder` itself if nothing is in it, else the first of `folder`-2, -3, ... that is not there. It is made."""
     folder = Path(folder)
     mkdir_if_missing(folder)
     if not any(folder.iterdir()):

@@ -77,9 +77,10 @@ class Runs:
             file_limit: bytes that a file may hold, as if the disk were full behind them.
             unprivileged: have permissions hold, even if root runs the tests.
         """
-        log, arguments = f"{folder}.out", ["--output-dir", str(folder), *arguments]
-        pid = self._ask(arguments=arguments, log=log, file_limit=file_limit, unprivileged=unprivileged)
-        return Run(self, pid, log)
+        log, arguments = Path(f"{folder}.out"), ["--output-dir", str(folder), *arguments]
+        before = log.stat().st_size if log.is_file() else 0
+        pid = self._ask(arguments=arguments, log=str(log), file_limit=file_limit, unprivileged=unprivileged)
+        return Run(self, pid, log, before)
 
     def close(self):
         self.server.stdin.close()
@@ -90,8 +91,8 @@ class Runs:
 class Run:
     """A run that was started."""
 
-    def __init__(self, runs, pid, log):
-        self.runs, self.pid, self.log = runs, pid, Path(log)
+    def __init__(self, runs, pid, log, printed_before):
+        self.runs, self.pid, self.log, self.printed_before = runs, pid, log, printed_before
 
     def wait(self):
         """Its exit status; negative: the signal that ended it."""
@@ -113,5 +114,5 @@ class Run:
             time.sleep(0.002)
 
     def text(self):
-        """What was printed."""
-        return self.log.read_text() if self.log.is_file() else ""
+        """What it has printed."""
+        return self.log.read_bytes()[self.printed_before :].decode() if self.log.is_file() else ""

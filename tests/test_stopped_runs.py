@@ -91,7 +91,8 @@ def killed_and_done(runs, folder, arguments, kills, seconds):
         else:
             seconds = time.monotonic() - start  # it ended before: the next one earlier
     print(f"killed after {', '.join(f'{moment:.2f}' for moment in moments)} s")
-    assert runs.start(folder, arguments).wait() == 0, Path(f"{folder}.out").read_text()
+    last = runs.start(folder, arguments)
+    assert last.wait() == 0, last.text()
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -116,16 +117,13 @@ def test_an_evaluation_killed_at_random_moments_ends_in_the_same_bytes(runs, who
 def under_way(runs, folder, *more):
     """A run that is in the middle of its training."""
     run = runs.start(folder, command("RPO", *LONG, *more))
-    run.until(lambda: "epoch [2/" in run.text())
+    run.until(lambda: "\nepoch [" in run.text())
     return run
 
 
-@pytest.mark.parametrize(
-    ("signum", "status", "workers"),
-    [(signal.SIGTERM, 143, "0"), (signal.SIGINT, 130, "0"), (signal.SIGTERM, 143, "2"), (signal.SIGINT, 130, "2")],
-)
-def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status, workers):
-    run = under_way(runs, tmp_path / "run", "DATALOADER.NUM_WORKERS", workers)
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status):
+    run = under_way(runs, tmp_path / "run", "DATALOADER.NUM_WORKERS", "2")
     run.kill(signum, workers=True)  # schedulers and terminals send it to all
     assert run.wait() == status
     told = f"stopped by {signum.name} after epoch "
@@ -135,11 +133,10 @@ def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status, work
     epoch, _, batch = found["why"].removeprefix(told).partition(", batch ")
     # It goes on with the step after that one, to the batch.
     again = runs.start(tmp_path / "run", command("RPO", *LONG))
-    again.until(lambda: again.text().count("Resumed from") == 1)
     done = f"{int(epoch) - 1} epochs and {batch} batches" if batch else f"{epoch} epochs"
+    again.until(lambda: f": {done} are done" in again.text())
     again.kill()
     again.wait()
-    assert f": {done} are done" in again.text()
 
 
 def test_a_stopped_run_ends_in_the_same_bytes(runs, whole, tmp_path):
@@ -190,12 +187,10 @@ def test_a_full_disk_costs_nothing_that_was_saved(runs, whole, tmp_path):
 
 def test_a_read_only_folder_is_refused(runs, tmp_path):
     (tmp_path / "run").mkdir(mode=0o555)
-    for folder in (tmp_path / "run", tmp_path / "run" / "below"):
-        Path(f"{folder}.out").unlink(missing_ok=True)
-        run = runs.start(tmp_path / "run", command("LP"), unprivileged=True)
-        assert run.wait() == 2
-        assert "error: cannot" in run.text() and "Permission denied" in run.text() and "Traceback" not in run.text()
-    assert not list((tmp_path / "run").iterdir())
+    run = runs.start(tmp_path / "run", command("LP"), unprivileged=True)
+    assert run.wait() == 2
+    assert f'error: cannot write in "{tmp_path / "run"}": Permission denied' in run.text()
+    assert "Traceback" not in run.text() and not list((tmp_path / "run").iterdir())
 
 
 def test_a_data_worker_that_dies_is_told_with_its_cause(runs, tmp_path):

@@ -22,6 +22,7 @@ from dassl.utils import (
     load_checkpoint,
     save_tensors,
     set_random_state,
+    write_atomic,
 )
 
 STATE_FILE = "state.pt"
@@ -169,6 +170,14 @@ def find_checkpoint(directory, name, epoch=None):
         wanted = "checkpoint" if epoch is None else f"checkpoint of epoch {epoch}"
         raise MissingFile(f'no {wanted} in "{folder}"; there are: {", ".join(map(str, epochs)) or "none"}')
     return folder / f"model.pth.tar-{epoch}"
+
+
+def bring_best(source, target, names):
+    """Copy the best checkpoints of the registered models `names`, if there are any, to another run's folder."""
+    for name in names:
+        best = Path(source) / name / BEST_FILE
+        if best.is_file():
+            write_atomic(Path(target) / name / BEST_FILE, best.read_bytes())
 
 
 def load_model_file(module, path):

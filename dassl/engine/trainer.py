@@ -108,8 +108,11 @@ class SimpleTrainer(TrainerBase):
             self.max_epoch = 0
         # What is drawn in training (dropout) depends on the seed alone, not on what was drawn before.
         set_random_seed(self.cfg.SEED)
-        self.start_epoch = self.resume_model_if_exist(self._resume_from())
+        folder = self._resume_from()
+        self.start_epoch = self.resume_model_if_exist(folder)
         self._write_config()
+        if folder != self.output_dir:
+            checkpoints.bring_best(folder, self.output_dir, self.get_model_names())
         if self.cfg.TRAIN.TENSORBOARD:
             self.init_writer(Path(self.output_dir) / "tensorboard")
         self.time_start = self._saved_at = time.time()

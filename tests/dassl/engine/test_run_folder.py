@@ -10,12 +10,12 @@ import pytest
 
 from dassl.engine import fresh_folder, run_folder
 from dassl.engine.run_folder import FolderTaken
-from dassl.utils import Stopped, UserError
+from dassl.utils import Stopped, UserError, write_json
 
 HOLD = """
-import sys, time
-from dassl.engine import run_folder
-with run_folder(sys.argv[1]):
+import fcntl, sys, time
+with open(sys.argv[1], "a") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
     print("in", flush=True)
     time.sleep(60)
 """
@@ -70,9 +70,10 @@ def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
 
 
 def test_the_folder_is_refused_while_another_process_has_it_and_free_when_that_is_killed(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
+    write_json({"state": "running", "pid": holder.pid, "host": "here"}, tmp_path / "status.json")
     holder.stdout.readline()
-    with pytest.raises(FolderTaken, match=rf"is in use by process {holder.pid} on .*another --output-dir"):
+    with pytest.raises(FolderTaken, match=rf"is in use by process {holder.pid} on here .*another --output-dir"):
         with run_folder(tmp_path):
             pass
     assert status(tmp_path)["pid"] == holder.pid

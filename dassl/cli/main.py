@@ -7,7 +7,7 @@ import difflib
 import sys
 
 from dassl import __version__
-from dassl.cli import base2new, results
+from dassl.cli import base2new, doctor, results
 from dassl.cli.script import run_script
 from dassl.utils import UserError
 
@@ -20,6 +20,7 @@ commands:
   SCRIPT.py ...   run a script as `python SCRIPT.py ...` would
   base2new        train on the base classes, test on base and new classes: methods x data sets x seeds
   results         the table of base2new's results
+  doctor          look at packages, GPU, weights, data sets and disks, and say what to do
 
 examples:
   dassl base2new
@@ -42,6 +43,7 @@ examples:
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
     "base2new": base2new.run,
+    "doctor": doctor.run,
     "results": results.run,
 }
 

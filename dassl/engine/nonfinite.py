@@ -61,7 +61,7 @@ class LossWatch:
         """
         loss = loss.detach()
         finite = torch.isfinite(loss).all()
-        if loss.is_cuda and not self.allowed:
+        if self._looks_late(loss):
             self.settle()
             self._unseen = _LateAnswer(finite), loss, step
             return False
@@ -72,6 +72,9 @@ class LossWatch:
         self.skipped += 1
         print(f"Left out {step}, whose loss is infinite or NaN ({self.skipped} of {self.allowed}){_particulars(step)}")
         return True
+
+    def _looks_late(self, loss):
+        return loss.is_cuda and not self.allowed
 
     def settle(self):
         """Look at the loss that is still unseen.

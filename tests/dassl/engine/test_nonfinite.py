@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from dassl.engine import nonfinite
 from dassl.engine.nonfinite import LossWatch, Step, allowed_steps
 from dassl.utils import NonFiniteLoss, UserError, load_checkpoint
 
@@ -113,6 +114,20 @@ def test_prompts_that_became_nan_through_their_gradient_are_not_saved(make, tmp_
     trainer.forward_backward = forward_backward
     assert "ctx holds NaN or infinite numbers, though the loss was finite" in stopped(trainer)
     assert load_checkpoint(tmp_path / "run" / "state.pt")["epoch"] == 1
+    assert load_checkpoint(tmp_path / "run" / "prompt_learner" / "model-best.pth.tar")["epoch"] == 1
+
+
+@pytest.mark.parametrize("minutes", ["0", "1e-9"])
+@pytest.mark.parametrize("step", [(1, 0), (1, 1), (1, 2)])
+def test_a_loss_looked_at_a_step_late_is_not_saved_either(make, tmp_path, monkeypatch, step, minutes):
+    monkeypatch.setattr(LossWatch, "_looks_late", lambda self, loss: True)
+    monkeypatch.setattr(nonfinite, "_LateAnswer", bool)
+    trainer = make("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_MINUTES", minutes)
+    trainer.bad_at = [step]
+    assert f"in epoch {step[0] + 1}, batch {step[1] + 1}." in stopped(trainer)
+    state = load_checkpoint(tmp_path / "run" / "state.pt")
+    done = state["progress"]["batches"] if state["progress"] else 0
+    assert (state["epoch"], done) == ((1, step[1]) if minutes != "0" else (1, 0))
     assert load_checkpoint(tmp_path / "run" / "prompt_learner" / "model-best.pth.tar")["epoch"] == 1
 
 

@@ -110,7 +110,7 @@ class Run:
         """Wait for `condition()`."""
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain; printed so far:\n{self.text()}"
+            assert not self.ended() and time.monotonic() < deadline, f"waited in vain; it printed:\n{self.text()}"
             time.sleep(0.002)
 
     def text(self):

@@ -39,9 +39,7 @@ def run_folder(folder):
         sweep_litter(folder)
         before = read_status(folder)
         if before is not None and before.get("state") == "running":
-            print(
-                f"Note: the last run in this folder, {_process(before)}, ended without a word: killed, or a power cut"
-            )
+            print(f"Note: the last run here ended without a word (killed?): {_process(before)}")
         status = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         write_json(status, folder / STATUS_FILE)
         try:

@@ -111,6 +111,8 @@ class SimpleTrainer(TrainerBase):
         folder = self._resume_from()
         self.start_epoch = self.resume_model_if_exist(folder)
         self._write_config()
+        if self.rows:
+            write_metrics(self.rows, Path(self.output_dir) / "metrics.csv")
         if folder != self.output_dir:
             checkpoints.bring_best(folder, self.output_dir, self.get_model_names())
         if self.cfg.TRAIN.TENSORBOARD:

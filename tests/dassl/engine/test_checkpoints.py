@@ -137,11 +137,13 @@ def test_a_run_in_another_folder_is_gone_on_with_by_resume(make, tmp_path):
     kill(make(folder="first"), 2, 0)
     resume = ("RESUME", str(tmp_path / "first"))
     kill(make(*resume, folder="second"), 3, 0)
+    assert len(rows_of(tmp_path / "second")) == 3
     make(*resume, folder="second").train()
     assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
-    assert len(rows_of(tmp_path / "second")) == 4
-    with pytest.raises(UserError, match='no run to resume in ".*third"'):
-        make("RESUME", str(tmp_path / "third"), folder="fourth").train()
+    make("RESUME", str(tmp_path / "second"), folder="third").train()  # of which nothing is left to train
+    assert rows_of(tmp_path / "third") == rows_of(tmp_path / "second") == rows_of(tmp_path / "whole")
+    with pytest.raises(UserError, match='no run to resume in ".*fourth"'):
+        make("RESUME", str(tmp_path / "fourth"), folder="fifth").train()
 
 
 def test_the_best_model_of_a_run_in_another_folder_is_not_left_there(make, tmp_path):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, check_labels, draw_fewshot
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
-from dassl.utils import UserError, read_json, write_json
+from dassl.utils import UserError, read_json, sweep_litter, write_json
 
+LITTER_AGE = 24 * 3600  # seconds, after which nobody is still writing a record
 MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images a class
 
 
@@ -131,6 +132,7 @@ class FewShotDataset(DatasetBase):
             "val": relative_entries(drawn_val, self.dataset_dir),
         }
         if not path.exists():
+            sweep_litter(path.parent, older_than=LITTER_AGE)
             try:
                 write_json(record, path)
             except UserError as error:

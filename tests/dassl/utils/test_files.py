@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dassl.utils import MissingFile, UserError, cache_dir, mkdir_if_missing, read_json, write_atomic, write_json
+from dassl.utils import (
+    MissingFile,
+    UserError,
+    cache_dir,
+    mkdir_if_missing,
+    read_json,
+    sweep_litter,
+    write_atomic,
+    write_json,
+)
 
 
 def test_missing_folders_are_made_and_no_other_file_is_left(tmp_path):
@@ -62,6 +71,16 @@ def test_a_writer_killed_in_a_save_loop_leaves_a_whole_file_and_its_litter_is_sw
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(printed)
     assert printed.startswith("0 broken, ")
+
+
+def test_in_a_shared_folder_only_old_litter_is_swept(tmp_path):
+    old, young = tmp_path / ".a.json.00000000.tmp", tmp_path / ".a.json.11111111.tmp"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    sweep_litter(tmp_path, older_than=3600)
+    assert list(tmp_path.iterdir()) == [young]
+    sweep_litter(tmp_path / "not there")
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):

@@ -1,6 +1,7 @@
 """The entry point: seeds, folders, one clear message for each mistake. What ends runs early: test_stopped_runs.py."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,28 @@ def in_checkout(cache, monkeypatch):
     """The checkout is the current folder, and the demo sets are rendered once."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DASSL_CACHE", str(cache))
+
+
+def parsed(log, end_signal):
+    """The accuracies that the family's parse_test_res.py reads in a log: those after a line that is the end signal."""
+    waiting, found = True, []
+    for line in log.read_text().splitlines():
+        waiting = waiting and line.strip() != end_signal
+        match = re.search(r"\* accuracy: ([\.\deE+-]+)%", line.strip())
+        if match and not waiting:
+            found.append(float(match.group(1)))
+    return found
+
+
+def test_the_logs_of_training_and_test_are_read_by_the_familys_parser(in_checkout, tmp_path, capsys):
+    opts = ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "DATASET.SUBSAMPLE_CLASSES"]
+    flags = ["--trainer", "RPO", "--seed", "1", "--output-dir"]
+    trained, tested = tmp_path / "trained", tmp_path / "tested"
+    assert train.main([*flags, str(trained), *opts, "base"]) == 0
+    assert train.main([*flags, str(tested), "--eval-only", "--model-dir", str(trained), *opts, "new"]) == 0
+    for folder, end_signal in [(trained, "Finished training"), (trained, "Finish training"), (tested, "=> result")]:
+        accuracy = json.loads((folder / "results.json").read_text())["metrics"]["accuracy"]
+        assert parsed(folder / "log.txt", end_signal) == [round(accuracy, 1)]
 
 
 MISTAKES = {

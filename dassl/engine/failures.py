@@ -16,7 +16,7 @@ MEMORY_KEYS = {
     "MODEL.TEXT_BLOCK": "smaller: fewer classes at a time, same numbers",
     "DATALOADER.NUM_WORKERS": "fewer, if it is the machine's memory that ran out",
 }
-OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory", re.I)
+OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|(can't|cannot) allocate memory|not enough memory", re.I)
 
 
 class OutOfMemory(UserError):

@@ -1,12 +1,13 @@
 """Helpers that know nothing of models or data sets."""
 
 from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
-from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, write_atomic, write_json
+from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, sweep_litter, write_atomic, write_json
 from dassl.utils.images import read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
+from dassl.utils.stopping import Stopped, StopSignals, leave_signals_to_parent
 from dassl.utils.tools import (
     available_cores,
     check_availability,
@@ -39,6 +40,8 @@ __all__ = [
     "MissingFile",
     "NonFiniteLoss",
     "Registry",
+    "StopSignals",
+    "Stopped",
     "UnknownName",
     "UserError",
     "available_cores",
@@ -53,6 +56,7 @@ __all__ = [
     "in_threads",
     "init_network_weights",
     "last_checkpoint",
+    "leave_signals_to_parent",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
@@ -68,6 +72,7 @@ __all__ = [
     "set_random_state",
     "setup_logger",
     "stream",
+    "sweep_litter",
     "tolist_if_not",
     "write_atomic",
     "write_json",

@@ -8,7 +8,7 @@ import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import data, protocol, results
+from dassl.cli import data, doctor, protocol, results
 from dassl.cli.script import run_script
 from dassl.config import is_text
 from dassl.experiments import PROTOCOLS
@@ -31,6 +31,7 @@ commands:
   ablation                base2new with a method's settings varied
   data                    the data sets: list, prepare (download), verify, stats
   results                 the tables of all that is there, and whether the differences are real
+  doctor                  look at packages, GPU, weights, data sets and disks, and say what to do
 
 examples:
   dassl base2new
@@ -58,6 +59,7 @@ examples:
 VERBS = {
     **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
     "data": data.run,
+    "doctor": doctor.run,
     "results": results.run,
 }
 

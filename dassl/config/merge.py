@@ -65,7 +65,7 @@ def _read(cfg, files, opts):
     for file in files:
         if file:
             try:
-                given += [(str(file), key, value) for key, value in flatten(_read_tree(file)).items()]
+                given += [(str(file), key, value) for key, value in flatten(read_yaml(file)).items()]
             except UserError as error:
                 problems.append(str(error))
     if len(opts) % 2:
@@ -100,15 +100,6 @@ def decode(value):
             return CfgNode._decode_cfg_value(value)
     except (TypeError, MemoryError, RecursionError):  # not of yacs's list: {[]: 1}, and brackets in thousands
         return value
-
-
-def _read_tree(file):
-    tree = read_yaml(file)
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: expected keys and values, found {type(tree).__name__}")
-    return tree
 
 
 def _convert(key, value, known):

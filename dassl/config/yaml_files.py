@@ -28,17 +28,20 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml(file):
-    """What a YAML file holds: dicts, lists, strings, numbers, dates; None if it is empty.
+    """The keys and values of a YAML file, as nested dicts.
 
     Raises:
-        UserError: missing, not readable, or not YAML.
+        UserError: missing, not readable, not YAML, or not keys and values.
     """
     if not os.path.isfile(file):  # unlike pathlib's it has an answer to any text
         raise UserError(f'no configuration file at "{file}"')
     try:
-        return _StrictLoader(Path(file).read_text(encoding="utf-8")).get_single_data()
+        tree = _StrictLoader(Path(file).read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from error
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         # The last four come from dates that are none, tags on other values, and brackets in thousands.
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{file}: expected keys and values, found {type(tree).__name__}")
+    return tree or {}

@@ -1,6 +1,19 @@
-"""The training engine: trainers, their registry, checkpoints and results."""
+"""The training engine: trainers, their registry, checkpoints, results, and the folder of a run."""
 
 from dassl.engine.build import TRAINER_REGISTRY, build_trainer, check
+from dassl.engine.failures import explained
+from dassl.engine.run_folder import fresh_folder, run_folder
 from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX, device_of
 
-__all__ = ["TRAINER_REGISTRY", "SimpleTrainer", "TrainerBase", "TrainerX", "build_trainer", "check", "device_of"]
+__all__ = [
+    "TRAINER_REGISTRY",
+    "SimpleTrainer",
+    "TrainerBase",
+    "TrainerX",
+    "build_trainer",
+    "check",
+    "device_of",
+    "explained",
+    "fresh_folder",
+    "run_folder",
+]

@@ -11,6 +11,7 @@ from dassl.data.samplers import SAMPLERS
 from dassl.data.transforms.augmentations import MAX_MAGNITUDE
 from dassl.data.transforms.transforms import CHOICES as TRANSFORMS
 from dassl.data.transforms.transforms import INTERPOLATION_MODES
+from dassl.engine.nonfinite import allowed_steps
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.optim.lr_scheduler import SCHEDULERS, WARMUPS
 from dassl.optim.optimizer import OPTIMIZERS
@@ -33,7 +34,7 @@ FROM_0 = (
     *("DATALOADER.NUM_WORKERS", "OPTIM.MAX_EPOCH", "OPTIM.LR", "OPTIM.WEIGHT_DECAY", "OPTIM.MOMENTUM", "OPTIM.EPS"),
     *("OPTIM.RMSPROP_ALPHA", "OPTIM.GAMMA", "OPTIM.BASE_LR_MULT", "OPTIM.WARMUP_CONS_LR", "OPTIM.WARMUP_MIN_LR"),
     *("INPUT.CROP_PADDING", "INPUT.CUTOUT_N", "INPUT.CUTOUT_LEN", "INPUT.GN_STD", "INPUT.RANDAUGMENT_N"),
-    *("INPUT.VIEWS", "INPUT.VIEWS_GIB", "DATALOADER.KEEP_GIB", "DATALOADER.FEATURES_GIB"),
+    *("TRAIN.CHECKPOINT_MINUTES", "INPUT.VIEWS", "INPUT.VIEWS_GIB", "DATALOADER.KEEP_GIB", "DATALOADER.FEATURES_GIB"),
     *("INPUT.COLORJITTER_B", "INPUT.COLORJITTER_C", "INPUT.COLORJITTER_S"),
 )
 FROM_1 = (
@@ -65,6 +66,8 @@ def check_values(cfg) -> list[str]:
     _check_input(cfg.INPUT, checks)
     _check_optim(cfg.OPTIM, checks)
     checks.at_most("SEED", SEEDS - 1, "generators take no larger seed")
+    with checks.gather():
+        allowed_steps(cfg.TRAIN.ON_NONFINITE)
     checks.require(bool(cfg.OUTPUT_DIR.strip()), "OUTPUT_DIR: expected a folder, found nothing")
     with checks.gather():
         EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)

@@ -25,7 +25,8 @@ class Items(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         # Noise from the global stream: without its state a resumed run would go another way.
-        return {"img": self.images[index] + 0.1 * torch.randn(4), "label": self.labels[index], "domain": 0}
+        image = self.images[index] + 0.1 * torch.randn(4)
+        return {"img": image, "label": self.labels[index], "domain": 0, "impath": f"{index}.png"}
 
 
 class FakeDataManager:
@@ -63,10 +64,11 @@ class Learner(nn.Module):
 
 @TRAINER_REGISTRY.register()
 class Toy(TrainerX):
-    """`killed_at` = (epoch, batch): there it dies."""
+    """`killed_at` = (epoch, batch): there it dies. `bad_at`: steps, also (epoch, batch), whose loss is `bad`."""
 
     killed_at = None
-    loss_factor = 1.0
+    bad_at = ()
+    bad = float("nan")
 
     def build_model(self):
         self.model = Learner().to(self.device)
@@ -82,7 +84,10 @@ class Toy(TrainerX):
             raise KeyboardInterrupt
         images, labels = self.parse_batch_train(batch)
         logits = self.model(images)
-        loss = nn.functional.cross_entropy(logits, labels) * self.loss_factor
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.loss_parts = {"entropy": loss.detach(), "rest": 0.5}
+        if (self.epoch, self.batch_idx) in self.bad_at:
+            loss = loss * self.bad
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()

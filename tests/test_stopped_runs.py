@@ -37,14 +37,15 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(runs, tmp_path_factory):
-    """whole(method) -> the folder of its undisturbed run, and how long that took, seconds."""
+    """whole(method) -> the folder of its undisturbed run, and the number of lines it printed (`lines_of_work`)."""
     made = {}
 
     def of(method):
         if method not in made:
-            folder, start = tmp_path_factory.mktemp("whole") / method, time.monotonic()
-            assert runs.start(folder, command(method)).wait() == 0
-            made[method] = folder, time.monotonic() - start
+            folder = tmp_path_factory.mktemp("whole") / method
+            run = runs.start(folder, command(method))
+            assert run.wait() == 0, run.text()
+            made[method] = folder, lines_of_work(run.text())
         return made[method]
 
     return of
@@ -77,20 +78,25 @@ def outcome(folder):
     return results, rows(folder), checkpoints
 
 
-def killed_and_done(runs, folder, arguments, kills, seconds):
-    """Kill a run `kills` times, each a random time below `seconds` after its start, then let it end."""
+def lines_of_work(text):
+    """How many lines a run has printed since it began to build."""
+    return text.partition("** Environment **")[2].count("\n")
+
+
+def killed_and_done(runs, folder, arguments, kills, lines):
+    """Kill a run `kills` times, after a random number of lines (below `lines`) and a little while; then let it end."""
     moments = []
     while len(moments) < kills:
-        moment, start = random.uniform(0, seconds), time.monotonic()
-        run = runs.start(folder, arguments)
-        while time.monotonic() < start + moment and not run.ended():
+        moment, run = random.randrange(lines), runs.start(folder, arguments)
+        while lines_of_work(run.text()) <= moment and not run.ended():
             time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.02))
         run.kill()
         if run.wait() == -signal.SIGKILL:
-            moments.append(moment)
+            moments.append(run.text().splitlines()[-1])
         else:
-            seconds = time.monotonic() - start  # it ended before: the next one earlier
-    print(f"killed after {', '.join(f'{moment:.2f}' for moment in moments)} s")
+            lines = lines_of_work(run.text())  # it ended before: the next one earlier
+    print("killed after", *moments, sep="\n  ")
     last = runs.start(folder, arguments)
     assert last.wait() == 0, last.text()
 
@@ -98,18 +104,18 @@ def killed_and_done(runs, folder, arguments, kills, seconds):
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(runs, whole, tmp_path, method, workers):
-    undisturbed, seconds = whole(method)
+    undisturbed, lines = whole(method)
     arguments = command(method, "DATALOADER.NUM_WORKERS", workers, *EVERY_STEP)
-    killed_and_done(runs, tmp_path / "killed", arguments, 2, seconds)
+    killed_and_done(runs, tmp_path / "killed", arguments, 2, lines)
     assert outcome(tmp_path / "killed") == outcome(undisturbed)
     assert read(tmp_path / "killed", "status.json")["state"] == "done"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_an_evaluation_killed_at_random_moments_ends_in_the_same_bytes(runs, whole, tmp_path):
-    trained, seconds = whole("CoOp")
+    trained, lines = whole("CoOp")
     arguments = ["--eval-only", "--model-dir", str(trained), *command("CoOp", "DATASET.SUBSAMPLE_CLASSES", "new")]
-    killed_and_done(runs, tmp_path / "killed", arguments, 2, seconds / 2)
+    killed_and_done(runs, tmp_path / "killed", arguments, 2, lines)
     assert runs.start(tmp_path / "whole", arguments).wait() == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 

@@ -15,6 +15,7 @@ from dassl.utils.tools import (
     collect_env_info,
     device_name,
     get_most_similar_str_to_a_from_b,
+    in_threads,
     listdir_nohidden,
     tolist_if_not,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "device_name",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",
+    "in_threads",
     "init_network_weights",
     "last_checkpoint",
     "leave_signals_to_parent",

@@ -206,9 +206,8 @@ def test_a_data_worker_that_dies_is_told_with_its_cause(runs, tmp_path):
     worker = int(children.read_text().split()[0])
     os.kill(worker, signal.SIGKILL)
     assert run.wait() == 2
-    cause = f"DataLoader worker (pid {worker}) is killed by signal: Killed"
-    told = f"error: a worker process that loads images is gone: {cause}"
-    assert told in run.text() and "Traceback" not in run.text()
+    assert f"error: a data worker died (process {worker}): killed from outside" in run.text()
+    assert "DATALOADER.NUM_WORKERS is 2" in run.text() and "Traceback" not in run.text()
     assert read(tmp_path / "run", "status.json")["state"] == "failed"
 
 

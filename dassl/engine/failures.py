@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 
 from dassl.config import flatten
-from dassl.data import dead_worker
 from dassl.utils import UserError
 
 # The keys that decide how much memory is needed, with what to do about them.
@@ -17,10 +16,15 @@ MEMORY_KEYS = {
     "DATALOADER.NUM_WORKERS": "fewer, if it is the machine's memory that ran out",
 }
 OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|(can't|cannot) allocate memory|not enough memory", re.I)
+DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
 
 
 class OutOfMemory(UserError):
     """The GPU's or the machine's memory ran out."""
+
+
+class DeadWorker(UserError):
+    """A process that loads images ended before its time."""
 
 
 @contextmanager
@@ -39,12 +43,34 @@ def explain(error, cfg):
     """The UserError that explains `error` (an exception); None: it is of another kind."""
     if isinstance(error, UserError):
         return None
-    if (worker := dead_worker(error)) is not None:
-        return worker
     text = str(error).strip()
+    if DEAD_WORKER.search(text):
+        return _dead_worker(error, cfg)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
         return OutOfMemory(f"out of memory: {_last_line(text) or type(error).__name__}\n{_advice(cfg)}")
     return None
+
+
+def _dead_worker(error, cfg):
+    texts = []
+    while error is not None:  # which signal it was may stand in an error that this one was raised from
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    text = "\n".join(texts)
+    pids, killer = DEAD_WORKER.search(text)[1], re.search(r"is killed by signal: (\w[\w ]*)", text)
+    killer = killer and killer[1]
+    if "shared memory" in text or killer == "Bus error":
+        cause = "shared memory ran out; enlarge /dev/shm (docker run --shm-size), or load without workers"
+    elif killer == "Killed":
+        cause = "killed from outside, by the system itself if memory ran out"
+    else:
+        cause = f"ended by {killer}" if killer else "ended without a word; its own message, if any, stands above"
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DeadWorker(
+        f"a data worker died (process {pids}): {cause}. DATALOADER.NUM_WORKERS is {workers}; fewer need less "
+        "memory, 0 loads in the main process. The numbers stay the same, and the same command goes on from the last "
+        "saved state"
+    )
 
 
 def _advice(cfg):

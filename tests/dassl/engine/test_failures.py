@@ -1,11 +1,14 @@
 """Memory that ran out and workers that died are told with what helps."""
 
+import os
+import signal
+
 import pytest
 import torch
 
 from dassl.config import get_cfg_default, merge
 from dassl.engine import explained
-from dassl.engine.failures import OutOfMemory
+from dassl.engine.failures import DeadWorker, OutOfMemory
 from dassl.utils import UserError
 
 
@@ -51,9 +54,31 @@ def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
     assert "TRAINER.MINE.PREC is 'fp32': fp16" in told and "The same command goes on" in told
 
 
-def test_a_worker_that_died_is_told_wherever_torch_raises_it(cfg):
-    with pytest.raises(UserError, match="a worker process that loads images is gone: .*signal: Killed"), explained(cfg):
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")  # in the midst of a step
+def exit_at_once():
+    os._exit(3)
+
+
+def be_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("fail", "cause"), [(be_killed, "killed from outside"), (exit_at_once, "ended without a")])
+def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
+    told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
+    with pytest.raises(DeadWorker, match=told), explained(cfg):
+        next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=1)))
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. ", r"process 7\): shared memory ran out"),
+        ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", "ended by Segmentation fault"),
+    ],
+)
+def test_other_ends_of_workers_are_told_apart(cfg, text, cause):
+    with pytest.raises(DeadWorker, match=cause), explained(cfg):
+        raise RuntimeError(text)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), UserError("out of memory"), KeyError("x")])

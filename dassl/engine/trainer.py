@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dassl.data import DataManager
 from dassl.engine import checkpoints
 from dassl.engine.base import TrainerBase, summary_writer
-from dassl.engine.results import collect_results, write_metrics
+from dassl.engine.results import collect_results, write_metrics, write_predictions
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
     AverageMeter,
@@ -55,6 +55,7 @@ class SimpleTrainer(TrainerBase):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.rows = []  # of metrics.csv
+        self.tested = []  # paths of the last test's images
         self.epoch_summary = {}
         self.best_val = None  # the evaluator's summary on the validation set, of the best epoch
 
@@ -190,7 +191,11 @@ class SimpleTrainer(TrainerBase):
     def _test_for_results(self):
         start = time.time()
         self.test()
-        return self.evaluator.summary(), time.time() - start
+        seconds, answers = time.time() - start, self.evaluator.predictions()
+        if answers and len(answers) == len(self.tested):  # not if a method tests in its own way, or on bare tensors
+            folder = getattr(self.dm.dataset, "dataset_dir", "")
+            write_predictions(answers, self.tested, folder, Path(self.output_dir) / "predictions.csv")
+        return self.evaluator.summary(), seconds
 
     def _write_results(self, task, metrics, test_seconds, **source):
         results = collect_results(self, task, metrics, test_seconds, **source)
@@ -205,6 +210,7 @@ class SimpleTrainer(TrainerBase):
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
+        self.tested = []
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is not None:
             loader = self.val_loader
@@ -214,6 +220,7 @@ class SimpleTrainer(TrainerBase):
         for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
             images, labels = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(images), labels)
+            self.tested += batch.get("impath", [])
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)

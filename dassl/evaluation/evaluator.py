@@ -9,6 +9,8 @@ from sklearn.metrics import confusion_matrix, f1_score
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils import UserError, save_tensors
 
+CONFIDENCE_DIGITS = 6  # behind the point: finer differences are the machine's, not the model's
+
 
 class EvaluatorBase:
     """What every evaluator offers."""
@@ -32,6 +34,10 @@ class EvaluatorBase:
         """The results as plain dicts and numbers for `results.json`; None: the evaluator does not offer them."""
         return None
 
+    def predictions(self):
+        """The answer to each image, in the order of `process`, as dicts; None: the evaluator does not offer them."""
+        return None
+
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
@@ -47,12 +53,13 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self):
-        self._y_true, self._y_pred = [], []
+        self._y_true, self._y_pred, self._confidence = [], [], []
 
     def process(self, model_output, ground_truth):
         """Take in logits (B, C) and labels (B,). Both stay on their device until all are there."""
         self._y_pred.append(model_output.argmax(dim=1))
         self._y_true.append(ground_truth)
+        self._confidence.append(model_output.float().softmax(dim=1).amax(dim=1))
 
     def _answers(self):
         if not self._y_true:
@@ -85,6 +92,21 @@ class Classification(EvaluatorBase):
             "n": len(hits),
             "per_class": per_class,
         }
+
+    def predictions(self):
+        """One dict an image: label, predicted, confidence (softmax of the predicted class), and both classes' names."""
+        y_true, y_pred = self._answers()
+        columns = zip(y_true.tolist(), y_pred.tolist(), torch.cat(self._confidence).tolist(), strict=True)
+        return [
+            {
+                "label": label,
+                "predicted": predicted,
+                "confidence": round(confidence, CONFIDENCE_DIGITS),
+                "classname": self._lab2cname.get(label, label),
+                "predicted_classname": self._lab2cname.get(predicted, predicted),
+            }
+            for label, predicted, confidence in columns
+        ]
 
     def evaluate(self):
         summary = self.summary()

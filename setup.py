@@ -27,7 +27,7 @@ setup(
     author="the authors",
     python_requires=">=3.11",
     packages=find_packages(include=["dassl", "dassl.*", "clip", "clip.*"]),
-    package_data={"clip": ["tiny/*"]},
+    package_data={"clip": ["tiny/*"], "dassl": ["experiments/report/page.*"]},
     install_requires=[
         "torch",
         "torchvision",
@@ -41,6 +41,7 @@ setup(
         "tqdm",
         "safetensors",
         "matplotlib",
+        "jinja2",
     ],
     extras_require={
         "test": ["pytest", "ruff", "tensorboard"],

@@ -7,7 +7,7 @@ import difflib
 import sys
 
 from dassl import __version__
-from dassl.cli import base2new, results
+from dassl.cli import base2new, report, results
 from dassl.cli.script import run_script
 from dassl.utils import UserError
 
@@ -20,6 +20,7 @@ commands:
   SCRIPT.py ...   run a script as `python SCRIPT.py ...` would
   base2new        train on the base classes, test on base and new classes: methods x data sets x seeds
   results         the table of base2new's results
+  report          one HTML page with tables, charts and a look into the models
 
 examples:
   dassl base2new
@@ -32,6 +33,8 @@ examples:
       one `python train.py ...` line for each run that is not done yet, for a cluster
   dassl results output
       base, new and H of all that is there, finished or not
+  dassl report output
+      the same and much more as a page to look at
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
       --config-file configs/trainers/RPO/tiny.yaml --seed 1 DATASET.NUM_SHOTS 16
       a single run
@@ -42,6 +45,7 @@ examples:
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
     "base2new": base2new.run,
+    "report": report.run,
     "results": results.run,
 }
 

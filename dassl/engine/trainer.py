@@ -171,6 +171,18 @@ class SimpleTrainer(TrainerBase):
                 f'"{self.output_dir}" holds a training run, whose results would be overwritten: '
                 "choose another --output-dir"
             )
+        epoch = self.load_for_test(directory, epoch)
+        self._write_config()
+        metrics, seconds = self._test_for_results()
+        model_dir = str(directory) if directory else None
+        self._write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=epoch)
+
+    def load_for_test(self, directory, epoch=None):
+        """Load a trained model (see `load_model`); return its epoch, None if the method trains nothing.
+
+        Raises:
+            UserError: there is no such model, or none was named.
+        """
         if not directory and self._models:
             raise UserError(
                 f"nothing to test: {self.cfg.TRAINER.NAME} is trained first. Give --model-dir, the output folder of a "
@@ -180,13 +192,9 @@ class SimpleTrainer(TrainerBase):
             # Methods with a load_model of their own look for nothing but the best model then.
             epoch = _last_epoch(directory, self.get_model_names())
         try:
-            loaded = self.load_model(directory, epoch=epoch)
+            return self.load_model(directory, epoch=epoch) or epoch
         except FileNotFoundError as error:
             raise MissingFile(str(error)) from error
-        self._write_config()
-        metrics, seconds = self._test_for_results()
-        model_dir = str(directory) if directory else None
-        self._write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=loaded or epoch)
 
     def _test_for_results(self):
         start = time.time()

@@ -1,0 +1,53 @@
+"""`dassl report DIR`."""
+
+import argparse
+from pathlib import Path
+
+from dassl.cli.common import say
+from dassl.experiments import Checkout
+from dassl.experiments.checkout import refuse_unknown
+from dassl.utils import write_atomic
+
+HELP = """\
+Write one self-contained HTML page for each protocol with results in DIR: tables, charts, and for one data set a look
+into the models (who reads whom, nearest words, image features before and after, pictures answered right and wrong).
+The page opens from disk and loads nothing.
+
+For the look inside, train.py explains one seed's model of each method where that was not done yet; --no-explain
+leaves out what is not there.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    from dassl.experiments.report import explain_missing, models, page, read_comparisons  # matplotlib takes a second
+
+    args = parser().parse_args(arguments)
+    folder = Path(args.folder).expanduser().resolve()
+    for comparison in read_comparisons(folder):
+        refuse_unknown("data set", [args.look_into] if args.look_into else [], comparison.datasets)
+        dataset = args.look_into or comparison.datasets[0]
+        problems = []
+        if not args.no_explain:
+            problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
+        notes = [f"Not looked into: {problem}" for problem in problems]
+        path = folder / f"report_{comparison.name}.html"
+        write_atomic(path, page(comparison, dataset, notes).encode())
+        say(f"{comparison.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
+        print(path)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="dassl report",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol")
+    p.add_argument(
+        "--look-into", metavar="DATASET", help="the data set whose models are looked into (default: the first)"
+    )
+    p.add_argument("--no-explain", action="store_true", help="start no run; show what is there")
+    p.add_argument("--checkout", metavar="FOLDER", help="where train.py is (default: the current folder)")
+    return p

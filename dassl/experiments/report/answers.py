@@ -1,0 +1,142 @@
+"""A run's answers, image by image: confusions, and pictures that were answered right and wrong."""
+
+import base64
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.patches import Rectangle
+
+from dassl.experiments.report.charts import WIDTH
+from dassl.experiments.report.drawing import FROZEN, LEARNED, Picture, draw, plain_axes
+from dassl.experiments.report.runs import Comparison, Run
+from dassl.utils import UserError, read_image
+
+MOST_CLASSES = 20  # in a confusion matrix
+MOST_NAMES = 12  # classes whose names stand beside it
+PANELS = 5  # in a row
+TOP = 3  # confusions listed for a method
+EXAMPLES = 8  # pictures in a row
+SIDE = 112  # pixels of a thumbnail
+PLAIN = 64  # pixels: smaller pictures are kept without loss
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test image with an answer."""
+
+    picture: str  # data: address
+    truth: str
+    answer: str
+    confidence: float
+
+    @property
+    def right(self) -> bool:
+        return self.truth == self.answer
+
+
+def confusion(comparison: Comparison, dataset: str, column: str) -> Picture | None:
+    """A matrix for each method, of its first seed: rows the true class, columns the answer, shares of the row."""
+    counted = {}
+    for method in comparison.methods:
+        for run in comparison.of(method, dataset, column)[:1]:
+            rows = run.predictions()
+            if rows:
+                counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
+    if not counted:
+        return None
+    wrong = Counter()
+    order = {name: None for count in counted.values() for pair in count for name in pair}
+    for count in counted.values():
+        for (truth, answer), number in count.items():
+            if truth != answer:
+                wrong.update({truth: number, answer: number})
+    names = [name for name in order if name in dict(wrong.most_common(MOST_CLASSES)) or len(order) <= MOST_CLASSES]
+    lines = -(-len(counted) // PANELS)
+
+    def paint(canvas) -> None:
+        panels = list(canvas.subplots(lines, PANELS, squeeze=False, sharex=True, sharey=True).flat)
+        for axes in panels:
+            plain_axes(axes)
+        for axes, (method, count) in zip(panels, counted.items(), strict=False):
+            for y, truth in enumerate(names):
+                total = sum(number for (own, _), number in count.items() if own == truth)
+                for x, answer in enumerate(names):
+                    share = count[truth, answer] / total if total else 0
+                    if share:
+                        tint = (FROZEN if truth == answer else LEARNED, 0.12 + 0.88 * share)
+                        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=tint, linewidth=0))
+            axes.set_xlim(-0.5, len(names) - 0.5)
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.set_aspect("equal")
+            axes.set_title(method)
+            for spine in axes.spines.values():
+                spine.set_visible(True)
+            axes.tick_params(length=0, labelsize=7.5)
+            if len(names) <= MOST_NAMES:
+                axes.set_yticks(range(len(names)), names)
+                axes.set_xticks(range(len(names)), names, rotation=90)
+                axes.tick_params(labelbottom=True)
+
+    title = f"Confusion: {dataset}, {column}"
+    if len(names) < len(order):
+        title += f" (the {len(names)} classes confused most, of {len(order)})"
+    said = "; ".join(
+        f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f} % right"
+        for method, count in counted.items()
+    )
+    alt = f"Confusion matrices on {dataset}, {column}; rows: true class, columns: answer. {said}."
+    return draw(title, alt, (WIDTH, 0.3 + 2.5 * lines), paint, wide=True)
+
+
+def frequent_confusions(run: Run) -> list[tuple[str, str, int, float]]:
+    """The pairs of classes that a run mixes up most: (true class, answer, images, their share of the class in %)."""
+    rows = run.predictions()
+    classes = Counter(row["classname"] for row in rows)
+    pairs = Counter((row["classname"], row["predicted_classname"]) for row in rows if row["label"] != row["predicted"])
+    return [(truth, answer, n, 100 * n / classes[truth]) for (truth, answer), n in pairs.most_common(TOP)]
+
+
+def examples(run: Run, zero_shot: Run | None) -> dict[str, list[Example]]:
+    """Test images of a run, the most confident answers first, with the words that say which they are.
+
+    Images whose files are not there any more are left out.
+    """
+    rows = sorted(run.predictions(), key=lambda row: float(row["confidence"]), reverse=True)
+    missed = {row["impath"] for row in zero_shot.predictions() if row["label"] != row["predicted"]} if zero_shot else {}
+    kinds = {
+        "right where zero-shot CLIP is wrong": lambda row: right(row) and row["impath"] in missed,
+        "right": right,
+        "wrong": lambda row: not right(row),
+    }
+    del kinds["right" if zero_shot else "right where zero-shot CLIP is wrong"]
+    folder = Path(run.result.get("dataset_dir") or "")
+    found = {}
+    for kind, fits in kinds.items():
+        found[kind] = []
+        for row in filter(fits, rows):
+            picture = thumbnail(folder / row["impath"])
+            if picture:
+                answer = row["classname"], row["predicted_classname"], float(row["confidence"])
+                found[kind].append(Example(picture, *answer))
+            if picture is None or len(found[kind]) == EXAMPLES:
+                break  # the data set is not here, or there are enough
+    return {kind: shown for kind, shown in found.items() if shown}
+
+
+def right(row: dict) -> bool:
+    return row["label"] == row["predicted"]
+
+
+def thumbnail(path: Path) -> str | None:
+    """A small copy of an image file as a data: address; None if it cannot be read."""
+    try:
+        image = read_image(str(path))
+    except UserError:
+        return None
+    kind, options = ("PNG", {}) if max(image.size) <= PLAIN else ("JPEG", {"quality": 82})
+    image.thumbnail((SIDE, SIDE))
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,0 +1,167 @@
+"""The page: which sections a comparison has, and their HTML."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+import dassl
+from dassl.experiments.report import answers, charts, insides, tables
+from dassl.experiments.report.answers import Example
+from dassl.experiments.report.drawing import SERIES, Picture
+from dassl.experiments.report.explained import Explanation, explanation, models
+from dassl.experiments.report.runs import NAME_OF_ZERO_SHOT, Comparison
+from dassl.experiments.report.tables import Table
+
+DEMO_BACKBONE = "tiny"
+
+
+@dataclass(frozen=True)
+class Album:
+    """Example pictures of one method; `method` is its number."""
+
+    title: str
+    method: int
+    examples: dict[str, list[Example]]
+
+
+@dataclass
+class Section:
+    title: str
+    text: list[str]
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    albums: list[Album] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)  # missing runs
+
+    @property
+    def id(self) -> str:
+        return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
+
+
+def sections_of(comparison: Comparison, dataset: str) -> list[Section]:
+    """All that can be shown; what there are no runs for is left out. `dataset`: the one that is looked into."""
+    found = [*measured(comparison), *in_detail(comparison, dataset), *from_inside(comparison, dataset)]
+    return [s for s in found if s.pictures or s.tables or s.albums] + [every_run(comparison)]
+
+
+def measured(comparison: Comparison) -> Iterator[Section]:
+    """Accuracies over all data sets and seeds."""
+    text = ["Accuracy in percent: mean ± sample standard deviation over the seeds. Bold: the best of its data set."]
+    if comparison.has_harmonic:
+        text.append("H is the harmonic mean of the mean base and the mean new accuracy.")
+    text.append("Click a heading to sort.")
+    yield Section(f"Results: {comparison.name}", [" ".join(text)], tables=tables.accuracies(comparison))
+    if comparison.has_harmonic:
+        text = "What is gained on the classes that were trained on, and what that costs on those that were not."
+        yield Section("Base against new", [text], charts.base_and_new(comparison))
+    if len(comparison.shots) > 1:
+        pictures = [picture for column in comparison.columns for picture in charts.curves(comparison, column)]
+        text = "Mean over the seeds; the band is one sample standard deviation each way. Dashed: nothing is trained."
+        yield Section("Few-shot curves", [text], pictures)
+    pictures = [picture for dataset in comparison.datasets if (picture := charts.spread(comparison, dataset))]
+    text = "Each dot is a run; box: quartiles and median, whiskers: the last run within 1.5 quartile ranges."
+    yield Section("Spread over the seeds", [text], pictures)
+    picture = charts.costs(comparison)
+    text = "Medians over the runs that trained, on logarithmic scales. Dashed: a method that trains nothing."
+    yield Section("Accuracy and its costs", [text], [picture] if picture else [])
+
+
+def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
+    """Classes and images of one data set."""
+    if NAME_OF_ZERO_SHOT in comparison.methods:
+        picture = charts.class_gains(comparison, dataset, NAME_OF_ZERO_SHOT)
+        text = "Points of accuracy, mean over the seeds. A vertical line parts the classes of the columns."
+        yield Section("Classes won and lost", [text], [picture] if picture else [])
+    column = comparison.columns[-1]
+    pictures = [p for each in comparison.columns if (p := answers.confusion(comparison, dataset, each))]
+    first = {m: found[0] for m in comparison.methods if (found := comparison.of(m, dataset, column))}
+    pairs = {method: answers.frequent_confusions(run) for method, run in first.items()}
+    listed = [tables.confusions(comparison, pairs)] if any(pairs.values()) else []
+    text = f"The first seed's answers on {dataset}. Rows: the true class; columns: the answer; blue is right."
+    yield Section("Confusions", [text], pictures, listed)
+    albums = []
+    for method, run in first.items():
+        shown = answers.examples(run, first.get(NAME_OF_ZERO_SHOT) if method != NAME_OF_ZERO_SHOT else None)
+        if shown:
+            albums.append(Album(method, comparison.methods.index(method), shown))
+    text = f"Test images of {dataset} ({column}), the first seed's most confident answers first."
+    yield Section("Pictures, right and wrong", [text], albums=albums)
+
+
+def from_inside(comparison: Comparison, dataset: str) -> Iterator[Section]:
+    """What the models look like inside."""
+    runs = models(comparison, dataset)
+    explained: dict[str, Explanation] = {m: e for m, run in runs.items() if (e := explanation(run))}
+    text = (
+        "Drawn from what the towers were seen to do while a few images were classified: a row's tokens read the filled "
+        "columns. Orange tokens are learned or depend on what is; blue ones are frozen. At most six tokens of a group "
+        "are drawn; their number stands behind the segment's name, which is the code's."
+    )
+    yield Section("Who reads whom", [text], [insides.who_reads_whom(m, e) for m, e in explained.items()])
+    text = (
+        "The words whose embeddings are nearest to the learned text vectors, by Euclidean distance. A distance as "
+        "large as the vector's norm means: near no word."
+    )
+    listed = tables.words(comparison, explained)
+    yield Section("Nearest words", [text], tables=[listed] if listed else [])
+    if explained:
+        picture, same = insides.features(explained, dataset)
+        text = [f"t-SNE of the same test images of {dataset}, started from where frozen CLIP places them."]
+        if same:
+            text.append(f"Features are frozen CLIP's own in {', '.join(same)}.")
+        yield Section("Image features, before and after", [" ".join(text)], [picture] if picture else [])
+
+
+def every_run(comparison: Comparison) -> Section:
+    text = "One row a run. Runs with the same draw of training images have the same draw hash."
+    return Section("Every run", [text], tables=[tables.runs(comparison)], lines=tables.missing(comparison))
+
+
+def facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What was compared on what."""
+    results = [run.result for run in comparison.runs]
+
+    def all_of(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(result[key]) for result in results if result.get(key)))
+
+    versions = [f"torch {torch}" for torch in {r["versions"]["torch"]: 0 for r in results if r.get("versions")}]
+    number = len(comparison.runs)
+    return [
+        ("methods", str(len(comparison.methods))),
+        ("data sets", str(len(comparison.datasets))),
+        ("seeds", ", ".join(map(str, tables.seeds_of(comparison.runs)))),
+        ("shots", ", ".join(map(str, comparison.shots))),
+        ("backbone", all_of("backbone") or "not noted"),
+        ("device", ", ".join([all_of("device") or "not noted", *versions])),
+        ("runs", f"{number} of {number + len(comparison.missing)}"),
+    ]
+
+
+def page(comparison: Comparison, dataset: str, notes: list[str]) -> str:
+    """The whole page as HTML. `notes` are shown at its top."""
+    notes = list(notes)
+    if any(run.result.get("backbone") == DEMO_BACKBONE for run in comparison.runs):
+        notes.append("The backbone is the built-in demo's tiny CLIP: these figures say nothing about CLIP.")
+    if comparison.missing:
+        notes.append(f"{len(comparison.missing)} runs are missing; they are listed at the end.")
+    here = files(__package__)
+    css, script, template = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(
+        title=f"Prompt learning on CLIP: {comparison.name}",
+        lead=", ".join(comparison.methods) + " on " + ", ".join(comparison.datasets),
+        facts=facts(comparison),
+        notes=notes,
+        sections=sections_of(comparison, dataset),
+        series=SERIES,
+        missing=tables.MISSING,
+        version=f"version {dassl.__version__}",
+        css=css,
+        script=script,
+        # The page's policy lets this very script run and nothing else.
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )

@@ -5,31 +5,31 @@ imports a trainer, a data set or CLIP.
 """
 
 from dassl.experiments.checkout import Checkout
+from dassl.experiments.fairness import unfair
 from dassl.experiments.launcher import launch
-from dassl.experiments.protocols import BASE2NEW, PROTOCOLS, Job, Protocol, plan
-from dassl.experiments.results import (
-    discover,
-    find_protocol,
-    refuse_other_settings,
-    result_of,
-    summarise,
-    table,
-    write_summary,
-)
+from dassl.experiments.planning import Asked, plan
+from dassl.experiments.protocols import PROTOCOLS, Job, Protocol
+from dassl.experiments.results import discover, find_protocols, refuse_other_settings, result_of
+from dassl.experiments.statistics_text import statistics_text
+from dassl.experiments.summary import summarise, write_summary
+from dassl.experiments.tables import FORMATS, table
 
 __all__ = [
-    "BASE2NEW",
+    "FORMATS",
     "PROTOCOLS",
+    "Asked",
     "Checkout",
     "Job",
     "Protocol",
     "discover",
-    "find_protocol",
+    "find_protocols",
     "launch",
     "plan",
     "refuse_other_settings",
     "result_of",
+    "statistics_text",
     "summarise",
     "table",
+    "unfair",
     "write_summary",
 ]

@@ -16,8 +16,7 @@ SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("script
 def fake(tmp_path):
     (tmp_path / "the checkout").mkdir()
     fake = FakeCheckout(tmp_path / "the checkout")
-    for folder in ("scripts", "configs/trainers"):  # all methods, not only the fake's
-        shutil.copytree(ROOT / folder, fake.root / folder, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "scripts", fake.root / "scripts")
     return fake
 
 

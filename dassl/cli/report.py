@@ -4,14 +4,15 @@ import argparse
 from pathlib import Path
 
 from dassl.cli.common import say
-from dassl.experiments import Checkout
+from dassl.experiments import Checkout, find_protocols
 from dassl.experiments.checkout import refuse_unknown
-from dassl.utils import write_atomic
+from dassl.experiments.planning import unique
+from dassl.utils import UserError, write_atomic
 
 HELP = """\
-Write one self-contained HTML page for each protocol with results in DIR: tables, charts, and for one data set a look
-into the models (who reads whom, nearest words, image features before and after, pictures answered right and wrong).
-The page opens from disk and loads nothing.
+Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
+and for one data set a look into the models (who reads whom, nearest words, image features before and after, pictures
+answered right and wrong). The page opens from disk and loads nothing.
 
 For the look inside, train.py explains one seed's model of each method where that was not done yet; --no-explain
 leaves out what is not there.
@@ -19,20 +20,27 @@ leaves out what is not there.
 
 
 def run(arguments: list[str]) -> int:
-    from dassl.experiments.report import explain_missing, models, page, read_comparisons  # matplotlib takes a second
+    from dassl.experiments.report import Comparison, explain_missing, models, page  # matplotlib takes a second
 
     args = parser().parse_args(arguments)
-    folder = Path(args.folder).expanduser().resolve()
-    for comparison in read_comparisons(folder):
-        refuse_unknown("data set", [args.look_into] if args.look_into else [], comparison.datasets)
-        dataset = args.look_into or comparison.datasets[0]
+    protocols, output = find_protocols(Path(args.folder).expanduser())
+    comparisons = [Comparison(protocol, output) for protocol in protocols]
+    comparisons = [comparison for comparison in comparisons if comparison.runs]
+    if not comparisons:
+        raise UserError(f"no run in {output} has ended yet, so there is nothing to report")
+    if args.look_into:
+        refuse_unknown("data set", [args.look_into], unique(name for c in comparisons for name in c.datasets))
+    for comparison in comparisons:
+        dataset = args.look_into if args.look_into in comparison.datasets else comparison.datasets[0]
         problems = []
         if not args.no_explain:
             problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
         notes = [f"Not looked into: {problem}" for problem in problems]
-        path = folder / f"report_{comparison.name}.html"
+        path = output / comparison.protocol.name / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
-        say(f"{comparison.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
+        for note in notes:
+            say(note)
+        say(f"{comparison.protocol.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
         print(path)
     return 0
 
@@ -44,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol")
+    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
     p.add_argument(
         "--look-into", metavar="DATASET", help="the data set whose models are looked into (default: the first)"
     )

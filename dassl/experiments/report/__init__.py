@@ -2,6 +2,6 @@
 
 from dassl.experiments.report.explained import explain_missing, models
 from dassl.experiments.report.page import page
-from dassl.experiments.report.runs import Comparison, read_comparisons
+from dassl.experiments.report.runs import Comparison
 
-__all__ = ["Comparison", "explain_missing", "models", "page", "read_comparisons"]
+__all__ = ["Comparison", "explain_missing", "models", "page"]

@@ -14,10 +14,10 @@ from dassl.experiments.report.runs import Comparison, Run
 from dassl.utils import UserError, read_image
 
 MOST_CLASSES = 20  # in a confusion matrix
-MOST_NAMES = 12  # classes whose names stand beside it
+MOST_NAMES = 14  # classes whose names stand beside it
 PANELS = 5  # in a row
 TOP = 3  # confusions listed for a method
-EXAMPLES = 8  # pictures in a row
+EXAMPLES = 5  # pictures in a row
 SIDE = 112  # pixels of a thumbnail
 PLAIN = 64  # pixels: smaller pictures are kept without loss
 
@@ -36,11 +36,11 @@ class Example:
         return self.truth == self.answer
 
 
-def confusion(comparison: Comparison, dataset: str, column: str) -> Picture | None:
-    """A matrix for each method, of its first seed: rows the true class, columns the answer, shares of the row."""
+def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Picture | None:
+    """A matrix for each method's first seed: rows the true class, columns the answer, darkness the share of the row."""
     counted = {}
-    for method in comparison.methods:
-        for run in comparison.of(method, dataset, column)[:1]:
+    for method in methods:
+        for run in comparison.of(method, dataset, stage)[:1]:
             rows = run.predictions()
             if rows:
                 counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
@@ -79,14 +79,14 @@ def confusion(comparison: Comparison, dataset: str, column: str) -> Picture | No
                 axes.set_xticks(range(len(names)), names, rotation=90)
                 axes.tick_params(labelbottom=True)
 
-    title = f"Confusion: {dataset}, {column}"
+    title = f"Confusion: {dataset}, {stage}"
     if len(names) < len(order):
         title += f" (the {len(names)} classes confused most, of {len(order)})"
     said = "; ".join(
         f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f} % right"
         for method, count in counted.items()
     )
-    alt = f"Confusion matrices on {dataset}, {column}; rows: true class, columns: answer. {said}."
+    alt = f"Confusion matrices on {dataset}, {stage}; rows: true class, columns: answer. {said}."
     return draw(title, alt, (WIDTH, 0.3 + 2.5 * lines), paint, wide=True)
 
 

@@ -87,7 +87,7 @@ def for_page(svg: str, name: str) -> str:
     own = re.sub(r"\W+", "-", name.lower())
     svg = re.sub(r'\bid="', f'id="{own}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{own}-", svg)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true" '
+    head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true" '
     head += f'viewBox="0 0 {width:g} {height:g}" style="max-width: {width:g}pt">'
     svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
     for variable, (drawn, otherwise) in NAMED.items():

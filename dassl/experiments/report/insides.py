@@ -1,6 +1,7 @@
 """Pictures of models from inside: who reads whom, and image features before and after."""
 
 import itertools
+import textwrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,24 +23,46 @@ from dassl.experiments.report.explained import Explanation
 
 MOST_TOKENS = 6  # drawn of one group of tokens
 GAP = 0.35  # between groups, in tokens
+TOKEN = 0.135  # inches: a token's square with its margin
+LEFT, TOP, LINE = 7.5, 4.6, 1.35  # room in tokens: for names at the left and above, for a line of notes below
+LETTERS = 40  # of a line of notes
 PANELS = 4  # in a row
 
 
 def who_reads_whom(method: str, explanation: Explanation) -> Picture:
-    """The scenes of both towers as matrices: rows read columns (RPO, arXiv 2308.14960, figure 4)."""
-    scenes = [(side, scene) for side, tower in explanation.towers.items() for scene in tower["scenes"]]
-    columns = min(len(scenes), 2)
-    rows = -(-len(scenes) // columns)
+    """The scenes of both towers as matrices: rows read columns (RPO, arXiv 2308.14960, figure 4).
+
+    The text side stands at the left, the image side at the right; several scenes of one side below each other.
+    """
+    sides = [(f"{side} side", tower["scenes"], tower["layers"]) for side, tower in explanation.towers.items()]
+    said = {id(scene): notes(scene, layers) for _, scenes, layers in sides for scene in scenes}
+    heights = [sum(TOP + extent(s) + LINE * len(said[id(s)]) + 1 for s in scenes) for _, scenes, _ in sides]
+    height, column = max(heights, default=1), HALF / TOKEN / 2
 
     def paint(canvas) -> None:
-        panels = canvas.subplots(rows, columns, squeeze=False).flat
-        for axes, (side, scene) in zip(panels, scenes, strict=False):
-            matrix(axes, scene)
-            axes.set_title(f"{side} side", pad=12)
-            axes.set_xlabel("\n".join(notes(scene, explanation.towers[side]["layers"])), fontsize=8)
+        canvas.set_layout_engine("none")  # every square has the same size in every picture
+        axes = canvas.add_axes((0, 0, 1, 1))
+        for number, (title, scenes, _) in enumerate(sides):
+            x, y = number * column, 0.0
+            axes.text(x + LEFT, y, title, fontweight="bold", va="top")
+            for scene in scenes:
+                matrix(axes, scene, x + LEFT, y - TOP)
+                y -= TOP + extent(scene)
+                for line in said[id(scene)]:
+                    axes.text(x + 0.5, y - LINE / 2, line, color=MUTED, fontsize=7.5, va="center")
+                    y -= LINE
+                y -= 1
+        axes.set_xlim(-0.5, 2 * column - 0.5)
+        axes.set_ylim(-height, 0.5)
+        axes.set_axis_off()
 
-    said = "; ".join(f"{side} side: {', '.join(sentences(scene))}" for side, scene in scenes)
-    return draw(f"Who reads whom: {method}", f"{method}. {said}.", (HALF, 0.5 + 2.5 * rows), paint)
+    whole = "; ".join(f"{title}: {', '.join(sentences(scene))}" for title, scenes, _ in sides for scene in scenes)
+    return draw(f"Who reads whom: {method}", f"{method}. {whole}.", (HALF, (height + 0.5) * TOKEN), paint)
+
+
+def extent(scene: list[dict]) -> float:
+    """The side of a scene's matrix, in tokens."""
+    return sum(min(number, MOST_TOKENS) + GAP for _, _, number, _ in groups(scene))
 
 
 def groups(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
@@ -54,50 +77,40 @@ def groups(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
     return found
 
 
-def matrix(axes: Axes, scene: list[dict]) -> None:
-    """A square for each pair of tokens: filled where the row's token reads the column's."""
-    cells, labels, at = [], [], 0.0  # of the tokens drawn: (place, segment, position, learned)
+def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
+    """A square for each pair of tokens, filled where the row's token reads the column's. left, top: its corner."""
+    cells, at = [], 0.0  # of the tokens drawn: (place, segment, position in it, learned)
     for segment, first, number, learned in groups(scene):
         shown = min(number, MOST_TOKENS)
         cells += [(at + i, segment, first + i, learned) for i in range(shown)]
-        labels.append((at + (shown - 1) / 2, f"{segment['name']} ({number})", learned))
+        name, own, middle = f"{segment['name']} ({number})", LEARNED if learned else FROZEN, at + shown / 2
+        axes.text(left - 0.5, top - middle, name, color=own, fontsize=8.5, ha="right", va="center")
+        above = {"rotation": 35, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
+        axes.text(left + middle - 0.2, top + 0.4, name, color=own, fontsize=8.5, **above)
         at += shown + GAP
     for y, reader, own, _ in cells:
         for x, other, position, learned in cells:
             reads = other["name"] in reader["reads"]
             if reads and reader is other and reader["causal"]:
                 reads = position <= own
-            square = (x - 0.44, -y - 0.44), 0.88, 0.88
-            if reads:
-                axes.add_patch(Rectangle(*square, facecolor=LEARNED if learned else FROZEN, linewidth=0))
-            else:
-                axes.add_patch(Rectangle(*square, facecolor="none", edgecolor=GRID, linewidth=0.6))
-    axes.set_xlim(-0.8, at)
-    axes.set_ylim(-at, 0.8)
-    axes.set_aspect("equal")
-    plain_axes(axes)
-    axes.set_yticks([-place for place, *_ in labels], [text for _, text, _ in labels])
-    axes.set_xticks([place for place, *_ in labels], [text for _, text, _ in labels], rotation=30, ha="left")
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0, labelsize=8.5, pad=1)
-    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
-        for tick, (*_, learned) in zip(ticks, labels, strict=True):
-            tick.set_color(LEARNED if learned else FROZEN)
+            look = {"facecolor": LEARNED if learned else FROZEN, "linewidth": 0}
+            look = look if reads else {"facecolor": "none", "edgecolor": GRID, "linewidth": 0.6}
+            axes.add_patch(Rectangle((left + x + 0.07, top - y - 0.93), 0.86, 0.86, **look))
 
 
 def notes(scene: list[dict], layers: int) -> list[str]:
-    """What happens to segments between the layers, a line each."""
+    """What happens to segments between the layers, in lines."""
     found = []
     for segment in scene:
-        name = segment["name"]
         if segment["remembered"]:
-            found.append(f"{name}: runs once without gradients, then is only read")
+            found.append(f"{segment['name']}: run once without gradients, then only read")
         if segment["replaced"]:
-            found.append(f"{name}: new learned vectors before layers 2 to {segment['replaced'] + 1} of {layers}")
+            last = segment["replaced"] + 1
+            found.append(f"{segment['name']}: new learned vectors before layers 2 to {last} of {layers}")
         if segment["rewritten"]:
             numbers = ", ".join(str(depth + 1) for depth in segment["rewritten"])
-            found.append(f"{name}: rewritten before layers {numbers} of {layers}")
-    return found
+            found.append(f"{segment['name']}: rewritten before layers {numbers} of {layers}")
+    return [line for note in found for line in textwrap.wrap(note, LETTERS)]
 
 
 def sentences(scene: list[dict]) -> list[str]:
@@ -143,7 +156,9 @@ def features(explained: dict[str, Explanation], dataset: str) -> tuple[Picture |
             axes.set_aspect("equal", adjustable="datalim")
             for spine in axes.spines.values():
                 spine.set_visible(True)
-        legend = canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
+        legend = canvas.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, markerscale=2.2
+        )
         for text in legend.get_texts():
             text.set_color(MUTED)
 

@@ -1,17 +1,15 @@
-"""The runs below a folder as the report looks at them: one comparison for each protocol that was run."""
+"""The runs of one protocol as the report looks at them."""
 
 import csv
 import statistics
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dassl.experiments.protocols import PROTOCOLS, UNTRAINED, ZERO_SHOT, Job, Protocol, Row
-from dassl.experiments.results import Cell, discover, result_of
-from dassl.utils import UserError
-
-NAME_OF_ZERO_SHOT = "zero-shot CLIP"
-BASE, NEW, HARMONIC = "base", "new", "H"
+from dassl.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
+from dassl.experiments.results import discover, result_of
+from dassl.experiments.summary import H_OF_MEANS, TARGETS, Cell, Line, averages, columns_of, summarise
+from dassl.experiments.tables import namer
 
 
 @dataclass(frozen=True)
@@ -41,107 +39,74 @@ class Run:
 
 
 class Comparison:
-    """All runs of one protocol.
+    """All runs of one protocol in an output folder.
 
     Attributes:
-        name: the protocol's.
-        columns: what was measured, in the protocol's order.
-        datasets, shots: in order.
+        lines: of `dassl results`'s table, those of the averages at the end.
+        measure: the column by which methods are compared as a whole: H, the mean of targets, or the last one.
+        stages: what was measured, in the protocol's order (base and new, or the data sets tested on).
+        datasets, shots, methods: in order; methods by name, with what tells their variants apart, zero-shot CLIP first.
+        untrained: the methods that train nothing.
         runs, missing: the jobs that are done, with their results; the others.
     """
 
-    def __init__(self, name: str, jobs: list[Job]):
-        self.name = name
-        self.columns = list(dict.fromkeys(job.stage.column for job in jobs))
+    def __init__(self, protocol: Protocol, output: Path):
+        self.protocol = protocol
+        jobs = discover(protocol, output)
+        lines = summarise(protocol, jobs)
+        self.lines = [*lines, *averages(lines)]
+        self.measure = H_OF_MEANS if protocol.harmonic else TARGETS if protocol.transfer else columns_of(lines)[-1]
+        self.stages = list(dict.fromkeys(job.stage.column for job in jobs))
         self.datasets = list(dict.fromkeys(job.row.dataset for job in jobs))
         self.shots = sorted({job.row.shots for job in jobs})
-        self._configs: dict[str, set[str]] = {}
-        for job in jobs:
-            self._configs.setdefault(job.row.trainer, set()).add(job.row.config)
-        self.methods = sorted(dict.fromkeys(map(self.method, [j.row for j in jobs])), key=NAME_OF_ZERO_SHOT.__ne__)
+        self._name = namer([replace(line, row=without_shots(line.row)) for line in lines])
+        names = {self.method(job.row): job.row.trainer for job in jobs}
+        self.methods = sorted(names, key=lambda name: names[name] != ZERO_SHOT)
+        self.untrained = {name for name, trainer in names.items() if trainer in UNTRAINED}
+        self.zero_shot = next((name for name, trainer in names.items() if trainer == ZERO_SHOT), None)
         found = [(job, result_of(job)) for job in jobs]
         self.runs = [Run(job, result) for job, result in found if result]
         self.missing = [job for job, result in found if not result]
 
     def method(self, row: Row) -> str:
-        """The name of a row's method; its configuration is part of it where several were run."""
-        name = NAME_OF_ZERO_SHOT if row.trainer == ZERO_SHOT else row.trainer
-        return name if len(self._configs[row.trainer]) == 1 else f"{name} ({row.config})"
+        """The name of a row's method, whatever the number of shots."""
+        return self._name(without_shots(row))
 
-    @property
-    def has_harmonic(self) -> bool:
-        return {BASE, NEW} <= set(self.columns)
+    def number(self, method: str) -> int:
+        """The method's place, which decides its colour."""
+        return self.methods.index(method)
 
-    @cached_property
-    def _cells(self) -> dict[tuple, Cell]:
-        asked: dict[tuple, dict[int, float | None]] = {}
-        for run in self.runs:
-            asked.setdefault(self._key(run.job), {})[run.job.seed] = run.accuracy
-        for job in self.missing:
-            asked.setdefault(self._key(job), {})[job.seed] = None
-        return {
-            key: Cell({seed: value for seed, value in seeds.items() if value is not None}, asked=len(seeds))
-            for key, seeds in asked.items()
-        }
+    def line(self, method: str, place: str) -> Line | None:
+        """The line of a method on a data set, or of its AVERAGE, with the most shots."""
+        own = [line for line in self.lines if line.row.dataset == place and self.method(line.row) == method]
+        return max(own, key=lambda line: line.row.shots or 0, default=None)
 
-    def _key(self, job: Job) -> tuple:
-        return self.method(job.row), job.row.dataset, job.row.shots, job.stage.column
-
-    def cell(self, method: str, dataset: str, shots: int, column: str) -> Cell | None:
-        """The accuracies over the seeds; None if no such run was asked for."""
-        return self._cells.get((method, dataset, shots, column))
-
-    def mean(self, method: str, dataset: str, shots: int, column: str) -> float | None:
-        """The mean over the seeds in percent, or of column H the harmonic mean of the means; None if a run lacks."""
-        if column == HARMONIC:
-            means = [self.mean(method, dataset, shots, each) for each in (BASE, NEW)]
-            return None if None in means else statistics.harmonic_mean(means)
-        cell = self.cell(method, dataset, shots, column)
+    def measured(self, line: Line | None, column: str | None = None) -> float | None:
+        """A line's mean in a column (default: the comparison's measure); None if a run lacks."""
+        column = column or self.measure
+        if line is None or column == H_OF_MEANS:
+            return line.h if line else None
+        cell = line.cells.get(column)
         return cell.mean if cell and cell.complete else None
 
-    def average(self, method: str, shots: int, column: str) -> float | None:
-        """The mean over the data sets, or of column H the harmonic mean of those; None if a run lacks."""
-        if column == HARMONIC:
-            means = [self.average(method, shots, each) for each in (BASE, NEW)]
-            return None if None in means else statistics.harmonic_mean(means)
-        means = [self.mean(method, dataset, shots, column) for dataset in self.datasets]
-        return None if None in means else statistics.mean(means)
-
-    def of(self, method: str, dataset: str, column: str | None = None) -> list[Run]:
-        """The runs of a method on a data set with the most shots, by seed; of one column if it is named."""
+    def of(self, method: str, dataset: str, stage: str | None = None, shots: int | None = None) -> list[Run]:
+        """The runs of a method on a data set by seed, of one stage if it is named; default: with the most shots."""
         runs = [run for run in self.runs if run.job.row.dataset == dataset and self.method(run.job.row) == method]
-        most = max((run.job.row.shots for run in runs), default=0)
-        runs = [run for run in runs if run.job.row.shots == most and column in (None, run.job.stage.column)]
+        wanted = shots if shots else max((run.job.row.shots for run in runs), default=0)
+        runs = [run for run in runs if run.job.row.shots == wanted and stage in (None, run.job.stage.column)]
         return sorted(runs, key=lambda run: run.job.seed)
 
-    def typical(self, method: str, key: str) -> float | None:
-        """The median over a method's runs that trained of a figure in results.json ("seconds.train")."""
-        values = []
-        for run in self.runs:
-            if self.method(run.job.row) == method and not run.job.source:
-                value = run.result
-                for part in key.split("."):
-                    value = (value or {}).get(part)
-                values.append(value)
-        values = [value for value in values if value is not None]
+    def spread(self, method: str, dataset: str, stage: str, shots: int | None = None) -> Cell:
+        """The accuracies of such runs as a cell that has all it asks for."""
+        values = {run.job.seed: run.accuracy for run in self.of(method, dataset, stage, shots)}
+        return Cell(values, asked=len(values))
+
+    def typical(self, method: str, figure: Callable[[dict], float | None]) -> float | None:
+        """The median over a method's trainings of a figure in their results.json."""
+        runs = [run for run in self.runs if self.method(run.job.row) == method and not run.job.source]
+        values = [value for run in runs if (value := figure(run.result)) is not None]
         return statistics.median(values) if values else None
 
 
-def read_comparisons(folder: Path) -> list[Comparison]:
-    """A comparison for each protocol that has runs in `folder`.
-
-    Raises:
-        UserError: there is no result.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder (expected: the --output folder of a protocol such as base2new)")
-    found = [Comparison(protocol.name, jobs) for protocol in PROTOCOLS.values() if (jobs := jobs_in(protocol, folder))]
-    found = [comparison for comparison in found if comparison.runs]
-    if not found:
-        raise UserError(f"{folder} holds no result of a protocol yet (known: {', '.join(PROTOCOLS)})")
-    return found
-
-
-def jobs_in(protocol: Protocol, folder: Path) -> list[Job]:
-    """The protocol's jobs in an output folder, or in what is in it."""
-    return discover(protocol, folder / protocol.name) or discover(protocol, folder)
+def without_shots(row: Row) -> Row:
+    return replace(row, shots=None)

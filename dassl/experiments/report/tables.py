@@ -1,9 +1,13 @@
 """Tables of the page: rows of cells that know how they are sorted."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from dassl.experiments.published import Published
 from dassl.experiments.report.explained import Explanation
-from dassl.experiments.report.runs import HARMONIC, Comparison, Run
+from dassl.experiments.report.runs import Comparison
+from dassl.experiments.statistics import ALPHA
+from dassl.experiments.statistics import Comparison as Difference
+from dassl.experiments.summary import H_OF_MEANS, Line, columns_of
 
 MISSING = "missing"
 
@@ -21,12 +25,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`numeric`: which columns hold numbers, which are aligned right and sorted from the greatest on first."""
+    """`numeric`: which columns hold numbers: they are aligned right, and sorted from the greatest on first."""
 
     title: str
     header: list[str]
     rows: list[list[Cell]]
-    numeric: list[bool] = field(default_factory=list)
+    numeric: list[bool]
+
+
+NONE = Cell("")
 
 
 def word(text: str, **more) -> Cell:
@@ -40,74 +47,67 @@ def number(value: float | None, digits: int = 2, detail: str = "", best: bool = 
 
 def named(comparison: Comparison, method: str) -> Cell:
     """A method's name with its colour, sorted in the comparison's order."""
-    place = comparison.methods.index(method)
+    place = comparison.number(method)
     return Cell(method, order=place, method=place)
 
 
-def accuracies(comparison: Comparison) -> list[Table]:
-    """Mean and deviation of every data set, and the averages over data sets if there are several."""
-    columns = [*comparison.columns, *([HARMONIC] if comparison.has_harmonic else [])]
-    with_shots = len(comparison.shots) > 1
-    means, rows = [], []
-    for dataset in comparison.datasets:
-        for shots in comparison.shots:
-            values = {
-                (method, column): comparison.mean(method, dataset, shots, column)
-                for method in comparison.methods
-                for column in columns
-            }
-            for method in comparison.methods:
-                cells = [comparison.cell(method, dataset, shots, column) for column in comparison.columns]
-                if not any(cells):
-                    continue
-                asked = max(cell.asked for cell in cells if cell)
-                first = [word(dataset), named(comparison, method), *([number(shots, 0)] if with_shots else [])]
-                measured = [accuracy(comparison, values, method, dataset, shots, column) for column in columns]
-                rows.append([*first, *measured, number(asked, 0)])
-    for shots in comparison.shots if len(comparison.datasets) > 1 else ():
-        values = {
-            (method, column): comparison.average(method, shots, column)
-            for method in comparison.methods
-            for column in columns
-        }
-        for method in comparison.methods:
-            first = [named(comparison, method), *([number(shots, 0)] if with_shots else [])]
-            means.append([*first, *(mean_cell(values, method, column) for column in columns)])
-    shots_header = ["shots"] if with_shots else []
-    tables = []
-    if means:
-        header = ["method", *shots_header, *columns]
-        title = f"Averages over {len(comparison.datasets)} data sets"
-        tables.append(Table(title, header, means, [False, *[True] * (len(header) - 1)]))
-    header = ["data set", "method", *shots_header, *columns, "seeds"]
-    tables.append(Table("Every data set", header, rows, [False, False, *[True] * (len(header) - 2)]))
-    return tables
+def accuracies(comparison: Comparison) -> Table:
+    """The table of `dassl results`: every data set and the average over them."""
+    lines, protocol = comparison.lines, comparison.protocol
+    columns = [*columns_of(lines), *([H_OF_MEANS] if protocol.harmonic else [])]
+    with_shots = len({line.row.shots for line in lines}) > 1
+    published = Published(protocol, lines)
+    beside = [published.beside(line) for line in lines]
+    header = ["data set", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
+    header += ["published", "difference"] if any(beside) else []
+    best = {(line.row.dataset, column): greatest(comparison, line, column) for line in lines for column in columns}
+    rows = []
+    for line, figures in zip(lines, beside, strict=True):
+        row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
+        row += [number(line.row.shots, 0)] if with_shots else []
+        row += [accuracy(comparison, line, column, best[line.row.dataset, column]) for column in columns]
+        row += [number(max(cell.asked for cell in line.cells.values()), 0)]
+        row += [Cell(text) for text in figures or ("", "")] if any(beside) else []
+        rows.append(row)
+    return Table("Accuracy", header, rows, [False, False, *[True] * (len(header) - 2)])
 
 
-def mean_cell(values: dict[tuple[str, str], float | None], method: str, column: str, detail: str = "") -> Cell:
-    """One of the means (method, column) -> value, marked if it is the column's greatest."""
-    known = [value for (_, other), value in values.items() if other == column and value is not None]
-    value = values[method, column]
-    return number(value, detail=detail, best=len(known) > 1 and value == max(known))
+def greatest(comparison: Comparison, line: Line, column: str) -> float | None:
+    """The best of the line's data set in a column; None where there is nothing to compare."""
+    lines = [other for other in comparison.lines if other.row.dataset == line.row.dataset]
+    values = [value for other in lines if (value := comparison.measured(other, column)) is not None]
+    return max(values) if len(values) > 1 else None
 
 
-def accuracy(comparison: Comparison, values: dict, method: str, dataset: str, shots: int, column: str) -> Cell:
-    """A mean with its deviation; a cell that lacks runs says how many are there."""
-    cell = comparison.cell(method, dataset, shots, column)
+def accuracy(comparison: Comparison, line: Line, column: str, best: float | None) -> Cell:
+    """A mean with its deviation; one that lacks runs says how many are there."""
+    cell, value = line.cells.get(column), comparison.measured(line, column)
     if cell and cell.values and not cell.complete:
         return Cell(f"{cell.mean:.2f}", f"{len(cell.values)} of {cell.asked}", cell.mean)
     detail = f"± {cell.deviation:.2f}" if cell and cell.deviation is not None else ""
-    return mean_cell(values, method, column, detail)
+    return number(value, detail=detail, best=value is not None and value == best)
+
+
+def differences(found: list[Difference], measure: str) -> Table:
+    """Pairs of methods, with what the tests say."""
+    rows = []
+    for pair in found:
+        interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
+        verdict = Cell("too few pairs") if pair.p is None else number(pair.p, 4, best=pair.p <= ALPHA)
+        difference = number(pair.difference)
+        rows.append([word(pair.a), word(pair.b), difference, Cell(interval), number(pair.n, 0), verdict])
+    header = ["method", "less method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
+    return Table(f"Differences in {measure}", header, rows, [False, False, True, True, True, True])
 
 
 def runs(comparison: Comparison) -> Table:
     """Every run with what it took."""
-    header = ["data set", "method", "shots", "seed", "column", "accuracy, %", "images"]
-    header += ["trained parameters", "training, s", "s per epoch", "peak memory, MiB", "device", "draw"]
+    header = ["data set", "method", "shots", "seed", "tested on", "%", "images"]
+    header += ["parameters", "train, s", "s / epoch", "MiB", "device", "draw"]
     rows = []
     for run in comparison.runs:
         row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
-        own = not run.job.source  # a test of another run's model trained nothing itself
+        trained = not run.job.source and run.model is not None  # a test of another run's model trained nothing
         rows.append(
             [
                 word(row.dataset),
@@ -117,16 +117,16 @@ def runs(comparison: Comparison) -> Table:
                 word(run.job.stage.column),
                 number(run.accuracy),
                 number(result["metrics"].get("n"), 0),
-                number(result.get("trained_parameters"), 0),
-                number(seconds.get("train") if own else None, 1),
-                number(seconds.get("per_epoch") if own else None, 2),
+                number(result.get("trained_parameters"), 0) if trained else NONE,
+                number(seconds.get("train"), 1) if trained else NONE,
+                number(seconds.get("per_epoch"), 2) if trained else NONE,
                 number(result.get("peak_memory_mib"), 0),
                 word(str(result.get("device", ""))),
                 word(str(result.get("draw_hash") or "")[:8]),
             ]
         )
     numeric = [False, False, True, True, False, *[True] * 6, False, False]
-    return Table("Every run", header, rows, numeric)
+    return Table("Runs", header, rows, numeric)
 
 
 def words(comparison: Comparison, explained: dict[str, Explanation]) -> Table | None:
@@ -139,8 +139,8 @@ def words(comparison: Comparison, explained: dict[str, Explanation]) -> Table | 
     if not rows:
         return None
     most = max(len(row) for row in rows) - 3
-    header = ["method", "vector", "norm", *(f"{i + 1}. nearest" for i in range(most))]
-    return Table("Nearest words, with distances", header, rows, [False, False, True, *[False] * most])
+    header = ["method", "vector", "norm", "nearest word", *(f"{i}." for i in range(2, most + 1))]
+    return Table("Nearest words and their distances", header, rows, [False, False, True, *[False] * most])
 
 
 def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]]) -> Table:
@@ -152,12 +152,3 @@ def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int
     ]
     header = ["method", "true class", "answered", "images", "share of the class, %"]
     return Table("Most frequent confusions", header, rows, [False, False, False, True, True])
-
-
-def missing(comparison: Comparison) -> list[str]:
-    """The runs that are not there, a line each."""
-    return [str(job) for job in comparison.missing]
-
-
-def seeds_of(found: list[Run]) -> list[int]:
-    return sorted({run.job.seed for run in found})

@@ -207,10 +207,16 @@ def nearest_words(model: PromptedCLIP) -> list[dict]:
         vectors = vectors.detach().float().flatten(0, -2)[:MAX_VECTORS]
         distances, numbers = torch.cdist(vectors, embedding).topk(NEAREST, largest=False)
         for place, vector, near, number in zip(places, vectors, distances, numbers, strict=True):
-            words = [[decode([n]), round(d, 4)] for n, d in zip(number.tolist(), near.tolist(), strict=True)]
+            words = [[shown(n), round(d, 4)] for n, d in zip(number.tolist(), near.tolist(), strict=True)]
             label = " ".join([name, *(str(i + 1) for i in place)])
             found.append({"vector": label, "norm": round(float(vector.norm()), 4), "words": words})
     return found
+
+
+def shown(number: int) -> str:
+    """A token of the vocabulary as text; many are a part of a character alone."""
+    text = decode([number])
+    return f"bytes of token {number}" if "\N{REPLACEMENT CHARACTER}" in text else text
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 
 from dassl.experiments.report.charts import WIDTH
-from dassl.experiments.report.drawing import FROZEN, LEARNED, Picture, draw, plain_axes
+from dassl.experiments.report.drawing import FROZEN, LEARNED, Picture, draw
 from dassl.experiments.report.runs import Comparison, Run
 from dassl.utils import UserError, read_image
 
@@ -38,27 +38,31 @@ class Example:
 
 def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Picture | None:
     """A matrix for each method's first seed: rows the true class, columns the answer, darkness the share of the row."""
-    counted = {}
+    counted, labels = {}, {}
     for method in methods:
         for run in comparison.of(method, dataset, stage)[:1]:
             rows = run.predictions()
-            if rows:
-                counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
+            counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
+            for row in rows:
+                labels[row["classname"]] = int(row["label"])
+                labels[row["predicted_classname"]] = int(row["predicted"])
+    counted = {method: count for method, count in counted.items() if count}
     if not counted:
         return None
     wrong = Counter()
-    order = {name: None for count in counted.values() for pair in count for name in pair}
     for count in counted.values():
         for (truth, answer), number in count.items():
             if truth != answer:
                 wrong.update({truth: number, answer: number})
-    names = [name for name in order if name in dict(wrong.most_common(MOST_CLASSES)) or len(order) <= MOST_CLASSES]
+    order = sorted(labels, key=labels.get)
+    shown = order if len(order) <= MOST_CLASSES else dict(wrong.most_common(MOST_CLASSES))
+    names = [name for name in order if name in shown]
     lines = -(-len(counted) // PANELS)
 
     def paint(canvas) -> None:
-        panels = list(canvas.subplots(lines, PANELS, squeeze=False, sharex=True, sharey=True).flat)
-        for axes in panels:
-            plain_axes(axes)
+        panels = list(canvas.subplots(lines, PANELS, squeeze=False).flat)
+        for axes in panels[len(counted) :]:
+            axes.set_visible(False)
         for axes, (method, count) in zip(panels, counted.items(), strict=False):
             for y, truth in enumerate(names):
                 total = sum(number for (own, _), number in count.items() if own == truth)
@@ -71,13 +75,11 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_aspect("equal")
             axes.set_title(method)
-            for spine in axes.spines.values():
-                spine.set_visible(True)
+            axes.spines[:].set_visible(True)
+            named = names if len(names) <= MOST_NAMES else []
+            axes.set_yticks(range(len(named)), named)
+            axes.set_xticks(range(len(named)), named, rotation=90)
             axes.tick_params(length=0, labelsize=7.5)
-            if len(names) <= MOST_NAMES:
-                axes.set_yticks(range(len(names)), names)
-                axes.set_xticks(range(len(names)), names, rotation=90)
-                axes.tick_params(labelbottom=True)
 
     title = f"Confusion: {dataset}, {stage}"
     if len(names) < len(order):

@@ -2,6 +2,7 @@
 
 import itertools
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,11 +22,11 @@ from dassl.experiments.report.drawing import (
 )
 from dassl.experiments.report.explained import Explanation
 
-MOST_TOKENS = 6  # drawn of one group of tokens
+MOST_TOKENS = 5  # drawn of one group of tokens
 GAP = 0.35  # between groups, in tokens
 TOKEN = 0.135  # inches: a token's square with its margin
-LEFT, TOP, LINE = 7.5, 4.6, 1.35  # room in tokens: for names at the left and above, for a line of notes below
-LETTERS = 40  # of a line of notes
+LEFT, TOP, LINE = 6.8, 5.4, 1.35  # room in tokens: for names at the left and above, for a line of notes below
+LETTERS = 42  # of a line of notes
 PANELS = 4  # in a row
 
 
@@ -37,13 +38,15 @@ def who_reads_whom(method: str, explanation: Explanation) -> Picture:
     sides = [(f"{side} side", tower["scenes"], tower["layers"]) for side, tower in explanation.towers.items()]
     said = {id(scene): notes(scene, layers) for _, scenes, layers in sides for scene in scenes}
     heights = [sum(TOP + extent(s) + LINE * len(said[id(s)]) + 1 for s in scenes) for _, scenes, _ in sides]
-    height, column = max(heights, default=1), HALF / TOKEN / 2
+    height, width = max(heights, default=1), HALF / TOKEN
+    widest = max((extent(scene) for scene in sides[0][1]), default=0)
+    places = [0, max(width / 2, LEFT + widest + 1.5)]
 
     def paint(canvas) -> None:
         canvas.set_layout_engine("none")  # every square has the same size in every picture
         axes = canvas.add_axes((0, 0, 1, 1))
-        for number, (title, scenes, _) in enumerate(sides):
-            x, y = number * column, 0.0
+        for x, (title, scenes, _) in zip(places, sides, strict=False):
+            y = 0.0
             axes.text(x + LEFT, y, title, fontweight="bold", va="top")
             for scene in scenes:
                 matrix(axes, scene, x + LEFT, y - TOP)
@@ -52,7 +55,7 @@ def who_reads_whom(method: str, explanation: Explanation) -> Picture:
                     axes.text(x + 0.5, y - LINE / 2, line, color=MUTED, fontsize=7.5, va="center")
                     y -= LINE
                 y -= 1
-        axes.set_xlim(-0.5, 2 * column - 0.5)
+        axes.set_xlim(0, width)
         axes.set_ylim(-height, 0.5)
         axes.set_axis_off()
 
@@ -105,12 +108,20 @@ def notes(scene: list[dict], layers: int) -> list[str]:
         if segment["remembered"]:
             found.append(f"{segment['name']}: run once without gradients, then only read")
         if segment["replaced"]:
-            last = segment["replaced"] + 1
-            found.append(f"{segment['name']}: new learned vectors before layers 2 to {last} of {layers}")
+            which = numbers(range(1, segment["replaced"] + 1))
+            found.append(f"{segment['name']}: new learned vectors before {which} of {layers}")
         if segment["rewritten"]:
-            numbers = ", ".join(str(depth + 1) for depth in segment["rewritten"])
-            found.append(f"{segment['name']}: rewritten before layers {numbers} of {layers}")
+            found.append(f"{segment['name']}: computed anew before {numbers(segment['rewritten'])} of {layers}")
     return [line for note in found for line in textwrap.wrap(note, LETTERS)]
+
+
+def numbers(depths: Sequence[int]) -> str:
+    """Layers, counted from 0, in words that count from 1."""
+    if len(depths) == 1:
+        return f"layer {depths[0] + 1}"
+    if list(depths) == list(range(depths[0], depths[-1] + 1)):
+        return f"layers {depths[0] + 1} to {depths[-1] + 1}"
+    return "layers " + ", ".join(str(depth + 1) for depth in depths)
 
 
 def sentences(scene: list[dict]) -> list[str]:

@@ -13,7 +13,7 @@ from dassl.experiments.report import answers, charts, insides, tables
 from dassl.experiments.report.answers import Example
 from dassl.experiments.report.drawing import SERIES, Picture
 from dassl.experiments.report.explained import MOST_METHODS, Explanation, explanation, models
-from dassl.experiments.report.ranks import critical_differences
+from dassl.experiments.report.ranks import critical_differences, differences
 from dassl.experiments.report.runs import Comparison
 from dassl.experiments.report.tables import Table
 from dassl.experiments.statistics import ALPHA, compare, friedman, scores_of
@@ -80,16 +80,18 @@ def statistical(comparison: Comparison) -> Section:
     lines = [line for line in comparison.lines if line.row.dataset != AVERAGE]
     text = (
         "Runs are paired by data set and seed. Runs on one data set are not independent: the figures speak of these "
-        f"data sets, not of others. Bold: p is at most {ALPHA} after Holm's correction."
+        f"data sets, not of others. Filled squares, and bold figures: Wilcoxon's p is at most {ALPHA} after Holm's "
+        "correction. A bar in a diagram joins methods whose mean ranks are nearer than the critical difference."
     )
-    section = Section("Are the differences real?", [text])
+    section, diagrams = Section("Are the differences real?", [text]), []
     for measure in measures(comparison.protocol, lines):
         scores = scores_of(lines, measure)
         if len(scores) > MOST_METHODS:
             continue
-        ranks = friedman(scores)
+        found, ranks = compare(scores), friedman(scores)
+        section.pictures.append(differences(comparison, found, measure))
         if ranks and ranks.p <= ALPHA:
-            section.pictures.append(critical_differences(comparison, ranks, measure))
+            diagrams.append(critical_differences(comparison, ranks, measure))
         said = f"Friedman's test of {measure}: "
         if ranks is None:
             said += "too little data; it takes three methods, and two runs that all have."
@@ -98,7 +100,8 @@ def statistical(comparison: Comparison) -> Section:
             said += " No method can be said to differ from another." if ranks.p > ALPHA else ""
             said += " With so little data this is rough." if ranks.n <= RELIABLE_BLOCKS else ""
         section.text.append(said)
-        section.tables.append(tables.differences(compare(scores), measure))
+        section.tables.append(tables.differences(comparison, found, measure))
+    section.pictures += diagrams
     return section
 
 
@@ -185,7 +188,7 @@ def page(comparison: Comparison, dataset: str, notes: list[str]) -> str:
     css, script, template = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
-        title=f"Prompt learning on CLIP: {comparison.protocol.title}",
+        title=comparison.protocol.title[0].upper() + comparison.protocol.title[1:],
         lead=", ".join(comparison.methods) + " on " + ", ".join(comparison.datasets),
         facts=facts(comparison),
         notes=notes,

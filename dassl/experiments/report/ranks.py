@@ -1,9 +1,50 @@
-"""The critical-difference diagram (Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, 2006)."""
+"""Pictures of what the tests say: differences of pairs, and the critical-difference diagram of all methods.
 
-from dassl.experiments.report.charts import ROW, WIDTH, colour
-from dassl.experiments.report.drawing import INK, MUTED, Picture, draw
+The diagram is Demsar's (Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006).
+"""
+
+from matplotlib.patches import Rectangle
+
+from dassl.experiments.report.charts import HALF, ROW, WIDTH, colour
+from dassl.experiments.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Picture, draw, plain_axes
 from dassl.experiments.report.runs import Comparison
 from dassl.experiments.statistics import ALPHA, Ranks
+from dassl.experiments.statistics import Comparison as Difference
+
+
+def differences(comparison: Comparison, found: list[Difference], measure: str) -> Picture:
+    """The mean difference of each pair, row less column; filled where the test tells the two apart."""
+    of = {}
+    for pair in found:
+        if pair.difference is not None:
+            told_apart = pair.p is not None and pair.p <= ALPHA
+            of[pair.a, pair.b] = pair.difference, told_apart
+            of[pair.b, pair.a] = -pair.difference, told_apart
+    names = [method for method in comparison.methods if any(method in pair for pair in of)]
+
+    def paint(canvas) -> None:
+        axes = canvas.subplots()
+        for y, row in enumerate(names):
+            for x, column in enumerate(names):
+                if (row, column) not in of:
+                    continue
+                difference, told_apart = of[row, column]
+                tint = (GAIN if difference > 0 else LOSS, 0.3) if told_apart else "none"
+                square = (x - 0.47, y - 0.45), 0.94, 0.9
+                axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
+                ink = INK if told_apart else MUTED
+                axes.text(x, y, f"{difference:+.1f}", ha="center", va="center", fontsize=8, color=ink)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        plain_axes(axes)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.tick_params(length=0)
+
+    apart = [f"{a} less {b} {d:+.1f}" for (a, b), (d, told_apart) in of.items() if told_apart and d > 0]
+    alt = f"Mean differences in {measure} between all pairs of methods. Told apart: {'; '.join(apart) or 'none'}."
+    size = (HALF, 1 + 0.9 * ROW * max(len(names), 2))
+    return draw(f"Row less column, {measure}", alt, size, paint)
 
 
 def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> Picture:

@@ -25,12 +25,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """`numeric`: which columns hold numbers: they are aligned right, and sorted from the greatest on first."""
+    """Rows under a header.
+
+    Attributes:
+        numeric: which columns hold numbers: they are aligned right, and sorted from the greatest on first.
+        folded: shown when it is asked for.
+    """
 
     title: str
     header: list[str]
     rows: list[list[Cell]]
     numeric: list[bool]
+    folded: bool = False
 
 
 NONE = Cell("")
@@ -88,16 +94,18 @@ def accuracy(comparison: Comparison, line: Line, column: str, best: float | None
     return number(value, detail=detail, best=value is not None and value == best)
 
 
-def differences(found: list[Difference], measure: str) -> Table:
+def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
     """Pairs of methods, with what the tests say."""
     rows = []
     for pair in found:
         interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
         verdict = Cell("too few pairs") if pair.p is None else number(pair.p, 4, best=pair.p <= ALPHA)
         difference = number(pair.difference)
-        rows.append([word(pair.a), word(pair.b), difference, Cell(interval), number(pair.n, 0), verdict])
+        methods = named(comparison, pair.a), named(comparison, pair.b)
+        rows.append([*methods, difference, Cell(interval), number(pair.n, 0), verdict])
     header = ["method", "less method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
-    return Table(f"Differences in {measure}", header, rows, [False, False, True, True, True, True])
+    numeric = [False, False, True, True, True, True]
+    return Table(f"All pairs of methods, {measure}", header, rows, numeric, folded=True)
 
 
 def runs(comparison: Comparison) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dassl.config import decode, flatten
 from dassl.experiments.checkout import Checkout, plain
-from dassl.experiments.protocols import PROTOCOLS, ZERO_SHOT, Job, Protocol, Row, jobs_of
+from dassl.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
 from dassl.utils import UserError
 
 RUN_FOLDER = re.compile(
@@ -86,12 +86,7 @@ def discover(protocol: Protocol, output: Path) -> list[Job]:
                 variant = match["variant"] or ""
                 row = Row(match["dataset"], match["trainer"], match["config"], int(match["shots"]), variant)
                 found.add((row, int(match["seed"])))
-    in_order = sorted(found, key=lambda run: (run[0].dataset, run[0].trainer != ZERO_SHOT, order(run[0]), run[1]))
-    return [job for row, seed in in_order for job in jobs_of(stages, row, seed, output)]
-
-
-def order(row: Row) -> tuple:
-    return row.trainer, row.config, row.variant, row.shots
+    return [job for row, seed in sorted(found, key=str) for job in jobs_of(stages, row, seed, output)]
 
 
 def targets_in(protocol: Protocol, output: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dassl.experiments.protocols import UNTRAINED, Job, Protocol, Row
+from dassl.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
 from dassl.experiments.results import discover, result_of
 from dassl.utils import write_atomic, write_json
 
@@ -65,10 +65,10 @@ class Line:
 
 
 def summarise(protocol: Protocol, jobs: list[Job]) -> list[Line]:
-    """One Line per row, in the order of `jobs`, with the columns that are formed of others."""
+    """One Line per row with the columns that are formed of others; by name, zero-shot CLIP first on each data set."""
     of_row: dict[Row, dict[str, list[Job]]] = {}
     shots = sorted({job.row.shots for job in jobs})
-    for job in jobs:
+    for job in sorted(jobs, key=place):
         row, columns = job.row, [job.stage.column]
         if protocol.by_shots:
             # A method that trains nothing is the same with any number of shots.
@@ -77,6 +77,12 @@ def summarise(protocol: Protocol, jobs: list[Job]) -> list[Line]:
         for column in columns:
             of_row.setdefault(row, {}).setdefault(column, []).append(job)
     return [line_of(protocol, row, columns, shots) for row, columns in of_row.items()]
+
+
+def place(job: Job) -> tuple:
+    """Where a job stands in the table, the same whether it was asked for or found."""
+    row = job.row
+    return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, row.shots, job.stage.dataset
 
 
 def shots_column(shots: int) -> str:

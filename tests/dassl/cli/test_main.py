@@ -126,12 +126,8 @@ def test_results_prints_every_protocol_that_is_there_by_its_name(fake, capfd):
         main([protocol, "--trainers", "RPO", "--seeds", "1", "--shots", "4"])
     capfd.readouterr()
     assert main(["results", "output"]) == 0
-    assert [
-        line.split(":")[0] for line in capfd.readouterr().out.splitlines() if line.startswith(("base2", "few"))
-    ] == [
-        "base2new",
-        "few_shot",
-    ]
+    out = capfd.readouterr().out
+    assert out.index("base2new: train on base classes") < out.index("few_shot: all classes")
 
 
 def test_results_in_other_formats_and_with_statistics(fake, capfd):
@@ -140,7 +136,7 @@ def test_results_in_other_formats_and_with_statistics(fake, capfd):
     for style, mark in [
         ("markdown", "|----"),
         ("latex", "\\toprule"),
-        ("csv", "dataset,trainer,config,shots,variant,"),
+        ("csv", "dataset,trainer,config,shots,"),
     ]:
         assert main(["results", "output", "--format", style]) == 0
         assert mark in capfd.readouterr().out

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 
 from dassl.experiments.report.charts import WIDTH
-from dassl.experiments.report.drawing import FROZEN, LEARNED, Picture, draw
+from dassl.experiments.report.drawing import FROZEN, LEARNED, Picture, draw, short
 from dassl.experiments.report.runs import Comparison, Run
 from dassl.utils import UserError, read_image
 
@@ -41,7 +41,7 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
     counted, labels = {}, {}
     for method in methods:
         for run in comparison.of(method, dataset, stage)[:1]:
-            rows = run.predictions()
+            rows = run.predictions
             counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
             for row in rows:
                 labels[row["classname"]] = int(row["label"])
@@ -77,8 +77,8 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
             axes.set_title(method)
             axes.spines[:].set_visible(True)
             named = names if len(names) <= MOST_NAMES else []
-            axes.set_yticks(range(len(named)), named)
-            axes.set_xticks(range(len(named)), named, rotation=90)
+            axes.set_yticks(range(len(named)), map(short, named))
+            axes.set_xticks(range(len(named)), map(short, named), rotation=90)
             axes.tick_params(length=0, labelsize=7.5)
 
     title = f"Confusion: {dataset}, {stage}"
@@ -94,7 +94,7 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
 
 def frequent_confusions(run: Run) -> list[tuple[str, str, int, float]]:
     """The pairs of classes that a run mixes up most: (true class, answer, images, their share of the class in %)."""
-    rows = run.predictions()
+    rows = run.predictions
     classes = Counter(row["classname"] for row in rows)
     pairs = Counter((row["classname"], row["predicted_classname"]) for row in rows if row["label"] != row["predicted"])
     return [(truth, answer, n, 100 * n / classes[truth]) for (truth, answer), n in pairs.most_common(TOP)]
@@ -105,8 +105,8 @@ def examples(run: Run, zero_shot: Run | None) -> dict[str, list[Example]]:
 
     Images whose files are not there any more are left out.
     """
-    rows = sorted(run.predictions(), key=lambda row: float(row["confidence"]), reverse=True)
-    missed = {row["impath"] for row in zero_shot.predictions() if row["label"] != row["predicted"]} if zero_shot else {}
+    rows = sorted(run.predictions, key=lambda row: float(row["confidence"]), reverse=True)
+    missed = {row["impath"] for row in zero_shot.predictions if row["label"] != row["predicted"]} if zero_shot else {}
     kinds = {
         "right where zero-shot CLIP is wrong": lambda row: right(row) and row["impath"] in missed,
         "right": right,

@@ -18,6 +18,7 @@ from dassl.experiments.report.drawing import (
     draw,
     plain_axes,
     series,
+    short,
 )
 from dassl.experiments.report.runs import Comparison
 from dassl.experiments.summary import AVERAGE, H_OF_MEANS
@@ -266,12 +267,12 @@ def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
                     continue
                 tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
                 axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none"))
-                axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center", fontsize=8)
+                axes.text(x, y, f"{gain:+z.0f}", ha="center", va="center", fontsize=8)
         axes.set_xlim(-0.6, len(shown) - 0.4)
         axes.set_ylim(-0.6, len(methods) - 0.4)
         plain_axes(axes)
         axes.set_yticks(range(len(methods)), reversed(methods))
-        axes.set_xticks(range(len(shown)), shown, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_xticks(range(len(shown)), map(short, shown), rotation=40, ha="right", rotation_mode="anchor")
         axes.tick_params(length=0)
         edge = 0
         for of in classes.values():  # a line between the classes of two stages

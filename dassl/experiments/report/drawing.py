@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,10 +27,12 @@ NAMED = {
 INK, MUTED, GRID, PAPER, LEARNED, FROZEN, GAIN, LOSS = (drawn for drawn, _ in NAMED.values())
 SERIES = 10  # colours of methods; page.css has as many. The first is zero-shot CLIP's.
 MARKERS = "osD^vPX<>p"
+LETTERS = 24  # of a name beside an axis
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
     "svg.hashsalt": "report",  # the same runs give the same page
+    "text.parse_math": False,  # a dollar in a class's name is a dollar
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -71,7 +74,9 @@ def draw(
     title: str, alt: str, size: tuple[float, float], paint: Callable[[Figure], None], wide: bool = False
 ) -> Picture:
     """Let `paint` draw on a figure of `size` (inches, at 72 points) and take it into the page."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # matplotlib only measures the text; a sign that its font lacks is in one of the reader's.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figure = Figure(size, layout="constrained", facecolor="none")
         paint(figure)
         text = io.StringIO()
@@ -93,6 +98,11 @@ def for_page(svg: str, name: str) -> str:
     for variable, (drawn, otherwise) in NAMED.items():
         svg = svg.replace(drawn, f"var(--{variable}, {otherwise})")
     return re.sub(r"#2000([\da-f]{2})", lambda found: f"var(--s{int(found[1], 16)}, #1b1f24)", svg)
+
+
+def short(name: str) -> str:
+    """A name as it stands beside an axis."""
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
 def apart(heights: list[float], least: float) -> list[float]:

@@ -1,8 +1,10 @@
 """What runs show of their insides: lets `train.py --explain` leave it in their folders, and reads it back."""
 
+import io
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +40,10 @@ def explanation(run: Run) -> Explanation | None:
         found = read_json(folder / "explain.json")
         if found["prompts_sha256"] != run.result["prompts_sha256"]:
             return None
-        with np.load(folder / "explain.npz") as arrays:  # numpy refuses pickled objects
-            return Explanation(found["towers"], found["words"], dict(arrays))
-    except (UserError, OSError, ValueError, KeyError, TypeError):
+        arrays = io.BytesIO((folder / "explain.npz").read_bytes())
+        with np.load(arrays) as features:  # numpy refuses pickled objects
+            return Explanation(found["towers"], found["words"], dict(features))
+    except (UserError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 
 

@@ -19,6 +19,7 @@ from dassl.experiments.report.drawing import (
     draw,
     plain_axes,
     series,
+    short,
 )
 from dassl.experiments.report.explained import Explanation
 
@@ -162,7 +163,7 @@ def features(explained: dict[str, Explanation], dataset: str) -> tuple[Picture |
             for number, (label, name) in enumerate(names.items()):
                 own = places[first["label"] == label]
                 look = {"color": series(number), "marker": MARKERS[number % len(MARKERS)], "alpha": 0.75}
-                axes.scatter(*own.T, s=11, linewidths=0, label=name, **look)
+                axes.scatter(*own.T, s=11, linewidths=0, label=short(name), **look)
             axes.set_title(method)
             axes.set_aspect("equal", adjustable="datalim")
             for spine in axes.spines.values():

@@ -33,7 +33,7 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
                 square = (x - 0.47, y - 0.45), 0.94, 0.9
                 axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
                 ink = INK if told_apart else MUTED
-                axes.text(x, y, f"{difference:+.1f}", ha="center", va="center", fontsize=8, color=ink)
+                axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", fontsize=8, color=ink)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_ylim(len(names) - 0.4, -0.6)
         plain_axes(axes)

@@ -4,6 +4,7 @@ import csv
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from dassl.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
@@ -29,6 +30,7 @@ class Run:
         """The folder of the model that was tested; None if nothing was trained."""
         return None if self.job.row.trainer in UNTRAINED else (self.job.source or self.job).folder
 
+    @cached_property
     def predictions(self) -> list[dict]:
         """The rows of predictions.csv; none if the run left no such file."""
         path = self.job.folder / "predictions.csv"

@@ -44,7 +44,7 @@ setup(
         "jinja2",
     ],
     extras_require={
-        "test": ["pytest", "ruff", "tensorboard"],
+        "test": ["pytest", "ruff", "tensorboard", "playwright"],
         "tensorboard": ["tensorboard"],
     },
     entry_points={"console_scripts": ["dassl = dassl.cli:main"]},

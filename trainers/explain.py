@@ -75,7 +75,7 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
     frozen, learner = trainer.model.clip, getattr(trainer.model, "prompt_learner", None)
     classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames]
     images = next(iter(trainer.test_loader))["img"][:IMAGES].to(trainer.device)
-    with watched(frozen) as built, torch.random.fork_rng(devices=[]):
+    with watched(frozen) as built:
         model = trainer.build_method(frozen, classnames).to(trainer.device).eval()
     if learner is not None:
         model.prompt_learner.load_state_dict(learner.state_dict())

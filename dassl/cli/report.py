@@ -30,19 +30,20 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"no run in {output} has ended yet, so there is nothing to report")
     if args.look_into:
         refuse_unknown("data set", [args.look_into], unique(name for c in comparisons for name in c.datasets))
+    failed = False
     for comparison in comparisons:
         dataset = args.look_into if args.look_into in comparison.datasets else comparison.datasets[0]
         problems = []
         if not args.no_explain:
             problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
-        notes = [f"Not looked into: {problem}" for problem in problems]
+        notes, failed = [f"Not looked into: {problem}" for problem in problems], failed or bool(problems)
         path = output / comparison.protocol.name / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
         for note in notes:
             say(note)
         say(f"{comparison.protocol.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
         print(path)
-    return 0
+    return int(failed)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -65,6 +65,21 @@ def test_the_summary_does_not_depend_on_the_batch_size():
     assert summaries[0]["per_class"]["boxer"] == {"n": 2, "correct": 1, "accuracy": 50.0}
 
 
+def test_each_answer_comes_with_its_confidence_and_names():
+    e = evaluator(lab2cname={0: "ant", 1: "bee"})
+    e.process(torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 2.0]]), torch.tensor([1, 0]))
+    first, second = e.predictions()
+    confidence = pytest.approx(torch.tensor([0.0, 3.0, 0.0]).softmax(0)[1].item(), abs=1e-6)
+    assert first == {
+        "label": 1,
+        "predicted": 1,
+        "confidence": confidence,
+        "classname": "bee",
+        "predicted_classname": "bee",
+    }
+    assert second["predicted"] == second["predicted_classname"] == 2  # a class without a name
+
+
 def test_two_classes_of_one_name_are_kept_apart():
     e = evaluator(lab2cname={0: "missile", 1: "missile", 2: "crane"})
     feed(e, [0, 0], [0, 1])
@@ -98,4 +113,5 @@ def test_an_evaluator_of_ones_own_can_be_registered():
             super().__init__(cfg)
 
     assert isinstance(evaluator("TEST.EVALUATOR", "Counter"), Counter)
-    assert evaluator("TEST.EVALUATOR", "Counter").summary() is None
+    own = evaluator("TEST.EVALUATOR", "Counter")
+    assert own.summary() is None and own.predictions() is None

@@ -12,7 +12,7 @@ DIGEST = "abc"
 HOSTILE = '<img src=x onerror="document.title=1"> $5 & \N{SNOWMAN}'  # the name of a class
 CLASSES = {"base": ["cat", "a class whose name is longer than any axis has room for"], "new": ["fox", HOSTILE]}
 IMAGES = 6  # of a class
-SEGMENT = {"batch": [2], "causal": False, "replaced": 0, "rewritten": [], "remembered": False}
+SEGMENT = {"causal": False, "replaced": 0, "rewritten": [], "remembered": False}
 TOWERS = {
     "text": {
         "layers": 3,
@@ -53,10 +53,18 @@ class MadeUpRuns:
         self.explain(explained)
 
     def run(
-        self, stage: str, dataset: str, trainer: str, seed: int, subsample: str = "all", right: int = 3, shots: int = 16
+        self,
+        stage: str,
+        dataset: str,
+        trainer: str,
+        seed: int,
+        subsample: str = "all",
+        right: int = 3,
+        shots: int = 16,
+        config: str = "tiny",
     ) -> Path:
         """A run that answers `right` of each class's IMAGES images rightly; its folder."""
-        folder = self.output / stage / dataset / f"shots_{shots}" / trainer / "tiny" / f"seed{seed}"
+        folder = self.output / stage / dataset / f"shots_{shots}" / trainer / config / f"seed{seed}"
         folder.mkdir(parents=True)
         names = CLASSES.get(subsample, CLASSES["base"])
         rows = [

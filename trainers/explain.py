@@ -30,7 +30,7 @@ from trainers.base import PromptedCLIP, PromptTrainer
 WORD_VECTORS = ("ctx", "text_prompt")  # the released checkpoints' names of vectors that stand among the words
 NEAREST, MAX_VECTORS = 5, 32  # words listed for a vector; vectors listed
 FEATURE_CLASSES, FEATURES_A_CLASS = 10, 40  # test images whose features are kept
-IMAGES = 2  # of the forward pass that is watched
+IMAGES, CLASSES = 2, 5  # of the forward pass that is watched: who reads whom does not depend on their number
 
 Scene = list[dict]
 
@@ -67,18 +67,16 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
 
     Returns:
         {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a set of segments that go through a tower
-        together, each {name, tokens, batch, reads, causal, learned, replaced, rewritten, remembered}: `learned` says of
+        together, each {name, tokens, reads, causal, learned, replaced, rewritten, remembered}: `learned` says of
         each token whether it depends on what is trained, `replaced` before how many layers the tokens are exchanged
         for new learned ones, `rewritten` lists the layers before which the method computes them anew, `remembered`
         tells a segment that runs once, before training, and is only read.
     """
-    frozen, learner = trainer.model.clip, getattr(trainer.model, "prompt_learner", None)
-    classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames]
+    frozen = trainer.model.clip
+    classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames[:CLASSES]]
     images = next(iter(trainer.test_loader))["img"][:IMAGES].to(trainer.device)
     with watched(frozen) as built:
         model = trainer.build_method(frozen, classnames).to(trainer.device).eval()
-    if learner is not None:
-        model.prompt_learner.load_state_dict(learner.state_dict())
     fixed = getattr(model, "features", None)  # texts that were encoded while it was built
     if fixed is not None:
         fixed.requires_grad_()
@@ -152,7 +150,6 @@ def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]
     return {
         "name": name,
         "tokens": segment.tokens.shape[-2],
-        "batch": list(segment.tokens.shape[:-2]),
         "reads": list(segment.reads),
         "causal": causal and name in segment.reads,
         "learned": learned_tokens(segment.tokens, parameters),

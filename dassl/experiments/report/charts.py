@@ -157,6 +157,7 @@ def spread(comparison: Comparison, dataset: str) -> Picture | None:
             axes.set_title(stage)
             axes.set_xlabel("accuracy, %")
             axes.set_yticks(range(len(comparison.methods)), reversed(comparison.methods))
+            axes.set_ylim(-0.6, len(comparison.methods) - 0.4)
             axes.grid(axis="x")
             axes.tick_params(length=0)
             axes.spines[["left", "bottom"]].set_visible(False)
@@ -197,7 +198,7 @@ def costs(comparison: Comparison) -> Picture | None:
     heights = {m: comparison.measured(comparison.line(m, place)) for m in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
     at = {label: {m: comparison.typical(m, figure) for m in heights} for label, figure in COSTS.items()}
-    if not 1 < len(heights) <= MOST_LABELS:
+    if not 1 < len(heights.keys() - comparison.untrained) <= MOST_LABELS:
         return None
     between = 0.07 * (max(heights.values()) - min(heights.values()))
 
@@ -267,7 +268,7 @@ def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
                     continue
                 tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
                 axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none"))
-                axes.text(x, y, f"{gain:+z.0f}", ha="center", va="center", fontsize=8)
+                axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center", fontsize=8)
         axes.set_xlim(-0.6, len(shown) - 0.4)
         axes.set_ylim(-0.6, len(methods) - 0.4)
         plain_axes(axes)

@@ -64,7 +64,9 @@ def over_all(comparison: Comparison) -> Iterator[Section]:
         yield Section("Base against new", [text], charts.base_and_new(comparison))
     if len(comparison.shots) > 1:
         pictures = [picture for stage in comparison.stages for picture in charts.curves(comparison, stage)]
-        text = "Mean over the seeds; the band is one sample standard deviation each way. Dashed: nothing is trained."
+        text = (
+            "Mean over the seeds that are there; the band is one sample standard deviation each way. Dashed: untrained."
+        )
         yield Section("Few-shot curves", [text], pictures)
     pictures = [picture for dataset in comparison.datasets if (picture := charts.spread(comparison, dataset))]
     text = "Each dot is a run. Box: quartiles and median; whiskers: the last run within 1.5 quartile ranges."
@@ -109,7 +111,7 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     """Classes and images of one data set."""
     if comparison.zero_shot:
         picture = charts.class_gains(comparison, dataset)
-        text = "Points of accuracy, mean over the seeds. A vertical line parts the classes of base and new."
+        text = "Points of accuracy, mean over the seeds. A vertical line parts the classes of two tests."
         yield Section("Classes won and lost", [text], [picture] if picture else [])
     methods = comparison.methods[:MOST_METHODS]
     stages = comparison.stages[: charts.MOST_STAGES]

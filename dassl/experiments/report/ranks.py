@@ -11,6 +11,8 @@ from dassl.experiments.report.runs import Comparison
 from dassl.experiments.statistics import ALPHA, Ranks
 from dassl.experiments.statistics import Comparison as Difference
 
+SQUARES = 8  # that a row of differences has room for at least, so that few are no wide bars
+
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Picture:
     """The mean difference of each pair, row less column; filled where the test tells the two apart."""
@@ -34,7 +36,7 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
                 axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
                 ink = INK if told_apart else MUTED
                 axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", fontsize=8, color=ink)
-        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_xlim(-0.6, max(len(names), SQUARES) - 0.4)
         axes.set_ylim(len(names) - 0.4, -0.6)
         plain_axes(axes)
         axes.set_yticks(range(len(names)), names)

@@ -181,6 +181,30 @@ def test_few_shot_runs_give_curves(output):
     assert "Base against new" not in html
 
 
+def test_a_transfer_shows_each_target_and_compares_the_means_of_targets(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for stage, right in (("train_source", 5), ("cross_dataset/test_dtd", 4), ("cross_dataset/test_eurosat", 2)):
+        runs.run(stage, "imagenet", "ZeroshotCLIP", 1, right=2)
+        for trainer in ("RPO", "CoOp"):
+            for seed in (1, 2):
+                runs.run(stage, "imagenet", trainer, seed, right=right)
+    html = page(Comparison(PROTOCOLS["cross_dataset"], tmp_path), "imagenet", [])
+    for stage in ("source", "dtd", "eurosat", "mean of targets"):
+        assert f">{stage}</button>" in html
+    assert "RPO, eurosat: 33.4 to 33.5, n = 2" in html and "mean of targets (imagenet) against its costs" in html
+
+
+def test_variants_of_an_ablation_are_methods_of_their_own(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for number in range(20):  # more than are looked into
+        for subsample, stage in (("base", "train_base"), ("new", "test_new")):
+            runs.run(f"ablation/{stage}", "digits", "RPO", 1, subsample, right=number % 7, config=f"tiny,K={number}")
+    comparison = Comparison(PROTOCOLS["ablation"], tmp_path)
+    assert len(comparison.methods) == 20 and comparison.zero_shot is None
+    html = page(comparison, "digits", [])
+    assert "RPO (K=19)" in html and "Base and new: digits" in html and "Classes won and lost" not in html
+
+
 def test_old_runs_without_predictions_or_timings_give_a_page_without_what_they_lack(tmp_path):
     runs = MadeUpRuns(tmp_path)
     runs.base2new(seeds=(1,))

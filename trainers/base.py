@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip import CLIP, load_clip, tokenize
+from dassl.data import with_features
 from dassl.engine import TrainerX
 from dassl.engine.checkpoints import load_model_file
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, stream
+from dassl.utils import UserError, device_name, stream
 
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -29,10 +30,12 @@ class PromptedCLIP(nn.Module):
     Attributes:
         prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
         class_bound: some of it belongs to single classes, so that it serves no others.
+        image_is_frozen: of an image the method needs frozen CLIP's feature alone; then `images` may be such features.
     """
 
     prompt_learner: nn.Module
     class_bound = False
+    image_is_frozen = False
 
     def __init__(self, clip_model: CLIP):
         super().__init__()
@@ -43,7 +46,9 @@ class PromptedCLIP(nn.Module):
         raise NotImplementedError
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own."""
+        """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own, which may be given as such."""
+        if images.dim() == 2:
+            return images
         return F.normalize(self.clip.encode_image(images).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
@@ -159,6 +164,16 @@ class PromptTrainer(TrainerX):
             self.optim = build_optimizer(learner, cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.registered_name, learner, self.optim, self.sched)
+        if self.model.image_is_frozen:
+            key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
+            for name in ("train_loader_x", "val_loader", "test_loader"):
+                setattr(self, name, with_features(getattr(self, name), cfg, self.frozen_features, key))
+
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
+        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+            return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""

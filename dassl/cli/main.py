@@ -8,7 +8,7 @@ import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import protocol, report, results
+from dassl.cli import data, protocol, report, results
 from dassl.cli.script import run_script
 from dassl.experiments import PROTOCOLS
 from dassl.utils import UserError
@@ -26,6 +26,7 @@ commands:
   domain_generalization   train on a source, test on its shifts
   variance                base2new with ten seeds: the spread
   ablation                base2new with a method's settings varied
+  data                    the data sets: list, prepare (download), verify, stats
   results                 the tables of all that is there, and whether the differences are real
   report                  an HTML page of all that is there, with charts and a look into the models
 
@@ -38,6 +39,8 @@ examples:
       the real thing, ViT-B/16 with the released hyper-parameters
   dassl base2new --trainers RPO --datasets oxford_pets --data ~/data --dry-run
       one `python train.py ...` line for each run that is not done yet, for a cluster
+  dassl data prepare oxford_pets dtd --root ~/data
+      download, check and unpack two data sets
   dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
       one setting after the other
   dassl results output --statistics
@@ -54,6 +57,7 @@ examples:
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
     **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
+    "data": data.run,
     "results": results.run,
     "report": report.run,
 }

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dassl.cli.common import say
-from dassl.experiments import FORMATS, discover, find_protocols, statistics_text, summarise, table, unfair
+from dassl.experiments import FORMATS, discover, find_protocols, summarise, table, unfair
 
 
 def run(arguments: list[str]) -> int:
@@ -17,6 +17,8 @@ def run(arguments: list[str]) -> int:
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format))
         if args.statistics is not None:
+            from dassl.experiments.statistics_text import statistics_text  # imports scipy, slowly
+
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))
         if protocol != protocols[-1]:
             print()

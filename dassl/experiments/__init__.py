@@ -1,7 +1,8 @@
 """Protocols as data: which runs a comparison needs, running those that are not done, and tables of their results.
 
 Runs are subprocesses of the checkout's train.py and are known by the `results.json` that they leave; nothing here
-imports a trainer, a data set or CLIP.
+imports a trainer, a data set or CLIP. The statistics (`statistics`, `statistics_text`) are imported by whoever needs
+them: scipy takes its time.
 """
 
 from dassl.experiments.checkout import Checkout
@@ -10,7 +11,6 @@ from dassl.experiments.launcher import launch
 from dassl.experiments.planning import Asked, plan
 from dassl.experiments.protocols import PROTOCOLS, Job, Protocol
 from dassl.experiments.results import discover, find_protocols, refuse_other_settings, result_of
-from dassl.experiments.statistics_text import statistics_text
 from dassl.experiments.summary import summarise, write_summary
 from dassl.experiments.tables import FORMATS, table
 
@@ -27,7 +27,6 @@ __all__ = [
     "plan",
     "refuse_other_settings",
     "result_of",
-    "statistics_text",
     "summarise",
     "table",
     "unfair",

@@ -1,14 +1,14 @@
 """Whether runs that stand side by side had the same chances, by what their results.json say.
 
 The order of the training images and their augmented views are functions of the seed, the draw and INPUT's settings
-(dassl.data), so where these agree, all methods saw the same.
+(dassl.data), so where these agree, all methods saw the same. The class texts (DATASET.PROMPT) are a method's own.
 """
 
 from dassl.config import flatten
 from dassl.experiments.protocols import UNTRAINED, Job
 from dassl.experiments.results import result_of
 
-SAME_FOR_ALL = ("INPUT", "DATASET.PROMPT", "DATALOADER.TRAIN_X.SAMPLER", "MODEL.BACKBONE.NAME")
+SAME_FOR_ALL = ("INPUT", "DATALOADER.TRAIN_X.SAMPLER", "MODEL.BACKBONE.NAME")
 
 
 def unfair(jobs: list[Job]) -> list[str]:
@@ -24,14 +24,16 @@ def unfair(jobs: list[Job]) -> list[str]:
             name = f"{job.row.trainer} {job.row.config} {job.row.variant}".strip()
             key = (job.row.dataset, job.row.shots, job.seed, job.stage.column)
             groups.setdefault(key, {})[name] = chances(result, trained=job.row.trainer not in UNTRAINED)
-    found: dict[str, None] = {}
+    found: dict[str, None] = {}  # in the order found
     for (dataset, *_), methods in groups.items():
-        names = list(methods)
         for what in dict.fromkeys(key for own in methods.values() for key in own):
-            values = {name: methods[name][what] for name in names if methods[name].get(what) is not None}
-            if len({str(value) for value in values.values()}) > 1:
-                first, other = next((a, b) for a in values for b in values if values[a] != values[b])
-                found[f"{dataset}: {what} differs: {first} {values[first]}, {other} {values[other]}"] = None
+            distinct: dict[str, str] = {}  # value -> the first method that has it
+            for name, own in methods.items():
+                if own.get(what) is not None:
+                    distinct.setdefault(str(own[what]), name)
+            if len(distinct) > 1:
+                (value, name), (other_value, other), *_ = distinct.items()
+                found[f"{dataset}: {what} differs: {name} {value}, {other} {other_value}"] = None
     return list(found)
 
 

@@ -74,7 +74,7 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
     """
     frozen = trainer.model.clip
     classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames[:CLASSES]]
-    images = next(iter(trainer.test_loader))["img"][:IMAGES].to(trainer.device)
+    images = next(iter(trainer.dm.test_loader))["img"][:IMAGES].to(trainer.device)  # never features that are kept
     with watched(frozen) as built:
         model = trainer.build_method(frozen, classnames).to(trainer.device).eval()
     fixed = getattr(model, "features", None)  # texts that were encoded while it was built
@@ -233,7 +233,7 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
         if item.label in chosen and taken[item.label] < FEATURES_A_CLASS:
             taken[item.label] += 1
             numbers.append(number)
-    loader = trainer.test_loader
+    loader = trainer.dm.test_loader
     batches = DataLoader(Subset(loader.dataset, numbers), loader.batch_size, collate_fn=default_collate)
     frozen = load_clip(trainer.cfg.MODEL.BACKBONE.NAME, trainer.model.clip.dtype).to(trainer.device)  # never tuned
     before, after = [], []

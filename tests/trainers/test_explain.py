@@ -142,6 +142,18 @@ def test_a_trained_run_is_explained_beside_itself(tmp_path, monkeypatch):
         assert sorted(set(arrays["classname"].tolist())) == sorted(result["metrics"]["per_class"])
 
 
+def test_a_frozen_image_side_is_looked_at_though_its_features_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    few = ["DATASET.NUM_SHOTS", "1", "DATASET.SUBSAMPLE_CLASSES", "base"]
+    flags = ["--trainer", "ZeroshotCLIP", "--seed", "1", "--eval-only"]
+    assert train.main([*flags, "--output-dir", str(tmp_path / "run"), *few]) == 0  # after it the features are kept
+    assert train.main([*flags, "--explain", "--output-dir", str(tmp_path / "told"), *few]) == 0
+    found = json.loads((tmp_path / "told" / "explain.json").read_text())
+    assert [[s["name"] for s in scene] for scene in found["towers"]["image"]["scenes"]] == [["image"]]
+    with np.load(tmp_path / "told" / "explain.npz") as arrays:
+        assert np.allclose(arrays["before"], arrays["after"], atol=1e-3)
+
+
 def test_explain_without_a_model_to_look_at_is_refused(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert train.main(["--trainer", "RPO", "--seed", "1", "--explain"]) == 2

@@ -215,6 +215,7 @@ def costs(comparison: Comparison) -> Picture | None:
                 axes.axhline(heights[method], color=colour(comparison, method), linestyle="--", linewidth=1.4)
             if placed and max(placed.values()) > DECADE * min(placed.values()):
                 axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:,.6g}")
             axes.margins(x=0.12)
             axes.set_xlabel(label)
             axes.grid()

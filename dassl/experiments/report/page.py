@@ -136,8 +136,9 @@ def from_inside(comparison: Comparison, dataset: str) -> Iterator[Section]:
     explained: dict[str, Explanation] = {m: e for m, run in runs.items() if (e := explanation(run))}
     text = (
         "Drawn from what the towers were seen to do while a few images were classified: a row's tokens read the filled "
-        "columns. Orange tokens are learned or depend on what is; blue ones are frozen at the start. At most six "
-        "tokens of a group are drawn; their number stands behind the segment's name, which is the code's."
+        "columns. Orange tokens are learned or depend on what is; blue ones are frozen as they enter the first layer. "
+        f"At most {insides.MOST_TOKENS} tokens of a group are drawn; their number stands behind the segment's name, "
+        "which is the code's."
     )
     yield Section("Who reads whom", [text], [insides.who_reads_whom(m, e) for m, e in explained.items()])
     text = (

@@ -171,6 +171,10 @@ def test_the_browsers_checks_can_fail(browser, tmp_path):
 # ---- without a browser
 
 
+def test_numbers_at_the_axes_are_readable(html):
+    assert ">1,000<" in html and ">10,000<" in html and "mathdefault" not in html  # trained parameters
+
+
 def test_the_same_runs_give_the_same_page(output, html):
     assert page(Comparison(PROTOCOLS["base2new"], output), "digits", ["a note"]) == html
 

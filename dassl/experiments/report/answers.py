@@ -1,15 +1,16 @@
-"""A run's answers, image by image: confusions, and pictures that were answered right and wrong."""
+"""Answers class by class and image by image: gains over zero-shot CLIP, confusions, pictures right and wrong."""
 
 import base64
 import io
+import statistics
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.patches import Rectangle
 
-from dassl.experiments.report.charts import WIDTH
-from dassl.experiments.report.drawing import FROZEN, LEARNED, Picture, draw, short
+from dassl.experiments.report.charts import ROW, WIDTH
+from dassl.experiments.report.drawing import FROZEN, GAIN, LEARNED, LOSS, MUTED, Picture, draw, plain_axes, short
 from dassl.experiments.report.runs import Comparison, Run
 from dassl.utils import UserError, read_image
 
@@ -20,6 +21,8 @@ TOP = 3  # confusions listed for a method
 EXAMPLES = 5  # pictures in a row
 SIDE = 112  # pixels of a thumbnail
 PLAIN = 64  # pixels: smaller pictures are kept without loss
+MOST_COLUMNS = 32  # whose gains are drawn
+MOST_STAGES = 2  # whose classes and answers are looked at: base and new, or the source and the first target
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,68 @@ class Example:
     @property
     def right(self) -> bool:
         return self.truth == self.answer
+
+
+def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
+    """What each method gains or loses over zero-shot CLIP in each class, in points, mean over the seeds."""
+    gains: dict[tuple[str, str], float] = {}
+    classes: dict[str, list[str]] = {}  # stage -> names
+    for stage in comparison.stages[:MOST_STAGES]:
+        before = per_class(comparison, comparison.zero_shot, dataset, stage)
+        classes[stage] = list(before)
+        for method in comparison.methods:
+            after = per_class(comparison, method, dataset, stage)
+            gains |= {(method, name): after[name] - before[name] for name in before if name in after}
+    names = list(dict.fromkeys(name for of in classes.values() for name in of))
+    methods = [m for m in comparison.methods if m != comparison.zero_shot and any((m, name) in gains for name in names)]
+    if not methods or not names:
+        return None
+    moves = {name: max(abs(gains.get((method, name), 0)) for method in methods) for name in names}
+    shown = [name for name in names if name in sorted(moves, key=moves.get, reverse=True)[:MOST_COLUMNS]]
+    most = max(moves.values()) or 1.0
+
+    def paint(canvas) -> None:
+        axes = canvas.subplots()
+        for y, method in enumerate(reversed(methods)):
+            for x, name in enumerate(shown):
+                gain = gains.get((method, name))
+                if gain is None:
+                    continue
+                tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
+                axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none"))
+                axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center", fontsize=8)
+        axes.set_xlim(-0.6, len(shown) - 0.4)
+        axes.set_ylim(-0.6, len(methods) - 0.4)
+        plain_axes(axes)
+        axes.set_yticks(range(len(methods)), reversed(methods))
+        axes.set_xticks(range(len(shown)), map(short, shown), rotation=40, ha="right", rotation_mode="anchor")
+        axes.tick_params(length=0)
+        edge = 0
+        for of in classes.values():  # a line between the classes of two stages
+            edge += sum(name in of for name in shown)
+            if 0 < edge < len(shown):
+                axes.axvline(edge - 0.5, color=MUTED, linewidth=1)
+
+    extremes = sorted(gains.items(), key=lambda item: item[1])
+    (worst_method, worst), low = extremes[0]
+    (best_method, best), high = extremes[-1]
+    alt = (
+        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in points of accuracy. Greatest gain: "
+        f"{best_method} on {best}, {high:+.1f}; greatest loss: {worst_method} on {worst}, {low:+.1f}."
+    )
+    title = f"Gains and losses per class over zero-shot CLIP: {dataset}"
+    if len(shown) < len(names):
+        title += f" (the {len(shown)} classes that move most, of {len(names)})"
+    return draw(title, alt, (WIDTH, 1.2 + ROW * 1.1 * len(methods)), paint, wide=True)
+
+
+def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> dict[str, float]:
+    """Class name -> accuracy in percent, mean over the seeds."""
+    seeds: dict[str, list[float]] = {}
+    for run in comparison.of(method, dataset, stage):
+        for name, of_class in run.result["metrics"].get("per_class", {}).items():
+            seeds.setdefault(name, []).append(of_class["accuracy"])
+    return {name: statistics.mean(values) for name, values in seeds.items()}
 
 
 def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Picture | None:

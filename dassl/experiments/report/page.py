@@ -110,11 +110,11 @@ def statistical(comparison: Comparison) -> Section:
 def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     """Classes and images of one data set."""
     if comparison.zero_shot:
-        picture = charts.class_gains(comparison, dataset)
+        picture = answers.class_gains(comparison, dataset)
         text = "Points of accuracy, mean over the seeds. A vertical line parts the classes of two tests."
         yield Section("Classes won and lost", [text], [picture] if picture else [])
     methods = comparison.methods[:MOST_METHODS]
-    stages = comparison.stages[: charts.MOST_STAGES]
+    stages = comparison.stages[: answers.MOST_STAGES]
     pictures = [p for stage in stages if (p := answers.confusion(comparison, methods, dataset, stage))]
     first = {m: found[0] for m in methods if (found := comparison.of(m, dataset, stages[-1]))}
     pairs = {method: answers.frequent_confusions(run) for method, run in first.items()}

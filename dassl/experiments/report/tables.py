@@ -111,7 +111,7 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
 def runs(comparison: Comparison) -> Table:
     """Every run with what it took."""
     header = ["data set", "method", "shots", "seed", "tested on", "%", "images"]
-    header += ["parameters", "train, s", "s / epoch", "MiB", "device", "draw"]
+    header += ["parameters", "train, s", "s / epoch", "MiB", "draw"]
     rows = []
     for run in comparison.runs:
         row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
@@ -129,11 +129,10 @@ def runs(comparison: Comparison) -> Table:
                 number(seconds.get("train"), 1) if trained else NONE,
                 number(seconds.get("per_epoch"), 2) if trained else NONE,
                 number(result.get("peak_memory_mib"), 0),
-                word(str(result.get("device", ""))),
                 word(str(result.get("draw_hash") or "")[:8]),
             ]
         )
-    numeric = [False, False, True, True, False, *[True] * 6, False, False]
+    numeric = [False, False, True, True, False, *[True] * 6, False]
     return Table("Runs", header, rows, numeric)
 
 

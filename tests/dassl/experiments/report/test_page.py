@@ -7,8 +7,9 @@ import pytest
 
 from dassl.experiments import PROTOCOLS
 from dassl.experiments.report import Comparison, models, page
-from dassl.experiments.report.explained import explanation
-from tests.made_up_runs import HOSTILE, MadeUpRuns
+from dassl.experiments.report.explained import Explanation, explanation
+from dassl.experiments.report.insides import who_reads_whom
+from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FIGURES = [
@@ -220,6 +221,12 @@ def test_old_runs_without_predictions_or_timings_give_a_page_without_what_they_l
         path.write_text(json.dumps({key: result[key] for key in kept} | {"metrics": {"accuracy": 50.0}}))
     html = page(Comparison(PROTOCOLS["base2new"], tmp_path), "digits", [])
     assert "Base against new" in html and "Confusions" not in html and "Classes won and lost" not in html
+
+
+def test_a_side_without_layers_is_left_out_of_the_picture():
+    text = {"text": TOWERS["text"]}
+    picture = who_reads_whom("CoOp", Explanation(text, [], {}))
+    assert "text side" in picture.svg and "image side" not in picture.svg
 
 
 def test_an_explanation_of_an_earlier_model_is_not_shown(tmp_path):

@@ -1,4 +1,7 @@
-"""Train or test a method. CoOp's flags; configuration -> trainer -> train or test. Exit status 2: a user's mistake."""
+"""Train or test a method. CoOp's flags; configuration -> trainer -> train or test.
+
+Exit status: 0 done; 1 a defect, with a traceback; 2 bad input, or no room (memory, disk); 130 Ctrl-C; 143 SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from yacs.config import CfgNode  # noqa: E402
 import datasets  # noqa: E402, F401  (importing it registers the data sets)
 import trainers  # noqa: E402
 from clip import ClipError  # noqa: E402
-from dassl.config import get_cfg_default, merge  # noqa: E402
-from dassl.engine import TRAINER_REGISTRY, build_trainer  # noqa: E402
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger  # noqa: E402
+from dassl.config import get_cfg_default, merge, read_yaml  # noqa: E402
+from dassl.engine import TRAINER_REGISTRY, build_trainer, explained, fresh_folder, run_folder  # noqa: E402
+from dassl.utils import Stopped, StopSignals, UserError, collect_env_info, set_random_seed, setup_logger  # noqa: E402
 from trainers.explain import explain  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -33,8 +36,8 @@ examples:
       DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
   python train.py --trainer RPO --eval-only --model-dir output/pets/seed1 ... DATASET.SUBSAMPLE_CLASSES new
 
-The same command again goes on where it was stopped. Keys and their meaning: dassl/config/defaults.py and the top of
-each method's file in trainers/."""
+The same command again goes on where it was stopped; with --no-resume it begins anew in another folder. Keys and their
+meaning: dassl/config/defaults.py and the top of each method's file in trainers/."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,13 +52,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dataset-config-file", default="", help="the data set: configs/datasets/*.yaml")
     p.add_argument("--root", default="", help="folder that holds the data sets (without it: the built-in demo)")
     p.add_argument("--output-dir", default="", help="folder of this run: log, checkpoints, results")
-    p.add_argument("--seed", type=int, default=-1, help="0 or more; left out, one is drawn and printed")
+    p.add_argument("--seed", type=int, default=-1, help="0 or more; -1 or left out: one is drawn and printed")
     p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
     p.add_argument("--eval-only", action="store_true", help="test only, with what --model-dir holds")
     p.add_argument("--model-dir", default="", help="folder of a trained run")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best if one was kept, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to go on from")
+    p.add_argument("--no-resume", action="store_true", help="begin anew: in --output-dir, or in one beside a used one")
     p.add_argument("--no-train", action="store_true", help="build everything, train nothing")
     p.add_argument("--source-domains", nargs="+", help="for data sets with domains")
     p.add_argument("--target-domains", nargs="+", help="for data sets with domains")
@@ -93,15 +97,27 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if not cfg.DATASET.NAME:
         raise UserError("no data set given: --dataset-config-file, one of configs/datasets/*.yaml")
+    folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
     if cfg.SEED < 0:
-        cfg.SEED = secrets.randbelow(2**31)
-        print(f"No seed given; drawn: {cfg.SEED}")
-    if "OUTPUT_DIR" not in [*opts, *args.opts]:
+        cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
+    if not folder_given:
         shots = f"shots{cfg.DATASET.NUM_SHOTS}" if cfg.DATASET.NUM_SHOTS > 0 else "all_shots"
         what = f"{cfg.DATASET.SUBSAMPLE_CLASSES}_{shots}"
         cfg.OUTPUT_DIR = os.path.join("output", cfg.DATASET.NAME, cfg.TRAINER.NAME, what, f"seed{cfg.SEED}")
     cfg.freeze()
     return cfg
+
+
+def find_seed(folder: str | None) -> int:
+    """The seed of the run that was begun in `folder`, so that it can go on, or else one that is drawn."""
+    if folder and (Path(folder) / "config.yaml").is_file():
+        seed = read_yaml(Path(folder) / "config.yaml").get("SEED")
+        if isinstance(seed, int) and seed >= 0:
+            print(f"No seed given; that of the run in {folder}: {seed}")
+            return seed
+    seed = secrets.randbelow(2**31)
+    print(f"No seed given; drawn: {seed}")
+    return seed
 
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:
@@ -125,6 +141,18 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'--model-dir: no folder "{args.model_dir}"; expected the output folder of a trained run')
     if args.explain and not args.eval_only:
         raise UserError("--explain looks at a trained model: give --eval-only and --model-dir too")
+    if args.no_resume:
+        if cfg.RESUME:
+            raise UserError("--resume and --no-resume: expected one of them at most")
+        cfg.defrost()
+        cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
+        cfg.freeze()
+        print(f"Begins anew in {cfg.OUTPUT_DIR}")
+    with run_folder(cfg.OUTPUT_DIR), explained(cfg):
+        train_or_test(args, cfg)
+
+
+def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
     set_random_seed(cfg.SEED)  # for trainers that draw from the global streams; ours have streams of their own
     setup_logger(cfg.OUTPUT_DIR)
     print(f"Setting fixed seed: {cfg.SEED}")
@@ -144,13 +172,15 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     console = sys.stdout
     try:
-        run(parser().parse_args(argv))
+        args = parser().parse_args(argv)
+        with StopSignals(patient=False):
+            run(args)
     except (UserError, ClipError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command again goes on after the last complete epoch", file=sys.stderr)
-        return 130
+    except Stopped as stop:
+        print(f"{stop}; the same command again goes on from the last saved state", file=sys.stderr)
+        return stop.status
     finally:
         if sys.stdout is not console:  # the log stood in for it
             sys.stdout.close()

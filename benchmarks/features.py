@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
 
 import torch
 from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -52,6 +53,13 @@ def build(method: str, prompts: int, classes: int, layers: int) -> tuple[Prompte
     return fast, lambda images: PromptedCLIP.image_features(fast, images)
 
 
+def counted(fast: PromptedCLIP, inputs: torch.Tensor, labels: torch.Tensor) -> int:
+    """Floating-point operations of a step's matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        step(fast, fast.prompt_learner, inputs, labels)
+    return counter.get_total_flops()
+
+
 def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> dict:
     """One row: both steps in turn, from the same prompts."""
     fast, keep = build(method, prompts, args.classes, args.layers)
@@ -66,6 +74,7 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
             began = time.perf_counter()
             losses[path] = step(fast, fast.prompt_learner, inputs, labels)
             seconds[path].append(time.perf_counter() - began)
+    work = {path: counted(fast, inputs, labels) for path, inputs in given.items()}
     times = {path: statistics.median(s[1:]) for path, s in seconds.items()}
     difference = abs(losses["tower"] - losses["kept"]) / abs(losses["tower"])
     return {
@@ -76,6 +85,7 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
         "tower s": times["tower"],
         "kept s": times["kept"],
         "time ratio": times["tower"] / times["kept"],
+        "work ratio": work["tower"] / work["kept"],
         "kept KiB an image": given["kept"].nbytes / batch / 2**10,
         "loss difference": difference,
         "numbers": "equal" if difference <= 1e-4 else "WRONG",

@@ -1,13 +1,7 @@
-"""The entry point: the demo end to end, kill -9 in the middle, and one clear message for each mistake."""
+"""The entry point: seeds, folders, one clear message for each mistake. What ends runs early: test_stopped_runs.py."""
 
-import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +10,8 @@ import train
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ["--dataset-config-file", "configs/datasets/digits.yaml"]
+SHORT = ["DATASET.NUM_SHOTS", "1", "DATASET.SUBSAMPLE_CLASSES", "new"]
 TINY = ["--config-file", "configs/trainers/RPO/tiny.yaml"]
-SHORT = ["DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "12", "DATASET.SUBSAMPLE_CLASSES", "base"]
 
 
 @pytest.fixture(scope="module")
@@ -30,45 +24,6 @@ def in_checkout(cache, monkeypatch):
     """The checkout is the current folder, and the demo sets are rendered once."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DASSL_CACHE", str(cache))
-
-
-def start(folder, cache, *more):
-    command = [sys.executable, "train.py", "--trainer", "RPO", "--seed", "0", "--output-dir", str(folder)]
-    environment = os.environ | {"DASSL_CACHE": str(cache)}
-    return subprocess.Popen([*command, *SHORT, *more], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-
-
-def result(folder):
-    """results.json without what may differ between two equal runs."""
-    found = json.loads((folder / "results.json").read_text())
-    for key in ("seconds", "peak_memory_mib"):
-        del found[key]
-    for key in ("OUTPUT_DIR", "DATALOADER"):
-        del found["config"][key]
-    return found
-
-
-def rows(folder):
-    path = folder / "metrics.csv"
-    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
-
-
-def test_a_run_killed_in_the_middle_goes_on_and_ends_in_the_same_bytes(tmp_path, cache):
-    assert start(tmp_path / "whole", cache).wait() == 0
-    killed = start(tmp_path / "killed", cache, "DATALOADER.NUM_WORKERS", "2")  # other workers, same numbers
-    deadline = time.time() + 120
-    while len(rows(tmp_path / "killed")) < 3 and time.time() < deadline:
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    assert 3 <= len(rows(tmp_path / "killed")) < 12 and not (tmp_path / "killed" / "results.json").exists()
-    assert start(tmp_path / "killed", cache).wait() == 0
-    assert "Resumed from" in (tmp_path / "killed" / "log.txt").read_text()
-    assert result(tmp_path / "killed") == result(tmp_path / "whole")
-    checkpoint = "prompt_learner/model.pth.tar-12"
-    assert (tmp_path / "killed" / checkpoint).read_bytes() == (tmp_path / "whole" / checkpoint).read_bytes()
-    without_time = [[{**row, "seconds": ""} for row in rows(tmp_path / name)] for name in ("killed", "whole")]
-    assert without_time[0] == without_time[1] and len(without_time[0]) == 12
 
 
 def parsed(log, end_signal):
@@ -137,7 +92,26 @@ def test_all_mistakes_are_told_at_once(in_checkout, capsys):
 
 
 def test_a_seed_that_was_not_given_is_drawn_and_kept(in_checkout, tmp_path, capsys):
-    opts = ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "DATASET.SUBSAMPLE_CLASSES", "new"]
+    opts = [*SHORT, "OPTIM.MAX_EPOCH", "1"]
     assert train.main(["--trainer", "RPO", "--output-dir", str(tmp_path), *opts]) == 0
-    seed = result(tmp_path)["seed"]
+    seed = json.loads((tmp_path / "results.json").read_text())["seed"]
     assert seed >= 0 and f"No seed given; drawn: {seed}" in capsys.readouterr().out
+    # The same command goes on, with the seed of the run that is there; but not if that shall be left alone.
+    assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
+    assert f"No seed given; that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
+
+
+def test_no_resume_begins_anew_beside_the_old_run(in_checkout, tmp_path, capsys):
+    command = ["--trainer", "LP", "--seed", "0", "--no-resume", "--output-dir", str(tmp_path / "run")]
+    opts = [*SHORT, "OPTIM.MAX_EPOCH", "1", "TEST.NO_TEST", "True"]
+    folders = [tmp_path / name for name in ("run", "run-2", "run-3")]
+    kept = {}
+    for folder in folders:
+        assert train.main([*command, *opts]) == 0
+        assert f"Begins anew in {folder}\n" in capsys.readouterr().out
+        assert json.loads((folder / "results.json").read_text())["config"]["OUTPUT_DIR"] == str(folder)
+        assert kept == {path: path.read_bytes() for path in kept}
+        kept |= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert sorted(tmp_path.iterdir()) == folders
+    assert train.main([*command, "--resume", str(tmp_path / "run"), *opts]) == 2
+    assert "--resume and --no-resume" in capsys.readouterr().err

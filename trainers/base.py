@@ -187,7 +187,10 @@ class PromptTrainer(TrainerX):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The training loss (here cross-entropy) and the logits (B, C) of a batch."""
+        """The training loss (here cross-entropy) and the logits (B, C) of a batch.
+
+        A loss of several parts may leave them in `self.loss_parts` ({name: detached}): they are reported beside it.
+        """
         logits = self.model(images)
         return F.cross_entropy(logits.float(), labels), logits
 
@@ -198,7 +201,7 @@ class PromptTrainer(TrainerX):
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.detach(), "acc": compute_accuracy(logits.detach(), labels)[0]}
+        return {"loss": loss.detach(), **self.loss_parts, "acc": compute_accuracy(logits.detach(), labels)[0]}
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

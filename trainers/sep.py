@@ -151,4 +151,7 @@ class SEP(PromptTrainer):
         prototypes = sum(cross_entropy(PROTOTYPE_SCALE * f @ v.t(), labels) for f in (i, i0))
         consistency = self.options.W * (1 - F.cosine_similarity(t, t0).mean())
         consistency += self.options.W_V * (1 - F.cosine_similarity(i, i0).mean())
-        return cross_entropy(logits, labels) + consistency + PROTOTYPE_WEIGHT * prototypes, logits
+        parts = {"ce": cross_entropy(logits, labels), "consistency": consistency}
+        parts["prototypes"] = PROTOTYPE_WEIGHT * prototypes
+        self.loss_parts = {name: part.detach() for name, part in parts.items()}
+        return sum(parts.values()), logits

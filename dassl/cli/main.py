@@ -8,7 +8,7 @@ import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import data, protocol, report, results
+from dassl.cli import data, doctor, protocol, report, results
 from dassl.cli.script import run_script
 from dassl.experiments import PROTOCOLS
 from dassl.utils import UserError
@@ -29,6 +29,7 @@ commands:
   data                    the data sets: list, prepare (download), verify, stats
   results                 the tables of all that is there, and whether the differences are real
   report                  an HTML page of all that is there, with charts and a look into the models
+  doctor                  look at packages, GPU, weights, data sets and disks, and say what to do
 
 examples:
   dassl base2new
@@ -58,6 +59,7 @@ examples:
 VERBS = {
     **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
     "data": data.run,
+    "doctor": doctor.run,
     "results": results.run,
     "report": report.run,
 }

@@ -1,9 +1,9 @@
 """The configuration tree (yacs) and how files and options are merged into it."""
 
 from dassl.config.defaults import FREE_TO_CHANGE, get_cfg_default
-from dassl.config.merge import decode, flatten, merge, to_dict
+from dassl.config.merge import decode, flatten, merge, read_yaml, to_dict
 
-__all__ = ["FREE_TO_CHANGE", "clean_cfg", "decode", "flatten", "get_cfg_default", "merge", "to_dict"]
+__all__ = ["FREE_TO_CHANGE", "clean_cfg", "decode", "flatten", "get_cfg_default", "merge", "read_yaml", "to_dict"]
 
 
 def clean_cfg(cfg, trainer):

@@ -178,6 +178,10 @@ _C.OPTIM.WARMUP_RECOUNT = True
 _C.TRAIN = CN()
 # Write a checkpoint every so many epochs; the last epoch's is always written.
 _C.TRAIN.CHECKPOINT_FREQ = 0
+# Save the state in the middle of an epoch as well, every so many minutes; 0: only after each epoch. Go on from there.
+_C.TRAIN.CHECKPOINT_MINUTES = 5.0
+# At a loss that is infinite or NaN: stop, or skip:N, which leaves out up to N such steps and counts them.
+_C.TRAIN.ON_NONFINITE = "stop"
 # Print a line every so many batches.
 _C.TRAIN.PRINT_FREQ = 10
 # With two training loaders, the one whose length is an epoch's. Not used here.
@@ -208,7 +212,7 @@ _C.TRAINER = CN()
 # Registered name of the method.
 _C.TRAINER.NAME = ""
 
-# Keys that have no influence on the numbers of a run.
+# Keys that have no influence on the numbers of a run (ON_NONFINITE: of one that would go on without it).
 FREE_TO_CHANGE = {
     "OUTPUT_DIR",
     "RESUME",
@@ -221,6 +225,8 @@ FREE_TO_CHANGE = {
     "DATALOADER.FEATURES_GIB",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
+    "TRAIN.CHECKPOINT_MINUTES",
+    "TRAIN.ON_NONFINITE",
     "TRAIN.RESUME",
     "TRAIN.TENSORBOARD",
 }

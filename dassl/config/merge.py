@@ -44,7 +44,7 @@ def merge(cfg, files=(), opts=()):
     for file in files:
         if file:
             try:
-                settings += [(str(file), key, value) for key, value in flatten(_read_yaml(file)).items()]
+                settings += [(str(file), key, value) for key, value in flatten(read_yaml(file)).items()]
             except UserError as error:
                 errors.append(str(error))
     if len(opts) % 2:
@@ -75,7 +75,8 @@ def decode(value):
     return CfgNode._decode_cfg_value(value)
 
 
-def _read_yaml(file):
+def read_yaml(file):
+    """The keys and values of a YAML file, as nested dicts. Raises UserError: no such file, or of another kind."""
     if not Path(file).is_file():
         raise UserError(f'no configuration file at "{file}"')
     try:

@@ -21,7 +21,7 @@ from dassl.data.loader import Loader
 from dassl.data.pictures import PictureStore
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
-from dassl.utils import BadImage, UserError, available_cores, read_image, stream
+from dassl.utils import BadImage, UserError, available_cores, leave_signals_to_parent, read_image, stream
 
 UNREADABLE = -1  # no class; UNREADABLE - y is below 0 for every label y
 
@@ -175,6 +175,7 @@ def build_data_loader(
         persistent_workers=num_workers > 0,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+        worker_init_fn=leave_signals_to_parent,
         generator=stream(seed, "workers"),
     )
 

@@ -11,7 +11,6 @@ filled, empty or left out, it changes no number.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL
@@ -26,7 +25,7 @@ from dassl.data.datasets import Datum
 from dassl.data.feature_store import FeatureStore
 from dassl.data.loader import Loader
 from dassl.data.samplers import InOrder
-from dassl.utils import UserError, available_cores, cache_dir
+from dassl.utils import UserError, cache_dir, in_threads
 
 BLOCK = 32  # images encoded at a time
 
@@ -158,5 +157,4 @@ def files_sha256(items: list[Datum]) -> str:
         except OSError as error:
             raise UserError(f'cannot open "{item.impath}": {error.strerror}') from error
 
-    with ThreadPoolExecutor(available_cores()) as pool:
-        return hashlib.sha256(b"".join(pool.map(digest, items))).hexdigest()
+    return hashlib.sha256(b"".join(in_threads(digest, items))).hexdigest()

@@ -1,14 +1,13 @@
 """Training pictures, decoded once and kept in memory."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dassl.utils import UserError, available_cores, read_image
+from dassl.utils import UserError, in_threads, read_image
 
 BLOCK_BYTES = 64 * 2**20  # few tensors, because with spawned workers each is a file descriptor
 
@@ -38,22 +37,21 @@ class PictureStore:
         """
         if self._filled:
             return
+        self._blocks.clear()
         bad: list[str] = []
         pending: list[np.ndarray] = []
         left, start = self.budget, 0
-        with ThreadPoolExecutor(available_cores()) as pool:  # threads, because decoders release Python's lock
-            decoded = zip(self.paths, pool.map(_decode, self.paths), strict=True)
-            bar = tqdm(decoded, "training images", len(self.paths), unit="image", leave=False, disable=None)
-            for path, pixels in bar:
-                if isinstance(pixels, UserError):
-                    bad.append(str(pixels))
-                elif pixels.size <= left:
-                    self._places[path] = len(self._blocks), start, pixels.shape
-                    pending.append(pixels.reshape(-1))
-                    left, start = left - pixels.size, start + pixels.size
-                    if start >= BLOCK_BYTES:
-                        self._close_block(pending)
-                        start = 0
+        decoded = zip(self.paths, in_threads(_decode, self.paths), strict=True)
+        for path, pixels in tqdm(decoded, "training images", len(self.paths), unit="image", leave=False, disable=None):
+            if isinstance(pixels, UserError):
+                bad.append(str(pixels))
+            elif pixels.size <= left:
+                self._places[path] = len(self._blocks), start, pixels.shape
+                pending.append(pixels.reshape(-1))
+                left, start = left - pixels.size, start + pixels.size
+                if start >= BLOCK_BYTES:
+                    self._close_block(pending)
+                    start = 0
         self._close_block(pending)
         if bad:
             raise UserError("\n  ".join([f"{len(bad):,} of {len(self.paths):,} training images cannot be read:", *bad]))

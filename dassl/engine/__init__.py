@@ -1,6 +1,17 @@
-"""The training engine: trainers, their registry, checkpoints and results."""
+"""The training engine: trainers, their registry, checkpoints, results, and the folder of a run."""
 
 from dassl.engine.build import TRAINER_REGISTRY, build_trainer
+from dassl.engine.failures import explained
+from dassl.engine.run_folder import fresh_folder, run_folder
 from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX
 
-__all__ = ["TRAINER_REGISTRY", "SimpleTrainer", "TrainerBase", "TrainerX", "build_trainer"]
+__all__ = [
+    "TRAINER_REGISTRY",
+    "SimpleTrainer",
+    "TrainerBase",
+    "TrainerX",
+    "build_trainer",
+    "explained",
+    "fresh_folder",
+    "run_folder",
+]

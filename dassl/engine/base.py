@@ -8,7 +8,8 @@ from torch import nn
 from tqdm import tqdm
 
 from dassl.engine import checkpoints
-from dassl.utils import NonFiniteLoss, UserError, save_checkpoint, tolist_if_not
+from dassl.engine.nonfinite import LossWatch, Step
+from dassl.utils import UserError, save_checkpoint, tolist_if_not
 
 
 def summary_writer():
@@ -28,6 +29,9 @@ class TrainerBase:
         self._scheds = OrderedDict()
         self._writer = None
         self.scaler = None  # a torch.amp.GradScaler, if the method trains in mixed precision
+        self.epoch = self.batch_idx = 0
+        self.watch = LossWatch()
+        self.open_step()
 
     # ---- models
 
@@ -75,13 +79,20 @@ class TrainerBase:
 
     # ---- steps
 
+    def open_step(self, batch=None):
+        """What the engine does before a step on `batch` (a dict), whatever a method makes of it."""
+        self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
+        self.loss_parts = {}  # name -> number or one-element tensor; a method may tell of what its loss is made
+        self.loss_seen = self.step_left_out = False  # of the last backward pass
+
     def detect_anomaly(self, loss):
-        """Raise NonFiniteLoss if the loss is infinite or NaN."""
-        if not torch.isfinite(loss).all():
-            raise NonFiniteLoss(
-                f"Loss is infinite or NaN! Found {loss.detach().flatten().tolist()} in epoch {self.epoch + 1}, "
-                f"batch {self.batch_idx + 1}. A smaller OPTIM.LR, a larger OPTIM.EPS (Adam) or full precision may help."
-            )
+        """Whether the step on `loss` must be left out, because it is infinite or NaN (TRAIN.ON_NONFINITE skip:N).
+
+        Raises:
+            NonFiniteLoss: none may be left out, or no more. On a GPU it is raised a step late (see `LossWatch`).
+        """
+        self.loss_seen = True
+        return self.watch.refuses(loss, Step(self.epoch, self.batch_idx, self.batch_files, self.loss_parts))
 
     def model_zero_grad(self, names=None):
         for name in self.get_model_names(names):
@@ -89,10 +100,15 @@ class TrainerBase:
                 self._optims[name].zero_grad()
 
     def model_backward(self, loss):
-        self.detect_anomaly(loss)
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        """Gradients of `loss`; none if the step is left out."""
+        self.step_left_out = self.detect_anomaly(loss)
+        if not self.step_left_out:
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def model_update(self, names=None):
+        """A step of the optimisers, unless it is left out."""
+        if self.step_left_out:
+            return
         optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
         for optim in optims:
             if self.scaler is None:
@@ -116,10 +132,13 @@ class TrainerBase:
         """
         names = self.get_model_names(names)
         parameters = [p for name in names for p in self._models[name].parameters() if p.requires_grad]
-        self.detect_anomaly(loss_b)
+        if self.detect_anomaly(loss_b):
+            return
         general = torch.autograd.grad(loss_b, parameters, retain_graph=True)
         self.model_zero_grad(names)
         self.model_backward(loss_a)
+        if self.step_left_out:
+            return
         for parameter, direction in zip(parameters, general, strict=True):
             unit = nn.functional.normalize(direction.flatten(), dim=0).view_as(direction)
             against = (parameter.grad * unit).sum().clamp(max=0)
@@ -176,7 +195,7 @@ class TrainerBase:
         """Go on from the state of a run in `directory`, if there is one.
 
         Returns:
-            int: the number of epochs done; 0 if the training begins.
+            int: the number of complete epochs; 0 if the training begins.
 
         Raises:
             UserError: the state is damaged or of another configuration.
@@ -186,7 +205,8 @@ class TrainerBase:
             print("No checkpoint found, train from scratch")
             return 0
         done = checkpoints.restore_state(self, path)
-        print(f'Resumed from "{path}": {done} epochs are done')
+        batches = f" and {self.progress.batches} batches" if self.progress.batches else ""
+        print(f'Resumed from "{path}": {done} epochs{batches} are done')
         return done
 
     # ---- TensorBoard

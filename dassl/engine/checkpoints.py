@@ -1,8 +1,8 @@
 """What of a run is kept on disk, and how a run goes on from it.
 
 Two kinds of files hold tensors. Checkpoints, in the family's layout `<registered name>/model.pth.tar-<epoch>`, are for
-testing and for others. `state.pt` is for going on: after every epoch it holds all that the next epoch depends on.
-Only what is trained is kept; frozen parameters come from the backbone's own file.
+testing and for others. `state.pt` is for going on: it is one file, written as a whole, with all that the rest of the
+run depends on. Only what is trained is kept; frozen parameters come from the backbone's own file.
 """
 
 import hashlib
@@ -12,19 +12,24 @@ import torch
 from torch import nn
 
 from dassl.config import FREE_TO_CHANGE, flatten
+from dassl.engine.run_folder import FolderTaken
 from dassl.utils import (
     MissingFile,
+    NonFiniteLoss,
     UserError,
     get_random_state,
     last_checkpoint,
     load_checkpoint,
     save_tensors,
     set_random_state,
+    write_atomic,
 )
 
 STATE_FILE = "state.pt"
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+READABLE_STATES = (1, STATE_FORMAT)  # format 1 knew only whole epochs
 BEST_FILE = "model-best.pth.tar"
+OTHER_FOLDER = "Choose another --output-dir, or delete that folder to start anew."
 
 # Buffers of prompt learners that depend on the class names, not on training; a checkpoint is loaded for other classes.
 CLASS_DEPENDENT = ("token_prefix", "token_midfix", "token_suffix")
@@ -43,9 +48,21 @@ def trained_tensors(module):
 
 
 def snapshot(module):
-    """Copies of the module's trained tensors on the CPU, as they are written to files."""
+    """Copies of the module's trained tensors on the CPU, as they are written to files.
+
+    Raises:
+        NonFiniteLoss: a parameter holds NaN or infinite numbers; what was saved before is worth more than that.
+    """
     # clone(): a view would take the whole memory behind it into the file.
-    return {key: tensor.cpu().clone() for key, tensor in trained_tensors(module).items()}
+    tensors = {key: tensor.cpu().clone() for key, tensor in trained_tensors(module).items()}
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for key, tensor in tensors.items():
+        if key in parameters and not tensor.isfinite().all():
+            raise NonFiniteLoss(
+                f"{key} holds NaN or infinite numbers, though the loss was finite: its gradient was not. It is not "
+                "saved. A smaller OPTIM.LR, a larger OPTIM.EPS (Adam) or full precision may help."
+            )
+    return tensors
 
 
 def class_dependent(module):
@@ -155,6 +172,14 @@ def find_checkpoint(directory, name, epoch=None):
     return folder / f"model.pth.tar-{epoch}"
 
 
+def bring_best(source, target, names):
+    """Copy the best checkpoints of the registered models `names`, if there are any, to another run's folder."""
+    for name in names:
+        best = Path(source) / name / BEST_FILE
+        if best.is_file():
+            write_atomic(Path(target) / name / BEST_FILE, best.read_bytes())
+
+
 def load_model_file(module, path):
     """Load a checkpoint's trained tensors into a module, leaving out those that depend on the class names.
 
@@ -200,10 +225,13 @@ def _are_tensors(tensors):
 
 
 def save_state(trainer, path):
-    """Write all that the trainer's next epoch depends on."""
+    """Write all that the rest of the trainer's run depends on."""
     state = {
         "format": STATE_FORMAT,
-        "epoch": trainer.epoch + 1,
+        "epoch": len(trainer.rows),
+        "progress": trainer.progress.state_dict() if trainer.progress.batches else None,
+        "nonfinite_steps": trainer.watch.skipped,
+        "sources": _sources(trainer),
         "config": flatten(trainer.cfg),
         "models": {name: snapshot(module) for name, module in trainer._models.items()},
         "optimizers": _state_dicts(trainer._optims),
@@ -217,6 +245,12 @@ def save_state(trainer, path):
     save_tensors(state, path)
 
 
+def _sources(trainer):
+    """Digests of what a run is made from beside its configuration: the draw of images, the frozen weights."""
+    draw = getattr(trainer.dm.dataset, "draw_hash", None)
+    return {"the drawn images": draw, "the frozen weights": getattr(trainer, "weights_sha256", None)}
+
+
 def _state_dicts(parts):
     return {name: part.state_dict() if part is not None else None for name, part in parts.items()}
 
@@ -225,15 +259,17 @@ def restore_state(trainer, path):
     """Put the trainer where the run that wrote `path` was.
 
     Returns:
-        int: the number of epochs done.
+        int: the number of complete epochs; `trainer.progress` says how far the next one is.
 
     Raises:
-        UserError: the file is damaged, or belongs to a run with another configuration. The file is left alone.
+        FolderTaken: the file belongs to a run with another configuration, other images or other weights.
+        UserError: the file is damaged. In either case it is left alone.
     """
     state = load_checkpoint(path)
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+    if not isinstance(state, dict) or state.get("format") not in READABLE_STATES:
         raise UserError(f'"{path}" is not the state of a run, or that of another version: delete it to start anew')
     _check_config(state["config"], flatten(trainer.cfg), path)
+    _check_sources(state.get("sources", {}), _sources(trainer), path)
     if list(state["models"]) != list(trainer._models):
         raise UserError(f'"{path}" holds the models {list(state["models"])}, the trainer has {list(trainer._models)}')
     for name, module in trainer._models.items():
@@ -245,6 +281,9 @@ def restore_state(trainer, path):
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_result, trainer.best_val = state["best_result"], state["best_val"]
     trainer.rows = state["rows"]
+    trainer.watch.skipped = state.get("nonfinite_steps", 0)
+    if state.get("progress") is not None:
+        trainer.progress.load_state_dict(state["progress"])
     set_random_state(state["random"])
     return state["epoch"]
 
@@ -257,8 +296,15 @@ def _check_config(there, here, path):
         if there[key] != here[key]
     ]
     if differing:
-        raise UserError(
-            f'"{path}" belongs to a run with another configuration:\n'
-            + "\n".join(differing)
-            + "\nChoose another --output-dir, or delete that folder to start anew."
+        raise FolderTaken(
+            f'"{path}" belongs to a run with another configuration:\n' + "\n".join(differing) + f"\n{OTHER_FOLDER}"
+        )
+
+
+def _check_sources(there, here, path):
+    differing = [what for what in there if there[what] and here[what] and there[what] != here[what]]
+    if differing:
+        raise FolderTaken(
+            f'"{path}" belongs to a run on other data: {" and ".join(differing)} are not the same any more. '
+            f"{OTHER_FOLDER}"
         )

@@ -88,6 +88,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "metrics": metrics,
         "val": trainer.best_val,
         "epochs": len(trainer.rows),
+        "nonfinite_steps": trainer.watch.skipped,
         "trained_parameters": trained_parameters(trainer._models.values()),
         "prompts_sha256": prompts_sha256(trainer._models),
         "draw_hash": getattr(dataset, "draw_hash", None),

@@ -15,15 +15,21 @@ from tqdm import tqdm
 from dassl.data import DataManager
 from dassl.engine import checkpoints
 from dassl.engine.base import TrainerBase, summary_writer
+from dassl.engine.nonfinite import LossWatch, allowed_steps
+from dassl.engine.progress import EpochProgress
 from dassl.engine.results import collect_results, write_metrics, write_predictions
+from dassl.engine.run_folder import FolderTaken
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
     AverageMeter,
     MetricMeter,
     MissingFile,
+    StopSignals,
     UserError,
+    get_random_state,
     mkdir_if_missing,
     set_random_seed,
+    set_random_state,
     write_atomic,
     write_json,
 )
@@ -50,8 +56,10 @@ class SimpleTrainer(TrainerBase):
         _check_values(cfg)
         self.cfg = _with_seed(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        self.start_epoch = self.epoch = 0
-        self.batch_idx = 0
+        self.start_epoch = 0
+        self.watch = LossWatch(allowed_steps(cfg.TRAIN.ON_NONFINITE))
+        self.signals = StopSignals()
+        self.progress = EpochProgress()
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.rows = []  # of metrics.csv
@@ -87,8 +95,13 @@ class SimpleTrainer(TrainerBase):
     # ---- training
 
     def train(self):
-        """Train, test, and write `results.json`. A run that was stopped goes on after its last complete epoch."""
-        super().train(self.start_epoch, self.max_epoch)
+        """Train, test, and write `results.json`. A run that was stopped goes on from its last saved state.
+
+        Raises:
+            Stopped: Ctrl-C or SIGTERM came; the state was saved after the step that was under way.
+        """
+        with StopSignals() as self.signals:
+            super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self):
         if not self._models:
@@ -101,17 +114,22 @@ class SimpleTrainer(TrainerBase):
             )
         # What is drawn in training (dropout) depends on the seed alone, not on what was drawn before.
         set_random_seed(self.cfg.SEED)
-        self.start_epoch = self.resume_model_if_exist(self._resume_from())
+        folder = self._resume_from()
+        self.start_epoch = self.resume_model_if_exist(folder)
         self._write_config()
+        if self.rows:
+            write_metrics(self.rows, Path(self.output_dir) / "metrics.csv")
+        if folder != self.output_dir:
+            checkpoints.bring_best(folder, self.output_dir, self.get_model_names())
         if self.cfg.TRAIN.TENSORBOARD:
             self.init_writer(Path(self.output_dir) / "tensorboard")
-        self.time_start = time.time()
+        self.time_start = self._saved_at = time.time()
 
     def _resume_from(self):
         cfg, own_state = self.cfg, Path(self.output_dir) / checkpoints.STATE_FILE
         if own_state.is_file():
             if not cfg.TRAIN.RESUME:
-                raise UserError(
+                raise FolderTaken(
                     f'"{self.output_dir}" holds a run, and TRAIN.RESUME is False: choose another --output-dir, '
                     "or delete that folder"
                 )
@@ -126,7 +144,9 @@ class SimpleTrainer(TrainerBase):
 
     def open_epoch(self):
         super().open_epoch()
-        self._row_lr, self._row_val, self._epoch_start = self.get_current_lr(), None, time.time()
+        self._row_val = None
+        if not self.progress.batches:
+            self.progress = EpochProgress(self.get_current_lr())
         sampler = getattr(self.train_loader_x, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self.epoch)
@@ -145,13 +165,20 @@ class SimpleTrainer(TrainerBase):
             self.save_model(self.epoch, self.output_dir)
 
     def close_epoch(self):
-        row = {"epoch": self.epoch + 1, **self.epoch_summary, "lr": self._row_lr}
-        row["seconds"] = round(time.time() - self._epoch_start, 3)
+        row = {"epoch": self.epoch + 1, **self.epoch_summary, "lr": self.progress.lr}
+        row["seconds"] = round(self.progress.seconds, 3)
         if self._row_val is not None:
             row["val_accuracy"] = self._row_val
         self.rows.append(row)
+        self.progress = EpochProgress()
         write_metrics(self.rows, Path(self.output_dir) / "metrics.csv")
+        self._save_state()
+        self.signals.stop_if_asked(f"after epoch {self.epoch + 1}")
+
+    def _save_state(self):
+        self.watch.settle()  # never the state behind a bad loss
         checkpoints.save_state(self, Path(self.output_dir) / checkpoints.STATE_FILE)
+        self._saved_at = time.time()
 
     def after_train(self):
         # Two lines, because the tools that read logs wait for either the one or the other.
@@ -172,7 +199,7 @@ class SimpleTrainer(TrainerBase):
     def evaluate(self, directory, epoch=None):
         """Load a trained model (see `load_model`), test it, and write `results.json`: what --eval-only does."""
         if (Path(self.output_dir) / checkpoints.STATE_FILE).is_file():
-            raise UserError(
+            raise FolderTaken(
                 f'"{self.output_dir}" holds a training run, whose results would be overwritten: '
                 "choose another --output-dir"
             )
@@ -224,6 +251,7 @@ class SimpleTrainer(TrainerBase):
         self.set_model_mode("eval")
         self.evaluator.reset()
         self.tested = []
+        final = split is None  # otherwise a measurement in training: it is short, and the epoch is finished first
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is not None:
             loader = self.val_loader
@@ -234,6 +262,8 @@ class SimpleTrainer(TrainerBase):
             images, labels = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(images), labels)
             self.tested += batch.get("impath", [])
+            if final:
+                self.signals.stop_if_asked("in the test after the training")
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
@@ -253,14 +283,14 @@ class TrainerX(SimpleTrainer):
 
     def run_epoch(self):
         self.set_model_mode("train")
-        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        losses, batch_time, data_time = self.progress.losses, AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
         frequency = self.cfg.TRAIN.PRINT_FREQ
         end = time.time()
-        for batch_idx, batch in enumerate(self.train_loader_x):
-            self.batch_idx = batch_idx
+        for batch in self._batches():
+            self.batch_idx = self.progress.batches
             data_time.update(time.time() - end)
-            losses.update(self.forward_backward(batch))
+            self._step(batch)
             batch_time.update(time.time() - end)
             done = self.batch_idx + 1
             if done % frequency == 0 or self.num_batches < frequency:
@@ -271,8 +301,50 @@ class TrainerX(SimpleTrainer):
                     self.write_scalar(f"train/{name}", meter.avg, step)
                 if self.get_current_lr() is not None:
                     self.write_scalar("train/lr", self.get_current_lr(), step)
+            self._save_in_between()
             end = time.time()
+        self.watch.settle()
         self.epoch_summary = {name: meter.avg for name, meter in losses.meters.items()}
+
+    def _batches(self):
+        """The epoch's batches; when a run goes on in the middle of an epoch, those that are left."""
+        done, now = self.progress.batches, get_random_state()
+        if done:
+            # A loader may draw the order, or noise, from the global streams: it is run again up to here.
+            set_random_state(self.progress.random)
+        else:
+            self.progress.random = now
+        batches = iter(self.train_loader_x)
+        for _ in range(done):
+            next(batches)
+        if done:
+            set_random_state(now)
+        return batches
+
+    def _step(self, batch):
+        self.open_step(batch)
+        skipped = self.watch.skipped
+        summary = self.forward_backward(batch)
+        if not self.loss_seen:
+            self._look_at(summary)
+        if self.watch.skipped == skipped:
+            self.progress.losses.update(summary)
+        self.progress.batches += 1
+
+    def _look_at(self, summary):
+        """For methods that step on their losses themselves: look at those that they report."""
+        losses = [torch.as_tensor(value) for name, value in (summary or {}).items() if "loss" in name]
+        if any(self.detect_anomaly(loss) for loss in losses):
+            raise UserError(
+                f"{self.cfg.TRAINER.NAME} steps on its loss by itself, so that the step on an infinite or NaN one "
+                "cannot be left out: TRAIN.ON_NONFINITE stop"
+            )
+
+    def _save_in_between(self):
+        minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
+        if self.signals.asked or (minutes > 0 and time.time() - self._saved_at >= 60 * minutes):
+            self._save_state()
+        self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {self.batch_idx + 1}")
 
     def _print_progress(self, losses, batch_time, data_time):
         done, lr = self.batch_idx + 1, self.get_current_lr()
@@ -303,6 +375,7 @@ def _check_values(cfg):
             raise UserError(f'{key} "{value}": expected one of {", ".join(choices)}')
     for key, value, least in (
         ("TRAIN.PRINT_FREQ", cfg.TRAIN.PRINT_FREQ, 1),
+        ("TRAIN.CHECKPOINT_MINUTES", cfg.TRAIN.CHECKPOINT_MINUTES, 0),
         ("DATALOADER.TRAIN_X.BATCH_SIZE", cfg.DATALOADER.TRAIN_X.BATCH_SIZE, 1),
         ("DATALOADER.TEST.BATCH_SIZE", cfg.DATALOADER.TEST.BATCH_SIZE, 1),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),

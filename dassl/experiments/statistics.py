@@ -90,8 +90,11 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def interval(differences: np.ndarray) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean difference, the same at every call; None for fewer than two pairs."""
-    if len(differences) < 2:
+    """Percentile bootstrap interval of the mean difference, the same at every call.
+
+    None where a single test needs more pairs: so few have hardly more resamples than the level asks for.
+    """
+    if len(differences) < needed(1):
         return None
     found = stats.bootstrap(
         (differences,),

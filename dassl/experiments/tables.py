@@ -27,15 +27,18 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
     everything = [*lines, *averages(lines)]
     columns, published, name = columns_of(lines), Published(protocol, lines), namer(lines)
     beside = [published.beside(line) for line in everything]
-    header = ["data set", "method", *columns, *([H_OF_MEANS] if protocol.harmonic else []), "seeds"]
+    if protocol.harmonic:
+        columns.insert(columns.index(H_OF_SEEDS), H_OF_MEANS)
+    header = ["data set", "method", *columns, "seeds"]
     body = []
     for line in everything:
-        cells = [str(line.cells[column]) if column in line.cells else "missing" for column in columns]
-        cells += ["missing" if line.h is None else f"{line.h:.2f}"] if protocol.harmonic else []
+        figures = {column: str(cell) for column, cell in line.cells.items()}
+        figures |= {H_OF_MEANS: f"{line.h:.2f}"} if line.h is not None else {}
+        cells = [figures.get(column, "missing") for column in columns]
         body.append([line.row.dataset, name(line.row), *cells, max(cell.asked for cell in line.cells.values())])
     if any(beside):
         header += ["published", "difference"]
-        body = [row + list(figures or ("", "")) for row, figures in zip(body, beside, strict=True)]
+        body = [row + list(theirs or ("", "")) for row, theirs in zip(body, beside, strict=True)]
     align = ["left", "left", *["right"] * (len(header) - 2)]
     notes = [note for key, note in NOTES.items() if not key or key in header]
     # numbers stay as they are written: tabulate would read 71.20 as a number and drop its last digit

@@ -1,12 +1,13 @@
 """Helpers that know nothing of models or data sets."""
 
 from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
-from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, write_atomic, write_json
+from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, sweep_litter, write_atomic, write_json
 from dassl.utils.images import read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
+from dassl.utils.stopping import Stopped, StopSignals, leave_signals_to_parent
 from dassl.utils.tools import (
     available_cores,
     check_availability,
@@ -14,6 +15,7 @@ from dassl.utils.tools import (
     collect_env_info,
     device_name,
     get_most_similar_str_to_a_from_b,
+    in_threads,
     listdir_nohidden,
     tolist_if_not,
 )
@@ -38,6 +40,8 @@ __all__ = [
     "MissingFile",
     "NonFiniteLoss",
     "Registry",
+    "StopSignals",
+    "Stopped",
     "UnknownName",
     "UserError",
     "available_cores",
@@ -49,8 +53,10 @@ __all__ = [
     "device_name",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",
+    "in_threads",
     "init_network_weights",
     "last_checkpoint",
+    "leave_signals_to_parent",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
@@ -66,6 +72,7 @@ __all__ = [
     "set_random_state",
     "setup_logger",
     "stream",
+    "sweep_litter",
     "tolist_if_not",
     "write_atomic",
     "write_json",

@@ -2,10 +2,15 @@
 
 import json
 import os
+import re
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from dassl.utils.errors import MissingFile, UserError
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the files that write_atomic writes first
 
 
 def write_atomic(path, data):
@@ -31,6 +36,19 @@ def write_atomic(path, data):
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(f'cannot write "{path}": {error.strerror or error}') from error
+
+
+def sweep_litter(folder, older_than=0.0):
+    """Delete what killed writers (see `write_atomic`) left in `folder` and below.
+
+    Args:
+        older_than: seconds; younger files may belong to somebody who is writing. 0 is for folders where nobody else is.
+    """
+    for path in Path(folder).rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):  # somebody else's, or just renamed: not for us to tidy up
+                if time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink()
 
 
 def _sync_folder(folder):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from datetime import datetime
 
 from dassl.utils.errors import UserError
@@ -32,7 +33,12 @@ class Logger:
 
     def write(self, text):
         if self.file is not None:
-            self.file.write(text)
+            try:
+                self.file.write(text)
+            except OSError as error:
+                path = self.file.name
+                self.close()
+                raise UserError(f'cannot write "{path}": {error.strerror}') from error
         return self.console.write(text)
 
     def writelines(self, lines):
@@ -46,9 +52,10 @@ class Logger:
 
     def close(self):
         """Close the file; the console stays open."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        file, self.file = self.file, None
+        if file is not None:
+            with suppress(OSError):  # closing tries once more to write what could not be written, and was told of
+                file.close()
 
 
 def setup_logger(output=None):

@@ -38,6 +38,16 @@ class AverageMeter:
             else:
                 self._avg = self._sum / self._count
 
+    def state_dict(self):
+        """All values so far, in plain numbers."""
+        self._settle()
+        return {"val": self._val, "avg": self._avg, "sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state):
+        """Go on from what `state_dict` returned."""
+        self._pending = []
+        self._val, self._avg, self._sum, self._count = (state[key] for key in ("val", "avg", "sum", "count"))
+
     @property
     def val(self):
         self._settle()
@@ -78,6 +88,15 @@ class MetricMeter:
             raise TypeError(f"expected a dict of numbers, found {type(input_dict).__name__}")
         for name, value in input_dict.items():
             self.meters[name].update(value)
+
+    def state_dict(self):
+        """The meters' states by name."""
+        return {name: meter.state_dict() for name, meter in self.meters.items()}
+
+    def load_state_dict(self, states):
+        """Go on from what `state_dict` returned."""
+        for name, state in states.items():
+            self.meters[name].load_state_dict(state)
 
     def __str__(self):
         return self.delimiter.join(f"{name} {m.val:.4f} ({m.avg:.4f})" for name, m in self.meters.items())

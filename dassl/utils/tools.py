@@ -4,6 +4,7 @@ import difflib
 import os
 import platform
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL
@@ -20,6 +21,7 @@ __all__ = [
     "collect_env_info",
     "device_name",
     "get_most_similar_str_to_a_from_b",
+    "in_threads",
     "listdir_nohidden",
     "mkdir_if_missing",
     "read_image",
@@ -59,6 +61,18 @@ def check_availability(requested, available):
 def available_cores():
     """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(function, items):
+    """Yield `function(item)` for each item, in order, computed by a thread a core.
+
+    For work that releases Python's lock, such as decoding and hashing. Where it is left (Ctrl-C), nothing more begins.
+    """
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def device_name(device):

@@ -86,7 +86,7 @@ def test_each_method_has_a_script_for_each_protocol_that_it_has_something_to_say
 
 
 def test_a_comparison_is_of_all_methods_and_ends_with_statistics(bash, fake):
-    done = bash("scripts/compare.sh", "--jobs", "2", SEEDS="1 2")
+    done = bash("scripts/compare.sh", "digits", "--jobs", "2", SEEDS="1 2")
     assert done.returncode == 0, done.stderr
     assert len(fake.calls()) == 2 + 8 * 2 * 2
     assert all(method in done.stdout for method in METHODS.values() if method != "ZeroshotCLIP")

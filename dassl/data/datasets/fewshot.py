@@ -17,8 +17,9 @@ from dassl.data.datasets.base_dataset import (
     list_folder,
 )
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
-from dassl.utils import MissingFile, UserError, read_json, write_json
+from dassl.utils import MissingFile, UserError, read_json, sweep_litter, write_json
 
+LITTER_AGE = 24 * 3600  # seconds, after which nobody is still writing a record
 MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images a class
 
 
@@ -147,6 +148,7 @@ class FewShotDataset(DatasetBase):
             "val": relative_entries(drawn_val, self.dataset_dir),
         }
         if not path.exists():
+            sweep_litter(path.parent, older_than=LITTER_AGE)
             try:
                 write_json(record, path)
             except UserError as error:

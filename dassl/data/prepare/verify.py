@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.data.prepare.download import check
 from dassl.data.prepare.sources import Source
-from dassl.utils import UserError, read_image
+from dassl.utils import UserError, in_threads, read_image
 
 
 def wrong_files(source: Source, root: Path) -> list[str]:
@@ -89,8 +88,7 @@ def image_sizes(dataset: DatasetBase) -> dict[str, Spread]:
 def _for_each_image(dataset: DatasetBase, ask, what: str) -> Iterator:
     """Ask something of each image file once; reading and decoding go on in several threads."""
     paths = sorted({item.impath for items in splits(dataset).values() for item in items})
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from tqdm(pool.map(ask, paths), desc=what, total=len(paths), unit=" images", disable=None)
+    yield from tqdm(in_threads(ask, paths), desc=what, total=len(paths), unit=" images", disable=None)
 
 
 def _why_unreadable(path: str) -> str:

@@ -38,7 +38,7 @@ def start(*arguments, folder, **pipes):
 def test_base2new_prints_the_table_on_stdout_and_all_else_on_stderr(fake, capfd):
     assert main(["base2new", "--trainers", "RPO"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].split() == "data set method base new H of seeds H seeds".split()
+    assert out.splitlines()[0].split() == "data set method base new H H of seeds seeds".split()
     assert "92.00 ± 1.00" in out and "62.00 ± 1.00" in out and "zero-shot CLIP" in out
     assert "built-in demo" in err
     assert (fake.output / "base2new" / "summary.json").is_file()
@@ -217,7 +217,7 @@ def test_version_and_help(capsys):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_ends_the_running_job_and_says_how_to_go_on(fake, stop):
+def test_a_stop_ends_the_running_job_and_the_same_command_ends_with_the_same_table(fake, capfd, stop):
     fake.behave(slow=["RPO/tiny/seed1"])
     launcher = start("base2new", "--trainers", "RPO", folder=fake.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(fake.root / "slow.started")
@@ -230,6 +230,9 @@ def test_a_stop_ends_the_running_job_and_says_how_to_go_on(fake, stop):
     fake.behave()
     assert main(["base2new", "--trainers", "RPO"]) == 0
     assert len(fake.calls()) == 6
+    stopped = capfd.readouterr().out
+    assert main(["base2new", "--trainers", "RPO", "--output", "undisturbed"]) == 0
+    assert capfd.readouterr().out == stopped
 
 
 def wait_for(path):

@@ -65,10 +65,11 @@ class Learner(nn.Module):
 
 @TRAINER_REGISTRY.register()
 class Toy(TrainerX):
-    """`killed_at` = (epoch, batch): there it dies."""
+    """`killed_at` = (epoch, batch): there it dies. `bad_at`: steps, also (epoch, batch), whose loss is `bad`."""
 
     killed_at = None
-    loss_factor = 1.0
+    bad_at = ()
+    bad = float("nan")
 
     def build_model(self):
         self.model = Learner().to(self.device)
@@ -84,7 +85,10 @@ class Toy(TrainerX):
             raise KeyboardInterrupt
         images, labels = self.parse_batch_train(batch)
         logits = self.model(images)
-        loss = nn.functional.cross_entropy(logits, labels) * self.loss_factor
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.loss_parts = {"entropy": loss.detach(), "rest": 0.5}
+        if (self.epoch, self.batch_idx) in self.bad_at:
+            loss = loss * self.bad
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import os
+import signal
 import zipfile
 
 import pytest
 import torch
 
 from dassl.engine.checkpoints import load_trained, prompts_sha256, trained_tensors
-from dassl.utils import MissingFile, UserError, load_checkpoint, save_tensors
+from dassl.engine.run_folder import FolderTaken
+from dassl.utils import MissingFile, Stopped, UserError, load_checkpoint, save_tensors
 
 
 def results_of(folder):
@@ -35,9 +38,10 @@ def kill(trainer, epoch, batch):
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 @pytest.mark.parametrize("final", ["last_step", "best_val"])
+@pytest.mark.parametrize("minutes", ["0", "1e-9"])  # saved after each epoch, after each step
 @pytest.mark.parametrize("moments", [[(0, 1)], [(1, 0)], [(1, 2), (3, 1)]])
-def test_a_killed_run_ends_in_the_same_numbers(make, tmp_path, optimiser, final, moments):
-    opts = ("OPTIM.NAME", optimiser, "TEST.FINAL_MODEL", final)
+def test_a_killed_run_ends_in_the_same_numbers(make, tmp_path, optimiser, final, minutes, moments):
+    opts = ("OPTIM.NAME", optimiser, "TEST.FINAL_MODEL", final, "TRAIN.CHECKPOINT_MINUTES", minutes)
     make(*opts, folder="whole").train()
     for moment in moments:
         kill(make(*opts, folder="killed"), *moment)
@@ -48,6 +52,58 @@ def test_a_killed_run_ends_in_the_same_numbers(make, tmp_path, optimiser, final,
     assert all(whole[key].numpy().tobytes() == killed[key].numpy().tobytes() for key in whole)
     assert results_of(tmp_path / "whole") == results_of(tmp_path / "killed")
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "killed")
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(make, tmp_path, capsys):
+    kill(make("TRAIN.CHECKPOINT_MINUTES", "1e-9"), 1, 2)
+    capsys.readouterr()
+    make("TRAIN.CHECKPOINT_MINUTES", "60").train()
+    out = capsys.readouterr().out
+    assert 'state.pt": 1 epochs and 2 batches are done' in out
+    assert "epoch [2/4] batch [2/3]" not in out and "epoch [2/4] batch [3/3]" in out
+
+
+@pytest.mark.parametrize("step", [(0, 0), (1, 1), (2, 2)])
+def test_a_run_asked_to_stop_finishes_its_step_and_goes_on_with_the_next(make, tmp_path, step):
+    make(folder="whole").train()
+    trainer = make(folder="stopped")
+
+    def stop_within(batch):
+        if (trainer.epoch, trainer.batch_idx) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return type(trainer).forward_backward(trainer, batch)
+
+    trainer.forward_backward = stop_within
+    with pytest.raises(Stopped, match=f"after epoch {step[0] + 1}, batch {step[1] + 1}"):
+        trainer.train()
+    again = make(folder="stopped")
+    again.killed_at = step
+    again.train()  # past that step
+    assert results_of(tmp_path / "whole") == results_of(tmp_path / "stopped")
+    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(("split", "state"), [("val", "after epoch 1$"), ("test", "in the test after the training")])
+def test_a_run_asked_to_stop_while_it_measures(make, tmp_path, split, state):
+    opts = ("TEST.FINAL_MODEL", "best_val")
+    make(*opts, folder="whole").train()
+    trainer = make(*opts, folder="stopped")
+
+    def stop_within(images):
+        if trainer.tested_split == split:
+            os.kill(os.getpid(), signal.SIGTERM)
+            trainer.tested_split = None
+        return trainer.model(images)
+
+    def test(split=None):
+        trainer.tested_split = split or "test"
+        return type(trainer).test(trainer, split)
+
+    trainer.model_inference, trainer.test = stop_within, test
+    with pytest.raises(Stopped, match=state):
+        trainer.train()
+    make(*opts, folder="stopped").train()
+    assert results_of(tmp_path / "whole") == results_of(tmp_path / "stopped")
 
 
 def test_the_best_epoch_before_a_stop_is_not_forgotten(make, tmp_path):
@@ -81,11 +137,36 @@ def test_a_run_in_another_folder_is_gone_on_with_by_resume(make, tmp_path):
     kill(make(folder="first"), 2, 0)
     resume = ("RESUME", str(tmp_path / "first"))
     kill(make(*resume, folder="second"), 3, 0)
+    assert len(rows_of(tmp_path / "second")) == 3
     make(*resume, folder="second").train()
     assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
-    assert len(rows_of(tmp_path / "second")) == 4
-    with pytest.raises(UserError, match='no run to resume in ".*third"'):
-        make("RESUME", str(tmp_path / "third"), folder="fourth").train()
+    make("RESUME", str(tmp_path / "second"), folder="third").train()  # of which nothing is left to train
+    assert rows_of(tmp_path / "third") == rows_of(tmp_path / "second") == rows_of(tmp_path / "whole")
+    with pytest.raises(UserError, match='no run to resume in ".*fourth"'):
+        make("RESUME", str(tmp_path / "fourth"), folder="fifth").train()
+
+
+def test_the_best_model_of_a_run_in_another_folder_is_not_left_there(make, tmp_path):
+    opts = ("TEST.FINAL_MODEL", "best_val", "OPTIM.LR", "3.0", "OPTIM.MAX_EPOCH", "6")
+    make(*opts, folder="whole").train()
+    kill(make(*opts, folder="first"), 5, 0)
+    make(*opts, "RESUME", str(tmp_path / "first"), folder="second").train()
+    best = "prompt_learner/model-best.pth.tar"
+    assert load_checkpoint(tmp_path / "second" / best)["epoch"] < 6, "the test needs a best epoch before the stop"
+    assert (tmp_path / "second" / best).read_bytes() == (tmp_path / "whole" / best).read_bytes()
+    assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("what", ["draw_hash", "weights_sha256"])
+def test_a_run_does_not_go_on_with_other_images_or_weights(make, tmp_path, what):
+    kill(make(), 2, 0)
+    trainer = make()
+    trainer.weights_sha256 = "1234"
+    trainer.train()  # nothing to compare with
+    other = make()
+    setattr(other if what == "weights_sha256" else other.dm.dataset, what, "other")
+    with pytest.raises(FolderTaken, match="belongs to a run on other data"):
+        other.train()
 
 
 def prompts(folder):

@@ -1,11 +1,23 @@
 """Files are written as a whole or not at all."""
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from dassl.utils import MissingFile, UserError, cache_dir, mkdir_if_missing, read_json, write_atomic, write_json
+from dassl.utils import (
+    MissingFile,
+    UserError,
+    cache_dir,
+    mkdir_if_missing,
+    read_json,
+    sweep_litter,
+    write_atomic,
+    write_json,
+)
 
 
 def test_missing_folders_are_made_and_no_other_file_is_left(tmp_path):
@@ -26,6 +38,61 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
         write_atomic(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+# Kills writers of a file, one after the other, each in the middle of its work; prints what they left.
+KILL_WRITERS = """
+import itertools, os, pathlib, random, signal, sys, time
+sys.path.insert(0, sys.argv[2])
+from dassl.utils.files import sweep_litter, write_atomic
+
+path, litter, broken = pathlib.Path(sys.argv[1]), 0, 0
+for trial in range(14):
+    writer = os.fork()
+    if writer == 0:
+        for number in itertools.count():
+            write_atomic(path, bytes([number % 256]) * 2**20)
+    while not path.is_file():
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.1))
+    os.kill(writer, signal.SIGKILL)
+    os.waitpid(writer, 0)
+    content = path.read_bytes()
+    broken += len(content) != 2**20 or len(set(content)) != 1
+    litter += len(list(path.parent.iterdir())) - 1
+    sweep_litter(path.parent.parent)
+    assert list(path.parent.iterdir()) == [path]
+print(f"{broken} broken, {litter} left over and swept")
+"""
+
+
+def test_a_writer_killed_in_a_save_loop_leaves_a_whole_file_and_its_litter_is_swept(tmp_path):
+    command = [sys.executable, "-c", KILL_WRITERS, str(tmp_path / "below" / "state"), str(Path(__file__).parents[3])]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    print(printed)
+    assert printed.startswith("0 broken, ")
+
+
+def test_in_a_shared_folder_only_old_litter_is_swept(tmp_path):
+    old, young = tmp_path / ".a.json.00000000.tmp", tmp_path / ".a.json.11111111.tmp"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    sweep_litter(tmp_path, older_than=3600)
+    assert list(tmp_path.iterdir()) == [young]
+    sweep_litter(tmp_path / "not there")
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
+    write_atomic(tmp_path / "a", b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match='cannot write ".*a": File too large'):
+            write_atomic(tmp_path / "a", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
 def test_a_folder_in_the_way_is_a_mistake_of_the_user(tmp_path):

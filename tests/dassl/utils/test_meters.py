@@ -51,3 +51,16 @@ def test_nothing_to_report_is_fine_and_anything_but_a_dict_is_not():
     assert str(meter) == ""
     with pytest.raises(TypeError, match="expected a dict"):
         meter.update([1.0])
+
+
+def test_a_meter_goes_on_from_its_state_as_if_it_had_never_stopped():
+    values = torch.rand(7).tolist()
+    whole, first, second = MetricMeter(), MetricMeter(), MetricMeter()
+    for value in values:
+        whole.update({"loss": value})
+    for value in values[:3]:
+        first.update({"loss": torch.tensor(value, dtype=torch.float64)})
+    second.load_state_dict(first.state_dict())
+    for value in values[3:]:
+        second.update({"loss": value})
+    assert second.state_dict() == whole.state_dict() and str(second) == str(whole)

@@ -1,5 +1,7 @@
 """Small helpers."""
 
+import time
+
 import pytest
 
 import dassl.utils
@@ -8,6 +10,7 @@ from dassl.utils import (
     check_availability,
     check_isfile,
     collect_env_info,
+    in_threads,
     listdir_nohidden,
     tolist_if_not,
 )
@@ -47,3 +50,18 @@ def test_a_list_stays_and_anything_else_is_put_in_one():
 
 def test_the_environment_is_told():
     assert {"Python:", "torch:"} <= set(collect_env_info().split())
+
+
+def test_results_of_threads_come_in_order_and_nothing_begins_after_a_stop():
+    assert list(in_threads(lambda n: n * n, range(100))) == [n * n for n in range(100)]
+    begun = []
+
+    def work(n):
+        begun.append(n)
+        time.sleep(0.01)
+        if n == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(work, range(10_000)))
+    assert len(begun) < 1000

@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM: what is under way is finished first."""
+
+import os
+import signal
+import threading
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to end.
+
+    Args:
+        signum: the signal.
+        where: how far things had come, such as "after epoch 3, batch 5".
+
+    Attributes:
+        status: the exit status that shells give such an end, 128 + the signal's number.
+    """
+
+    def __init__(self, signum, where=""):
+        super().__init__(f"stopped by {signal.Signals(signum).name} {where}".rstrip())
+        self.status = 128 + signum
+
+
+class StopSignals:
+    """A context in which a first Ctrl-C or SIGTERM is only noted, in `asked`, and a second one raises Stopped at once.
+
+    Args:
+        patient: False: the first one raises Stopped, too.
+
+    A signal that the process was started to ignore stays ignored. Outside the main thread, where Python cannot take
+    signals, this does nothing.
+    """
+
+    def __init__(self, patient=True):
+        self.patient = patient
+        self.asked = None  # the signal's number
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for signum in STOP_SIGNALS:
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def _note(self, signum, frame):
+        if not self.patient or self.asked is not None:
+            raise Stopped(signum)
+        self.asked = signum
+        # Not print(): a signal may come in the middle of one.
+        name = signal.Signals(signum).name
+        os.write(2, f"\n{name}: this step is finished and saved first; once more stops at once\n".encode())
+
+    def stop_if_asked(self, where):
+        """Raise Stopped if a signal came. `where`: how far things have come, for the message."""
+        if self.asked is not None:
+            raise Stopped(self.asked, where)
+
+
+def leave_signals_to_parent(worker_id=None):
+    """In a data worker: ignore what asks the run to end; it needs the batch under way, and ends its workers itself."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)

@@ -1,0 +1,105 @@
+"""A run's folder: one process at a time, and a status that is always true or says that nobody could say."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dassl.engine import fresh_folder, run_folder
+from dassl.engine.run_folder import FolderTaken
+from dassl.utils import Stopped, UserError, write_json
+
+HOLD = """
+import fcntl, sys, time
+with open(sys.argv[1], "a") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text())
+
+
+def test_the_status_says_running_and_then_done(tmp_path):
+    with run_folder(tmp_path / "a" / "run"):
+        found = status(tmp_path / "a" / "run")
+        assert (found["state"], found["pid"]) == ("running", os.getpid())
+    found = status(tmp_path / "a" / "run")
+    assert found["state"] == "done" and found["why"] is None and found["started"] <= found["ended"]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "why"),
+    [
+        (UserError("no room"), "failed", "no room"),
+        (ValueError("a defect"), "failed", "ValueError: a defect"),
+        (Stopped(15, "after epoch 2"), "stopped", "stopped by SIGTERM after epoch 2"),
+    ],
+)
+def test_the_status_says_what_went_wrong(tmp_path, error, state, why):
+    with pytest.raises(type(error)), run_folder(tmp_path):
+        raise error
+    assert (status(tmp_path)["state"], status(tmp_path)["why"]) == (state, why)
+
+
+def test_a_run_that_may_not_have_the_folder_leaves_its_status_as_it_was(tmp_path):
+    with pytest.raises(FolderTaken), run_folder(tmp_path):
+        raise FolderTaken("of another run")
+    assert not (tmp_path / "status.json").exists()
+    with run_folder(tmp_path):
+        pass
+    before = status(tmp_path)
+    with pytest.raises(FolderTaken), run_folder(tmp_path):
+        raise FolderTaken("of another run")
+    assert status(tmp_path) == before
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
+    (tmp_path / "below").mkdir()
+    kept = [tmp_path / "below" / ".mine.tmp", tmp_path / ".a.12345678.tmp.pt", tmp_path / "a.12345678.tmp"]
+    for path in [tmp_path / ".state.pt.0a1b2c3d.tmp", tmp_path / "below" / ".x.00000000.tmp", *kept]:
+        path.touch()
+    with run_folder(tmp_path):
+        left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*kept, tmp_path / "status.json", tmp_path / ".lock"}
+
+
+def test_the_folder_is_refused_while_another_process_has_it_and_free_when_that_is_killed(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
+    write_json({"state": "running", "pid": holder.pid, "host": "here"}, tmp_path / "status.json")
+    holder.stdout.readline()
+    with pytest.raises(FolderTaken, match=rf"is in use by process {holder.pid} on here .*another --output-dir"):
+        with run_folder(tmp_path):
+            pass
+    assert status(tmp_path)["pid"] == holder.pid
+    holder.kill()
+    holder.communicate()
+    with run_folder(tmp_path):
+        assert status(tmp_path)["pid"] == os.getpid()
+
+
+def test_without_locks_on_the_file_system_a_run_goes_on_with_a_note(tmp_path, monkeypatch, capsys):
+    def fail(*args):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    with run_folder(tmp_path):
+        pass
+    assert "Note: no locks on the file system" in capsys.readouterr().out
+    assert status(tmp_path)["state"] == "done"
+
+
+def test_a_fresh_folder_is_never_one_that_holds_something(tmp_path):
+    assert fresh_folder(tmp_path / "run") == tmp_path / "run"
+    assert fresh_folder(tmp_path / "run") == tmp_path / "run"  # still empty
+    (tmp_path / "run" / "log.txt").touch()
+    assert fresh_folder(tmp_path / "run") == tmp_path / "run-2"
+    assert fresh_folder(tmp_path / "run") == tmp_path / "run-3"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        fresh_folder(tmp_path / "file")

@@ -27,7 +27,7 @@ setup(
     author="the authors",
     python_requires=">=3.11",
     packages=find_packages(include=["dassl", "dassl.*", "clip", "clip.*"]),
-    package_data={"clip": ["tiny/*"], "dassl": ["experiments/published.json"]},
+    package_data={"clip": ["tiny/*"], "dassl": ["experiments/published.json", "experiments/report/page.*"]},
     install_requires=[
         "torch",
         "torchvision",
@@ -44,9 +44,10 @@ setup(
         "tqdm",
         "safetensors",
         "matplotlib",
+        "jinja2",
     ],
     extras_require={
-        "test": ["pytest", "hypothesis", "ruff", "tensorboard"],
+        "test": ["pytest", "hypothesis", "playwright", "ruff", "tensorboard"],
         "tensorboard": ["tensorboard"],
     },
     entry_points={"console_scripts": ["dassl = dassl.cli:main"]},

@@ -30,6 +30,7 @@ from dassl.engine import (  # noqa: E402
     run_folder,
 )
 from dassl.utils import Stopped, StopSignals, UserError, collect_env_info, set_random_seed, setup_logger  # noqa: E402
+from trainers.explain import explain  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
     p.add_argument("--eval-only", action="store_true", help="test only, with what --model-dir holds")
     p.add_argument("--model-dir", default="", help="folder of a trained run")
+    p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best if one was kept, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to go on from")
     p.add_argument("--no-resume", action="store_true", help="begin anew: in --output-dir, or in one beside a used one")
@@ -140,6 +142,8 @@ def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
     if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
         raise UserError(f'--model-dir: no folder "{args.model_dir}"; expected the output folder of a trained run')
+    if args.explain and not args.eval_only:
+        raise UserError("--explain looks at a trained model: give --eval-only and --model-dir too")
     if args.no_resume:
         if cfg.RESUME:
             raise UserError("--resume and --no-resume: expected one of them at most")
@@ -159,7 +163,10 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         torch.backends.cudnn.deterministic = True  # the same convolution for the same images
     print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
-    if args.eval_only:
+    if args.explain:
+        trainer.load_for_test(args.model_dir, epoch=args.load_epoch)
+        explain(trainer)
+    elif args.eval_only:
         trainer.evaluate(args.model_dir, epoch=args.load_epoch)
     elif not args.no_train:
         trainer.train()

@@ -8,7 +8,7 @@ import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import data, doctor, protocol, results
+from dassl.cli import data, doctor, protocol, report, results
 from dassl.cli.script import run_script
 from dassl.config import is_text
 from dassl.experiments import PROTOCOLS
@@ -31,6 +31,7 @@ commands:
   ablation                base2new with a method's settings varied
   data                    the data sets: list, prepare (download), verify, stats
   results                 the tables of all that is there, and whether the differences are real
+  report                  an HTML page of all that is there, with charts and a look into the models
   doctor                  look at packages, GPU, weights, data sets and disks, and say what to do
 
 examples:
@@ -48,6 +49,8 @@ examples:
       one setting after the other
   dassl results output --statistics
       the tables of all that is there, finished or not, and tests of the differences
+  dassl report output
+      all that on a page to look at
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
       --config-file configs/trainers/RPO/tiny.yaml --seed 1 DATASET.NUM_SHOTS 16
       a single run
@@ -61,6 +64,7 @@ VERBS = {
     "data": data.run,
     "doctor": doctor.run,
     "results": results.run,
+    "report": report.run,
 }
 
 

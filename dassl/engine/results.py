@@ -1,4 +1,4 @@
-"""What a run tells the world: `results.json` and `metrics.csv`."""
+"""What a run tells the world: `results.json`, `metrics.csv` and `predictions.csv`."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import platform
 import resource
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -17,8 +18,8 @@ from dassl.utils import device_name, write_atomic
 RESULTS_FORMAT = 1
 
 
-def metrics_csv(rows):
-    """The rows (dicts; one an epoch) as CSV text; columns in the order in which they first appear."""
+def csv_text(rows):
+    """The rows (dicts) as CSV text; columns in the order in which they first appear."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -29,7 +30,21 @@ def metrics_csv(rows):
 
 def write_metrics(rows, path):
     """Write `metrics.csv` anew."""
-    write_atomic(path, metrics_csv(rows).encode())
+    write_atomic(path, csv_text(rows).encode())
+
+
+def write_predictions(answers, impaths, folder, path):
+    """Write `predictions.csv`: one row an image, in the order of the test.
+
+    Args:
+        answers: the evaluator's `predictions()`.
+        impaths: the images' paths, as many; those inside the data set's `folder` are written relative to it.
+    """
+    folder = Path(folder)
+    impaths = [Path(impath) for impath in impaths]
+    names = [(p.relative_to(folder) if p.is_relative_to(folder) else p).as_posix() for p in impaths]
+    rows = [{"impath": name, **answer} for name, answer in zip(names, answers, strict=True)]
+    write_atomic(path, csv_text(rows).encode())
 
 
 def peak_memory_mib(device):
@@ -66,6 +81,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "trainer": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "dataset_dir": getattr(dataset, "dataset_dir", None),
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         "backbone": cfg.MODEL.BACKBONE.NAME,

@@ -18,7 +18,7 @@ from dassl.engine.base import TrainerBase, summary_writer
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.nonfinite import LossWatch, allowed_steps
 from dassl.engine.progress import EpochProgress
-from dassl.engine.results import collect_results, write_metrics
+from dassl.engine.results import collect_results, write_metrics, write_predictions
 from dassl.engine.run_folder import FolderTaken
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
@@ -64,6 +64,7 @@ class SimpleTrainer(TrainerBase):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.rows = []  # of metrics.csv
+        self.tested = []  # paths of the last test's images
         self.epoch_summary = {}
         self.best_val = None  # the evaluator's summary on the validation set, of the best epoch
 
@@ -206,6 +207,18 @@ class SimpleTrainer(TrainerBase):
                 f'"{self.output_dir}" holds a training run, whose results would be overwritten: '
                 "choose another --output-dir"
             )
+        epoch = self.load_for_test(directory, epoch)
+        self._write_config()
+        metrics, seconds = self._test_for_results()
+        model_dir = str(directory) if directory else None
+        self._write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=epoch)
+
+    def load_for_test(self, directory, epoch=None):
+        """Load a trained model (see `load_model`); return its epoch, None if the method trains nothing.
+
+        Raises:
+            UserError: there is no such model, or none was named.
+        """
         if not directory and self._models:
             raise UserError(
                 f"nothing to test: {self.cfg.TRAINER.NAME} is trained first. Give --model-dir, the output folder of a "
@@ -215,18 +228,18 @@ class SimpleTrainer(TrainerBase):
             # Methods with a load_model of their own look for nothing but the best model then.
             epoch = _last_epoch(directory, self.get_model_names())
         try:
-            loaded = self.load_model(directory, epoch=epoch)
+            return self.load_model(directory, epoch=epoch) or epoch
         except FileNotFoundError as error:
             raise MissingFile(str(error)) from error
-        self._write_config()
-        metrics, seconds = self._test_for_results()
-        model_dir = str(directory) if directory else None
-        self._write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=loaded or epoch)
 
     def _test_for_results(self):
         start = time.time()
         self.test()
-        return self.evaluator.summary(), time.time() - start
+        seconds, answers = time.time() - start, self.evaluator.predictions()
+        if answers and len(answers) == len(self.tested):  # not if a method tests in its own way, or on bare tensors
+            folder = getattr(self.dm.dataset, "dataset_dir", "")
+            write_predictions(answers, self.tested, folder, Path(self.output_dir) / "predictions.csv")
+        return self.evaluator.summary(), seconds
 
     def _write_results(self, task, metrics, test_seconds, **source):
         results = collect_results(self, task, metrics, test_seconds, **source)
@@ -241,6 +254,7 @@ class SimpleTrainer(TrainerBase):
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
+        self.tested = []
         final = split is None  # otherwise a measurement in training: it is short, and the epoch is finished first
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is not None:
@@ -251,6 +265,7 @@ class SimpleTrainer(TrainerBase):
         for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
             images, labels = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(images), labels)
+            self.tested += batch.get("impath", [])
             if final:
                 self.signals.stop_if_asked("in the test after the training")
         results = self.evaluator.evaluate()

@@ -10,6 +10,8 @@ from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils import UserError, save_tensors
 
+CONFIDENCE_DIGITS = 6  # behind the point: finer differences are the machine's, not the model's
+
 
 class EvaluatorBase:
     """What every evaluator offers."""
@@ -33,6 +35,10 @@ class EvaluatorBase:
         """The results as plain dicts and numbers for `results.json`; None: the evaluator does not offer them."""
         return None
 
+    def predictions(self):
+        """The answer to each image, in the order of `process`, as dicts; None: the evaluator does not offer them."""
+        return None
+
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
@@ -48,7 +54,7 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self):
-        self._y_true, self._y_pred = [], []
+        self._y_true, self._y_pred, self._confidence = [], [], []
 
     def process(self, model_output, ground_truth):
         """Take in logits (B, C) and labels (B,). Both stay on their device until all are there.
@@ -59,6 +65,8 @@ class Classification(EvaluatorBase):
         unreadable = ground_truth < 0
         self._y_pred.append(model_output.argmax(dim=1).masked_fill(unreadable, UNREADABLE))
         self._y_true.append(torch.where(unreadable, UNREADABLE - ground_truth, ground_truth))
+        confidence = model_output.float().softmax(dim=1).amax(dim=1)
+        self._confidence.append(confidence.masked_fill(unreadable, 0.0))
 
     def _answers(self):
         if not self._y_true:
@@ -92,6 +100,25 @@ class Classification(EvaluatorBase):
             "unreadable": int((y_pred == UNREADABLE).sum()),
             "per_class": per_class,
         }
+
+    def predictions(self):
+        """One dict an image: label, predicted, confidence (softmax of the predicted class), and both classes' names.
+
+        An image that could not be read has UNREADABLE as its answer, and no confidence.
+        """
+        y_true, y_pred = self._answers()
+        names = {**self._lab2cname, UNREADABLE: "unreadable"}
+        columns = zip(y_true.tolist(), y_pred.tolist(), torch.cat(self._confidence).tolist(), strict=True)
+        return [
+            {
+                "label": label,
+                "predicted": predicted,
+                "confidence": round(confidence, CONFIDENCE_DIGITS),
+                "classname": names.get(label, label),
+                "predicted_classname": names.get(predicted, predicted),
+            }
+            for label, predicted, confidence in columns
+        ]
 
     def evaluate(self):
         summary = self.summary()

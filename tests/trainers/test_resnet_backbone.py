@@ -5,6 +5,7 @@ import torch
 from small_resnet import make_small_resnet
 
 from dassl.utils import UserError
+from trainers.explain import observe
 
 
 @pytest.fixture
@@ -26,6 +27,12 @@ def test_a_method_that_leaves_the_image_side_alone_takes_a_resnet(name, make_tra
         trainer.model_backward_and_update(torch.nn.functional.cross_entropy(logits, labels))
         assert all(p.grad.abs().max() > 0 for p in trainer.model.prompt_learner.parameters() if p.requires_grad)
     assert all(torch.equal(v, before[k]) for k, v in trainer.model.clip.state_dict().items())
+
+
+def test_of_a_resnet_only_the_text_side_is_explained(make_trainer, backbone):
+    trainer = make_trainer("CoOp", *backbone)
+    trainer.dm.test_loader = [{"img": torch.randn(4, 3, 32, 32)}]
+    assert list(observe(trainer)) == ["text"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ CLASSES = ("ant", "bee", "cat")
 
 class Items(torch.utils.data.Dataset):
     def __init__(self, purpose, n=12):
+        self.purpose = purpose
         self.images = torch.randn(n, 4, generator=stream(0, purpose))
         self.labels = self.images[:, :3].argmax(dim=1)
 
@@ -26,7 +27,7 @@ class Items(torch.utils.data.Dataset):
     def __getitem__(self, index):
         # Noise from the global stream: without its state a resumed run would go another way.
         image = self.images[index] + 0.1 * torch.randn(4)
-        return {"img": image, "label": self.labels[index], "domain": 0, "impath": f"{index}.png"}
+        return {"img": image, "label": self.labels[index], "domain": 0, "impath": f"/data/{self.purpose}/{index}.png"}
 
 
 class FakeDataManager:
@@ -35,7 +36,7 @@ class FakeDataManager:
     has_val = True
 
     def __init__(self, cfg):
-        self.dataset = SimpleNamespace(classnames=list(CLASSES), draw_hash="ab12")
+        self.dataset = SimpleNamespace(classnames=list(CLASSES), draw_hash="ab12", dataset_dir="/data")
         self.train_loader_x = torch.utils.data.DataLoader(Items("train"), batch_size=4, shuffle=True)
         self.train_loader_u = None
         self.val_loader = torch.utils.data.DataLoader(Items("val"), batch_size=5) if self.has_val else None

@@ -84,6 +84,33 @@ def test_an_epoch_shorter_than_the_print_frequency_prints_every_batch(make, caps
     assert "lr 1.0000e-01" in progress[2]  # the rate was stepped before the epoch's last line
 
 
+def test_predictions_csv_has_the_answer_to_each_test_image(make, tmp_path):
+    make("TEST.FINAL_MODEL", "best_val").train()  # the validation set is measured too, and leaves no answers
+    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    result = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [row["impath"] for row in rows] == [f"test/{i}.png" for i in range(20)]
+    assert sum(row["label"] == row["predicted"] for row in rows) == round(result["metrics"]["accuracy"] / 100 * 20)
+    names = ["ant", "bee", "cat"]
+    for row in rows:
+        assert row["classname"] == names[int(row["label"])]
+        assert row["predicted_classname"] == names[int(row["predicted"])]
+        assert 1 / 3 <= float(row["confidence"]) <= 1
+    assert result["dataset_dir"] == "/data"
+
+
+def test_a_method_that_tests_in_its_own_way_leaves_no_predictions(make, monkeypatch, tmp_path):
+    trainer = make()
+
+    def test(split=None):
+        trainer.evaluator.reset()
+        trainer.evaluator.process(torch.eye(3), torch.arange(3))
+
+    monkeypatch.setattr(trainer, "test", test)
+    trainer.train()
+    assert (tmp_path / "run" / "results.json").is_file() and not (tmp_path / "run" / "predictions.csv").exists()
+
+
 def test_metrics_csv_has_a_row_an_epoch(make, tmp_path):
     make("TEST.FINAL_MODEL", "best_val").train()
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
@@ -98,9 +125,9 @@ def test_results_json_tells_the_whole_run(make, tmp_path):
     trainer = make("DATASET.NAME", "Fake", "DATASET.NUM_SHOTS", "4", "MODEL.BACKBONE.NAME", "tiny")
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    asked = "format status task trainer dataset subsample shots seed backbone metrics val epochs nonfinite_steps"
-    made_of = "trained_parameters prompts_sha256 draw_hash weights_sha256 model_dir load_epoch config versions device"
-    asked = f"{asked} {made_of} seconds peak_memory_mib"
+    asked = "format status task trainer dataset subsample dataset_dir shots seed backbone metrics val epochs"
+    made_of = "nonfinite_steps trained_parameters prompts_sha256 draw_hash weights_sha256 model_dir load_epoch config"
+    asked = f"{asked} {made_of} versions device seconds peak_memory_mib"
     assert list(results) == asked.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}

@@ -66,6 +66,21 @@ def test_the_summary_does_not_depend_on_the_batch_size():
     assert summaries[0]["per_class"]["boxer"] == {"n": 2, "correct": 1, "accuracy": 50.0}
 
 
+def test_each_answer_comes_with_its_confidence_and_names():
+    e = evaluator(lab2cname={0: "ant", 1: "bee"})
+    e.process(torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 2.0]]), torch.tensor([1, 0]))
+    first, second = e.predictions()
+    confidence = pytest.approx(torch.tensor([0.0, 3.0, 0.0]).softmax(0)[1].item(), abs=1e-6)
+    assert first == {
+        "label": 1,
+        "predicted": 1,
+        "confidence": confidence,
+        "classname": "bee",
+        "predicted_classname": "bee",
+    }
+    assert second["predicted"] == second["predicted_classname"] == 2  # a class without a name
+
+
 def test_two_classes_of_one_name_are_kept_apart():
     e = evaluator(lab2cname={0: "missile", 1: "missile", 2: "crane"})
     feed(e, [0, 0], [0, 1])
@@ -99,7 +114,8 @@ def test_an_evaluator_of_ones_own_can_be_registered():
             super().__init__(cfg)
 
     assert isinstance(evaluator("TEST.EVALUATOR", "Counter"), Counter)
-    assert evaluator("TEST.EVALUATOR", "Counter").summary() is None
+    own = evaluator("TEST.EVALUATOR", "Counter")
+    assert own.summary() is None and own.predictions() is None
 
 
 def test_an_image_that_could_not_be_read_is_a_wrong_answer_of_its_class(tmp_path, capsys):
@@ -113,3 +129,10 @@ def test_an_image_that_could_not_be_read_is_a_wrong_answer_of_its_class(tmp_path
     assert summary["macro_f1"] == pytest.approx(100 * (2 / 3 + 0 + 1) / 3)
     matrix = torch.load(tmp_path / "cmat.pt", weights_only=True)
     assert torch.equal(matrix, torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]], dtype=matrix.dtype))
+    assert [(row["label"], row["predicted"], row["confidence"] > 0) for row in e.predictions()] == [
+        (0, 0, True),
+        (1, UNREADABLE, False),
+        (2, 2, True),
+        (0, UNREADABLE, False),
+    ]
+    assert e.predictions()[1]["predicted_classname"] == "unreadable"

@@ -1,0 +1,249 @@
+"""What a trained method looks like from inside: `train.py --explain`, for `dassl report`.
+
+Nothing here knows a method. Who reads whom is noted while the towers walk their segments, so the picture is the
+code's; what is learned, and what an answer depends on, is asked of the gradient.
+
+- `explain.json`: the scenes of both towers (`observe`), and the words nearest to learned text vectors.
+- `explain.npz`: features of test images before and after (`image_features`); arrays only, nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, default_collate
+
+from clip import CLIP, Segment, load_clip
+from clip.tokenizer import decode
+from dassl.engine.checkpoints import prompts_sha256
+from dassl.utils import UserError, write_atomic, write_json
+from trainers.base import PromptedCLIP, PromptTrainer
+
+WORD_VECTORS = ("ctx", "text_prompt")  # the released checkpoints' names of vectors that stand among the words
+NEAREST, MAX_VECTORS = 5, 32  # words listed for a vector; vectors listed
+FEATURE_CLASSES, FEATURES_A_CLASS = 10, 40  # test images whose features are kept
+IMAGES, CLASSES = 2, 5  # of the forward pass that is watched: who reads whom does not depend on their number
+
+Scene = list[dict]
+
+
+def explain(trainer: PromptTrainer) -> None:
+    """Write explain.json and explain.npz into the output folder of a trainer whose trained model is loaded.
+
+    Raises:
+        UserError: the trainer's model is not made of CLIP's towers here, so there is nothing to watch.
+    """
+    if not isinstance(getattr(trainer, "model", None), PromptedCLIP):
+        raise UserError(f"--explain: {trainer.cfg.TRAINER.NAME} is not built on trainers/base.py; leave --explain out")
+    trainer.set_model_mode("eval")
+    folder = Path(trainer.output_dir)
+    arrays = io.BytesIO()
+    with torch.autocast(trainer.device.type, enabled=trainer.prec() == "amp"):
+        np.savez_compressed(arrays, **image_features(trainer))
+        scenes = observe(trainer)
+    write_atomic(folder / "explain.npz", arrays.getvalue())
+    found = {
+        "format": 1,
+        "prompts_sha256": prompts_sha256(trainer._models),  # of the model that is explained
+        "towers": scenes,
+        "words": nearest_words(trainer.model),
+    }
+    write_json(found, folder / "explain.json")
+
+
+# ---- who reads whom
+
+
+def observe(trainer: PromptTrainer) -> dict[str, dict]:
+    """Who reads whom in the method, from building it and classifying a few images.
+
+    Returns:
+        {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a set of segments that go through a tower
+        together, each {name, tokens, reads, causal, learned, replaced, rewritten, remembered}: `learned` says of
+        each token whether it depends on what is trained, `replaced` before how many layers the tokens are exchanged
+        for new learned ones, `rewritten` lists the layers before which the method computes them anew, `remembered`
+        tells a segment that runs once, before training, and is only read.
+    """
+    frozen = trainer.model.clip
+    classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames[:CLASSES]]
+    images = next(iter(trainer.dm.test_loader))["img"][:IMAGES].to(trainer.device)  # never features that are kept
+    with watched(frozen) as built:
+        model = trainer.build_method(frozen, classnames).to(trainer.device).eval()
+    fixed = getattr(model, "features", None)  # texts that were encoded while it was built
+    if fixed is not None:
+        fixed.requires_grad_()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with watched(frozen, parameters, memories=built["memories"]) as answered:
+        logits = model(images)
+    if fixed is not None and torch.autograd.grad(logits.sum(), fixed, allow_unused=True)[0] is not None:
+        answered["text"] = built["text"] + answered["text"]
+    towers = {"text": frozen.transformer, "image": getattr(frozen.visual, "transformer", None)}
+    return {
+        side: {"layers": len(tower.resblocks), "scenes": without_repetition(answered[side])}
+        for side, tower in towers.items()
+        if tower is not None  # a ResNet has no layers of segments
+    }
+
+
+@contextmanager
+def watched(
+    clip_model: CLIP, parameters: list[Tensor] = (), memories: dict[int, Scene] | None = None
+) -> Iterator[dict]:
+    """Inside, what passes through the towers is noted.
+
+    Args:
+        parameters: what is trained.
+        memories: noted before, with the memories that are read now.
+
+    Returns:
+        {"text": scenes, "image": scenes, "memories": {identity of a Memory: its scene}}, filled while inside.
+    """
+    notes = {"text": [], "image": [], "memories": dict(memories or {})}
+    towers = {"text": clip_model.transformer, "image": getattr(clip_model.visual, "transformer", None)}
+    towers = {side: tower for side, tower in towers.items() if tower is not None}
+    for side, tower in towers.items():
+        watch(tower, notes[side], notes["memories"], parameters)
+    try:
+        yield notes
+    finally:
+        for tower in towers.values():
+            del tower.walk, tower.remember  # the class's own stand behind them
+
+
+def watch(tower, scenes: list[Scene], memories: dict[int, Scene], parameters: list[Tensor]) -> None:
+    """Put a note-taker before the two ways through a tower."""
+    walk, remember = tower.walk, tower.remember
+
+    def noting_walk(segments, memory=None, rewrite=None, **more):
+        scene = [describe(name, s, tower.causal, parameters) for name, s in segments.items()]
+        scenes.append([*memories.get(id(memory), []), *scene])
+        by_name = {described["name"]: described for described in scene}
+
+        def noting_rewrite(depth, current):
+            before = {name: s.tokens for name, s in current.items()}
+            rewrite(depth, current)
+            for name, s in current.items():
+                if s.tokens is not before[name] and depth not in by_name[name]["rewritten"]:
+                    by_name[name]["rewritten"].append(depth)
+
+        return walk(segments, memory=memory, rewrite=noting_rewrite if rewrite else None, **more)
+
+    def noting_remember(segments, **more):
+        memory = remember(segments, **more)
+        scene = [describe(name, s, tower.causal, parameters) | {"remembered": True} for name, s in segments.items()]
+        memories[id(memory)] = scene
+        return memory
+
+    tower.walk, tower.remember = noting_walk, noting_remember
+
+
+def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]) -> dict:
+    """A segment as it enters the first layer; see `observe`."""
+    return {
+        "name": name,
+        "tokens": segment.tokens.shape[-2],
+        "reads": list(segment.reads),
+        "causal": causal and name in segment.reads,
+        "learned": learned_tokens(segment.tokens, parameters),
+        "replaced": len(segment.deep),
+        "rewritten": [],
+        "remembered": False,
+    }
+
+
+def learned_tokens(tokens: Tensor, parameters: list[Tensor]) -> list[bool]:
+    """For each of the tokens (*batch, n, width) whether it depends on one of the parameters."""
+    if not parameters or not tokens.requires_grad:
+        return [False] * tokens.shape[-2]
+    # Unequal weights: the plain sum of a layer norm's outputs depends on nothing.
+    weights = torch.linspace(1, 2, tokens.shape[-1], device=tokens.device)
+    learned = []
+    for token in tokens.float().unbind(-2):
+        gradients = torch.autograd.grad((token * weights).sum(), parameters, retain_graph=True, allow_unused=True)
+        learned.append(any(g is not None and bool(g.any()) for g in gradients))
+    return learned
+
+
+def without_repetition(scenes: list[Scene]) -> list[Scene]:
+    """The scenes without those whose segments, with the same reads, all stand in another one."""
+
+    def content(scene: Scene) -> set:
+        return {(s["name"], *s["reads"]) for s in scene}
+
+    kept: list[Scene] = []
+    for scene in sorted(scenes, key=len, reverse=True):
+        if not any(content(scene) <= content(other) for other in kept):
+            kept.append(scene)
+    return kept[::-1]
+
+
+# ---- words and features
+
+
+def nearest_words(model: PromptedCLIP) -> list[dict]:
+    """The words nearest to each learned text vector, by Euclidean distance to their embeddings (CoOp, section 4.2).
+
+    Returns:
+        [{"vector": name, "norm": float, "words": [[word, distance], ...]}], nearest first.
+    """
+    embedding = model.clip.token_embedding.weight.float()
+    found = []
+    for name in WORD_VECTORS:
+        vectors = getattr(getattr(model, "prompt_learner", None), name, None)
+        if vectors is None:
+            continue
+        places = list(np.ndindex(*vectors.shape[:-1]))[:MAX_VECTORS]  # (m,), or (class, m)
+        vectors = vectors.detach().float().flatten(0, -2)[:MAX_VECTORS]
+        distances, numbers = torch.cdist(vectors, embedding).topk(NEAREST, largest=False)
+        for place, vector, near, number in zip(places, vectors, distances, numbers, strict=True):
+            words = [[shown(n), round(d, 4)] for n, d in zip(number.tolist(), near.tolist(), strict=True)]
+            label = " ".join([name, *(str(i + 1) for i in place)])
+            found.append({"vector": label, "norm": round(float(vector.norm()), 4), "words": words})
+    return found
+
+
+def shown(number: int) -> str:
+    """A token of the vocabulary as text; many are a part of a character alone."""
+    text = decode([number])
+    return f"bytes of token {number}" if "\N{REPLACEMENT CHARACTER}" in text else text
+
+
+@torch.no_grad()
+def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
+    """Unit-length features of a few classes' test images.
+
+    Returns:
+        before (N, D): frozen CLIP's. after (N, D'): the method's; those of several prompts stand side by side.
+        label (N,), classname (N,).
+    """
+    test = trainer.dm.dataset.test
+    labels = sorted({item.label for item in test})
+    chosen = {labels[i] for i in np.linspace(0, len(labels) - 1, min(FEATURE_CLASSES, len(labels))).astype(int)}
+    taken: Counter = Counter()
+    numbers = []
+    for number, item in enumerate(test):
+        if item.label in chosen and taken[item.label] < FEATURES_A_CLASS:
+            taken[item.label] += 1
+            numbers.append(number)
+    loader = trainer.dm.test_loader
+    batches = DataLoader(Subset(loader.dataset, numbers), loader.batch_size, collate_fn=default_collate)
+    frozen = load_clip(trainer.cfg.MODEL.BACKBONE.NAME, trainer.model.clip.dtype).to(trainer.device)  # never tuned
+    before, after = [], []
+    for batch in batches:
+        images = batch["img"].to(trainer.device)
+        before.append(F.normalize(frozen.encode_image(images).float(), dim=-1))
+        after.append(trainer.model.image_features(images).flatten(1))
+    return {
+        "before": torch.cat(before).cpu().numpy().astype(np.float16),
+        "after": torch.cat(after).float().cpu().numpy().astype(np.float16),
+        "label": np.array([test[number].label for number in numbers]),
+        "classname": np.array([test[number].classname for number in numbers]),
+    }

@@ -6,11 +6,12 @@ Letters: B images, C classes, D the shared embedding's width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
 from clip import CLIP, load_clip, tokenize
@@ -21,6 +22,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, stream
 
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy
 
 
 class PromptedCLIP(nn.Module):
@@ -29,18 +31,33 @@ class PromptedCLIP(nn.Module):
     Attributes:
         prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
         class_bound: some of it belongs to single classes, so that it serves no others.
+        text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
     """
 
     prompt_learner: nn.Module
     class_bound = False
+    text_block = 0
 
-    def __init__(self, clip_model: CLIP):
+    def __init__(self, clip_model: CLIP, n_classes: int):
         super().__init__()
-        self.clip = clip_model
+        self.clip, self.n_classes = clip_model, n_classes
+
+    def class_features(self, classes: slice) -> Tensor:
+        """Unit-length features of some of the classes, (C, D); (C, K, D) for a method with K per class."""
+        raise NotImplementedError
 
     def text_features(self) -> Tensor:
-        """Unit-length features of all classes, (C, D); (C, K, D) for a method with K per class."""
-        raise NotImplementedError
+        """`class_features` of all classes."""
+        return self.in_blocks(self.class_features, self.text_block)
+
+    def in_blocks(self, compute: Callable[[slice], Tensor], size: int, dim: int = 0) -> Tensor:
+        """What `compute` gives for all classes, in blocks of `size` classes (0: all at once) that are put together
+        along `dim`. Of a block nothing is kept: its activations are computed again in the backward pass."""
+        n = self.n_classes
+        if not 0 < size < n:
+            return compute(slice(0, n))
+        blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+        return torch.cat([checkpoint(compute, block, use_reentrant=False) for block in blocks], dim)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own."""
@@ -63,15 +80,19 @@ class FixedTextCLIP(PromptedCLIP):
     """
 
     def __init__(self, clip_model: CLIP, texts: list[list[str]]):
-        super().__init__(clip_model)
+        super().__init__(clip_model, len(texts[0]))
         device = clip_model.logit_scale.device
-        with torch.no_grad():
-            tokens = (tokenize(each, clip_model.context_length).to(device) for each in texts)
-            each = [F.normalize(clip_model.encode_text(t).float(), dim=-1) for t in tokens]
-        self.register_buffer("features", F.normalize(torch.stack(each).mean(dim=0), dim=-1), persistent=False)
 
-    def text_features(self) -> Tensor:
-        return self.features
+        def encode(each: list[str]) -> Tensor:
+            tokens = tokenize(each, clip_model.context_length).to(device)
+            return torch.cat([clip_model.encode_text(t).float() for t in tokens.split(TEXTS_AT_ONCE)])
+
+        with torch.no_grad():
+            features = torch.stack([F.normalize(encode(each), dim=-1) for each in texts]).mean(dim=0)
+        self.register_buffer("features", F.normalize(features, dim=-1), persistent=False)
+
+    def class_features(self, classes: slice) -> Tensor:
+        return self.features[classes]
 
 
 def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:

@@ -83,16 +83,16 @@ class SEPCLIP(FixedTextCLIP):
         """Puts the fusion of prompts and representative tokens (N, n, width) in the prompts' place."""
         prompts.tokens = modules[self.layers.index(depth)](tokens, prompts.tokens, self.across).to(tokens.dtype)
 
-    def text_features(self) -> Tensor:
+    def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
 
         def rewrite(depth: int, segments: dict[str, clip.Segment]) -> None:
             if depth in self.layers:
-                tokens = segments["rest"].tokens[:, : len(learner.ctx)]
+                tokens = torch.cat([rows[:, : len(learner.ctx)] for rows in segments["rest"].rows()])
                 self.fuse(learner.prompt_projections, depth, tokens, segments["ctx"])
 
-        text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite)
-        return F.normalize(text + super().text_features(), dim=-1)
+        text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite, classes=classes)
+        return F.normalize(text + super().class_features(classes), dim=-1)
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Frozen CLIP's feature i0 and the averaged one i, each (B, D)."""

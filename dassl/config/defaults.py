@@ -118,6 +118,12 @@ _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = ""
 # Of the original, read by nobody here: the frozen model is always a trained one.
 _C.MODEL.BACKBONE.PRETRAINED = True
+# Class texts whose activations are kept at a time in a training step; the others' are computed again in the backward
+# pass. auto: as many as fit into half of the free memory, a number, or 0: all. The numbers of a run stay the same up to
+# rounding, so that a run that ran out of memory can go on with less.
+_C.MODEL.TEXT_BLOCK = "auto"
+# GiB of keys and values of frozen class texts that may stay in memory (RPO); more are computed again in every step.
+_C.MODEL.TEXT_MEMORY = 2.0
 # Classification head after the backbone. Prompt learning has none.
 _C.MODEL.HEAD = CN()
 _C.MODEL.HEAD.NAME = ""
@@ -204,6 +210,8 @@ FREE_TO_CHANGE = {
     "VERBOSE",
     "DATASET.ROOT",
     "DATALOADER.NUM_WORKERS",
+    "MODEL.TEXT_BLOCK",
+    "MODEL.TEXT_MEMORY",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.RESUME",

@@ -7,6 +7,7 @@ Letters: B images, C classes, D the shared embedding's width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from dassl.engine.checkpoints import load_model_file
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, stream
+from trainers.blocks import check_text_block, pick_text_block
+from trainers.compiling import CompiledStep
 
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy
@@ -49,6 +52,10 @@ class PromptedCLIP(nn.Module):
     def text_features(self) -> Tensor:
         """`class_features` of all classes."""
         return self.in_blocks(self.class_features, self.text_block)
+
+    def text_step(self, batch: int, classes: slice) -> Tensor:
+        """What a training step of `batch` images computes of some classes' texts; its memory is measured."""
+        return self.class_features(classes)
 
     def in_blocks(self, compute: Callable[[slice], Tensor], size: int, dim: int = 0) -> Tensor:
         """What `compute` gives for all classes, in blocks of `size` classes (0: all at once) that are put together
@@ -149,6 +156,7 @@ class PromptTrainer(TrainerX):
         self.cfg = cfg
         if self.node:
             self.one_of("PREC", TOWER_DTYPES)
+        check_text_block(cfg.MODEL.TEXT_BLOCK)
 
     def build_model(self) -> None:
         cfg = self.cfg
@@ -180,6 +188,14 @@ class PromptTrainer(TrainerX):
             self.optim = build_optimizer(learner, cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.registered_name, learner, self.optim, self.sched)
+            self.model.text_block = self._text_block()
+        self.step = CompiledStep(self.loss, self.model.parameters()) if cfg.MODEL.COMPILE else self.loss
+
+    def _text_block(self) -> int:
+        batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        compute = partial(self.model.text_step, batch)
+        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+            return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, self.model.n_classes, self.device)
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""
@@ -200,7 +216,7 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         images, labels = self.parse_batch_train(batch)
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
-            loss, logits = self.loss(images, labels)
+            loss, logits = self.step(images, labels)
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()

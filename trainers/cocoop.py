@@ -81,6 +81,10 @@ class CoCoOpCLIP(PromptedCLIP):
         """Cosines of images (B, D) and their own texts of some classes: (B, C)."""
         return torch.einsum("bd,bcd->bc", image, self.conditioned_text_features(image, classes))
 
+    def text_step(self, batch: int, classes: slice) -> Tensor:
+        width = self.clip.text_projection.shape[1]
+        return self.similarities(torch.zeros(batch, width, device=self.clip.logit_scale.device), classes)
+
     def forward(self, images: Tensor, text: None = None) -> Tensor:
         # Each image brings its own texts for all classes: blocks are of images x classes.
         image, training = self.image_features(images), torch.is_grad_enabled()

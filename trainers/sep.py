@@ -94,6 +94,9 @@ class SEPCLIP(FixedTextCLIP):
         text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite, classes=classes)
         return F.normalize(text + super().class_features(classes), dim=-1)
 
+    def text_features(self) -> Tensor:
+        return self.class_features(slice(0, self.n_classes)) if self.across else super().text_features()
+
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Frozen CLIP's feature i0 and the averaged one i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)
@@ -125,6 +128,8 @@ class SEP(PromptTrainer):
         for key in ("N_CTX", "N_CTX_V"):
             self.at_least(key, 1)
         if self.options.SELECT == "batch":
+            if cfg.MODEL.TEXT_BLOCK not in ("auto", "0"):
+                raise UserError("MODEL.TEXT_BLOCK: with SELECT batch all classes read each other; expected auto or 0")
             print("SELECT batch: as in the released code, a prediction depends on the other images of its batch")
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:

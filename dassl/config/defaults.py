@@ -118,6 +118,8 @@ _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = ""
 # Of the original, read by nobody here: the frozen model is always a trained one.
 _C.MODEL.BACKBONE.PRETRAINED = True
+# Run the training step through torch.compile, for fixed shapes; where that fails, it runs as it is, with a note.
+_C.MODEL.COMPILE = False
 # Class texts whose activations are kept at a time in a training step; the others' are computed again in the backward
 # pass. auto: as many as fit into half of the free memory, a number, or 0: all. The numbers of a run stay the same up to
 # rounding, so that a run that ran out of memory can go on with less.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-FAKE_TRAIN = '''
+FAKE_TRAIN = """
 import json, pathlib, sys, time
 
 arguments = sys.argv[1:]
@@ -35,7 +35,7 @@ result = {
     "metrics": {"accuracy": {"base": 90.0, "new": 60.0}[subsample] + (0 if trainer == "ZeroshotCLIP" else seed)},
 }
 (output / "results.json").write_text(json.dumps(result))
-'''
+"""
 
 CONFIGS = {
     "ZeroshotCLIP": ["tiny", "vit_b16"],

@@ -1,7 +1,10 @@
 """The checkout: where train.py and the configs are, and which names they offer."""
 
 import difflib
+import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import yaml
 
@@ -66,6 +69,28 @@ class Checkout:
             found = sorted(settings) if isinstance(settings, dict) else type(settings).__name__
             raise UserError(f"{path}: expected the keys {sorted(expected)}, found {found}")
         return settings
+
+    def load(self, package: str) -> ModuleType:
+        """Import `datasets` or `trainers` (or a module in them) of this checkout, as its train.py would.
+
+        Neither is installed, so a library of the same name may be: the checkout goes before it.
+
+        Raises:
+            UserError: the name belongs to a package of somewhere else, already imported or in place of a missing one.
+        """
+        root = str(self.root)
+        if sys.path[:1] != [root]:
+            sys.path.insert(0, root)
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name not in (package, package.partition(".")[0]):
+                raise  # the package is there, and what it needs is not
+            raise UserError(f"the checkout {self.root} has no package {package}") from None
+        found = Path(module.__file__ or "").resolve()
+        if not found.is_relative_to(self.root):
+            raise UserError(f"{package} of the checkout {self.root} is hidden by {found}")
+        return module
 
     def shown(self, path: Path) -> str:
         """A path as train.py, called from the checkout, may be given it: relative if it is inside."""

@@ -1,13 +1,13 @@
 """The work that no exact method can leave out in a training step, computed from the sizes.
 
-A method is told as in the table of who reads whom: kinds of tokens, whom each reads, what is learned. From that follows,
-layer by layer, what must run (w is the tower's width, everything in multiply-adds):
+A method is told as in the table of who reads whom: kinds of tokens, whom each reads, what is learned. From that
+follows, layer by layer, what must run (w is the tower's width, everything in multiply-adds):
 
 - a token that is read gives keys and values, 2 w^2; a token that goes on reads: w^2 for its query, 2 w for each token
   read, w^2 for the projection, 8 w^2 for the MLP;
 - what is the same in every step (words, the start token) is known beforehand and counts nothing;
-- backward, what depends on something learned runs once more: the towers are frozen, so there are gradients of tokens and
-  none of weights. Attention takes, for each token read, two products if the token read depends on something learned
+- backward, what depends on something learned runs once more: the towers are frozen, so there are gradients of tokens
+  and none of weights. Attention takes, for each token read, two products if the token read depends on something learned
   (keys, values), one if the reader does (queries), and one for either (the scores);
 - learned maps (meta-net, coupling, fusion) run three times: forward, and backward for their input and their weights.
 
@@ -16,7 +16,7 @@ The measured work may hold more: scores that fused kernels compute again in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from clip import Sizes
 
@@ -113,9 +113,10 @@ class Step:
         names: for each class the tokens of "name . [EOS]".
         texts: for each class the tokens of its fixed text, [SOS] to [EOS].
         batch: images.
-        prompts: prompts or context vectors of a layer; of the text side, where the sides differ.
+        prompts: prompts or context vectors of a layer, on the text side if there are such.
         depth: layers that get new ones.
-        image_prompts: of the image side.
+        image_prompts: prompts of the image side.
+        fused: layers before which prompts are fused with tokens (SEP).
     """
 
     sizes: Sizes
@@ -125,7 +126,7 @@ class Step:
     prompts: int
     depth: int = 1
     image_prompts: int = 0
-    fused: tuple[int, ...] = field(default=())
+    fused: int = 0
 
     def text(self, contexts: int = 1) -> float:
         """The text tower with context behind [SOS]; `contexts` of them differ, and all classes meet each."""
@@ -182,8 +183,8 @@ class Step:
     def fusion(self, width: int, rows: int, first: int, n: int) -> float:
         """SEP's fusion of n prompts and n tokens in `rows` rows; at first the prompts of `first` rows differ."""
         each = rows * n * (3 * width**2 + 2 * FUSION_MLP * width)  # keys, values, projection; MLP
-        queries = (first + (len(self.fused) - 1) * rows) * n * width**2
-        return 3 * (len(self.fused) * each + queries) + len(self.fused) * 6 * rows * n * n * width
+        queries = (first + (self.fused - 1) * rows) * n * width**2
+        return 3 * (self.fused * each + queries) + self.fused * 6 * rows * n * n * width
 
 
 def coop(step: Step) -> float:
@@ -199,11 +200,11 @@ def cocoop(step: Step) -> float:
 def maple(step: Step) -> float:
     s = step.sizes
     coupling = 3 * step.depth * step.prompts * s.text_width * s.vision_width
-    return step.text() + step.image(step.prompts) + coupling + step.similarities(learned=2)
+    return step.text() + step.image(step.image_prompts) + coupling + step.similarities(learned=2)
 
 
 def vpt(step: Step) -> float:
-    return step.image(step.prompts) + step.similarities(learned=1)
+    return step.image(step.image_prompts) + step.similarities(learned=1)
 
 
 def rpo(step: Step) -> float:

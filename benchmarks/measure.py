@@ -1,0 +1,222 @@
+"""Time, peak memory and counted work of a training step, and time of a test pass, on both paths in one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+
+import torch
+from reference import reference_images
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.methods import Case, Paths, build
+from trainers.base import TOWER_DTYPES
+
+# Losses of the two paths may differ by this, relatively: in float32 as the project promises; in half precision by a few
+# roundings, which the two paths make at different places.
+TOLERANCE, ROUNDINGS = 1e-4, 8
+TEST_BATCH = 100
+
+
+def tolerance(case: Case) -> float:
+    dtype = TOWER_DTYPES[case.prec]
+    return TOLERANCE if dtype == torch.float32 else ROUNDINGS * torch.finfo(dtype).eps
+
+
+def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.arange(case.batch, device=case.device) % case.classes
+    return reference_images(case.batch).to(case.device), labels
+
+
+def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
+    """The training loss of a path, ready to be called."""
+    images, labels = data(case)
+
+    def loss() -> torch.Tensor:
+        with torch.autocast(case.device, enabled=case.prec == "amp"):
+            return (paths.fast_loss if path == "fast" else paths.plain_loss)(images, labels)
+
+    return loss
+
+
+def step(loss: Callable[[], torch.Tensor], learner: torch.nn.Module) -> torch.Tensor:
+    """One training step; the loss."""
+    learner.zero_grad()
+    value = loss()
+    value.backward()
+    with torch.no_grad():
+        for p in learner.parameters():
+            if p.grad is not None:
+                p -= 0.01 * p.grad
+    return value.detach()
+
+
+def seconds(device: str, call: Callable[[], object]) -> float:
+    """How long a call takes; on a GPU by the device's own events."""
+    if device != "cuda":
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
+    call()
+    ended.record()
+    torch.cuda.synchronize()
+    return began.elapsed_time(ended) / 1000
+
+
+def peak_mib(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _peak(case: Case, path: str, threads: int, answer) -> None:
+    torch.set_num_threads(threads)
+    paths = build(case)
+    loss, learner = loss_of(case, paths, path), paths.model.prompt_learner
+    before = peak_mib(case.device)
+    for _ in range(2):
+        step(loss, learner)
+    answer.put(peak_mib(case.device) - before)
+
+
+def memory(case: Case, path: str, threads: int) -> float:
+    """MiB at the peak of two steps above what the model takes, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    child = context.Process(target=_peak, args=(case, path, threads, answer))
+    child.start()
+    while answer.empty() and child.is_alive():
+        child.join(timeout=0.1)
+    child.join()
+    if child.exitcode:
+        raise SystemExit(f"the {path} path of {case} ended with {child.exitcode}: out of memory?")
+    return answer.get()
+
+
+def counted(loss: Callable[[], torch.Tensor]) -> int:
+    """Floating-point operations of a step, by torch's count: no noise."""
+    with FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return counter.get_total_flops()
+
+
+def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dict, dict, Paths]:
+    """Median seconds and losses of some paths, which take turns on the same images from the same prompts."""
+    paths = build(case)
+    learner = paths.model.prompt_learner
+    start = {k: v.clone() for k, v in learner.state_dict().items()}
+    losses, times = {}, {name: [] for name in names}
+
+    def one_step(name: str) -> None:
+        losses[name] = step(loss_of(case, paths, name), learner)
+
+    for _ in range(rounds + 1):  # the first round warms up
+        for name in names:
+            learner.load_state_dict(start)
+            times[name].append(seconds(case.device, partial(one_step, name)))
+    learner.load_state_dict(start)
+    return {n: statistics.median(t[1:]) for n, t in times.items()}, {n: v.item() for n, v in losses.items()}, paths
+
+
+def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
+    """One training step on both paths.
+
+    Args:
+        plain_at: two smaller numbers of classes at which the plain path runs, where it does not fit at `case.classes`:
+            its time and memory are the line through them, and the losses are compared at the larger one.
+    """
+    torch.set_num_threads(threads)
+    peaks = {"fast": memory(case, "fast", threads)}
+    if not plain_at:
+        peaks["plain"] = memory(case, "plain", threads)
+        times, losses, paths = training_times(case, ("plain", "fast"), rounds)
+    else:
+        times, _, paths = training_times(case, ("fast",), rounds)
+        points = [replace(case, classes=c) for c in plain_at]
+        both = [training_times(point, ("plain", "fast"), rounds) for point in points]
+        losses = both[-1][1]
+        times["plain"] = line(plain_at, [t["plain"] for t, *_ in both], case.classes)
+        peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in points], case.classes)
+    work = counted(loss_of(replace(case, compiled=False), build(replace(case, compiled=False)), "fast"))
+    difference = abs(losses["fast"] - losses["plain"]) / abs(losses["plain"])
+    return {
+        **described(case, threads),
+        "plain s": times["plain"],
+        "fast s": times["fast"],
+        "time ratio": times["plain"] / times["fast"],
+        "plain MiB": peaks["plain"],
+        "fast MiB": peaks["fast"],
+        "memory ratio": peaks["plain"] / peaks["fast"],
+        "GFLOP": work / 1e9,
+        "of the floor": work / paths.floor,
+        "loss difference": difference,
+        "numbers": "equal" if difference <= tolerance(case) else "WRONG",
+        **({"plain at": f"line through C = {' and '.join(map(str, plain_at))}"} if plain_at else {}),
+    }
+
+
+def line(xs: tuple[int, ...], ys: list[float], x: float) -> float:
+    """The line through two points, at x."""
+    return ys[0] + (ys[1] - ys[0]) * (x - xs[0]) / (xs[1] - xs[0])
+
+
+@torch.no_grad()
+def test_row(case: Case, images: int, plain_images: int, threads: int) -> dict:
+    """A test pass in batches of `TEST_BATCH` images.
+
+    Args:
+        plain_images: on how many images the plain path runs; its time is scaled to all.
+    """
+    torch.set_num_threads(threads)
+    paths = build(case)
+    batch, done = reference_images(min(TEST_BATCH, images)).to(case.device), {"plain": 0.0, "fast": 0.0}
+    text = None
+
+    def fast(part: torch.Tensor) -> None:
+        nonlocal text
+        if text is None:
+            text = paths.model.text_features()  # once a pass, as the trainer does
+        paths.model(part, text)
+
+    for name, forward, count in (("plain", paths.plain, plain_images), ("fast", fast, images)):
+        for first in range(0, count, len(batch)):
+            part = batch[: count - first]
+            done[name] += seconds(case.device, partial(forward, part))
+    few = batch[: min(4, len(batch))]
+    difference = (paths.model(few, text).float() - paths.plain(few).float()).abs().max().item()
+    scale = paths.model.clip.logit_scale.exp().item()  # logits are cosines times this
+    plain = done["plain"] * images / plain_images
+    return {
+        **described(case, threads),
+        "images": images,
+        "plain images": plain_images,
+        "plain s": plain,
+        "fast s": done["fast"],
+        "time ratio": plain / done["fast"],
+        "logit difference": difference / scale,
+        "numbers": "equal" if difference / scale <= tolerance(case) else "WRONG",
+    }
+
+
+def memory_row(case: Case, rounds: int, threads: int) -> dict:
+    """Peak memory and time of our path alone."""
+    torch.set_num_threads(threads)
+    times, _, _ = training_times(case, ("fast",), rounds)
+    return {**described(case, threads), "fast s": times["fast"], "fast MiB": memory(case, "fast", threads)}
+
+
+def described(case: Case, threads: int) -> dict:
+    """The case in a row's words."""
+    row = {k: v for k, v in asdict(case).items() if k in ("method", "prompts", "classes", "batch", "prec")}
+    if case.text_block:
+        row["text block"] = case.text_block
+    if case.compiled:
+        row["compiled"] = True
+    return {**row, "device": torch.cuda.get_device_name() if case.device == "cuda" else f"CPU, {threads} threads"}

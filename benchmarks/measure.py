@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import torch
-from reference import reference_images
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.methods import Case, Paths, build
+from benchmarks.methods import Case, Paths, build, images
 from trainers.base import TOWER_DTYPES
 
 # Losses of the two paths may differ by this, relatively: in float32 as the project promises; in half precision by a few
@@ -30,7 +30,7 @@ def tolerance(case: Case) -> float:
 
 def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     labels = torch.arange(case.batch, device=case.device) % case.classes
-    return reference_images(case.batch).to(case.device), labels
+    return images(case.batch).to(case.device), labels
 
 
 def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
@@ -70,20 +70,32 @@ def seconds(device: str, call: Callable[[], object]) -> float:
     return began.elapsed_time(ended) / 1000
 
 
-def peak_mib(device: str) -> float:
+def memory_mib(device: str, peak: bool) -> float:
+    """Memory in use, or its peak since `reset_peak`, in MiB: a GPU's by torch's count, else the process's."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024  # stands there in KiB
+
+
+def reset_peak(device: str) -> None:
+    """Let the peak begin at what is in use now: what building the model took for a moment does not count."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux's way
 
 
 def _peak(case: Case, path: str, threads: int, answer) -> None:
     torch.set_num_threads(threads)
     paths = build(case)
     loss, learner = loss_of(case, paths, path), paths.model.prompt_learner
-    before = peak_mib(case.device)
+    reset_peak(case.device)
+    before = memory_mib(case.device, peak=False)
     for _ in range(2):
         step(loss, learner)
-    answer.put(peak_mib(case.device) - before)
+    answer.put(memory_mib(case.device, peak=True) - before)
 
 
 def memory(case: Case, path: str, threads: int) -> float:
@@ -98,6 +110,18 @@ def memory(case: Case, path: str, threads: int) -> float:
     if child.exitcode:
         raise SystemExit(f"the {path} path of {case} ended with {child.exitcode}: out of memory?")
     return answer.get()
+
+
+def profile(case: Case, steps: int, threads: int) -> str:
+    """Where the time of our step goes, as torch's profiler tells it."""
+    torch.set_num_threads(threads)
+    paths = build(case)
+    loss, learner = loss_of(case, paths, "fast"), paths.model.prompt_learner
+    step(loss, learner)  # warms up
+    with torch.profiler.profile() as profiler:
+        for _ in range(steps):
+            step(loss, learner)
+    return profiler.key_averages().table(sort_by=f"self_{case.device}_time_total", row_limit=25)
 
 
 def counted(loss: Callable[[], torch.Tensor]) -> int:
@@ -168,15 +192,15 @@ def line(xs: tuple[int, ...], ys: list[float], x: float) -> float:
 
 
 @torch.no_grad()
-def test_row(case: Case, images: int, plain_images: int, threads: int) -> dict:
+def test_row(case: Case, count: int, plain_count: int, threads: int) -> dict:
     """A test pass in batches of `TEST_BATCH` images.
 
     Args:
-        plain_images: on how many images the plain path runs; its time is scaled to all.
+        plain_count: on how many images the plain path runs; its time is scaled to all.
     """
     torch.set_num_threads(threads)
     paths = build(case)
-    batch, done = reference_images(min(TEST_BATCH, images)).to(case.device), {"plain": 0.0, "fast": 0.0}
+    batch, done = images(min(TEST_BATCH, count)).to(case.device), {"plain": 0.0, "fast": 0.0}
     text = None
 
     def fast(part: torch.Tensor) -> None:
@@ -185,18 +209,18 @@ def test_row(case: Case, images: int, plain_images: int, threads: int) -> dict:
             text = paths.model.text_features()  # once a pass, as the trainer does
         paths.model(part, text)
 
-    for name, forward, count in (("plain", paths.plain, plain_images), ("fast", fast, images)):
-        for first in range(0, count, len(batch)):
-            part = batch[: count - first]
+    for name, forward, wanted in (("plain", paths.plain, plain_count), ("fast", fast, count)):
+        for first in range(0, wanted, len(batch)):
+            part = batch[: wanted - first]
             done[name] += seconds(case.device, partial(forward, part))
     few = batch[: min(4, len(batch))]
     difference = (paths.model(few, text).float() - paths.plain(few).float()).abs().max().item()
     scale = paths.model.clip.logit_scale.exp().item()  # logits are cosines times this
-    plain = done["plain"] * images / plain_images
+    plain = done["plain"] * count / plain_count
     return {
         **described(case, threads),
-        "images": images,
-        "plain images": plain_images,
+        "images": count,
+        "plain images": plain_count,
         "plain s": plain,
         "fast s": done["fast"],
         "time ratio": plain / done["fast"],

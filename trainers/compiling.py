@@ -34,6 +34,6 @@ class CompiledStep:
                 loss, _ = self.compiled(images, labels)
                 torch.autograd.grad(loss, self.parameters)
         except Exception as error:  # whatever the compiler stumbles over, the step does not need it
-            reason = str(error).strip().splitlines() or [""]
-            print(f"MODEL.COMPILE: torch.compile failed, the step runs uncompiled: {type(error).__name__}: {reason[0]}")
+            reason = " ".join(str(error).split("\n\n")[0].split())  # what follows is advice to its developers
+            print(f"MODEL.COMPILE: torch.compile failed, the step runs uncompiled: {type(error).__name__}: {reason}")
             self.compiled = None

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.methods import Case, Paths, build, images
+from benchmarks.methods import Case, Paths, build, reference_images
 from trainers.base import TOWER_DTYPES
 
 # Losses of the two paths may differ by this, relatively: in float32 as the project promises; in half precision by a few
@@ -30,7 +30,7 @@ def tolerance(case: Case) -> float:
 
 def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     labels = torch.arange(case.batch, device=case.device) % case.classes
-    return images(case.batch).to(case.device), labels
+    return reference_images(case.batch).to(case.device), labels
 
 
 def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
@@ -200,7 +200,7 @@ def test_row(case: Case, count: int, plain_count: int, threads: int) -> dict:
     """
     torch.set_num_threads(threads)
     paths = build(case)
-    batch, done = images(min(TEST_BATCH, count)).to(case.device), {"plain": 0.0, "fast": 0.0}
+    batch, done = reference_images(min(TEST_BATCH, count)).to(case.device), {"plain": 0.0, "fast": 0.0}
     text = None
 
     def fast(part: torch.Tensor) -> None:

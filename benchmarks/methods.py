@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import plain_clip  # noqa: E402
-from reference import reference_clip, reference_images  # noqa: E402
+from reference import reference_clip, reference_images  # noqa: E402, F401 (both are for the other benchmarks too)
 
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
@@ -51,11 +51,6 @@ def classnames(count: int) -> list[str]:
     if count > len(names):
         raise SystemExit(f"there are names for {len(names)} classes, not for {count}")
     return names[:count]
-
-
-def images(count: int) -> Tensor:
-    """Random images of ViT-B/16's size."""
-    return reference_images(count)
 
 
 def options(module, **changes) -> CfgNode:

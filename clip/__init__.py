@@ -1,6 +1,6 @@
 """Frozen CLIP and its prompts. Knows nothing of trainers or data sets."""
 
-from .attention import Memory, Segment, take
+from .attention import KeysValues, Memory, Segment, take
 from .clip import load
 from .errors import ClipError
 from .fusion import TokenFusion
@@ -22,6 +22,7 @@ __all__ = [
     "CLIP",
     "ClassWords",
     "ClipError",
+    "KeysValues",
     "Memory",
     "Segment",
     "Sizes",

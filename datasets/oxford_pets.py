@@ -10,12 +10,12 @@ from dassl.data.datasets import (
     DATASET_REGISTRY,
     Datum,
     FewShotDataset,
+    read_annotations,
     read_split,
     save_split,
     split_trainval,
     subsample_classes,
 )
-from dassl.utils import UserError
 
 
 @DATASET_REGISTRY.register()
@@ -41,21 +41,11 @@ class OxfordPets(FewShotDataset):
 
     def _read_annotations(self, name: str) -> list[Datum]:
         """Images named by an annotation file with lines such as ``Abyssinian_100 1 1 1``: image, breed id, ..."""
+
+        def parse(line: str) -> Datum:
+            image, breed_id, _, _ = line.split()
+            breed = image.rpartition("_")[0].lower()
+            return Datum(os.path.join(self.image_dir, f"{image}.jpg"), int(breed_id) - 1, classname=breed)
+
         path = os.path.join(self.dataset_dir, "annotations", name)
-        if not os.path.isfile(path):
-            raise UserError(f"OxfordPets: expected {path}, or the split file {self.split_file} in {self.dataset_dir}")
-        items = []
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    image, breed_id, _, _ = line.split()
-                    label = int(breed_id) - 1
-                except ValueError as error:
-                    raise UserError(
-                        f"{path}, line {number}: expected an image name and three numbers, found {line.strip()!r}"
-                    ) from error
-                breed = image.rpartition("_")[0].lower()
-                items.append(Datum(os.path.join(self.image_dir, f"{image}.jpg"), label, classname=breed))
-        return items
+        return read_annotations(path, parse, "an image name and three numbers")

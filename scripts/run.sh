@@ -1,25 +1,16 @@
 #!/usr/bin/env bash
-# bash scripts/run.sh PROTOCOL TRAINER [DATASET ...] [OPTION ...]    (the scripts beside this one are one line over it)
+# bash scripts/run.sh PROTOCOL METHOD [DATASET ...] [OPTION ...]    (the scripts beside this one are one line over it)
 #
 # DATA    the folder that holds the data sets; unset: the built-in demo
 # OUTPUT  where runs and tables go (output/ in the checkout)
-# SEEDS   "1 2 3" unless set
-# Options are those of `dassl PROTOCOL --help`, such as --dry-run.
+# SEEDS   such as "1 2 3"; unset: the protocol's (configs/protocols/)
+# METHOD "" stands for all. Options are those of `dassl PROTOCOL --help`, such as --dry-run.
 set -euo pipefail
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-
-python=python3
-if [[ -z "${VIRTUAL_ENV:-}" && "${CONDA_DEFAULT_ENV:-base}" == base && -x "$checkout/.venv/bin/python" ]]; then
-    python="$checkout/.venv/bin/python"
-fi
-if ! "$python" -c 'import importlib.util as util; assert all(map(util.find_spec, ("torch", "yacs", "tqdm", "tabulate")))' 2>/dev/null; then
-    echo "error: $python lacks what this project needs; run 'make demo' once, or 'pip install -e $checkout' in your environment" >&2
-    exit 2
-fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 protocol=$1
-trainer=$2
+method=$2
 shift 2
-read -r -a seeds <<< "${SEEDS:-1 2 3}"
-PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m dassl.cli "$protocol" --checkout "$checkout" \
-    --trainers "$trainer" --seeds "${seeds[@]}" --data "${DATA:-}" --output "${OUTPUT:-$checkout/output}" --datasets "$@"
+read -r -a seeds <<< "${SEEDS:-}"
+exec bash "$here/dassl.sh" "$protocol" --checkout "$here/.." ${method:+--trainers "$method"} ${seeds:+--seeds "${seeds[@]}"} \
+    --data "${DATA:-}" --output "${OUTPUT:-$here/../output}" --datasets "$@"

@@ -3,18 +3,19 @@
 from pathlib import Path
 
 import pytest
-import yaml
+import torch
 
 import datasets  # noqa: F401  (registers)
 import trainers
 from dassl.config import get_cfg_default, merge
+from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
+from dassl.experiments import PROTOCOLS, Checkout
 
 ROOT = Path(__file__).parents[1]
 TRAINERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/trainers/*/*.yaml"))
 DATASETS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/datasets/*.yaml"))
-PROTOCOLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/protocols/*.yaml"))
 
 
 def merged(*files):
@@ -47,10 +48,72 @@ def test_a_data_sets_file_names_one_that_is_registered(file):
     DATASET_REGISTRY.get(merged(file).DATASET.NAME)
 
 
-@pytest.mark.parametrize("file", PROTOCOLS)
-def test_a_protocol_names_methods_and_files_that_exist(file):
-    protocol = yaml.safe_load((ROOT / file).read_text())
-    for method, name in protocol["configs"].items():
+# Files, registered names and templates of the CoOp family; "a photo of a {}." where nothing else is said.
+COOP_SETS = {
+    "imagenet": ("ImageNet", ""),
+    "caltech101": ("Caltech101", ""),
+    "oxford_pets": ("OxfordPets", "a photo of a {}, a type of pet."),
+    "stanford_cars": ("StanfordCars", ""),
+    "oxford_flowers": ("OxfordFlowers", "a photo of a {}, a type of flower."),
+    "food101": ("Food101", "a photo of {}, a type of food."),
+    "fgvc_aircraft": ("FGVCAircraft", "a photo of a {}, a type of aircraft."),
+    "sun397": ("SUN397", ""),
+    "dtd": ("DescribableTextures", "{} texture."),
+    "eurosat": ("EuroSAT", "a centered satellite photo of {}."),
+    "ucf101": ("UCF101", "a photo of a person doing {}."),
+    "imagenetv2": ("ImageNetV2", ""),
+    "imagenet_sketch": ("ImageNetSketch", ""),
+    "imagenet_a": ("ImageNetA", ""),
+    "imagenet_r": ("ImageNetR", ""),
+}
+
+
+@pytest.mark.parametrize("file", COOP_SETS)
+def test_the_fifteen_data_sets_have_the_names_and_templates_of_the_coop_family(file):
+    name, template = COOP_SETS[file]
+    cfg = merged(f"configs/datasets/{file}.yaml")
+    assert cfg.DATASET.NAME == name and not cfg.DATASET.PROMPT
+    assert DATASET_REGISTRY.get(name).prompt == (template or "a photo of a {}.")
+
+
+@pytest.mark.parametrize("demo", [True, False])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_names_methods_and_files_that_exist(protocol, demo):
+    settings = Checkout(ROOT).settings(protocol, demo)
+    for method, name in settings["configs"].items():
         assert f"configs/trainers/{method}/{name}.yaml" in TRAINERS
-        assert f"configs/trainers/{method}/{protocol['demo']['config']}.yaml" in TRAINERS
-    assert {f"configs/datasets/{name}.yaml" for name in protocol["demo"]["datasets"]} <= set(DATASETS)
+    names = [*settings["datasets"], *settings["builtin"], settings["source"]]
+    assert {f"configs/datasets/{name}.yaml" for name in names} <= set(DATASETS)
+    assert {*settings["trainers"], *settings["variants"]} <= settings["configs"].keys()
+
+
+@pytest.mark.parametrize("demo", [True, False])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_methods_of_a_protocol_are_given_the_same_views_and_weights(protocol, demo):
+    settings = Checkout(ROOT).settings(protocol, demo)
+    chances = {}
+    for method in settings["trainers"]:
+        cfg = merged(f"configs/trainers/{method}/{settings['configs'][method]}.yaml")
+        chances[method] = (cfg.INPUT, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.TRAIN_X.SAMPLER)
+    first = chances[settings["trainers"][0]]
+    assert {method for method, own in chances.items() if own != first} == set()
+
+
+def test_methods_see_the_same_draw_in_the_same_order_and_views(monkeypatch, tmp_path):
+    monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
+    seen = {}
+    for method in ("CoOp", "RPO", "SEP"):  # batches of 32, 4 and 32
+        cfg = merged("configs/datasets/digits.yaml", f"configs/trainers/{method}/tiny.yaml")
+        cfg.merge_from_list(["SEED", 3, "DATASET.NUM_SHOTS", 5])
+        manager = DataManager(cfg)
+        loader, views = manager.train_loader_x, []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            batches = list(loader)
+            # A last batch that is not full is left out, so large batches end earlier.
+            views.append(torch.cat([batch["img"] for batch in batches])[:32])
+        seen[method] = (manager.dataset.draw_hash, torch.stack(views))
+    (draw, views), *others = seen.values()
+    assert draw and not torch.equal(views[0], views[1])
+    for other, other_views in others:
+        assert other == draw and torch.equal(other_views, views)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,28 @@ def test_a_run_killed_in_the_middle_goes_on_and_ends_in_the_same_bytes(tmp_path,
     assert (tmp_path / "killed" / checkpoint).read_bytes() == (tmp_path / "whole" / checkpoint).read_bytes()
     without_time = [[{**row, "seconds": ""} for row in rows(tmp_path / name)] for name in ("killed", "whole")]
     assert without_time[0] == without_time[1] and len(without_time[0]) == 12
+
+
+def parsed(log, end_signal):
+    """The accuracies that the family's parse_test_res.py reads in a log: those after a line that is the end signal."""
+    waiting, found = True, []
+    for line in log.read_text().splitlines():
+        waiting = waiting and line.strip() != end_signal
+        match = re.search(r"\* accuracy: ([\.\deE+-]+)%", line.strip())
+        if match and not waiting:
+            found.append(float(match.group(1)))
+    return found
+
+
+def test_the_logs_of_training_and_test_are_read_by_the_familys_parser(in_checkout, tmp_path, capsys):
+    opts = ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "DATASET.SUBSAMPLE_CLASSES"]
+    flags = ["--trainer", "RPO", "--seed", "1", "--output-dir"]
+    trained, tested = tmp_path / "trained", tmp_path / "tested"
+    assert train.main([*flags, str(trained), *opts, "base"]) == 0
+    assert train.main([*flags, str(tested), "--eval-only", "--model-dir", str(trained), *opts, "new"]) == 0
+    for folder, end_signal in [(trained, "Finished training"), (trained, "Finish training"), (tested, "=> result")]:
+        accuracy = json.loads((folder / "results.json").read_text())["metrics"]["accuracy"]
+        assert parsed(folder / "log.txt", end_signal) == [round(accuracy, 1)]
 
 
 MISTAKES = {

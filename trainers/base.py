@@ -16,11 +16,12 @@ from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
 from clip import CLIP, load_clip, tokenize
+from dassl.data import with_features
 from dassl.engine import TrainerX
 from dassl.engine.checkpoints import load_model_file
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, stream
+from dassl.utils import UserError, device_name, stream
 from trainers.blocks import check_text_block, pick_text_block
 from trainers.compiling import CompiledStep
 
@@ -35,11 +36,13 @@ class PromptedCLIP(nn.Module):
         prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
         class_bound: some of it belongs to single classes, so that it serves no others.
         text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
+        image_is_frozen: of an image the method needs frozen CLIP's feature alone; then `images` may be such features.
     """
 
     prompt_learner: nn.Module
     class_bound = False
     text_block = 0
+    image_is_frozen = False
 
     def __init__(self, clip_model: CLIP, n_classes: int):
         super().__init__()
@@ -67,7 +70,9 @@ class PromptedCLIP(nn.Module):
         return torch.cat([checkpoint(compute, block, use_reentrant=False) for block in blocks], dim)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own."""
+        """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own, which may be given as such."""
+        if images.dim() == 2:
+            return images
         return F.normalize(self.clip.encode_image(images).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
@@ -190,6 +195,16 @@ class PromptTrainer(TrainerX):
             self.register_model(self.registered_name, learner, self.optim, self.sched)
             self.model.text_block = self._text_block()
         self.step = CompiledStep(self.loss, self.model.parameters()) if cfg.MODEL.COMPILE else self.loss
+        if self.model.image_is_frozen:
+            key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
+            for name in ("train_loader_x", "val_loader", "test_loader"):
+                setattr(self, name, with_features(getattr(self, name), cfg, self.frozen_features, key))
+
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
+        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+            return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
     def _text_block(self) -> int:
         batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE

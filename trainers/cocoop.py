@@ -58,6 +58,8 @@ class PromptLearner(nn.Module):
 class CoCoOpCLIP(PromptedCLIP):
     """CLIP whose class texts hold a context that depends on the image."""
 
+    image_is_frozen = True
+
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
         super().__init__(clip_model, len(classnames))
         self.prompt_learner = PromptLearner(clip_model, options)

@@ -30,6 +30,8 @@ def extend_cfg(cfg: CfgNode) -> None:
 class LPCLIP(FixedTextCLIP):
     """CLIP with a linear map on the image feature: `weight` (D, D) and `bias` (D,)."""
 
+    image_is_frozen = True
+
     def __init__(self, clip_model: CLIP, texts: list[str]):
         super().__init__(clip_model, [texts])
         width = clip_model.text_projection.shape[1]

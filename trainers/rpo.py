@@ -22,10 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, Memory, Segment, end_of_text, tokenize
+from clip import CLIP, KeysValues, Memory, Segment, end_of_text, tokenize
+from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+
+MEMORY_DIMS = 6  # of `RPOCLIP.image_memory`
 
 CHOICES = {
     "INIT": ("special_token", "random"),
@@ -84,6 +87,7 @@ class RPOCLIP(FixedTextCLIP):
                 f"positions and the longest class text leaves {room} behind it, so K can be at most {room}"
             )
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
+        self.image_is_frozen = options.PROMPTS == "text"
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
         self.register_buffer("tokens", tokens, persistent=False)
         # The words read no prompt: they run once, here, and their keys and values stay if they fit.
@@ -107,17 +111,28 @@ class RPOCLIP(FixedTextCLIP):
         x = self.clip.transformer.walk(segments, memory=words)["prompts"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)
 
+    @torch.no_grad()
+    def image_memory(self, images: Tensor) -> Tensor:
+        """What frozen images write, for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
+        tower = self.clip.visual
+        image = {"image": Segment(tower.embed(images), reads=("image",), wanted=False)}
+        layers = tower.transformer.remember(image).layers
+        return torch.stack([torch.stack(layer["image"], dim=1) for layer in layers], dim=1)
+
     def image_features(self, images: Tensor) -> Tensor:
-        """(B, K, D): v_k(x) for each image x."""
+        """(B, K, D): v_k(x) for each image x, given as such or as its `image_memory`."""
         if self.prompts == "text":
             return super().image_features(images)[:, None]
         tower = self.clip.visual
         prompts = tower.ln_pre(self.prompt_learner.img_prompt[None].to(self.clip.dtype))
-        segments = {
-            "image": Segment(tower.embed(images), reads=("image", *self.own), wanted=False),
-            "prompts": Segment(prompts, reads=("image", *self.own)),
-        }
-        return F.normalize(tower.project(tower.transformer.walk(segments)["prompts"]).float(), dim=-1)
+        segments = {"prompts": Segment(prompts, reads=("image", *self.own))}
+        if images.dim() == MEMORY_DIMS:
+            layers = [{"image": KeysValues(*written.unbind(dim=1))} for written in images.unbind(dim=1)]
+            memory = Memory(layers, {"image": (images.shape[-2], None)})
+        else:
+            image, memory = Segment(tower.embed(images), reads=("image", *self.own), wanted=False), None
+            segments = {"image": image, **segments}
+        return F.normalize(tower.project(tower.transformer.walk(segments, memory)["prompts"]).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """The average over K pairs of their cosines, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
@@ -141,3 +156,24 @@ class RPO(PromptTrainer):
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return RPOCLIP(clip_model, self.class_texts(classnames), self.options, self.cfg.MODEL.TEXT_MEMORY)
+
+    def build_model(self) -> None:
+        super().build_model()
+        cfg, loader = self.cfg, self.train_loader_x
+        if not cfg.INPUT.VIEWS or not self.options.MASK or self.options.PROMPTS == "text":
+            return
+        # A fixed pool of views: what their patches write is frozen, and stays in memory.
+        sizes, patches = self.model.clip.sizes, len(self.model.clip.visual.positional_embedding)
+        one = 2 * sizes.vision_layers * patches * sizes.vision_width * self.model.clip.dtype.itemsize
+        needed, given = one * len(loader.dataset) * cfg.INPUT.VIEWS / 2**30, cfg.INPUT.VIEWS_GIB
+        if needed > given:
+            raise UserError(
+                f"INPUT.VIEWS {cfg.INPUT.VIEWS}: what RPO keeps of {len(loader.dataset)} images takes {needed:.1f} GiB "
+                f"of memory, and INPUT.VIEWS_GIB is {given}: raise it, or take fewer views; 0 keeps nothing"
+            )
+        self.train_loader_x = with_features(loader, cfg, self.image_memory, key=None)
+
+    def image_memory(self, images: Tensor) -> Tensor:
+        """`RPOCLIP.image_memory`, on the CPU."""
+        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+            return self.model.image_memory(images.to(self.device)).cpu()

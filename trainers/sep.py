@@ -43,7 +43,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.SEP.N_CTX = 6  # n, text prompts and representative tokens
     cfg.TRAINER.SEP.N_CTX_V = 4  # n_v, image prompts and representative tokens
     cfg.TRAINER.SEP.CTX_INIT = ""  # words to start from, "a photo of a"; their number replaces N_CTX
-    cfg.TRAINER.SEP.LAYERS = list(range(1, 12))  # layers, counted from 0, before which prompts are fused
+    cfg.TRAINER.SEP.LAYERS = list(range(1, 12))  # layers, counted from 0, before which prompts are fused; []: none
     cfg.TRAINER.SEP.SELECT = "instance"  # instance (the paper) or batch (the released code)
     cfg.TRAINER.SEP.W = 8.0  # weight of the text's consistency with frozen CLIP
     cfg.TRAINER.SEP.W_V = 6.0  # weight of the image's consistency
@@ -134,7 +134,7 @@ class SEP(PromptTrainer):
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         layers, most = self.options.LAYERS, min(clip_model.sizes.text_layers, clip_model.sizes.vision_layers)
-        if not layers or any(type(i) is not int for i in layers) or layers != sorted({*layers} & {*range(most)}):
+        if any(type(i) is not int for i in layers) or layers != sorted({*layers} & {*range(most)}):
             raise UserError(f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, found {layers}")
         self.at_most("N_CTX_V", len(clip_model.visual.positional_embedding), "an image has no more tokens")
         return SEPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)

@@ -24,12 +24,18 @@ ENSEMBLE = (
 )
 
 
+class ZeroshotModel(FixedTextCLIP):
+    """Frozen on both sides."""
+
+    image_is_frozen = True
+
+
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
     """The data set's own template around each class name."""
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return FixedTextCLIP(clip_model, [self.class_texts(classnames)])
+        return ZeroshotModel(clip_model, [self.class_texts(classnames)])
 
 
 @TRAINER_REGISTRY.register()
@@ -38,4 +44,4 @@ class ZeroshotCLIP2(PromptTrainer):
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         texts = [[template.format(name) for name in classnames] for template in ENSEMBLE]
-        return FixedTextCLIP(clip_model, [*texts, self.class_texts(classnames)])
+        return ZeroshotModel(clip_model, [*texts, self.class_texts(classnames)])

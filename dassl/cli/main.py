@@ -4,11 +4,13 @@ Exit status: 0 all is well; 1 a run failed; 2 bad input; 130 stopped by Ctrl-C o
 """
 
 import difflib
+import functools
 import sys
 
 from dassl import __version__
-from dassl.cli import base2new, results
+from dassl.cli import data, protocol, results
 from dassl.cli.script import run_script
+from dassl.experiments import PROTOCOLS
 from dassl.utils import UserError
 
 HELP = """\
@@ -17,21 +19,31 @@ usage: dassl COMMAND ...
 Few-shot prompt learning on frozen CLIP. Call it from the checkout, where train.py and configs/ are.
 
 commands:
-  SCRIPT.py ...   run a script as `python SCRIPT.py ...` would
-  base2new        train on the base classes, test on base and new classes: methods x data sets x seeds
-  results         the table of base2new's results
+  SCRIPT.py ...           run a script as `python SCRIPT.py ...` would
+  base2new                train on the base classes, test on base and new classes
+  few_shot                all classes, 1 to 16 shots
+  cross_dataset           train on a source, test on other data sets
+  domain_generalization   train on a source, test on its shifts
+  variance                base2new with ten seeds: the spread
+  ablation                base2new with a method's settings varied
+  data                    the data sets: list, prepare (download), verify, stats
+  results                 the tables of all that is there, and whether the differences are real
 
 examples:
   dassl base2new
       every method on handwritten digits with the built-in tiny CLIP; nothing is downloaded
-  dassl base2new --trainers RPO --datasets letters braille
+  dassl few_shot --trainers RPO --datasets letters braille
       one method on other built-in data sets
   dassl base2new --trainers RPO CoOp --datasets oxford_pets --data ~/data
       the real thing, ViT-B/16 with the released hyper-parameters
   dassl base2new --trainers RPO --datasets oxford_pets --data ~/data --dry-run
       one `python train.py ...` line for each run that is not done yet, for a cluster
-  dassl results output
-      base, new and H of all that is there, finished or not
+  dassl data prepare oxford_pets dtd --root ~/data
+      download, check and unpack two data sets
+  dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
+      one setting after the other
+  dassl results output --statistics
+      the tables of all that is there, finished or not, and tests of the differences
   dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
       --config-file configs/trainers/RPO/tiny.yaml --seed 1 DATASET.NUM_SHOTS 16
       a single run
@@ -41,7 +53,8 @@ examples:
 
 # verb -> function of its arguments (list[str]) that returns the exit status
 VERBS = {
-    "base2new": base2new.run,
+    **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
+    "data": data.run,
     "results": results.run,
 }
 

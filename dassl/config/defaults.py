@@ -57,6 +57,12 @@ _C.INPUT.RGS_P = 0.2
 _C.INPUT.GB_P = 0.5
 _C.INPUT.GB_K = 21
 
+# Augmented views of each training image, taken in turn, epoch by epoch; 0: a new view in every epoch. A few views are
+# faster, because what is frozen of them is remembered; they are another augmentation, and so give other numbers.
+_C.INPUT.VIEWS = 0
+# RPO with VIEWS: GiB of memory that the keys and values of all views may take; more is refused.
+_C.INPUT.VIEWS_GIB = 4.0
+
 # ---- Data set
 _C.DATASET = CN()
 # Folder that holds the data sets' folders. Built-in sets are made in the cache if it is empty.
@@ -85,6 +91,10 @@ _C.DATASET.ALL_AS_UNLABELED = False
 _C.DATALOADER = CN()
 # Worker processes per loader; 0: images are read in the main process. Has no influence on results.
 _C.DATALOADER.NUM_WORKERS = 4
+# GiB of decoded training images kept in memory; those beyond it are read from disk each time.
+_C.DATALOADER.KEEP_GIB = 2.0
+# GiB on disk (in the cache) for image features of frozen image sides, shared by all runs; 0: none are kept.
+_C.DATALOADER.FEATURES_GIB = 4.0
 # Transformed copies per training image; above 1, `img` is a list.
 _C.DATALOADER.K_TRANSFORMS = 1
 # Also return the image without augmentation, as `img0`.
@@ -196,6 +206,8 @@ _C.TEST.COMPUTE_CMAT = False
 _C.TEST.NO_TEST = False
 # test or val.
 _C.TEST.SPLIT = "test"
+# A validation or test image that cannot be read: error stops and names it, wrong counts it as a wrong answer.
+_C.TEST.BAD_IMAGES = "error"
 # Which model is tested after training: last_step, or best_val (measured on the validation set after every epoch).
 _C.TEST.FINAL_MODEL = "last_step"
 
@@ -211,7 +223,10 @@ FREE_TO_CHANGE = {
     "USE_CUDA",
     "VERBOSE",
     "DATASET.ROOT",
+    "INPUT.VIEWS_GIB",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.KEEP_GIB",
+    "DATALOADER.FEATURES_GIB",
     "MODEL.TEXT_BLOCK",
     "MODEL.TEXT_MEMORY",
     "TRAIN.PRINT_FREQ",

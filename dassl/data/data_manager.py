@@ -1,10 +1,10 @@
 """Loaders: from the lists of a data set to batches.
 
 A batch is a dict: ``img`` (B, 3, H, W) float, ``label`` (B,), ``domain`` (B,) and ``index`` (B,) int64, and ``impath``,
-a list of B paths.
+a list of B paths. A test image of class y that cannot be read and is counted as wrong (TEST.BAD_IMAGES) is a black one
+with the label ``UNREADABLE - y``.
 """
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,27 +14,35 @@ import torch
 import torchvision.transforms as T
 from PIL import Image
 from tabulate import tabulate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
+from dassl.data.loader import Loader
+from dassl.data.pictures import PictureStore
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
-from dassl.utils import UserError, read_image, stream
+from dassl.utils import BadImage, UserError, available_cores, read_image, stream
+
+UNREADABLE = -1  # no class; UNREADABLE - y is below 0 for every label y
 
 
 class DatasetWrapper(Dataset):
     """Reads and transforms the images of a list.
 
-    The augmentation of a training image is a function of (seed, epoch, index): whichever worker loads it, and
+    The augmentation of a training image is a function of (seed, view, index), the view being the epoch, or the
+    epoch modulo INPUT.VIEWS: whichever worker loads it, and
     whatever else draws random numbers, it is the same.
 
     Args:
-        cfg: the config; reads SEED, INPUT.* and DATALOADER.{K_TRANSFORMS, RETURN_IMG0}.
+        cfg: the config; reads SEED, INPUT.*, DATALOADER.{K_TRANSFORMS, RETURN_IMG0} and TEST.BAD_IMAGES.
         data_source: the images.
         transform: from a PIL image to a tensor. Several give the items ``img``, ``img2``, ``img3``, ...; None leaves
             ``img`` a PIL image.
         is_train: whether the transform draws random numbers. Only then K_TRANSFORMS counts: above 1, ``img`` is a list
             of so many transformed copies.
+
+    Attributes:
+        read: from a path to a PIL image; :class:`DataManager` puts a store of decoded pictures here.
 
     Raises:
         UserError: K_TRANSFORMS above 1 without a transform.
@@ -51,6 +59,8 @@ class DatasetWrapper(Dataset):
         self.data_source = data_source
         self.transform = transform
         self.is_train = is_train
+        self.read = read_image
+        self.count_bad = cfg.TEST.BAD_IMAGES == "wrong" and not is_train
         self.seed = run_seed(cfg)
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
@@ -66,13 +76,20 @@ class DatasetWrapper(Dataset):
         return len(self.data_source)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        """One item; ``key`` is an index (of epoch 0) or an (epoch, index) pair."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        """One item; ``key`` is an index (of view 0) or a (view, index) pair."""
+        view, index = key if isinstance(key, tuple) else (0, key)
         datum = self.data_source[index]
-        image = read_image(datum.impath)
         item = {"label": datum.label, "domain": datum.domain, "impath": datum.impath, "index": index}
+        try:
+            image = self.read(datum.impath)
+        except BadImage as error:
+            if not self.count_bad:
+                raise
+            print(f"Counted as wrong: {error}", flush=True)
+            image = Image.new("RGB", tuple(self.cfg.INPUT.SIZE[::-1]))
+            item["label"] = UNREADABLE - datum.label
         if self.is_train:
-            with random_state_of(stream(self.seed, "augmentation", epoch, index).initial_seed()):
+            with random_state_of(stream(self.seed, "augmentation", view, index).initial_seed()):
                 item |= self._images(image)
         else:
             item |= self._images(image)
@@ -122,7 +139,8 @@ def build_data_loader(
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
-) -> DataLoader:
+    pictures: PictureStore | None = None,
+) -> Loader:
     """Make a loader. It draws nothing from the global random streams.
 
     Args:
@@ -133,7 +151,9 @@ def build_data_loader(
         n_domain, n_ins: of the samplers by domain and by class, which are not offered.
         tfm: the transform.
         is_train: for training.
-        dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (epoch, index) pairs from a RandomSampler.
+        dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs from a RandomSampler.
+        pictures: where a :class:`DatasetWrapper` finds decoded pictures; a training loader fills it before its first
+            batch.
 
     Raises:
         UserError: no images, or an unknown sampler.
@@ -142,12 +162,15 @@ def build_data_loader(
         raise UserError(f"{cfg.DATASET.NAME}: there are no images to load for {'training' if is_train else 'testing'}")
     seed = run_seed(cfg)
     # Results do not depend on the number of workers; more of them than cores would only be slower.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_workers = min(cfg.DATALOADER.NUM_WORKERS, cores)
-    return DataLoader(
-        (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
+    num_workers = min(cfg.DATALOADER.NUM_WORKERS, available_cores())
+    dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
+    if pictures is not None and isinstance(dataset, DatasetWrapper):
+        dataset.read = pictures.read
+    return Loader(
+        pictures=pictures if is_train else None,
+        dataset=dataset,
         batch_size=batch_size,
-        sampler=build_sampler(sampler_type, data_source, seed),
+        sampler=build_sampler(sampler_type, data_source, seed, cfg.INPUT.VIEWS if is_train else 0),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         drop_last=is_train and len(data_source) >= batch_size,
@@ -158,6 +181,9 @@ def build_data_loader(
 
 class DataManager:
     """The data set of a config and its loaders.
+
+    Before the first training batch all training images are decoded, and kept within DATALOADER.KEEP_GIB: a bad one is
+    found before the first step. So are the validation images of a run that measures them after every epoch.
 
     Args:
         cfg: the config.
@@ -182,6 +208,8 @@ class DataManager:
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
 
+        pictures = PictureStore(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
+
         def loader(data_source, settings, tfm, is_train):
             return build_data_loader(
                 cfg,
@@ -191,6 +219,7 @@ class DataManager:
                 tfm=tfm,
                 is_train=is_train,
                 dataset_wrapper=dataset_wrapper,
+                pictures=pictures,
             )
 
         loaders = cfg.DATALOADER
@@ -202,6 +231,12 @@ class DataManager:
         self.test_loader = loader(data.test, loaders.TEST, tfm_test, False)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
+
+    def _read_every_epoch(self, cfg) -> list[str]:
+        """Paths of the images that a training run reads in every epoch, and cannot do without."""
+        data = self.dataset
+        val = data.val if cfg.TEST.FINAL_MODEL == "best_val" and cfg.TEST.BAD_IMAGES == "error" else None
+        return [item.impath for part in (data.train_x, data.train_u, val) for item in part or []]
 
     @property
     def num_classes(self) -> int:

@@ -12,7 +12,7 @@ import torch
 import dassl
 from dassl.config import to_dict
 from dassl.engine.checkpoints import prompts_sha256
-from dassl.utils import write_atomic
+from dassl.utils import device_name, write_atomic
 
 RESULTS_FORMAT = 1
 
@@ -85,7 +85,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
             "torchvision": version("torchvision"),
             "python": platform.python_version(),
         },
-        "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu",
+        "device": device_name(trainer.device),
         "seconds": {
             "train": sum(epoch_seconds),
             "per_epoch": sum(epoch_seconds) / len(epoch_seconds) if epoch_seconds else None,

@@ -93,6 +93,11 @@ class SimpleTrainer(TrainerBase):
         if not self._models:
             print("The method trains nothing: it is tested only")
             self.max_epoch = 0
+        elif getattr(self.dm.dataset, "test_only", False):
+            raise UserError(
+                f"{self.cfg.DATASET.NAME} is for testing only: its images are the test images. Train on another data "
+                "set, such as ImageNet, and test here with --eval-only --model-dir"
+            )
         # What is drawn in training (dropout) depends on the seed alone, not on what was drawn before.
         set_random_seed(self.cfg.SEED)
         self.start_epoch = self.resume_model_if_exist(self._resume_from())
@@ -277,6 +282,7 @@ def _check_values(cfg):
     for key, value, choices in (
         ("TEST.FINAL_MODEL", cfg.TEST.FINAL_MODEL, ("last_step", "best_val")),
         ("TEST.SPLIT", cfg.TEST.SPLIT, ("test", "val")),
+        ("TEST.BAD_IMAGES", cfg.TEST.BAD_IMAGES, ("error", "wrong")),
     ):
         if value not in choices:
             raise UserError(f'{key} "{value}": expected one of {", ".join(choices)}')
@@ -285,6 +291,9 @@ def _check_values(cfg):
         ("DATALOADER.TRAIN_X.BATCH_SIZE", cfg.DATALOADER.TRAIN_X.BATCH_SIZE, 1),
         ("DATALOADER.TEST.BATCH_SIZE", cfg.DATALOADER.TEST.BATCH_SIZE, 1),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+        ("DATALOADER.KEEP_GIB", cfg.DATALOADER.KEEP_GIB, 0),
+        ("DATALOADER.FEATURES_GIB", cfg.DATALOADER.FEATURES_GIB, 0),
+        ("INPUT.VIEWS", cfg.INPUT.VIEWS, 0),
         ("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, 0),
         ("OPTIM.LR", cfg.OPTIM.LR, 0),
         ("OPTIM.WEIGHT_DECAY", cfg.OPTIM.WEIGHT_DECAY, 0),

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
+from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils import UserError, save_tensors
 
@@ -50,9 +51,14 @@ class Classification(EvaluatorBase):
         self._y_true, self._y_pred = [], []
 
     def process(self, model_output, ground_truth):
-        """Take in logits (B, C) and labels (B,). Both stay on their device until all are there."""
-        self._y_pred.append(model_output.argmax(dim=1))
-        self._y_true.append(ground_truth)
+        """Take in logits (B, C) and labels (B,). Both stay on their device until all are there.
+
+        A label -1 - y is that of an image of class y that could not be read (`dassl.data.UNREADABLE`): whatever the
+        logits, the answer is wrong.
+        """
+        unreadable = ground_truth < 0
+        self._y_pred.append(model_output.argmax(dim=1).masked_fill(unreadable, UNREADABLE))
+        self._y_true.append(torch.where(unreadable, UNREADABLE - ground_truth, ground_truth))
 
     def _answers(self):
         if not self._y_true:
@@ -63,8 +69,8 @@ class Classification(EvaluatorBase):
         """The results as a plain dict (percent, not rounded), for `results.json`.
 
         Returns:
-            {accuracy, error_rate, macro_f1, n, per_class: {class name: {n, correct, accuracy}}}, classes in the order
-            of their labels, those that occur. Macro F1 is averaged over the labels that occur.
+            {accuracy, error_rate, macro_f1, n, unreadable, per_class: {class name: {n, correct, accuracy}}}, classes in
+            the order of their labels, those that occur. Macro F1 is averaged over the labels that occur.
         """
         y_true, y_pred = self._answers()
         hits = y_true == y_pred
@@ -83,6 +89,7 @@ class Classification(EvaluatorBase):
             "error_rate": 100.0 - accuracy,
             "macro_f1": 100.0 * float(f1_score(y_true.numpy(), y_pred.numpy(), average="macro", labels=labels)),
             "n": len(hits),
+            "unreadable": int((y_pred == UNREADABLE).sum()),
             "per_class": per_class,
         }
 
@@ -97,6 +104,8 @@ class Classification(EvaluatorBase):
             f"* error: {summary['error_rate']:.1f}%\n"
             f"* macro_f1: {summary['macro_f1']:.1f}%"
         )
+        if summary["unreadable"]:
+            print(f"* unreadable: {summary['unreadable']:,} (counted as wrong)")
         results = OrderedDict((key, summary[key]) for key in ("accuracy", "error_rate", "macro_f1"))
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._print_per_class(summary["per_class"])
@@ -118,7 +127,9 @@ class Classification(EvaluatorBase):
 
     def _save_confusion_matrix(self):
         y_true, y_pred = self._answers()
-        matrix = confusion_matrix(y_true.numpy(), y_pred.numpy(), normalize="true")
+        answered = y_pred != UNREADABLE
+        labels = torch.cat([y_true, y_pred[answered]]).unique()
+        matrix = confusion_matrix(y_true[answered], y_pred[answered], labels=labels, normalize="true")
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         # A tensor, not upstream's numpy array: an array could not be loaded as tensors only.
         save_tensors(torch.from_numpy(matrix), path)

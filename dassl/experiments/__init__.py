@@ -1,35 +1,34 @@
 """Protocols as data: which runs a comparison needs, running those that are not done, and tables of their results.
 
 Runs are subprocesses of the checkout's train.py and are known by the `results.json` that they leave; nothing here
-imports a trainer, a data set or CLIP.
+imports a trainer, a data set or CLIP. The statistics (`statistics`, `statistics_text`) are imported by whoever needs
+them: scipy takes its time.
 """
 
 from dassl.experiments.checkout import Checkout
+from dassl.experiments.fairness import unfair
 from dassl.experiments.launcher import launch
-from dassl.experiments.protocols import BASE2NEW, PROTOCOLS, Job, Protocol, plan
-from dassl.experiments.results import (
-    discover,
-    find_protocol,
-    refuse_other_settings,
-    result_of,
-    summarise,
-    table,
-    write_summary,
-)
+from dassl.experiments.planning import Asked, plan
+from dassl.experiments.protocols import PROTOCOLS, Job, Protocol
+from dassl.experiments.results import discover, find_protocols, refuse_other_settings, result_of
+from dassl.experiments.summary import summarise, write_summary
+from dassl.experiments.tables import FORMATS, table
 
 __all__ = [
-    "BASE2NEW",
+    "FORMATS",
     "PROTOCOLS",
+    "Asked",
     "Checkout",
     "Job",
     "Protocol",
     "discover",
-    "find_protocol",
+    "find_protocols",
     "launch",
     "plan",
     "refuse_other_settings",
     "result_of",
     "summarise",
     "table",
+    "unfair",
     "write_summary",
 ]

@@ -11,6 +11,9 @@ import yaml
 from dassl.config import FREE_TO_CHANGE, decode, flatten
 from dassl.utils import UserError
 
+# What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
+SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "variants", "builtin")
+
 
 class Checkout:
     """A folder with train.py and configs/.
@@ -60,14 +63,22 @@ class Checkout:
         left_out = {"DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
-    def settings(self, protocol: str) -> dict:
-        """configs/protocols/<protocol>.yaml: shots, seeds, configs (method -> config name), demo (config, datasets)."""
-        path = self.root / "configs" / "protocols" / f"{protocol}.yaml"
-        settings = read_yaml(path)
-        expected = {"shots", "seeds", "configs", "demo"}
-        if not isinstance(settings, dict) or set(settings) != expected:
-            found = sorted(settings) if isinstance(settings, dict) else type(settings).__name__
-            raise UserError(f"{path}: expected the keys {sorted(expected)}, found {found}")
+    def settings(self, protocol: str, demo: bool) -> dict:
+        """configs/protocols/defaults.yaml with <protocol>.yaml over it, and for the demo the `demo` of both over that.
+
+        The keys are SETTINGS. In `demo`, `config` names the config of every method.
+        """
+        folder = self.root / "configs" / "protocols"
+        shared, own = read_settings(folder / "defaults.yaml"), read_settings(folder / f"{protocol}.yaml")
+        missing = [key for key in (*SETTINGS, "demo") if key not in shared]
+        if missing:
+            raise UserError(f"{folder / 'defaults.yaml'} lacks {', '.join(missing)}")
+        settings = {key: own.get(key, shared[key]) for key in SETTINGS}
+        settings["configs"] = shared["configs"] | own.get("configs", {})
+        if demo:
+            changes = shared["demo"] | own.get("demo", {})
+            settings["configs"] = dict.fromkeys(self.trainers(), changes.pop("config", None))
+            settings |= changes
         return settings
 
     def load(self, package: str) -> ModuleType:
@@ -100,6 +111,16 @@ class Checkout:
 def plain(value):
     """A setting as results.json holds it."""
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def read_settings(path: Path) -> dict:
+    """A file of configs/protocols/. Raises UserError when a key in it is unknown."""
+    settings = read_yaml(path) or {}
+    if not isinstance(settings, dict) or not isinstance(settings.get("demo", {}), dict):
+        raise UserError(f"{path}: expected keys and values, and under `demo` likewise")
+    refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
+    refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
+    return settings
 
 
 def read_yaml(path: Path):

@@ -1,53 +1,84 @@
-"""Protocols as a few declared lines, and the runs that they ask for."""
+"""Protocols as a few declared lines, and the runs that they are made of."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from dassl.experiments.checkout import Checkout, refuse_unknown
-from dassl.utils import UserError
+from dassl.experiments.checkout import Checkout
 
 ZERO_SHOT = "ZeroshotCLIP"  # a row of every table
-UNTRAINED = (ZERO_SHOT, "ZeroshotCLIP2")  # train nothing, so one seed says all
+UNTRAINED = (ZERO_SHOT, "ZeroshotCLIP2")  # train nothing, so one seed and one number of shots say all
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of every (data set, method, seed)."""
+    """One run of every row and seed."""
 
-    folder: str  # below OUTPUT/<protocol>/
+    folder: str  # below OUTPUT
     column: str  # where its accuracy stands in the table
-    subsample: str  # DATASET.SUBSAMPLE_CLASSES
+    subsample: str = "all"  # DATASET.SUBSAMPLE_CLASSES
     model_of: str = ""  # the stage whose trained model is only tested here; empty: this stage trains
+    dataset: str = ""  # a file of configs/datasets/, without .yaml; empty: the row's
 
 
 @dataclass(frozen=True)
 class Protocol:
-    name: str  # of the folder below OUTPUT, the verb and the file in configs/protocols/
+    """What is trained and tested. How often and with what is in configs/protocols/<name>.yaml."""
+
+    name: str  # of the verb, the table and the file in configs/protocols/
+    title: str
     stages: tuple[Stage, ...]
+    transfer: bool = False  # data sets are targets: each tests what was trained on the source, and a mean is formed
+    by_shots: bool = False  # the table has a column for each number of shots
+
+    def on(self, targets: list[str]) -> tuple[Stage, ...]:
+        """All stages, those of the targets included."""
+        trained = self.stages[0].folder
+        tests = tuple(Stage(f"{self.name}/test_{name}", name, model_of=trained, dataset=name) for name in targets)
+        return self.stages + tests
+
+    @property
+    def harmonic(self) -> bool:
+        """Whether the table has the harmonic mean of base and new."""
+        return {"base", "new"} <= {stage.column for stage in self.stages}
 
 
-BASE2NEW = Protocol(
-    "base2new",
-    (
-        Stage("train_base", column="base", subsample="base"),
-        Stage("test_new", column="new", subsample="new", model_of="train_base"),
-    ),
-)
-PROTOCOLS = {protocol.name: protocol for protocol in (BASE2NEW,)}
+def base_and_new(name: str) -> tuple[Stage, Stage]:
+    return (
+        Stage(f"{name}/train_base", "base", subsample="base"),
+        Stage(f"{name}/test_new", "new", subsample="new", model_of=f"{name}/train_base"),
+    )
+
+
+# Two protocols test what was trained on the source, which takes longest of all: it is trained once for both.
+ON_SOURCE = (Stage("train_source", "source"),)
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("base2new", "train on base classes, test on base and new classes", base_and_new("base2new")),
+        Protocol("few_shot", "all classes, from 1 to 16 shots", (Stage("few_shot/train", "all"),), by_shots=True),
+        Protocol("cross_dataset", "train on a source, test on other data sets", ON_SOURCE, transfer=True),
+        Protocol("domain_generalization", "train on a source, test on its shifts", ON_SOURCE, transfer=True),
+        Protocol("variance", "base to new with ten seeds: the spread", base_and_new("variance")),
+        Protocol("ablation", "base to new with a method's settings varied", base_and_new("ablation")),
+    )
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a table has one line for."""
+    """What is trained, but for the seed."""
 
     dataset: str  # a file of configs/datasets/, without .yaml
     trainer: str
     config: str  # a file of configs/trainers/<trainer>/, without .yaml
-    shots: int
+    shots: int | None  # None: a line over several
+    variant: str = ""  # settings that differ from the config, as a label: K=4,MASK=False
 
     @property
     def folder(self) -> Path:
-        return Path(self.dataset, f"shots_{self.shots}", self.trainer, self.config)
+        config = f"{self.config},{self.variant}" if self.variant else self.config
+        return Path(self.dataset, f"shots_{self.shots}", self.trainer, config)
 
 
 @dataclass(frozen=True)
@@ -58,11 +89,18 @@ class Job:
     seed: int
     stage: Stage
     folder: Path  # its --output-dir
-    registered_name: str | None  # of the data set; None when only results are read and no checkout is at hand
-    source: "Job | None"  # the job whose model is tested
+    registered_name: str | None = None  # of its data set; None when only results are read and no checkout is at hand
+    source: "Job | None" = None  # the job whose model is tested
+    overrides: tuple[tuple[str, str], ...] = ()  # KEY VALUE pairs that the row's variant stands for
 
     def __str__(self) -> str:
-        return f"{self.row.trainer} on {self.row.dataset}, seed {self.seed}, {self.stage.column}"
+        what = f"{self.row.trainer} {self.row.variant}".strip()
+        return f"{what} on {self.row.dataset}, {self.row.shots} shots, seed {self.seed}, {self.stage.column}"
+
+    @property
+    def dataset(self) -> str:
+        """The file in configs/datasets/ of the data set it is run on."""
+        return self.stage.dataset or self.row.dataset
 
     @property
     def request(self) -> dict:
@@ -81,83 +119,28 @@ class Job:
         command = ["train.py"]
         command += ["--root", checkout.shown(data)] if data else []
         command += ["--seed", str(self.seed), "--trainer", row.trainer]
-        command += ["--dataset-config-file", f"configs/datasets/{row.dataset}.yaml"]
+        command += ["--dataset-config-file", f"configs/datasets/{self.dataset}.yaml"]
         command += ["--config-file", f"configs/trainers/{row.trainer}/{row.config}.yaml"]
         command += ["--output-dir", checkout.shown(self.folder)]
         command += ["--model-dir", checkout.shown(self.source.folder)] if self.source else []
         command += ["--eval-only"] if self.source or row.trainer in UNTRAINED else []
-        return command + ["DATASET.NUM_SHOTS", str(row.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.subsample]
+        command += ["DATASET.NUM_SHOTS", str(row.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.subsample]
+        return command + [word for setting in self.overrides for word in setting]
 
 
-def jobs_of(protocol: Protocol, row: Row, seed: int, folder: Path, registered_name: str | None = None) -> list[Job]:
-    """The jobs of one row and seed, stage after stage. `folder` is OUTPUT/<protocol>."""
-    jobs: dict[str, Job] = {}
-    for stage in protocol.stages:
-        source = None if row.trainer in UNTRAINED else jobs.get(stage.model_of)
-        run_folder = folder / stage.folder / row.folder / f"seed{seed}"
-        jobs[stage.folder] = Job(row, seed, stage, run_folder, registered_name, source)
-    return list(jobs.values())
-
-
-def plan(
-    protocol: Protocol,
-    checkout: Checkout,
+def jobs_of(
+    stages: tuple[Stage, ...],
+    row: Row,
+    seed: int,
     output: Path,
-    data: Path | None = None,
-    trainers: list[str] | None = None,
-    datasets: list[str] | None = None,
-    seeds: list[int] | None = None,
-    shots: int | None = None,
-    config: str | None = None,
+    registered_names: dict[str, str] | None = None,
+    overrides: tuple[tuple[str, str], ...] = (),
 ) -> list[Job]:
-    """All jobs of a comparison, zero-shot CLIP first; what is not given is the protocol file's.
-
-    Raises UserError for every name that does not exist, before any job is started.
-    """
-    settings = checkout.settings(protocol.name)
-    demo = settings["demo"]
-    trainers = unique([ZERO_SHOT, *(trainers or settings["configs"])])
-    datasets = unique(datasets or demo["datasets"][:1])
-    seeds = unique(settings["seeds"] if seeds is None else seeds)
-    shots = settings["shots"] if shots is None else shots
-
-    refuse_unknown("trainer", trainers, checkout.trainers())
-    refuse_unknown("data set", datasets, checkout.datasets())
-    if not data:
-        for dataset in datasets:
-            if dataset not in demo["datasets"]:
-                raise UserError(
-                    f"{dataset} needs its image files: say where they are (DATA=FOLDER before a script, or "
-                    f"--data FOLDER). Without data there are: {', '.join(demo['datasets'])}"
-                )
-    defaults = settings["configs"] if data else dict.fromkeys(trainers, demo["config"])
-    configs = {trainer: choose_config(checkout, trainer, config, defaults.get(trainer)) for trainer in trainers}
-
-    jobs = []
-    for dataset in datasets:
-        registered_name = checkout.registered_name(dataset)
-        for trainer in trainers:
-            row = Row(dataset, trainer, configs[trainer], shots)
-            for seed in [1] if trainer in UNTRAINED else seeds:
-                jobs += jobs_of(protocol, row, seed, output / protocol.name, registered_name)
-    return jobs
-
-
-def choose_config(checkout: Checkout, trainer: str, asked: str | None, default: str | None) -> str:
-    """The name of a method's config: the one asked for, or else the protocol's.
-
-    Zero-shot CLIP, which is there for comparison, keeps its own when it has none of the name that was asked for.
-    """
-    known = checkout.configs(trainer)
-    if asked and not (trainer == ZERO_SHOT and asked not in known):
-        refuse_unknown(f"config of {trainer}", [asked], known)
-        return asked
-    if default is None:
-        raise UserError(f"which config of {trainer}? Say --config NAME; there are: {', '.join(known) or 'none'}")
-    refuse_unknown(f"config of {trainer}", [default], known)
-    return default
-
-
-def unique(values) -> list:
-    """The values without repetition, in their order."""
-    return list(dict.fromkeys(values))
+    """The jobs of one row and seed, stage after stage. `registered_names`: of each file in configs/datasets/."""
+    jobs: dict[str, Job] = {}
+    for stage in stages:
+        source = None if row.trainer in UNTRAINED else jobs.get(stage.model_of)
+        folder = output / stage.folder / row.folder / f"seed{seed}"
+        name = registered_names[stage.dataset or row.dataset] if registered_names else None
+        jobs[stage.folder] = Job(row, seed, stage, folder, name, source, overrides)
+    return list(jobs.values())

@@ -1,19 +1,21 @@
 """Helpers that know nothing of models or data sets."""
 
-from dassl.utils.errors import MissingFile, NonFiniteLoss, UserError
+from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
 from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, write_atomic, write_json
+from dassl.utils.images import read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.memory import free_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
 from dassl.utils.tools import (
+    available_cores,
     check_availability,
     check_isfile,
     collect_env_info,
+    device_name,
     get_most_similar_str_to_a_from_b,
     listdir_nohidden,
-    read_image,
     tolist_if_not,
 )
 from dassl.utils.torchtools import (
@@ -31,6 +33,7 @@ from dassl.utils.torchtools import (
 
 __all__ = [
     "AverageMeter",
+    "BadImage",
     "Logger",
     "MetricMeter",
     "MissingFile",
@@ -38,11 +41,13 @@ __all__ = [
     "Registry",
     "UnknownName",
     "UserError",
+    "available_cores",
     "cache_dir",
     "check_availability",
     "check_isfile",
     "collect_env_info",
     "count_num_param",
+    "device_name",
     "free_memory",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",

@@ -16,5 +16,9 @@ class MissingFile(UserError, FileNotFoundError):
     """A file that the user named, or that a command needs, is not there."""
 
 
+class BadImage(UserError):
+    """A file that is there, but is no image that can be read."""
+
+
 class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""

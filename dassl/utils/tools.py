@@ -8,16 +8,17 @@ import warnings
 import numpy as np
 import PIL
 import torch
-from PIL import Image
 
-from dassl.utils.errors import MissingFile, UserError
 from dassl.utils.files import mkdir_if_missing, read_json, write_json
+from dassl.utils.images import read_image
 from dassl.utils.seeds import set_random_seed
 
 __all__ = [
+    "available_cores",
     "check_availability",
     "check_isfile",
     "collect_env_info",
+    "device_name",
     "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "mkdir_if_missing",
@@ -55,25 +56,19 @@ def check_availability(requested, available):
         raise ValueError(f'"{requested}" is not one of {list(available)} (do you mean "{nearest}"?)')
 
 
+def available_cores():
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(device):
+    """What a `torch.device` is called: the GPU's name, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def tolist_if_not(x):
     """`x` itself if it is a list, otherwise a list that holds it."""
     return x if isinstance(x, list) else [x]
-
-
-def read_image(path):
-    """Read an image file as a PIL image in RGB.
-
-    Raises:
-        MissingFile: no such file.
-        UserError: not an image, or a damaged one.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise MissingFile(f'no image file at "{path}"') from error
-    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for some broken PNG files
-        raise UserError(f'cannot read "{path}" as an image: {error}') from error
 
 
 def collect_env_info():

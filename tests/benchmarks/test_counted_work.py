@@ -58,7 +58,7 @@ def test_a_row_whose_losses_differ_is_wrong(monkeypatch):
 
     monkeypatch.setattr(measure, "build", small)
     monkeypatch.setattr(measure, "memory", lambda *_: 1.0)
-    monkeypatch.setattr(measure, "images", lambda batch: torch.ones(batch, 3, 24, 24))
+    monkeypatch.setattr(measure, "reference_images", lambda batch: torch.ones(batch, 3, 24, 24))
     case = Case("CoOp", 4, classes=2, batch=2)
     for factor, told in ((1.0, "equal"), (1 + 2e-4, "WRONG")):
         factors.append(factor)

@@ -126,7 +126,7 @@ def test_missing_annotations_and_pictures_are_named(cfg, folder):
         build_dataset(cfg)
 
     (folder / "annotations" / "trainval.txt").unlink()
-    with pytest.raises(UserError, match=f"expected .*trainval.txt, or the split file {SPLIT}"):
+    with pytest.raises(UserError, match=f"no file at .*trainval.txt; expected it, or the split file {SPLIT} in"):
         build_dataset(cfg)
 
 

@@ -6,18 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from dassl.experiments import PROTOCOLS
 from tests.fake_checkout import FakeCheckout
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("scripts/*/*.sh"))
+METHODS = {  # folder of scripts/ -> method
+    "cocoop": "CoCoOp",
+    "coop": "CoOp",
+    "ivlp": "IVLP",
+    "lp": "LP",
+    "maple": "MaPLe",
+    "rpo": "RPO",
+    "sep": "SEP",
+    "vpt": "VPT",
+    "zeroshot_clip": "ZeroshotCLIP",
+}
 
 
 @pytest.fixture
 def fake(tmp_path):
     (tmp_path / "the checkout").mkdir()
     fake = FakeCheckout(tmp_path / "the checkout")
-    for folder in ("scripts", "configs/trainers"):  # all methods, not only the fake's
-        shutil.copytree(ROOT / folder, fake.root / folder, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "scripts", fake.root / "scripts")
     return fake
 
 
@@ -49,14 +60,37 @@ def python(path, note="used"):
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_every_script_starts_its_own_method_on_the_demo(bash, fake, script):
-    done = bash(script, SEEDS="1")
+def test_every_script_is_one_line_that_names_its_own_method_and_protocol():
+    for script in SCRIPTS:
+        method, protocol = METHODS[Path(script).parent.name], Path(script).stem
+        shebang, comment, line = (ROOT / script).read_text().splitlines()
+        assert line == f'exec bash "$(dirname "${{BASH_SOURCE[0]}}")/../run.sh" {protocol} {method} "$@"'
+        assert f"bash {script} [DATASET ...]" in comment
+
+
+@pytest.mark.parametrize("script", ["rpo/ablation", "sep/cross_dataset", "zeroshot_clip/few_shot"])
+def test_a_script_starts_its_own_method_and_protocol_on_the_demo(bash, script):
+    done = bash(f"scripts/{script}.sh", "--dry-run", SEEDS="1")
     assert done.returncode == 0, done.stderr
-    method = Path(script).parent.name.replace("_", "")
-    trainers = [call[call.index("--trainer") + 1].lower() for call in fake.calls()]
-    assert {trainer.removesuffix("clip") for trainer in trainers} == {"zeroshot", method.removesuffix("clip")}
-    assert (fake.output / "base2new" / "summary.csv").is_file()
+    folder, protocol = script.split("/")
+    lines = done.stdout.splitlines()
+    assert {line.split("--trainer ")[1].split()[0] for line in lines} == {"ZeroshotCLIP", METHODS[folder]}
+    assert all(f"/{protocol}/" in line or "/train_source/" in line for line in lines)
+
+
+def test_each_method_has_a_script_for_each_protocol_that_it_has_something_to_say_in():
+    for folder in METHODS:
+        found = {Path(script).stem for script in SCRIPTS if Path(script).parent.name == folder}
+        untrained = {"variance", "ablation"} if folder == "zeroshot_clip" else set()
+        assert found | {"ablation"} == set(PROTOCOLS) - untrained | {"ablation"}
+
+
+def test_a_comparison_is_of_all_methods_and_ends_with_statistics(bash, fake):
+    done = bash("scripts/compare.sh", "--jobs", "2", SEEDS="1 2")
+    assert done.returncode == 0, done.stderr
+    assert len(fake.calls()) == 2 + 8 * 2 * 2
+    assert all(method in done.stdout for method in METHODS.values() if method != "ZeroshotCLIP")
+    assert "Statistics of new" in done.stdout and "critical difference" in done.stdout
 
 
 def test_the_environment_and_the_arguments_are_honoured(bash, fake, tmp_path):
@@ -69,11 +103,11 @@ def test_the_environment_and_the_arguments_are_honoured(bash, fake, tmp_path):
     assert (tmp_path / "out" / "base2new" / "summary.json").is_file() and not fake.output.exists()
 
 
-def test_seeds_are_1_2_3_and_options_pass_through(bash, fake):
-    done = bash("scripts/coop/base2new.sh", "--dry-run")
+def test_seeds_are_the_protocols_and_options_pass_through(bash, fake):
+    done = bash("scripts/coop/variance.sh", "--dry-run", "--shots", "4")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [line.split("--seed ")[1][0] for line in lines] == list("11112233")
+    lines = [line for line in done.stdout.splitlines() if "--trainer CoOp" in line]
+    assert len(lines) == 10 * 2 and all("NUM_SHOTS 4" in line for line in lines)
     assert fake.calls() == []
 
 

@@ -30,6 +30,7 @@ METHODS = {
     "VPT-full": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "full"],
     "LP": [],
     "SEP": ["TRAINER.SEP.LAYERS", [1]],
+    "SEP-unfused": ["TRAINER.SEP.LAYERS", []],
     "SEP-batch": ["TRAINER.SEP.LAYERS", [0, 1], "TRAINER.SEP.SELECT", "batch"],
     "RPO": ["TRAINER.RPO.K", 3],
     "RPO-1": ["TRAINER.RPO.K", 1],

@@ -1,9 +1,11 @@
 """Data sets: one image (Datum), the lists of a data set (DatasetBase), few-shot data sets and their registry."""
 
+from dassl.data.datasets.annotations import name_classes, read_annotations, read_classnames, read_mat
 from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, draw_fewshot
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
-from dassl.data.datasets.fewshot import FewShotDataset
-from dassl.data.datasets.splits import read_split, save_split, split_trainval, subsample_classes
+from dassl.data.datasets.fewshot import FewShotDataset, note_pickle
+from dassl.data.datasets.folders import class_folders, read_class_folders
+from dassl.data.datasets.splits import read_split, save_split, split_by_class, split_trainval, subsample_classes
 
 __all__ = [
     "DATASET_REGISTRY",
@@ -12,9 +14,17 @@ __all__ = [
     "FewShotDataset",
     "build_dataset",
     "check_images",
+    "class_folders",
     "draw_fewshot",
+    "name_classes",
+    "note_pickle",
+    "read_annotations",
+    "read_class_folders",
+    "read_classnames",
+    "read_mat",
     "read_split",
     "save_split",
+    "split_by_class",
     "split_trainval",
     "subsample_classes",
 ]

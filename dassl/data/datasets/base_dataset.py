@@ -4,6 +4,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from dassl.utils import UserError
 
@@ -48,6 +49,26 @@ class Datum:
         return f"Datum({self.impath!r}, label={self.label}, domain={self.domain}, classname={self.classname!r})"
 
 
+def group_by_label(items: Iterable[Datum]) -> dict[int, list[Datum]]:
+    """Images by label, labels in the order of their first image."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[item.label].append(item)
+    return groups
+
+
+def list_folder(folder: str) -> list[str]:
+    """All names in a folder, sorted.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"cannot list the folder {folder}: {error.strerror}") from error
+
+
 def check_images(items: Iterable[Datum], source: str) -> None:
     """Check that every image file exists, with one listing per folder (a stat per file is slow on network disks).
 
@@ -56,7 +77,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
         source: what named them (a split file, a data set), for the message.
 
     Raises:
-        UserError: files are missing; says how many and the first three.
+        UserError: files are missing (says how many and the first three), or a folder cannot be listed.
     """
     wanted = defaultdict(set)
     for item in items:
@@ -66,7 +87,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
     missing = []
     for folder, names in wanted.items():
         if os.path.isdir(folder or "."):
-            unlisted = [os.path.join(folder, name) for name in names.difference(os.listdir(folder or "."))]
+            unlisted = [os.path.join(folder, name) for name in names.difference(list_folder(folder or "."))]
             # The second look is for file systems that ignore case or rewrite Unicode names.
             missing += [path for path in unlisted if not os.path.isfile(path)]
         else:
@@ -92,11 +113,14 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     if not names:
         raise UserError(f"{source}: there are no training images")
 
-    empty = sorted(set(range(max(names) + 1)) - set(names))
-    if empty or min(names) < 0:
+    others = list(others)
+    if min(names) < 0 or max(names) >= len(names):
+        known = {item.label: f" ({item.classname})" for item in others}
+        gaps = (label for label in range(max(names) + 1) if label not in names)
+        first = ", ".join(f"{label}{known.get(label, '')}" for label in islice(gaps, 10))
         raise UserError(
             f"{source}: the labels of the training images must be 0 to {max(names)} without a gap, found "
-            f"{len(names)} labels from {min(names)} to {max(names)}; classes without an image: {empty[:10]}"
+            f"{len(names)} labels from {min(names)} to {max(names)}; first classes without a training image: {first}"
         )
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:
@@ -123,12 +147,8 @@ def draw_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = Fal
         rng: a ``random.Random``, or the module ``random`` for Python's global stream.
         repeat: draw with replacement where a class has too few images.
     """
-    classes = defaultdict(list)
-    for item in items:
-        classes[item.label].append(item)
-
     drawn = []
-    for members in classes.values():
+    for members in group_by_label(items).values():
         if len(members) >= num_shots:
             members = rng.sample(members, num_shots)
         elif repeat:
@@ -243,10 +263,7 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
         """Images by label, labels in the order of their first image."""
-        groups = defaultdict(list)
-        for item in data_source:
-            groups[item.label].append(item)
-        return groups
+        return group_by_label(data_source)
 
     def split_dataset_by_domain(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
         """Images by domain, domains in the order of their first image."""

@@ -7,9 +7,17 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, check_labels, draw_fewshot
+from dassl.data.datasets.base_dataset import (
+    DatasetBase,
+    Datum,
+    check_images,
+    check_labels,
+    draw_fewshot,
+    group_by_label,
+    list_folder,
+)
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
-from dassl.utils import UserError, read_json, write_json
+from dassl.utils import MissingFile, UserError, read_json, write_json
 
 MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images a class
 
@@ -34,6 +42,9 @@ class FewShotDataset(DatasetBase):
         dataset_dir: folder of the data set.
         image_dir: folder that the paths in the split file are relative to.
         prompt: text template with ``{}`` for the class name.
+        record_dir: folder inside dataset_dir for the records of the draws.
+        test_only: the images are for testing; they stand in the place of training images too, no shots are drawn, and
+            the engine refuses to train on them.
         draw_hash: SHA-256 (hex) of the drawn train and val images' relative paths and labels, all classes. It names
             the draw: equal draws have equal hashes on every machine, for all, base and new classes alike.
         rng: random stream of the split and the draw.
@@ -46,6 +57,8 @@ class FewShotDataset(DatasetBase):
     image_dir = ""  # folder inside dataset_dir
     split_file = ""  # file inside dataset_dir
     prompt = "a photo of a {}."
+    record_dir = "split_fewshot"
+    test_only = False
 
     def __init__(self, cfg):
         root = self.find_root(cfg)
@@ -57,7 +70,7 @@ class FewShotDataset(DatasetBase):
 
         train, val, test = self.read(root)
         check_labels(train, [*val, *test], type(self).__name__)
-        if cfg.DATASET.NUM_SHOTS >= 1:
+        if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
             train, val = self._draw(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))
         print(f"Drawn: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
@@ -97,7 +110,13 @@ class FewShotDataset(DatasetBase):
             return read_split(path, self.image_dir)
 
         # The draw goes on with the same stream: the original's run that makes the split draws these very shots.
-        train, val, test = self.make_split()
+        try:
+            train, val, test = self.make_split()
+        except MissingFile as error:
+            raise UserError(
+                f"{type(self).__name__}: {error}; expected it, or the split file {self.split_file} in "
+                f"{self.dataset_dir}"
+            ) from error
         check_images([*train, *val, *test], type(self).__name__)
         self._made_split = True
         try:
@@ -110,11 +129,9 @@ class FewShotDataset(DatasetBase):
         """Train, val and test lists where there is no split file; random numbers come from ``self.rng``."""
         raise UserError(f"{type(self).__name__}: the split file {self.split_file} is not in {self.dataset_dir}")
 
-    def _draw(
-        self, train: list[Datum], val: list[Datum], num_shots: int, seed: int
-    ) -> tuple[list[Datum], list[Datum]]:
+    def _draw(self, train: list[Datum], val: list[Datum], num_shots: int, seed: int) -> tuple[list[Datum], list[Datum]]:
         """Draw the shots of all classes, and check or write their record."""
-        few = [name for name, n in Counter(item.classname for item in train).items() if n < num_shots]
+        few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
             print(f"Note: {len(few)} classes have fewer than {num_shots} images; all are kept: {', '.join(few[:3])}")
         drawn_train = draw_fewshot(train, num_shots, self.rng)
@@ -122,9 +139,8 @@ class FewShotDataset(DatasetBase):
         if seed < 0:
             return drawn_train, drawn_val  # another draw in every run: nothing to record
 
-        path = Path(self.dataset_dir, "split_fewshot", f"shot_{num_shots}-seed_{seed}.json")
-        if path.with_suffix(".pkl").exists():
-            print(f"Note: {path.with_suffix('.pkl')} is not read (a pickle can run code); the seed gives the draw")
+        path = Path(self.dataset_dir, self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
+        note_pickle(path.with_suffix(".pkl"), "the seed gives the draw")
         record = {
             "after_making_split": self._made_split,
             "train": relative_entries(drawn_train, self.dataset_dir),
@@ -161,6 +177,12 @@ class FewShotDataset(DatasetBase):
         return found if same_counts and len(found) == len(entries) else None
 
 
+def note_pickle(path: Path, instead: str) -> None:
+    """Say that a pickle of the CoOp family, if there is one, is not read, and what takes its place."""
+    if path.exists():
+        print(f"Note: {path} is not read (a pickle can run code); {instead}")
+
+
 def _read_record(path: Path) -> dict:
     """The record of a draw: lists train and val, and whether the run that drew it had made the split before."""
     record = read_json(path)
@@ -185,7 +207,7 @@ def _template(prompt: str) -> str:
 
 def _wrong_root(name: str, root: str, folder: str) -> str:
     """What to say when the DATA folder does not hold the data set."""
-    held = sorted(os.listdir(root))
+    held = list_folder(root)
     found = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "") if held else "nothing"
     advice = f"the folder that contains {folder}/"
     if os.path.basename(root) == folder:

@@ -3,9 +3,8 @@
 import math
 import os
 import random
-from collections import defaultdict
 
-from dassl.data.datasets.base_dataset import Datum, check_images
+from dassl.data.datasets.base_dataset import Datum, check_images, group_by_label
 from dassl.utils import UserError, read_json, write_json
 
 SUBSAMPLES = ("all", "base", "new")
@@ -52,8 +51,7 @@ def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath
         UserError: the file cannot be written.
     """
     split = {
-        part: relative_entries(items, path_prefix)
-        for part, items in (("train", train), ("val", val), ("test", test))
+        part: relative_entries(items, path_prefix) for part, items in (("train", train), ("val", val), ("test", test))
     }
     write_json(split, filepath)
     print(f"Saved split to {filepath}")
@@ -79,12 +77,8 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
         UserError: a class is too small to give a validation image.
     """
     print(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
-    classes = defaultdict(list)
-    for item in trainval:
-        classes[item.label].append(item)
-
     train, val = [], []
-    for items in classes.values():
+    for items in group_by_label(trainval).values():
         num_val = round(len(items) * p_val)
         if num_val == 0:
             raise UserError(
@@ -95,6 +89,39 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
         val += items[:num_val]
         train += items[num_val:]
     return train, val
+
+
+def split_by_class(
+    items: list[Datum], p_train: float = 0.5, p_val: float = 0.2, rng=random
+) -> tuple[list[Datum], list[Datum], list[Datum]]:
+    """Divide the images of every class into train, val and test, as the CoOp family does.
+
+    Args:
+        items: the images to divide.
+        p_train, p_val: parts of each class (rounded) that become train and val; the rest is test.
+        rng: a ``random.Random``, or the module ``random`` for Python's global stream.
+
+    Returns:
+        The train, val and test images, by class in the order of each class's first image.
+
+    Raises:
+        UserError: a class is too small to give an image to each part.
+    """
+    parts = f"{p_train:.0%} train, {p_val:.0%} val and {1 - p_train - p_val:.0%} test"
+    print(f"Splitting into {parts}")
+    train, val, test = [], [], []
+    for members in group_by_label(items).values():
+        rng.shuffle(members)
+        num_train, num_val = round(len(members) * p_train), round(len(members) * p_val)
+        if min(num_train, num_val, len(members) - num_train - num_val) < 1:
+            raise UserError(
+                f"Class {members[0].classname!r} has {len(members)} images: too few for {parts}. "
+                "Add images, or divide them yourself"
+            )
+        train += members[:num_train]
+        val += members[num_train : num_train + num_val]
+        test += members[num_train + num_val :]
+    return train, val, test
 
 
 def subsample_classes(*sources: list[Datum], subsample: str = "all"):

@@ -12,6 +12,7 @@ import pytest
 
 from dassl import __version__
 from dassl.cli import main
+from dassl.experiments import PROTOCOLS
 from tests.fake_checkout import FakeCheckout
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,7 @@ def start(*arguments, folder, **pipes):
 def test_base2new_prints_the_table_on_stdout_and_all_else_on_stderr(fake, capfd):
     assert main(["base2new", "--trainers", "RPO"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].split() == ["data", "set", "method", "base", "new", "H", "seeds"]
+    assert out.splitlines()[0].split() == "data set method base new H of seeds H seeds".split()
     assert "92.00 ± 1.00" in out and "62.00 ± 1.00" in out and "zero-shot CLIP" in out
     assert "built-in demo" in err
     assert (fake.output / "base2new" / "summary.json").is_file()
@@ -88,7 +89,7 @@ def test_dry_run_prints_the_commands_that_are_not_done_and_runs_nothing(fake, ca
     assert main(["base2new", "--trainers", "RPO", "--seeds", "1", "2", "--dry-run"]) == 0
     assert main(["base2new", "--datasets", "oxford_pets", "--data", str(data), "--dry-run"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 2 + 14
+    assert len(lines) == 2 + (2 + 8 * 3 * 2)
     assert fake.calls() == []
     assert shlex.split(lines[-1])[:4] == ["python", "train.py", "--root", "my data"]
 
@@ -109,6 +110,73 @@ def test_results_prints_the_table_of_a_folder(fake, capfd):
     assert capfd.readouterr().out == table
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_runs_prints_its_table_and_is_found_by_results(fake, capfd, protocol):
+    few = ["--trainers", "RPO", "--seeds", "1", "--shots", "4", "--vary", "TRAINER.RPO.K", "2"]
+    assert main([protocol, *few]) == 0
+    table = capfd.readouterr().out
+    assert "zero-shot CLIP" in table and "RPO (K=2)" in table and "missing" not in table
+    assert main(["results", "output"]) == 0
+    assert capfd.readouterr().out == table
+    assert (fake.output / protocol / "summary.json").is_file()
+
+
+def test_results_prints_every_protocol_that_is_there_by_its_name(fake, capfd):
+    for protocol in ("base2new", "few_shot"):
+        main([protocol, "--trainers", "RPO", "--seeds", "1", "--shots", "4"])
+    capfd.readouterr()
+    assert main(["results", "output"]) == 0
+    out = capfd.readouterr().out
+    assert out.index("base2new: train on base classes") < out.index("few_shot: all classes")
+
+
+def test_results_in_other_formats_and_with_statistics(fake, capfd):
+    main(["base2new", "--trainers", "RPO"])
+    capfd.readouterr()
+    for style, mark in [
+        ("markdown", "|----"),
+        ("latex", "\\toprule"),
+        ("csv", "dataset,trainer,config,shots,"),
+    ]:
+        assert main(["results", "output", "--format", style]) == 0
+        assert mark in capfd.readouterr().out
+    assert main(["results", "output", "--statistics"]) == 0
+    assert "zero-shot CLIP - RPO" in capfd.readouterr().out
+    assert main(["results", "output", "--statistics", "RPO"]) == 0
+    assert "RPO - zero-shot CLIP" in capfd.readouterr().out
+    assert main(["results", "output", "--statistics", "PRO"]) == 2
+    assert "there are no results of 'PRO' to compare with; there are: zero-shot CLIP, RPO" in capfd.readouterr().err
+
+
+def test_methods_that_saw_other_images_are_called_unfair(fake, capfd):
+    fake.behave(draws={"RPO": "ab", "CoOp": "ab"})
+    main(["base2new", "--trainers", "RPO", "CoOp", "--seeds", "1"])
+    assert "not a fair comparison" not in capfd.readouterr().err
+    fake.behave(draws={"RPO": "ab", "CoOp": "cd"})
+    main(["base2new", "--trainers", "RPO", "CoOp", "--seeds", "2"])
+    fair = "not a fair comparison: digits: the few-shot draw differs: RPO tiny ab, CoOp tiny cd"
+    assert capfd.readouterr().err.count(fair) == 1
+
+
+def test_another_value_of_a_varied_setting_in_the_same_folder_is_refused(fake, capfd):
+    arguments = ["ablation", "--trainers", "RPO", "--seeds", "1", "--vary", "TRAINER.RPO.K", "2"]
+    main(arguments)
+    folder = fake.output / "ablation" / "train_base" / "digits" / "shots_16" / "RPO" / "tiny,K=2" / "seed1"
+    result = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(result | {"config": {"TRAINER": {"RPO": {"K": 3}}}}))
+    capfd.readouterr()
+    assert main(arguments) == 2
+    assert "TRAINER.RPO.K: 3 there, 2 now" in capfd.readouterr().err
+
+
+def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
+    fake.behave(fail=["RPO/tiny/seed2", "RPO/tiny/seed3"])
+    main(["base2new", "--trainers", "RPO", "CoOp"])
+    capfd.readouterr()
+    assert main(["results", "output"]) == 0
+    assert "91.00 (1 of 3)" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -118,7 +186,9 @@ def test_results_prints_the_table_of_a_folder(fake, capfd):
         (["base2new", "--trainers", "PRO"], "unknown trainer 'PRO'; did you mean 'RPO'?"),
         (["base2new", "--checkout", "nowhere"], "no checkout of this project in nowhere"),
         (["base2new", "--output", "train.py"], "train.py"),
+        (["base2new", "--vary", "TRAINER.RPO.K"], "--vary TRAINER.RPO.K: expected the values to try after the key"),
         (["results", "configs"], "configs holds no results of a protocol"),
+        (["results", "nowhere"], "nowhere is not a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2_before_any_run(fake, capfd, arguments, message):
@@ -141,7 +211,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"dassl {__version__}\n"
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("base2new", "results", "train.py", "examples:"))
+    assert all(word in shown for word in (*PROTOCOLS, "results", "train.py", "examples:"))
     assert main([]) == 0
     assert capsys.readouterr().out == shown
 

@@ -47,6 +47,16 @@ def test_methods_are_called_in_the_order_of_the_interface(make, monkeypatch):
     assert calls == [*built, *epoch, *measure, "save_model", "save_model", "after_train", *measure]
 
 
+def test_nothing_is_trained_on_images_that_are_for_testing(make):
+    trainer = make()
+    trainer.dm.dataset.test_only = True
+    with pytest.raises(UserError, match="is for testing only.*--eval-only --model-dir"):
+        trainer.train()
+    untrained = make(kind="ToyZeroShot", folder="zero_shot")
+    untrained.dm.dataset.test_only = True
+    untrained.train()
+
+
 def test_the_log_has_the_lines_that_tools_look_for(make, capsys):
     make("TRAIN.PRINT_FREQ", "2").train()
     lines = capsys.readouterr().out.splitlines()

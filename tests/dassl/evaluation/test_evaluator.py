@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dassl.config import get_cfg_default, merge
+from dassl.data import UNREADABLE
 from dassl.evaluation import build_evaluator
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.evaluation.evaluator import EvaluatorBase
@@ -99,3 +100,16 @@ def test_an_evaluator_of_ones_own_can_be_registered():
 
     assert isinstance(evaluator("TEST.EVALUATOR", "Counter"), Counter)
     assert evaluator("TEST.EVALUATOR", "Counter").summary() is None
+
+
+def test_an_image_that_could_not_be_read_is_a_wrong_answer_of_its_class(tmp_path, capsys):
+    e = evaluator("TEST.COMPUTE_CMAT", "True", "OUTPUT_DIR", str(tmp_path))
+    feed(e, [0, 1, 2, 0], [0, UNREADABLE - 1, 2, UNREADABLE - 0])
+    e.evaluate()
+    assert "* total: 4\n* correct: 2\n* accuracy: 50.0%" in capsys.readouterr().out
+    summary = e.summary()
+    assert (summary["n"], summary["unreadable"], summary["accuracy"]) == (4, 2, 50.0)
+    assert summary["per_class"]["beagle"] == {"n": 1, "correct": 0, "accuracy": 0.0}
+    assert summary["macro_f1"] == pytest.approx(100 * (2 / 3 + 0 + 1) / 3)
+    matrix = torch.load(tmp_path / "cmat.pt", weights_only=True)
+    assert torch.equal(matrix, torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]], dtype=matrix.dtype))

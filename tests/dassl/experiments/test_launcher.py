@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from dassl.experiments import BASE2NEW, Checkout, launch, plan
+from dassl.experiments import PROTOCOLS, Asked, Checkout, launch, plan
 from tests.fake_checkout import FakeCheckout
 
 
@@ -17,8 +17,8 @@ def go(fake):
     checkout = Checkout(fake.root)
 
     def run(**options):
-        jobs = plan(BASE2NEW, checkout, fake.output, trainers=["RPO"], seeds=[1, 2])
-        return [(job.stage.folder, job.seed) for job in launch(jobs, checkout, **options)]
+        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, asked=Asked(trainers=["RPO"], seeds=[1, 2]))
+        return [(job.stage.column, job.seed) for job in launch(jobs, checkout, **options)]
 
     return run
 
@@ -80,10 +80,10 @@ def test_a_training_that_comes_out_as_before_keeps_its_test(fake, go):
 
 def test_a_failed_job_is_reported_stops_only_its_own_test_and_is_tried_again(fake, go, capfd):
     fake.behave(fail=["RPO/tiny/seed1"])
-    assert go() == [("train_base", 1), ("test_new", 1)]
+    assert go() == [("base", 1), ("new", 1)]
     assert len(fake.calls()) == 5
     errors = capfd.readouterr().err
-    assert "FAILED: RPO on digits, seed 1, base: exit status 1; its log: " in errors
+    assert "FAILED: RPO on digits, 16 shots, seed 1, base: exit status 1; its log: " in errors
     assert "    error: planted failure" in errors
     assert "not started, because the training that it tests failed" in errors
     fake.behave()
@@ -93,7 +93,7 @@ def test_a_failed_job_is_reported_stops_only_its_own_test_and_is_tried_again(fak
 
 def test_a_job_that_ends_well_without_a_result_has_failed(fake, go, capfd):
     (fake.root / "train.py").write_text("")
-    assert ("train_base", 1) in go()
+    assert ("base", 1) in go()
     assert "ended, but left no results.json" in capfd.readouterr().err
 
 
@@ -113,3 +113,39 @@ def test_what_runs_print_is_hidden_unless_verbose(fake, go, capfd):
     go(verbose=True)
     shown = capfd.readouterr()
     assert "printed on stdout" in shown.out and "error: planted failure" in shown.err
+
+
+def test_the_folders_of_all_jobs_are_there_before_the_first_ends(fake, go):
+    fake.behave(fail=["seed"])
+    go()
+    assert len(list(fake.output.glob("base2new/*/digits/shots_16/*/tiny/seed*"))) == 6
+
+
+OVERLAP = """
+import os, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+mine = here / f"running.{os.getpid()}"
+mine.write_text("")
+deadline = time.monotonic() + 5
+while len(list(here.glob("running.*"))) < 2 and time.monotonic() < deadline:
+    time.sleep(0.01)
+with open(here / "seen.txt", "a") as file:
+    file.write(f"{len(list(here.glob('running.*')))} {os.environ['OMP_NUM_THREADS']}\\n")
+"""
+
+
+def test_two_jobs_at_a_time_share_the_cores(fake, go, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    (fake.root / "train.py").write_text(OVERLAP)
+    go(at_once=2)
+    assert "2 3" in (fake.root / "seen.txt").read_text().splitlines()
+
+
+def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
+    assert go(at_once=3) == []
+    calls = fake.calls()
+    assert len(calls) == 6
+    trained = [call[call.index("--output-dir") + 1] for call in calls]
+    for position, call in enumerate(calls):
+        if "--model-dir" in call:
+            assert call[call.index("--model-dir") + 1] in trained[:position]

@@ -1,18 +1,14 @@
 """Small helpers."""
 
 import pytest
-from PIL import Image
 
 import dassl.utils
 import dassl.utils.tools
 from dassl.utils import (
-    MissingFile,
-    UserError,
     check_availability,
     check_isfile,
     collect_env_info,
     listdir_nohidden,
-    read_image,
     tolist_if_not,
 )
 
@@ -47,23 +43,6 @@ def test_an_unavailable_choice_names_the_nearest():
 def test_a_list_stays_and_anything_else_is_put_in_one():
     assert tolist_if_not(["a"]) == ["a"]
     assert tolist_if_not("a") == ["a"]
-
-
-def test_images_come_in_rgb(tmp_path):
-    Image.new("L", (3, 2), 7).save(tmp_path / "a.png")
-    image = read_image(tmp_path / "a.png")
-    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (3, 2), (7, 7, 7))
-
-
-def test_a_missing_and_a_damaged_image_are_named(tmp_path):
-    with pytest.raises(MissingFile, match=r"no image file at .*a\.png"):
-        read_image(tmp_path / "a.png")
-    Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
-    whole = (tmp_path / "a.png").read_bytes()
-    for damaged in (b"", b"no image", whole[: len(whole) // 2]):
-        (tmp_path / "a.png").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"cannot read .*a\.png"):
-            read_image(tmp_path / "a.png")
 
 
 def test_the_environment_is_told():

@@ -157,8 +157,9 @@ def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
     ("labels", "test_labels", "expected"),
     [
         ([], [], "there are no training images"),
-        ([0, 2], [0], r"must be 0 to 2 without a gap.*classes without an image: \[1\]"),
+        ([0, 2], [0], r"must be 0 to 2 without a gap.*first classes without a training image: 1"),
         ([0, 1], [0, 2], r"labels that no training image has: \[2\]"),
+        ([0, 10**15], [0], "must be 0 to 1000000000000000 without a gap"),
         ([-1, 0], [0], "from -1 to 0"),
     ],
 )

@@ -183,5 +183,5 @@ def test_a_split_without_images_of_a_class_is_refused(cfg, root):
     parts["train"] = [entry for entry in parts["train"] if entry[1] != 1]
     split.write_text(json.dumps(parts))
     for subsample in ("all", "base", "new"):
-        with pytest.raises(UserError, match=r"classes without an image: \[1\]"):
+        with pytest.raises(UserError, match=r"first classes without a training image: 1 \(bee\)"):
             build(cfg, SUBSAMPLE_CLASSES=subsample)

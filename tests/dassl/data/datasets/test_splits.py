@@ -5,7 +5,14 @@ import random
 
 import pytest
 
-from dassl.data.datasets import Datum, read_split, save_split, split_trainval, subsample_classes
+from dassl.data.datasets import (
+    Datum,
+    read_split,
+    save_split,
+    split_by_class,
+    split_trainval,
+    subsample_classes,
+)
 from dassl.utils import UserError
 
 
@@ -59,6 +66,18 @@ def test_a_fifth_of_every_class_becomes_val():
 def test_a_class_too_small_for_a_val_image_is_refused():
     with pytest.raises(UserError, match="'class 1' has 2 images"):
         split_trainval(items([0] * 10 + [1] * 2))
+
+
+def test_half_a_fifth_and_the_rest_of_every_class_become_train_val_and_test():
+    parts = split_by_class(items([1] * 10 + [0] * 5), rng=random.Random(1))
+    assert [[item.label for item in part] for part in parts] == [[1] * 5 + [0] * 2, [1] * 2 + [0], [1] * 3 + [0] * 2]
+    assert sorted(summary(sum(parts, []))) == sorted(summary(items([1] * 10 + [0] * 5)))
+
+
+def test_a_class_too_small_for_three_parts_is_refused():
+    assert [len(part) for part in split_by_class(items([0] * 4))] == [2, 1, 1]
+    with pytest.raises(UserError, match="'class 1' has 3 images: too few for 50% train, 20% val and 30% test"):
+        split_by_class(items([0] * 4 + [1] * 3))
 
 
 @pytest.mark.parametrize(("num_classes", "num_base"), [(1, 1), (2, 1), (5, 3), (7, 4), (10, 5)])

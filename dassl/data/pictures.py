@@ -1,0 +1,81 @@
+"""Training pictures, decoded once and kept in memory."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from dassl.utils import UserError, available_cores, read_image
+
+BLOCK_BYTES = 64 * 2**20  # few tensors, because with spawned workers each is a file descriptor
+
+
+class PictureStore:
+    """The pixels of pictures, by their paths.
+
+    Workers that are forked or spawned after :meth:`fill` share the memory, they do not copy it.
+
+    Args:
+        paths: of the pictures.
+        budget: bytes of pixels (3 a pixel) to keep at most; pictures beyond it are read from their files every time.
+    """
+
+    def __init__(self, paths: Iterable[str], budget: float):
+        self.paths = list(dict.fromkeys(paths))
+        self.budget = budget
+        self._blocks: list[torch.Tensor] = []  # uint8, pictures one behind the other
+        self._places: dict[str, tuple[int, int, tuple[int, int, int]]] = {}  # block, start, (height, width, 3)
+        self._filled = False
+
+    def fill(self) -> None:
+        """Decode all pictures, and keep those that fit. The second call does nothing.
+
+        Raises:
+            UserError: pictures cannot be read; names them all.
+        """
+        if self._filled:
+            return
+        bad: list[str] = []
+        pending: list[np.ndarray] = []
+        left, start = self.budget, 0
+        with ThreadPoolExecutor(available_cores()) as pool:  # threads, because decoders release Python's lock
+            decoded = zip(self.paths, pool.map(_decode, self.paths), strict=True)
+            bar = tqdm(decoded, "training images", len(self.paths), unit="image", leave=False, disable=None)
+            for path, pixels in bar:
+                if isinstance(pixels, UserError):
+                    bad.append(str(pixels))
+                elif pixels.size <= left:
+                    self._places[path] = len(self._blocks), start, pixels.shape
+                    pending.append(pixels.reshape(-1))
+                    left, start = left - pixels.size, start + pixels.size
+                    if start >= BLOCK_BYTES:
+                        self._close_block(pending)
+                        start = 0
+        self._close_block(pending)
+        if bad:
+            raise UserError("\n  ".join([f"{len(bad):,} of {len(self.paths):,} training images cannot be read:", *bad]))
+        self._filled = True
+
+    def _close_block(self, pending: list[np.ndarray]) -> None:
+        if pending:
+            self._blocks.append(torch.from_numpy(np.concatenate(pending)))
+            pending.clear()
+
+    def read(self, path: str) -> Image.Image:
+        """A picture in RGB: the kept one, or else as :func:`dassl.utils.read_image` reads it."""
+        if path not in self._places:
+            return read_image(path)
+        block, start, shape = self._places[path]
+        pixels = self._blocks[block].numpy()[start : start + np.prod(shape)]
+        return Image.fromarray(pixels.reshape(shape))
+
+
+def _decode(path: str) -> np.ndarray | UserError:
+    """Pixels (height, width, 3) uint8, or why there are none."""
+    try:
+        return np.asarray(read_image(path))
+    except UserError as error:
+        return error

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# IVLP trained on one data set, tested on its shifts: [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/ivlp/domain_generalization.sh [DATASET ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" domain_generalization IVLP "$@"

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# IVLP over ten seeds: [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/ivlp/variance.sh [DATASET ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" variance IVLP "$@"

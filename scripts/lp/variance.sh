@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# LP over ten seeds: [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/lp/variance.sh [DATASET ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" variance LP "$@"

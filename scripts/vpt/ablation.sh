@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# VPT with its settings varied: [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/vpt/ablation.sh [DATASET ...]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" ablation VPT "$@"

@@ -1,0 +1,70 @@
+"""Class folders: which folders and files count, in which order, and what is said about the rest."""
+
+import os
+
+import pytest
+
+from dassl.data.datasets import Datum, check_images, class_folders, read_class_folders
+from dassl.utils import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, and what must not become one."""
+    for name in ("b/2.jpg", "b/10.PNG", "b/.hidden.jpg", "a/x.jpeg", ".git/a.jpg", "README.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return str(tmp_path)
+
+
+def found(items, folder):
+    return [(os.path.relpath(item.impath, folder), item.label, item.classname) for item in items]
+
+
+def test_folders_and_pictures_come_sorted_whatever_the_file_system_says(folder, monkeypatch):
+    listing = os.listdir
+    monkeypatch.setattr("os.listdir", lambda path: sorted(listing(path), reverse=True))
+    assert class_folders(folder) == ["a", "b"]
+    assert found(read_class_folders(folder), folder) == [
+        ("a/x.jpeg", 0, "a"),
+        ("b/10.PNG", 1, "b"),
+        ("b/2.jpg", 1, "b"),
+    ]
+
+
+def test_classes_may_be_chosen_ordered_and_named(folder):
+    items = read_class_folders(folder, {"b": "big", "a": "small"})
+    assert found(items, folder) == [("b/10.PNG", 0, "big"), ("b/2.jpg", 0, "big"), ("a/x.jpeg", 1, "small")]
+    assert len(read_class_folders(folder, {"b": "big"})) == 2
+
+
+def test_linked_folders_are_class_folders(folder, tmp_path_factory):
+    os.symlink(tmp_path_factory.mktemp("elsewhere"), os.path.join(folder, "c"))
+    assert class_folders(folder) == ["a", "b", "c"]
+
+
+def test_classes_without_pictures_are_counted_and_named(folder):
+    with pytest.raises(UserError, match="2 of 3 class folders are not there or hold no pictures, first: c, d$"):
+        read_class_folders(folder, {"a": "a", "c": "c", "d": "d"})
+    with pytest.raises(UserError, match="holds no class folders, but 1 files"):
+        class_folders(os.path.join(folder, "a"))
+    with pytest.raises(UserError, match="expected a folder of class folders at .*nowhere, found none"):
+        class_folders(os.path.join(folder, "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "read", [class_folders, read_class_folders, lambda folder: check_images([Datum(f"{folder}/a.jpg")], "the split")]
+)
+def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(UserError, match=f"cannot list the folder {folder}: Permission denied"):
+        read(folder)
+
+
+def test_other_files_are_noted(folder, capsys):
+    open(os.path.join(folder, "b", "notes.txt"), "w").close()
+    assert len(read_class_folders(folder)) == 3
+    assert f"Note: 1 files in {folder} are no pictures by their names: b/notes.txt" in capsys.readouterr().out

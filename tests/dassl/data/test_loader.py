@@ -1,0 +1,97 @@
+"""What goes wrong in a loader is said in one line: unreadable test images, workers that die."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from dassl.data import UNREADABLE, DataManager, dead_worker
+from dassl.data.loader import Loader
+from dassl.utils import MissingFile, UserError
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Kills the worker that loads its third item, by a signal or by leaving."""
+
+    def __init__(self, end):
+        self.end = end
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 2:
+            self.end()
+        return index
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def left():
+    os._exit(3)
+
+
+@pytest.mark.parametrize(("end", "cause"), [(killed, "killed by signal: Killed"), (left, "exit")])
+def test_a_worker_that_dies_is_reported_with_its_cause_and_what_to_do(end, cause):
+    with pytest.raises(UserError, match=f"(?s)a worker process .* is gone: .*{cause}.*DATALOADER.NUM_WORKERS"):
+        list(Loader(dataset=Deadly(end), num_workers=1))
+
+
+def test_other_errors_stay_what_they_are():
+    assert dead_worker(RuntimeError("shapes do not fit")) is None
+    assert dead_worker(ConnectionError("Caught ConnectionError in DataLoader worker process 0.")) is None
+
+    def fail():
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(Loader(dataset=Deadly(fail)))
+
+
+@pytest.fixture
+def bad(cfg):
+    """The path of a test image that cannot be read: the last, in the last batch."""
+    path = DataManager(cfg).dataset.test[-1].impath
+    with open(path, "wb") as file:
+        file.write(b"no picture")
+    return path
+
+
+def test_an_unreadable_test_image_stops_the_evaluation_and_is_named(cfg, bad):
+    with pytest.raises(UserError) as error:
+        list(DataManager(cfg).test_loader)
+    assert str(error.value).startswith(f'cannot read "{bad}" as an image')
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_or_it_is_delivered_with_a_label_below_zero_in_its_place(cfg, bad, num_workers, capfd):
+    cfg.DATALOADER.NUM_WORKERS = num_workers
+    cfg.TEST.BAD_IMAGES = "wrong"
+    manager = DataManager(cfg)
+    batches = list(manager.test_loader)
+    labels, expected = torch.cat([batch["label"] for batch in batches]), [item.label for item in manager.dataset.test]
+    assert labels[-1] == UNREADABLE - expected[-1]
+    assert (labels < 0).sum() == 1 and labels[:-1].tolist() == expected[:-1]
+    assert [path for batch in batches for path in batch["impath"]] == [item.impath for item in manager.dataset.test]
+    assert sum(len(batch["img"]) for batch in batches) == len(expected)
+    assert f'Counted as wrong: cannot read "{bad}"' in capfd.readouterr().out
+
+
+def test_a_test_image_that_vanished_is_never_counted(cfg, bad):
+    cfg.TEST.BAD_IMAGES = "wrong"
+    manager = DataManager(cfg)
+    os.remove(bad)
+    with pytest.raises(MissingFile):
+        list(manager.test_loader)
+
+
+def test_a_bad_training_image_stops_the_training_even_so(cfg):
+    cfg.TEST.BAD_IMAGES = "wrong"
+    manager = DataManager(cfg)
+    with open(manager.dataset.train_x[0].impath, "wb"):
+        pass
+    with pytest.raises(UserError, match="1 of 18 training images"):
+        next(iter(manager.train_loader_x))

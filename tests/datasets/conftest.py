@@ -1,0 +1,28 @@
+"""The config of a data set in a temporary DATA folder, and small trees of files."""
+
+import pytest
+
+import datasets  # noqa: F401  (registers)
+from dassl.config import get_cfg_default
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    """Seed 1, all classes, no shots; DATASET.ROOT is the test's temporary folder."""
+    cfg = get_cfg_default()
+    cfg.SEED = 1
+    cfg.VERBOSE = False
+    cfg.DATASET.ROOT = str(tmp_path)
+    return cfg
+
+
+@pytest.fixture
+def put():
+    """put(folder, names): makes empty files, last name first: a listing in the order of making is not sorted."""
+
+    def make(folder, names):
+        for name in reversed(list(names)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+
+    return make

@@ -1,0 +1,172 @@
+"""Your own pictures: class folders with and without parts, CSV files, and a run of RPO on photographs."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+import train
+from dassl.data.datasets import build_dataset
+from dassl.utils import UserError
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("cats", "house_plants", "toys")
+
+
+@pytest.fixture
+def build(cfg, tmp_path):
+    """build(what, KEY=value, ...): the data set of tmp_path / what."""
+    cfg.DATASET.NAME = "ImageFolder"
+
+    def build(what="", **settings):
+        cfg.SEED = settings.pop("SEED", cfg.SEED)
+        cfg.DATASET.update(settings)
+        cfg.DATASET.ROOT = str(tmp_path / what)
+        return build_dataset(cfg)
+
+    return build
+
+
+def pictures(count, *parts):
+    """Names of pictures, class by class; parts come first where there are any."""
+    return [f"{p}{c}/{n}.png" for p in ([f"{part}/" for part in parts] or [""]) for c in CLASSES for n in range(count)]
+
+
+def paths(items, folder):
+    return [Path(item.impath).relative_to(folder).as_posix() for item in items]
+
+
+def test_class_folders_are_split_alike_for_every_seed(build, tmp_path, put):
+    put(tmp_path, pictures(10))
+    data = build()
+    assert data.classnames == ["cats", "house plants", "toys"]
+    assert (len(data.train_x), len(data.val), len(data.test)) == (15, 6, 9)
+    parts = [set(paths(items, tmp_path)) for items in (data.train_x, data.val, data.test)]
+    assert set.union(*parts) == set(pictures(10)) and sum(map(len, parts)) == 30
+
+    other = build(SEED=2, NUM_SHOTS=2)
+    assert paths(other.test, tmp_path) == paths(data.test, tmp_path)
+    assert {Path(path).parent.name for path in paths(other.train_x, tmp_path)} == set(CLASSES)
+    again = build(SEED=2)
+    assert again.draw_hash == other.draw_hash, "the record of the draw is no class folder"
+    assert build(SEED=3).draw_hash != other.draw_hash
+
+
+@pytest.mark.parametrize(
+    ("parts", "sizes"),
+    [
+        (("train", "val", "test"), (30, 30, 30)),
+        (("train", "test"), (30, 0, 30)),
+        (("train", "val"), (30, 0, 30)),
+        (("train",), (15, 6, 9)),
+    ],
+)
+def test_parts_are_read_as_they_are(build, tmp_path, put, parts, sizes):
+    put(tmp_path, pictures(10, *parts))
+    data = build()
+    assert (len(data.train_x), len(data.val), len(data.test)) == sizes
+    if sizes[2] == 30:
+        assert {path.split("/")[0] for path in paths(data.test, tmp_path)} == {parts[-1]}
+
+
+def test_classes_may_be_called_train_and_test(build, tmp_path, put):
+    put(tmp_path, [f"{vehicle}/{n}.jpg" for vehicle in ("bus", "train") for n in range(4)])
+    assert build().classnames == ["bus", "train"]
+
+
+def test_a_table_is_a_data_set(build, tmp_path, put):
+    put(tmp_path, pictures(4))
+    rows = [f"{path},{path.split('/')[0]}" for path in pictures(4)]
+    (tmp_path / "all.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(["path,label", *rows, ""]).encode())
+    data = build("all.csv", NUM_SHOTS=1)
+    assert data.classnames == ["cats", "house plants", "toys"] and len(data.train_x) == 3 and len(data.test) == 3
+
+    parts = ("train", "train", "val", "test")
+    rows = [f"{row}, {parts[n % 4]}" for n, row in enumerate(reversed(rows))]
+    (tmp_path / "parts.csv").write_text("\n".join(["path,label,split", *rows]))
+    data = build("parts.csv")
+    assert paths(data.test, tmp_path) == ["toys/0.png", "house_plants/0.png", "cats/0.png"]
+    assert [item.label for item in data.test] == [2, 1, 0]
+    assert paths(data.train_x, tmp_path) != paths(build("all.csv").train_x, tmp_path), "each table has its own records"
+
+
+def test_a_file_may_name_the_classes(build, tmp_path, put):
+    put(tmp_path, pictures(4))
+    (tmp_path / "classnames.txt").write_text("toys wooden toy\ncats  tabby cat\nhouse_plants cactus\n")
+    assert build().classnames == ["tabby cat", "cactus", "wooden toy"]
+    (tmp_path / "classnames.txt").write_text("toys wooden toy\n")
+    with pytest.raises(UserError, match="2 of 3 class folders have no name there, first: cats, house_plants"):
+        build()
+
+
+def test_files_that_are_no_pictures_are_left_out_with_a_note(build, tmp_path, put, capsys):
+    put(tmp_path, [*pictures(4), "cats/Thumbs.db", "toys/notes.txt", "toys/.DS_Store", "cats/4.JPG"])
+    data = build()
+    assert len(data.train_x) + len(data.val) + len(data.test) == 13
+    assert "2 files in " in (note := capsys.readouterr().out) and "cats/Thumbs.db, toys/notes.txt" in note
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "holds no class folders, but 0 files"),
+        (["a.png", "b.png"], "holds no class folders, but 2 files"),
+        ([*pictures(4), "empty/notes.txt"], "1 of 4 class folders .* hold no pictures, first: empty"),
+        (pictures(3), "Class 'cats' has 3 images: too few for 50% train, 20% val and 30% test"),
+        ([*pictures(2, "train", "test"), "test/dogs/0.png"], "test: 1 class folders are not in train/, first: dogs"),
+        ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are not there"),
+    ],
+)
+def test_folders_that_are_no_data_set_are_explained(build, tmp_path, put, files, message):
+    put(tmp_path, files)
+    with pytest.raises(UserError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected the header path,label or path,label,split and a line for each picture, found '' and 0 lines"),
+        ("file,class\na.png,x\n", "found 'file,class' and 1 lines"),
+        ("path,label\n", "and 0 lines"),
+        ("path,label\na.png\n", "picture 1: expected path,label; found 'a.png'"),
+        ("path,label\na.png,\n", "picture 1: expected path,label; found 'a.png,'"),
+        ("path,label,split\na.png,x,dev\n", "split is one of train, val, test; found 'a.png,x,dev'"),
+        ("path,label\na.png,x\na.png,y\n", "names 1 pictures more than once, first: a.png"),
+        ("path,label\nb.png,x\n", "1 of 1 image files are not there, first: .*b.png"),
+        ("path,label,split\na.png,x,test\n", "there are no training images"),
+        ('path,label\n"a.png,x\n', "cannot be read as a CSV file"),
+        ("path,label\n\xff", "cannot be read as a CSV file"),
+    ],
+)
+def test_a_table_that_is_none_is_explained(build, tmp_path, put, text, message):
+    put(tmp_path, ["a.png"])
+    (tmp_path / "table.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        build("table.csv")
+
+
+def test_a_root_that_is_not_there_is_named(build, cfg):
+    with pytest.raises(UserError, match="there is no .*nowhere; correct DATASET.ROOT"):
+        build("nowhere")
+    cfg.DATASET.ROOT = ""
+    with pytest.raises(UserError, match="name your folder of class folders, or your CSV file, as DATASET.ROOT"):
+        build_dataset(cfg)
+
+
+def test_rpo_learns_photographs_from_class_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    photos = tmp_path / "photos"
+    runpy.run_path("scripts/example_photos.py")["main"](photos)
+
+    def accuracy(method, *flags):
+        run = ["--trainer", method, "--config-file", f"configs/trainers/{method}/tiny.yaml", "--seed", "1", *flags]
+        run += ["--dataset-config-file", "configs/datasets/image_folder.yaml", "--output-dir", str(tmp_path / method)]
+        run += ["DATASET.ROOT", str(photos), "DATASET.NUM_SHOTS", "8"]
+        assert train.main(run) == 0
+        metrics = json.loads((tmp_path / method / "results.json").read_text())["metrics"]
+        assert metrics["n"] == len(list(photos.glob("test/*/*.png")))
+        return metrics["accuracy"]
+
+    assert accuracy("RPO") > accuracy("ZeroshotCLIP", "--eval-only") + 10

@@ -131,7 +131,7 @@ def counted(loss: Callable[[], torch.Tensor]) -> int:
     return counter.get_total_flops()
 
 
-def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dict, dict, Paths]:
+def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dict, dict]:
     """Median seconds and losses of some paths, which take turns on the same images from the same prompts."""
     paths = build(case)
     learner = paths.model.prompt_learner
@@ -145,8 +145,20 @@ def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dic
         for name in names:
             learner.load_state_dict(start)
             times[name].append(seconds(case.device, partial(one_step, name)))
-    learner.load_state_dict(start)
-    return {n: statistics.median(t[1:]) for n, t in times.items()}, {n: v.item() for n, v in losses.items()}, paths
+    return {n: statistics.median(t[1:]) for n, t in times.items()}, {n: v.item() for n, v in losses.items()}
+
+
+def work_row(case: Case, threads: int) -> dict:
+    """The counted work of our training step against its floor."""
+    torch.set_num_threads(threads)
+    paths = build(case)
+    work = counted(loss_of(case, paths, "fast"))
+    return {
+        **described(case, threads),
+        "GFLOP": work / 1e9,
+        "floor GFLOP": paths.floor / 1e9,
+        "of the floor": work / paths.floor,
+    }
 
 
 def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
@@ -160,15 +172,15 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
     peaks = {"fast": memory(case, "fast", threads)}
     if not plain_at:
         peaks["plain"] = memory(case, "plain", threads)
-        times, losses, paths = training_times(case, ("plain", "fast"), rounds)
+        times, losses = training_times(case, ("plain", "fast"), rounds)
     else:
-        times, _, paths = training_times(case, ("fast",), rounds)
+        times, _ = training_times(case, ("fast",), rounds)
         points = [replace(case, classes=c) for c in plain_at]
         both = [training_times(point, ("plain", "fast"), rounds) for point in points]
         losses = both[-1][1]
-        times["plain"] = line(plain_at, [t["plain"] for t, *_ in both], case.classes)
+        times["plain"] = line(plain_at, [t["plain"] for t, _ in both], case.classes)
         peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in points], case.classes)
-    work = counted(loss_of(replace(case, compiled=False), build(replace(case, compiled=False)), "fast"))
+    work = work_row(replace(case, compiled=False), threads)  # the compiler's own kernels are not counted
     difference = abs(losses["fast"] - losses["plain"]) / abs(losses["plain"])
     return {
         **described(case, threads),
@@ -178,8 +190,8 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
         "plain MiB": peaks["plain"],
         "fast MiB": peaks["fast"],
         "memory ratio": peaks["plain"] / peaks["fast"],
-        "GFLOP": work / 1e9,
-        "of the floor": work / paths.floor,
+        "GFLOP": work["GFLOP"],
+        "of the floor": work["of the floor"],
         "loss difference": difference,
         "numbers": "equal" if difference <= tolerance(case) else "WRONG",
         **({"plain at": f"line through C = {' and '.join(map(str, plain_at))}"} if plain_at else {}),
@@ -232,7 +244,7 @@ def test_row(case: Case, count: int, plain_count: int, threads: int) -> dict:
 def memory_row(case: Case, rounds: int, threads: int) -> dict:
     """Peak memory and time of our path alone."""
     torch.set_num_threads(threads)
-    times, _, _ = training_times(case, ("fast",), rounds)
+    times, _ = training_times(case, ("fast",), rounds)
     return {**described(case, threads), "fast s": times["fast"], "fast MiB": memory(case, "fast", threads)}
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tabulate import tabulate  # noqa: E402
 
-from benchmarks.measure import memory_row, profile, test_row, training_row  # noqa: E402
+from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
 from benchmarks.methods import PROMPTS, Case  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
@@ -100,6 +100,7 @@ def main() -> int:
     what.add_argument("--memory", action="store_true", help="memory and time of our path alone")
     what.add_argument("--all", action="store_true", help="all tables of RESULTS.md (an hour)")
     what.add_argument("--plots", metavar="FOLDER", help="time and memory against classes, prompts and batch, as SVG")
+    what.add_argument("--count", action="store_true", help="the counted work of our step alone: no noise")
     what.add_argument("--profile", action="store_true", help="where the time of our step goes")
     p.add_argument("--json", action="store_true", help="print rows as JSON")
     args = p.parse_args()
@@ -120,6 +121,8 @@ def main() -> int:
         from benchmarks.plots import plot_sweeps
 
         return plot_sweeps(case, SWEEPS, Path(args.plots), args.rounds, args.threads)
+    if args.count:
+        return show([work_row(case, args.threads)], args.json)
     if args.profile:
         print(profile(case, args.rounds, args.threads))
         return 0

@@ -18,12 +18,12 @@ from yacs.config import CfgNode
 from clip import CLIP, load_clip, tokenize
 from dassl.data import with_features
 from dassl.engine import TrainerX
+from dassl.engine.blocks import check_text_block, pick_text_block
 from dassl.engine.checkpoints import load_model_file
+from dassl.engine.compiling import CompiledStep
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, device_name, stream
-from trainers.blocks import check_text_block, pick_text_block
-from trainers.compiling import CompiledStep
 
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import trainers.compiling
+import dassl.engine.compiling
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def backend(monkeypatch):
     compile = torch.compile
 
     def use(chosen):
-        monkeypatch.setattr(trainers.compiling.torch, "compile", lambda f, dynamic: compile(f, backend=chosen))
+        monkeypatch.setattr(dassl.engine.compiling.torch, "compile", lambda f, dynamic: compile(f, backend=chosen))
 
     yield use
     torch.compiler.reset()

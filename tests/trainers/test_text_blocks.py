@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import trainers.blocks
+import dassl.engine.blocks
+from dassl.engine.blocks import bytes_kept
 from dassl.utils import UserError
-from trainers.blocks import bytes_kept
 
 METHODS = {
     "CoOp": ["TRAINER.COOP.N_CTX", 4],
@@ -88,7 +88,7 @@ def test_auto_takes_what_fits_into_half_of_the_free_memory(make, monkeypatch, ca
     each = (bytes_kept(model.class_features, slice(0, 16)) - bytes_kept(model.class_features, slice(0, 8))) // 8
     assert each > 0
     for free, block in ((2 * 100 * each, 0), (2 * 30 * each, 30), (0, 1)):
-        monkeypatch.setattr(trainers.blocks, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device, free=free: free)
         assert make("CoOp", classnames=names, output=f"{block}").model.text_block == block
     assert "MODEL.TEXT_BLOCK auto: 100 class texts would keep" in capsys.readouterr().out
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tabulate import tabulate  # noqa: E402
 
-from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
+from benchmarks.measure import line, memory, memory_row, profile, test_row, training_row, work_row  # noqa: E402
 from benchmarks.methods import PROMPTS, Case  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
@@ -39,7 +39,9 @@ TRAINING = (
 )
 TEST = {"images": 500, "classes": 100}
 PLAIN_TEST_IMAGES = {"CoCoOp": 5}  # its plain path encodes all texts for each image: minutes for a few
-MEMORY = {"classes": (50, 200, 1000), "batch": 4, "block": 100, "plain_at": (50, 200)}
+# Peak memory: ours at these numbers of classes, whole and in blocks; the plain path runs at `plain_at`, and the line
+# through the two points tells the others.
+MEMORY = {"classes": (50, 200, 1000), "batch": 4, "block": 100, "plain_at": (25, 50)}
 SWEEPS = {"classes": (10, 25, 50, 100, 200), "prompts": (1, 2, 4, 8, 16, 24, 48), "batch": (1, 2, 4, 8, 16)}
 
 
@@ -65,12 +67,15 @@ def measure_all(args: argparse.Namespace, case: Case) -> int:
         rows.append({"table": "test pass", **test_row(one, TEST["images"], plain, args.threads)})
         print(f"{method}, test: done", file=sys.stderr)
     for method, prompts in PROMPTS.items():
+        one = replace(case, method=method, prompts=prompts, batch=MEMORY["batch"])
+        plain = [memory(replace(one, classes=classes), "plain", args.threads) for classes in MEMORY["plain_at"]]
         for classes in MEMORY["classes"]:
-            one = replace(case, method=method, prompts=prompts, classes=classes, batch=MEMORY["batch"])
+            peak = line(MEMORY["plain_at"], plain, classes)
             for block in (0, MEMORY["block"]):
                 if block < classes:
-                    row = memory_row(replace(one, text_block=block), args.rounds, args.threads)
-                    rows.append({"table": "memory of a training step", **row})
+                    row = memory_row(replace(one, classes=classes, text_block=block), args.rounds, args.threads)
+                    more = {"plain MiB": peak, "memory ratio": peak / row["fast MiB"]}
+                    rows.append({"table": "memory of a training step", **row, **more})
         print(f"{method}, memory: done", file=sys.stderr)
     if args.json:
         return show(rows, as_json=True)

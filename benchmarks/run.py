@@ -50,8 +50,16 @@ def show(rows: list[dict], as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
     else:
-        print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"), flush=True)
+        written = [{key: digits(value) for key, value in row.items()} for row in rows]
+        print(tabulate(written, headers="keys", tablefmt="github", disable_numparse=True), flush=True)
     return int(any(row.get("numbers") == "WRONG" for row in rows))
+
+
+def digits(value: object) -> object:
+    """A measured number with three digits, or whole if it has more; anything else as it is."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def measure_all(args: argparse.Namespace, case: Case) -> int:

@@ -1,163 +1,97 @@
-"""Step time and peak memory of a method against the plain path, in one run: `python benchmarks/run.py --method RPO`.
+"""Our path against the plain one, in one run: `python benchmarks/run.py --method RPO --classes 50 --batch 4`.
 
 The plain path is the released algorithm as it stands (tests/plain_clip.py): 77 text positions for every class, full
-masks, text encoded again for every batch. Sizes are those of ViT-B/16, weights are random, precision is float32.
-Both paths take the same steps on the same images in turn; a row whose losses differ is marked WRONG and fails.
+masks, text encoded again for every batch. Sizes are those of ViT-B/16, weights are random. Both paths take the same
+steps on the same images in turn; a row whose numbers differ is marked WRONG and fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
-import statistics
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-import torch.nn.functional as F
-from tabulate import tabulate
-from yacs.config import CfgNode
+from tabulate import tabulate  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from benchmarks.measure import line, memory, memory_row, profile, test_row, training_row, work_row  # noqa: E402
+from benchmarks.methods import PROMPTS, Case  # noqa: E402
+from trainers.base import TOWER_DTYPES  # noqa: E402
 
-import plain_clip  # noqa: E402
-from reference import HEADS, reference_clip, reference_images  # noqa: E402
-
-from trainers import cocoop, coop, maple, rpo, vpt  # noqa: E402
-
-NOUNS = (
-    "cat dog horse sheep airplane bicycle motorbike tram lighthouse bridge windmill castle temple pagoda stadium "
-    "strawberry pizza omelette pancake lasagna guitar violin trumpet accordion laptop telephone camera umbrella "
-    "sunflower daffodil orchid magnolia tiger leopard elephant kangaroo penguin flamingo dolphin lobster beagle "
-    "greyhound samoyed bengal sphynx wheelchair helicopter submarine typewriter hourglass"
-).split()
-ADJECTIVES = "abandoned yellow wooden tiny striped old flying golden painted sleeping frozen broken giant".split()
-
-
-def classnames(count: int) -> list[str]:
-    """Names of one to a few tokens, as those of the usual data sets."""
-    names = NOUNS + [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]
-    names += [f"{a} {b} {n}" for a in ADJECTIVES for b in ADJECTIVES for n in NOUNS]
-    return names[:count]
-
-
-def options(module, **changes) -> CfgNode:
-    """A method's settings: its defaults, and the changes."""
-    cfg = CfgNode({"TRAINER": {}})
-    module.extend_cfg(cfg)
-    (node,) = cfg.TRAINER.values()
-    node.merge_from_list([word for pair in changes.items() for word in pair])
-    return node
+# What `--all` measures. Training: method, prompts, classes, batch, and where the plain path runs if not there.
+TRAINING = (
+    ("RPO", 24, 50, 4, ()),
+    ("RPO", 4, 50, 4, ()),
+    ("RPO", 24, 500, 4, ()),
+    ("RPO", 4, 500, 4, ()),
+    ("CoCoOp", 4, 50, 1, ()),
+    ("CoCoOp", 4, 100, 1, ()),
+    ("CoOp", 16, 50, 32, ()),
+    ("CoOp", 16, 1000, 32, (200, 400)),
+    ("MaPLe", 2, 50, 4, ()),
+    ("SEP", 6, 50, 4, ()),
+    ("VPT", 8, 50, 4, ()),
+)
+TEST = {"images": 500, "classes": 100}
+PLAIN_TEST_IMAGES = {"CoCoOp": 5}  # its plain path encodes all texts for each image: minutes for a few
+# Peak memory: ours at these numbers of classes, whole and in blocks; the plain path runs at `plain_at`, and the line
+# through the two points tells the others.
+MEMORY = {"classes": (50, 200, 1000), "batch": 4, "block": 100, "plain_at": (25, 50)}
+SWEEPS = {"classes": (10, 25, 50, 100, 200), "prompts": (1, 2, 4, 8, 16, 24, 48), "batch": (1, 2, 4, 8, 16)}
 
 
-def build(method: str, classes: int, prompts: int, layers: int, device: str):
-    """The fast path's module, and the plain path as a function of images with the same learnable tensors."""
-    torch.manual_seed(0)
-    model, names = reference_clip(layers).to(device), classnames(classes)
-    state, texts = model.state_dict(), [f"a photo of a {name}." for name in names]
-    if method == "RPO":
-        fast = rpo.RPOCLIP(model, texts, options(rpo, K=prompts)).to(device)
-        learner = fast.prompt_learner
-        return fast, lambda x: plain_clip.rpo(state, x, texts, learner.text_prompt, learner.img_prompt, HEADS)
-    if method == "CoOp":
-        fast = coop.CoOpCLIP(model, names, options(coop, N_CTX=prompts)).to(device)
-        return fast, lambda x: plain_clip.coop(state, x, names, fast.prompt_learner.ctx, "end", HEADS)
-    if method == "CoCoOp":
-        fast = cocoop.CoCoOpCLIP(model, names, options(cocoop, N_CTX=prompts)).to(device)
-        learner = fast.prompt_learner
-        return fast, lambda x: plain_clip.cocoop(state, x, names, learner.ctx, learner.meta_net, HEADS)
-    if method == "MaPLe":
-        fast = maple.MaPLeCLIP(model, names, options(maple, N_CTX=prompts, CTX_INIT="", PROMPT_DEPTH=9)).to(device)
-        learner = fast.prompt_learner
-        return fast, lambda x: plain_clip.maple(
-            state, x, names, learner.ctx, list(learner.compound_prompts_text), learner.image_prompts(), HEADS
-        )
-    fast = vpt.VPTCLIP(model, names, texts, options(vpt, N_CTX_VISION=prompts, PROMPT_DEPTH_VISION=layers)).to(device)
-    tensors = [fast.prompt_learner.get_parameter(name) for name in fast.prompt_learner.names]
-    return fast, lambda x: plain_clip.vpt(state, x, texts, tensors, HEADS)
+def show(rows: list[dict], as_json: bool) -> int:
+    """Print rows; the exit status: 1 if a row's numbers are wrong."""
+    if as_json:
+        print(json.dumps(rows[0] if len(rows) == 1 else rows))
+    else:
+        written = [{key: digits(value) for key, value in row.items()} for row in rows]
+        print(tabulate(written, headers="keys", tablefmt="github", disable_numparse=True), flush=True)
+    return int(any(row.get("numbers") == "WRONG" for row in rows))
 
 
-# Each method's usual number of prompts.
-PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "VPT": 8}
+def digits(value: object) -> object:
+    """A measured number with three digits, or whole if it has more; anything else as it is."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def step(forward, learner, images, labels) -> float:
-    """One training step; returns the loss."""
-    loss = F.cross_entropy(forward(images), labels)
-    learner.zero_grad()
-    loss.backward()
-    with torch.no_grad():
-        for p in learner.parameters():
-            p -= 0.01 * p.grad
-    return loss.item()
-
-
-def peak_mib(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def memory(path: str, args: argparse.Namespace, answer) -> None:
-    """In a process of its own: the peak of two steps on one path, above what the model itself takes."""
-    torch.set_num_threads(args.threads)
-    fast, plain = build(args.method, args.classes, args.prompts, args.layers, args.device)
-    images = reference_images(args.batch).to(args.device)
-    labels = torch.arange(args.batch, device=args.device) % args.classes
-    before = peak_mib(args.device)
-    for _ in range(2):
-        step(fast if path == "fast" else plain, fast.prompt_learner, images, labels)
-    answer.put(peak_mib(args.device) - before)
-
-
-def measure(args: argparse.Namespace) -> dict:
-    """One row: both paths in turn for the time, each in its own process for the memory."""
-    torch.set_num_threads(args.threads)
-    peaks = {}
-    context = multiprocessing.get_context("spawn")
-    for path in ("plain", "fast"):
-        answer = context.Queue()
-        child = context.Process(target=memory, args=(path, args, answer))
-        child.start()
-        peaks[path] = answer.get()
-        child.join()
-    fast, plain = build(args.method, args.classes, args.prompts, args.layers, args.device)
-    images = reference_images(args.batch).to(args.device)
-    labels = torch.arange(args.batch, device=args.device) % args.classes
-    start = {k: v.clone() for k, v in fast.prompt_learner.state_dict().items()}
-    losses, seconds = {}, {"plain": [], "fast": []}
-    for _ in range(args.rounds + 1):  # the first round warms up
-        for path, forward in (("plain", plain), ("fast", fast)):
-            fast.prompt_learner.load_state_dict(start)
-            if args.device == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-            losses[path] = step(forward, fast.prompt_learner, images, labels)  # .item() waits for the device
-            seconds[path].append(time.perf_counter() - began)
-    times = {path: statistics.median(s[1:]) for path, s in seconds.items()}
-    difference = abs(losses["fast"] - losses["plain"]) / abs(losses["plain"])
-    return {
-        "method": args.method,
-        "prompts": args.prompts,
-        "classes": args.classes,
-        "batch": args.batch,
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads",
-        "plain s": times["plain"],
-        "fast s": times["fast"],
-        "time ratio": times["plain"] / times["fast"],
-        "plain MiB": peaks["plain"],
-        "fast MiB": peaks["fast"],
-        "memory ratio": peaks["plain"] / peaks["fast"],
-        "loss difference": difference,
-        "numbers": "equal" if difference <= 1e-4 else "WRONG",
-    }
+def measure_all(args: argparse.Namespace, case: Case) -> int:
+    """The tables of RESULTS.md."""
+    rows = []
+    for method, prompts, classes, batch, plain_at in TRAINING:
+        one = replace(case, method=method, prompts=prompts, classes=classes, batch=batch)
+        rows.append({"table": "training step", **training_row(one, args.rounds, args.threads, plain_at)})
+        print(f"{method}, {classes} classes: done", file=sys.stderr)
+    for method, prompts in PROMPTS.items():
+        one = replace(case, method=method, prompts=prompts, classes=TEST["classes"])
+        plain = PLAIN_TEST_IMAGES.get(method, TEST["images"])
+        rows.append({"table": "test pass", **test_row(one, TEST["images"], plain, args.threads)})
+        print(f"{method}, test: done", file=sys.stderr)
+    for method, prompts in PROMPTS.items():
+        one = replace(case, method=method, prompts=prompts, batch=MEMORY["batch"])
+        plain = [memory(replace(one, classes=classes), "plain", args.threads) for classes in MEMORY["plain_at"]]
+        for classes in MEMORY["classes"]:
+            peak = line(MEMORY["plain_at"], plain, classes)
+            for block in (0, MEMORY["block"]):
+                if block < classes:
+                    row = memory_row(replace(one, classes=classes, text_block=block), args.rounds, args.threads)
+                    more = {"plain MiB": peak, "memory ratio": peak / row["fast MiB"]}
+                    rows.append({"table": "memory of a training step", **row, **more})
+        print(f"{method}, memory: done", file=sys.stderr)
+    if args.json:
+        return show(rows, as_json=True)
+    wrong = 0
+    for table in dict.fromkeys(row["table"] for row in rows):
+        print(f"\n### {table}\n")
+        wrong |= show([{k: v for k, v in r.items() if k != "table"} for r in rows if r["table"] == table], False)
+    return wrong
 
 
 def main() -> int:
@@ -170,12 +104,47 @@ def main() -> int:
     p.add_argument("--rounds", type=int, default=5, help="steps timed on each path; the median counts")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument("--json", action="store_true", help="print the row as JSON")
+    p.add_argument("--prec", choices=list(TOWER_DTYPES), default="fp32", help="precision of the frozen towers")
+    p.add_argument("--text-block", type=int, default=0, help="class texts kept at a time (MODEL.TEXT_BLOCK); 0: all")
+    p.add_argument("--compile", action="store_true", help="our step through torch.compile (MODEL.COMPILE)")
+    p.add_argument("--plain-at", type=int, nargs=2, default=(), metavar="C", help="run the plain path at two smaller")
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--test", type=int, metavar="IMAGES", help="a test pass over so many images, not a training step")
+    what.add_argument("--memory", action="store_true", help="memory and time of our path alone")
+    what.add_argument("--all", action="store_true", help="all tables of RESULTS.md (an hour)")
+    what.add_argument("--plots", metavar="FOLDER", help="time and memory against classes, prompts and batch, as SVG")
+    what.add_argument("--count", action="store_true", help="the counted work of our step alone: no noise")
+    what.add_argument("--profile", action="store_true", help="where the time of our step goes")
+    p.add_argument("--json", action="store_true", help="print rows as JSON")
     args = p.parse_args()
-    args.prompts = args.prompts or PROMPTS[args.method]
-    row = measure(args)
-    print(json.dumps(row) if args.json else tabulate([row], headers="keys", tablefmt="github", floatfmt=".3g"))
-    return 0 if row["numbers"] == "equal" else 1
+    case = Case(
+        method=args.method,
+        prompts=args.prompts or PROMPTS[args.method],
+        classes=args.classes,
+        batch=args.batch,
+        layers=args.layers,
+        device=args.device,
+        prec=args.prec,
+        text_block=args.text_block,
+        compiled=args.compile,
+    )
+    if args.all:
+        return measure_all(args, case)
+    if args.plots:
+        from benchmarks.plots import plot_sweeps
+
+        return plot_sweeps(case, SWEEPS, Path(args.plots), args.rounds, args.threads)
+    if args.count:
+        return show([work_row(case, args.threads)], args.json)
+    if args.profile:
+        print(profile(case, args.rounds, args.threads))
+        return 0
+    if args.test:
+        plain = min(PLAIN_TEST_IMAGES.get(args.method, args.test), args.test)
+        return show([test_row(case, args.test, plain, args.threads)], args.json)
+    if args.memory:
+        return show([memory_row(case, args.rounds, args.threads)], args.json)
+    return show([training_row(case, args.rounds, args.threads, tuple(args.plain_at))], args.json)
 
 
 if __name__ == "__main__":

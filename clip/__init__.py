@@ -5,7 +5,6 @@ from .clip import load
 from .errors import ClipError
 from .fusion import TokenFusion
 from .prompts import (
-    ClassWords,
     add_parameter,
     context_vectors,
     deep_names,
@@ -17,6 +16,7 @@ from .prompts import (
 from .tokenizer import encode, tokenize
 from .towers import CLIP, Sizes, end_of_text
 from .weights import available_models, backbone_sizes, load_clip
+from .words import ClassWords
 
 __all__ = [
     "CLIP",

@@ -8,7 +8,9 @@ so two facts hold by construction:
 - a segment that nobody reads changes nobody: RPO's read-only prompts (arXiv 2308.14960, section 3.1) need no mask.
 
 Segments may have different batch shapes; they broadcast when one reads another. A context that all classes share has
-batch shape (1,), the class words (C,): the context runs once, not C times.
+batch shape (1,), the class words (C,): the context runs once, not C times. Rows of several lengths stand one behind
+the other, in groups of one length (`Segment.groups`): what counts token by token runs for all at once, attention group
+by group, and no row is padded.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Groups = tuple[tuple[int, int], ...]  # (rows, length of each)
 
 
 @dataclass
@@ -33,6 +37,9 @@ class Segment:
         lengths: (*batch,) int, the number of tokens of each row that are not padding; nobody reads beyond. None: all.
         output: (*batch, m) int, positions whose tokens are wanted after the last layer; None: all of them.
         wanted: False for a segment that is only read: its last layer then ends at its keys and values.
+        groups: (rows, length of each) of rows of several lengths, N in all, that stand one behind the other in the n
+            tokens. What such a segment reads has N rows, or one for all. It is read by itself alone; `output` are the
+            N positions, counted in the n tokens, of one token of each row. Empty: one row of n tokens.
     """
 
     tokens: Tensor
@@ -41,6 +48,11 @@ class Segment:
     lengths: Tensor | None = None
     output: Tensor | None = None
     wanted: bool = True
+    groups: Groups = ()
+
+    def rows(self) -> list[Tensor]:
+        """The tokens of each group, (*batch, rows, length, width)."""
+        return cut(self.tokens, self.groups)
 
 
 class KeysValues(NamedTuple):
@@ -61,6 +73,11 @@ class Memory:
 
     layers: list[dict[str, KeysValues]] = field(default_factory=list)
     sizes: dict[str, tuple[int, Tensor | None]] = field(default_factory=dict)
+
+    def rows(self, rows: slice) -> Memory:
+        """What some rows of a batch wrote, (N, n) tokens in all, as views."""
+        layers = [{name: KeysValues(*(x[rows] for x in w)) for name, w in layer.items()} for layer in self.layers]
+        return Memory(layers, {name: (n, None if m is None else m[rows]) for name, (n, m) in self.sizes.items()})
 
 
 class Attention(nn.Module):
@@ -85,8 +102,8 @@ class Attention(nn.Module):
         parts = [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
         return (parts[0] if asks else None), (KeysValues(*parts[-2:]) if writes else None)
 
-    def read(self, queries: Tensor, written: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
-        """What the queries find in what was written.
+    def find(self, queries: Tensor, written: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
+        """What the queries find in what was written, before `out_proj`.
 
         Args:
             queries: (*batch, heads, m, head_width).
@@ -109,7 +126,33 @@ class Attention(nn.Module):
             flat(queries), flat(written.keys), flat(written.values), mask, is_causal=causal
         )
         found = found.transpose(1, 2).flatten(2)
-        return self.out_proj(found.reshape(*batch, *found.shape[1:]))
+        return found.reshape(*batch, *found.shape[1:])
+
+    def read(self, queries: Tensor, written: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
+        """What goes back into the tokens: `find`, projected."""
+        return self.out_proj(self.find(queries, written, mask, causal))
+
+    def read_rows(
+        self, queries: Tensor, asking: Groups, written: Sequence[KeysValues | list[KeysValues]], masks: list[Tensor]
+    ) -> Tensor:
+        """As `read`, for rows of several lengths: attention group by group, the projection for all at once.
+
+        Args:
+            queries: (*batch, heads, m, head_width), of all rows one behind the other.
+            asking: the groups that the m queries form.
+            written: what is read, in order of position: with a batch shape that ends in all rows or 1; the rows' own
+                as a list, group by group.
+            masks: for each group, as in `find`.
+
+        Returns:
+            (*batch, m, width).
+        """
+        found, first = [], 0
+        for i, (asked, (rows, _)) in enumerate(zip(cut(queries, asking), asking, strict=True)):
+            read = [w[i] if isinstance(w, list) else rows_of(w, first, rows) for w in written]
+            found.append(self.find(asked.transpose(-3, -4), join(read), masks[i], causal=False).flatten(-3, -2))
+            first += rows
+        return self.out_proj(torch.cat(found, dim=-2))
 
     def between(self, asking: Tensor, read: Tensor) -> Tensor:
         """Cross-attention: what tokens (*batch, m, width) find in other tokens (*batch, n, width)."""
@@ -130,31 +173,24 @@ def join(written: Sequence[KeysValues]) -> KeysValues:
     return KeysValues(behind(w.keys for w in written), behind(w.values for w in written))
 
 
-def readable(reader: str, segments: dict[str, Segment], memory: Memory, causal: bool) -> Tensor | None:
-    """The mask of one reader over all that it reads, or None if it may read everything.
+def cut(x: Tensor, groups: Groups) -> list[Tensor]:
+    """Rows of several lengths that stand one behind the other, x (*batch, n, width): those of each group as views
+    (*batch, rows, length, width)."""
+    parts = x.split([rows * length for rows, length in groups], dim=-2)
+    return [part.unflatten(-2, group) for part, group in zip(parts, groups, strict=True)]
 
-    Returns:
-        bool, broadcastable to (*batch, n, total number of keys).
-    """
-    segment = segments[reader]
-    n = segment.tokens.shape[-2]
-    device = segment.tokens.device
-    blocks, needed = [], False
-    for name in segment.reads:
-        if name in segments:
-            size, lengths = segments[name].tokens.shape[-2], segments[name].lengths
-        else:
-            size, lengths = memory.sizes[name]
-        block = torch.ones(n, size, dtype=torch.bool, device=device)
-        if causal and name == reader:
-            block, needed = block.tril(), True  # a padded token stands behind every token that counts
-        elif lengths is not None:
-            block, needed = block & (torch.arange(size, device=device) < lengths[..., None, None]), True
-        blocks.append(block)
-    if not needed:
-        return None
-    batch = torch.broadcast_shapes(*(b.shape[:-2] for b in blocks))
-    return torch.cat([b.expand(*batch, *b.shape[-2:]) for b in blocks], dim=-1)
+
+def written_rows(written: KeysValues, groups: Groups) -> list[KeysValues]:
+    """What rows of several lengths wrote, group by group: keys and values (*batch, rows, heads, length, head_width)."""
+    keys, values = ([part.transpose(-3, -4) for part in cut(x, groups)] for x in written)
+    return [KeysValues(*pair) for pair in zip(keys, values, strict=True)]
+
+
+def rows_of(written: KeysValues, first: int, rows: int) -> KeysValues:
+    """What `rows` rows from the first on read of it: their own part, or what one wrote for all."""
+    if written.keys.shape[-4] == 1:
+        return written
+    return KeysValues(written.keys.narrow(-4, first, rows), written.values.narrow(-4, first, rows))
 
 
 def take(x: Tensor, positions: Tensor) -> Tensor:

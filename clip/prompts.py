@@ -1,7 +1,6 @@
 """Learned context inside class texts and beside image patches: where it stands, what it starts from, who reads it.
 
-A text is `[SOS] context name . [EOS]`; part of the context may stand behind the name. What stands before the name is
-the same for all classes, so it is a segment of its own that runs once.
+How the texts of the classes are laid out stands in `clip.words`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Segment, take
-from .errors import ClipError
+from .attention import Segment
 from .tokenizer import decode, encode, tokenize
 from .towers import CLIP, Rewrite, end_of_text
+from .words import ClassWords
 
 
 def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.Parameter:
@@ -48,76 +47,13 @@ def split_words(words: str, n_ctx: int) -> tuple[str, str]:
     return (decode(tokens[:n_ctx]), decode(tokens[n_ctx:])) if n_ctx <= len(tokens) else ("", "")
 
 
-class ClassWords(nn.Module):
-    """The texts of all classes without their context.
-
-    Args:
-        classnames: C names.
-        n_ctx: M, the number of context vectors.
-        before: how many of them stand before the name (default: all), the others stand behind it.
-        at_least: positions kept behind the context even if all texts end before.
-
-    Raises:
-        ClipError: a text with its context is longer than the backbone's.
-    """
-
-    def __init__(
-        self, clip_model: CLIP, classnames: list[str], n_ctx: int, before: int | None = None, at_least: int = 0
-    ):
-        super().__init__()
-        self.before = n_ctx if before is None else before
-        behind, room = n_ctx - self.before, clip_model.context_length - n_ctx
-        if room < max(4, 1 + at_least):  # start, a name of one token, the full stop, end
-            raise ClipError(
-                f"{n_ctx} context vectors overrun the context: the backbone has {clip_model.context_length} positions, "
-                f"of which {max(4, 1 + at_least)} must be left to the start and the tokens behind the context"
-            )
-        tokens = tokenize([f"{name}." for name in classnames], room)
-        end = end_of_text(tokens)
-        longest = max(int(end.max()), at_least)  # of "name . [EOS]"
-        # Where each position of the part behind the shared one comes from: the first columns of a bank hold
-        # "name . [EOS]", the last ones the context vectors that stand behind the name.
-        rows = []
-        for name in classnames:
-            name = len(encode(name)) if behind else longest  # the full stop may be one token with a name's last sign
-            rows.append(torch.cat([torch.arange(name), longest + torch.arange(behind), torch.arange(name, longest)]))
-        device = clip_model.logit_scale.device
-        with torch.no_grad():
-            words = clip_model.token_embedding(tokens[:, : longest + 1].to(device))  # (C, 1 + longest, text width)
-        for name, value in {
-            "start": words[:1, :1],  # [SOS]
-            "words": words[:, 1:],  # name . [EOS]
-            "layout": torch.stack(rows).to(device),
-            "end": (end - 1 + behind)[:, None].to(device),
-            "positions": clip_model.positional_embedding.detach(),
-        }.items():
-            self.register_buffer(name, value, persistent=False)
-
-    def around(self, ctx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The embedded texts, with positions.
-
-        Args:
-            ctx: (N, M, text width). N is 1 for a context of all classes, or C; if all of it stands before the name
-                it may be any batch.
-
-        Returns:
-            `[SOS] context-before` (N, 1 + before, text width); `name context-behind . [EOS]` (C, L, text width); and
-            the position of [EOS] in the latter (C, 1).
-        """
-        start = torch.cat([self.start.expand(len(ctx), -1, -1), ctx[:, : self.before]], dim=1)
-        rest, split = self.words, start.shape[1]
-        if self.before < ctx.shape[1]:
-            rest = take(torch.cat([rest, ctx[:, self.before :].expand(len(rest), -1, -1)], dim=1), self.layout)
-        rest = rest + self.positions[split : split + rest.shape[1]]
-        return start + self.positions[:split], rest, self.end
-
-
 def encode_words(
     clip_model: CLIP,
     words: ClassWords,
     ctx: Tensor,
     deep: Sequence[Tensor] = (),
     rewrite: Rewrite | None = None,
+    classes: slice = slice(None),
 ) -> Tensor:
     """Unit-length text features (C, D) with one context for all classes, replaced before the first layers.
 
@@ -126,19 +62,21 @@ def encode_words(
     Args:
         ctx: (M, text width), before the name.
         deep: what takes its place before layers 1, 2, ..., each (M, text width), without positions.
-        rewrite: as in `Transformer.walk`; the segments are "start", "ctx" and "rest".
+        rewrite: as in `Transformer.walk`; the segments are "start", "ctx" and "rest", a row a class.
+        classes: the C classes that are encoded.
     """
-    start, rest, end = words.around(ctx[None])
+    rows = words.rows(classes)
+    start, rest = rows.around(ctx[None])
     dtype = clip_model.dtype
     segments = {
         "start": Segment(start[:, :1].to(dtype), reads=("start",), wanted=False),
         "ctx": Segment(
             start[:, 1:].to(dtype), reads=("start", "ctx"), deep=[d[None].to(dtype) for d in deep], wanted=False
         ),
-        "rest": Segment(rest.to(dtype), reads=("start", "ctx", "rest"), output=end),
+        "rest": Segment(rest.to(dtype), reads=("start", "ctx", "rest"), output=rows.end, groups=rows.groups),
     }
-    x = clip_model.transformer.walk(segments, rewrite=rewrite)["rest"][:, 0]
-    return F.normalize(clip_model.project_text(x).float(), dim=-1)
+    x = clip_model.transformer.walk(segments, rewrite=rewrite)["rest"]
+    return F.normalize(clip_model.project_text(x).float(), dim=-1)[rows.back]
 
 
 def image_segments(

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, KeysValues, Memory, Segment, join, readable, take
+from .attention import Attention, KeysValues, Memory, Segment, take
 from .errors import ClipError
+from .readers import reader
 
 Rewrite = Callable[[int, dict[str, Segment]], None]
 
@@ -53,7 +54,7 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x): the activation of OpenAI's weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        return F.silu(1.702 * x) / 1.702  # the same, but one tensor kept for the backward pass in place of two
 
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
@@ -120,7 +121,7 @@ class Transformer(nn.Module):
         unknown = read - segments.keys() - memory.sizes.keys()
         if unknown:
             raise ValueError(f"segments {sorted(unknown)} are read, but are neither given nor remembered")
-        masks = {name: readable(name, segments, memory, self.causal) for name in segments}
+        readers = {name: reader(name, segments, memory, self.causal) for name in segments}
         for depth, block in enumerate(self.resblocks):
             last = depth == len(self.resblocks) - 1
             for s in segments.values():
@@ -145,13 +146,9 @@ class Transformer(nn.Module):
                 into.layers.append({name: written[name] for name in segments})
             joined: dict[tuple[str, ...], KeysValues] = {}
             for name, asked in queries.items():
-                s, mask, causal = segments[name], masks[name], self.causal and segments[name].reads == (name,)
-                if last and s.output is not None:
-                    s.tokens, causal = take(s.tokens, s.output), False
-                    mask = None if mask is None else take(mask, s.output)
-                if s.reads not in joined:
-                    joined[s.reads] = join([written[r] for r in s.reads])
-                x = s.tokens + block.attn.read(asked, joined[s.reads], None if causal else mask, causal)
+                s, output = segments[name], last and segments[name].output is not None
+                tokens = take(s.tokens, s.output) if output else s.tokens
+                x = tokens + readers[name].read(block.attn, asked, written, joined, output)
                 s.tokens = x + block.mlp(block.ln_2(x))
         return {name: s.tokens for name, s in segments.items() if s.wanted} if into is None else {}
 

@@ -7,19 +7,23 @@ Letters: B images, C classes, D the shared embedding's width.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
 from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip, tokenize
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
+from dassl.engine.blocks import pick_text_block
 from dassl.engine.checkpoints import load_model_file
+from dassl.engine.compiling import CompiledStep
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, device_name, stream
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_TEMPLATE = "a photo of a {}."
 SHORTEST_TEXT = 4  # positions: start, a name of one token, the full stop, end
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy
 
 
 class PromptedCLIP(nn.Module):
@@ -38,20 +43,39 @@ class PromptedCLIP(nn.Module):
     Attributes:
         prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
         class_bound: some of it belongs to single classes, so that it serves no others.
+        text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
         image_is_frozen: of an image the method needs frozen CLIP's feature alone; then `images` may be such features.
     """
 
     prompt_learner: nn.Module
     class_bound = False
+    text_block = 0
     image_is_frozen = False
 
-    def __init__(self, clip_model: CLIP):
+    def __init__(self, clip_model: CLIP, n_classes: int):
         super().__init__()
-        self.clip = clip_model
+        self.clip, self.n_classes = clip_model, n_classes
+
+    def class_features(self, classes: slice) -> Tensor:
+        """Unit-length features of some of the classes, (C, D); (C, K, D) for a method with K per class."""
+        raise NotImplementedError
 
     def text_features(self) -> Tensor:
-        """Unit-length features of all classes, (C, D); (C, K, D) for a method with K per class."""
-        raise NotImplementedError
+        """`class_features` of all classes."""
+        return self.in_blocks(self.class_features, self.text_block)
+
+    def text_step(self, batch: int, classes: slice) -> Tensor:
+        """What a training step of `batch` images computes of some classes' texts; its memory is measured."""
+        return self.class_features(classes)
+
+    def in_blocks(self, compute: Callable[[slice], Tensor], size: int, dim: int = 0) -> Tensor:
+        """What `compute` gives for all classes, in blocks of `size` classes (0: all at once) that are put together
+        along `dim`. Of a block nothing is kept: its activations are computed again in the backward pass."""
+        n = self.n_classes
+        if not 0 < size < n:
+            return compute(slice(0, n))
+        blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+        return torch.cat([checkpoint(compute, block, use_reentrant=False) for block in blocks], dim)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own, which may be given as such."""
@@ -76,15 +100,19 @@ class FixedTextCLIP(PromptedCLIP):
     """
 
     def __init__(self, clip_model: CLIP, texts: list[list[str]]):
-        super().__init__(clip_model)
+        super().__init__(clip_model, len(texts[0]))
         device = clip_model.logit_scale.device
-        with torch.no_grad():
-            tokens = (tokenize(each, clip_model.context_length).to(device) for each in texts)
-            each = [F.normalize(clip_model.encode_text(t).float(), dim=-1) for t in tokens]
-        self.register_buffer("features", F.normalize(torch.stack(each).mean(dim=0), dim=-1), persistent=False)
 
-    def text_features(self) -> Tensor:
-        return self.features
+        def encode(each: list[str]) -> Tensor:
+            tokens = tokenize(each, clip_model.context_length).to(device)
+            return torch.cat([clip_model.encode_text(t).float() for t in tokens.split(TEXTS_AT_ONCE)])
+
+        with torch.no_grad():
+            features = torch.stack([F.normalize(encode(each), dim=-1) for each in texts]).mean(dim=0)
+        self.register_buffer("features", F.normalize(features, dim=-1), persistent=False)
+
+    def class_features(self, classes: slice) -> Tensor:
+        return self.features[classes]
 
 
 def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:
@@ -224,6 +252,8 @@ class PromptTrainer(TrainerX):
             self.optim = build_optimizer(learner, cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.registered_name, learner, self.optim, self.sched)
+            self.model.text_block = self._text_block()
+        self.step = CompiledStep(self.loss, self.model.parameters()) if cfg.MODEL.COMPILE else self.loss
         if self.model.image_is_frozen:
             key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
             for name in ("train_loader_x", "val_loader", "test_loader"):
@@ -234,6 +264,12 @@ class PromptTrainer(TrainerX):
         """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
+
+    def _text_block(self) -> int:
+        batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        compute = partial(self.model.text_step, batch)
+        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+            return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, self.model.n_classes, self.device)
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""
@@ -254,7 +290,7 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         images, labels = self.parse_batch_train(batch)
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
-            loss, logits = self.loss(images, labels)
+            loss, logits = self.step(images, labels)
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()

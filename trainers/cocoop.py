@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,9 @@ from yacs.config import CfgNode
 from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptedCLIP, PromptTrainer
+from trainers.base import TEXTS_AT_ONCE, PromptedCLIP, PromptTrainer
 
 REDUCTION = 16  # of the meta-net's middle layer (section 3.2)
-TEXTS_AT_ONCE = 1024  # in an evaluation
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -63,30 +63,41 @@ class CoCoOpCLIP(PromptedCLIP):
     image_is_frozen = True
 
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
-        super().__init__(clip_model)
+        super().__init__(clip_model, len(classnames))
         self.prompt_learner = PromptLearner(clip_model, options)
         self.words = ClassWords(clip_model, classnames, len(self.prompt_learner.ctx))
 
     def text_features(self) -> None:
         """None: there are none that would serve all images."""
 
-    def conditioned_text_features(self, image: Tensor) -> Tensor:
-        """Unit-length features of all classes for each image: (B, D) -> (B, C, D)."""
-        ctx = self.prompt_learner(image)
-        start, rest, end = self.words.around(ctx)  # (B, 1 + M, width), (C, L, width), (C, 1)
-        dtype = self.clip.dtype
+    def conditioned_text_features(self, image: Tensor, classes: slice) -> Tensor:
+        """Unit-length features of some classes for each image: (B, D) -> (B, C, D)."""
+        dtype, rows = self.clip.dtype, self.words.rows(classes)
+        start, rest = rows.around(self.prompt_learner(image))  # (B, 1 + M, width), all rows one behind the other
         segments = {
             "start": Segment(start[:, None].to(dtype), reads=("start",), wanted=False),
-            "rest": Segment(rest[None].to(dtype), reads=("start", "rest"), output=end[None]),
+            "rest": Segment(rest.to(dtype), reads=("start", "rest"), output=rows.end, groups=rows.groups),
         }
-        x = self.clip.transformer.walk(segments)["rest"][:, :, 0]
-        return F.normalize(self.clip.project_text(x).float(), dim=-1)
+        x = self.clip.transformer.walk(segments)["rest"]
+        return F.normalize(self.clip.project_text(x).float(), dim=-1)[:, rows.back]
+
+    def similarities(self, image: Tensor, classes: slice) -> Tensor:
+        """Cosines of images (B, D) and their own texts of some classes: (B, C)."""
+        return torch.einsum("bd,bcd->bc", image, self.conditioned_text_features(image, classes))
+
+    def text_step(self, batch: int, classes: slice) -> Tensor:
+        width = self.clip.text_projection.shape[1]
+        return self.similarities(torch.zeros(batch, width, device=self.clip.logit_scale.device), classes)
 
     def forward(self, images: Tensor, text: None = None) -> Tensor:
-        image, n_classes = self.image_features(images), len(self.words.words)
-        # Each image brings its own texts for all classes: without gradients, a bounded number of them at once.
-        block = len(image) if torch.is_grad_enabled() else max(TEXTS_AT_ONCE // n_classes, 1)
-        similar = [torch.einsum("bd,bcd->bc", i, self.conditioned_text_features(i)) for i in image.split(block)]
+        # Each image brings its own texts for all classes: blocks are of images x classes.
+        image, training = self.image_features(images), torch.is_grad_enabled()
+        at_once = self.text_block or (0 if training else TEXTS_AT_ONCE)
+        size = len(image) if training else max(at_once // self.n_classes, 1)
+        similar = [
+            self.in_blocks(partial(self.similarities, part), -(-at_once // len(part)), dim=1)
+            for part in image.split(size)
+        ]
         return self.clip.logit_scale.exp() * torch.cat(similar)
 
 

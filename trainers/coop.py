@@ -53,21 +53,21 @@ class CoOpCLIP(PromptedCLIP):
     image_is_frozen = True
 
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
-        super().__init__(clip_model)
+        super().__init__(clip_model, len(classnames))
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
         n_ctx = self.prompt_learner.ctx.shape[-2]  # M
         self.class_bound = self.prompt_learner.ctx.dim() == 3
         self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
 
-    def text_features(self) -> Tensor:
-        ctx, dtype = self.prompt_learner.ctx, self.clip.dtype
-        start, rest, end = self.words.around(ctx if ctx.dim() == 3 else ctx[None])
+    def class_features(self, classes: slice) -> Tensor:
+        ctx, dtype, rows = self.prompt_learner.ctx, self.clip.dtype, self.words.rows(classes)
+        start, rest = rows.around(ctx[classes][rows.order] if self.class_bound else ctx[None])
         segments = {
             "start": Segment(start.to(dtype), reads=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), reads=("start", "rest"), output=end),
+            "rest": Segment(rest.to(dtype), reads=("start", "rest"), output=rows.end, groups=rows.groups),
         }
-        x = self.clip.transformer.walk(segments)["rest"][:, 0]
-        return F.normalize(self.clip.project_text(x).float(), dim=-1)
+        x = self.clip.transformer.walk(segments)["rest"]
+        return F.normalize(self.clip.project_text(x).float(), dim=-1)[rows.back]
 
 
 @TRAINER_REGISTRY.register()

@@ -76,12 +76,12 @@ class IVLPCLIP(FixedTextCLIP):
         if self.prompt_learner.text:
             self.words = ClassWords(clip_model, [f"{fixed} {name}" for name in classnames], options.N_CTX_TEXT)
 
-    def text_features(self) -> Tensor:
+    def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
         if not learner.text:
-            return super().text_features()
+            return super().class_features(classes)
         first, *deep = learner.prompts(learner.text)
-        return encode_words(self.clip, self.words, first, deep)
+        return encode_words(self.clip, self.words, first, deep, classes=classes)
 
     def image_features(self, images: Tensor) -> Tensor:
         learner = self.prompt_learner

@@ -56,14 +56,14 @@ class MaPLeCLIP(PromptedCLIP):
     """CLIP with coupled context in both towers."""
 
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
-        super().__init__(clip_model)
+        super().__init__(clip_model, len(classnames))
         learned, fixed = split_words(options.CTX_INIT, options.N_CTX)
         self.prompt_learner = PromptLearner(clip_model, learned, options)
         self.words = ClassWords(clip_model, [f"{fixed} {name}" for name in classnames], options.N_CTX)
 
-    def text_features(self) -> Tensor:
+    def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
-        return encode_words(self.clip, self.words, learner.ctx, deep=list(learner.compound_prompts_text))
+        return encode_words(self.clip, self.words, learner.ctx, list(learner.compound_prompts_text), classes=classes)
 
     def image_features(self, images: Tensor) -> Tensor:
         first, *deep = self.prompt_learner.image_prompts()

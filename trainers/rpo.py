@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, KeysValues, Memory, Segment, Sizes, tokenize
+from clip import CLIP, KeysValues, Memory, Segment, Sizes, end_of_text, tokenize
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
@@ -74,26 +74,38 @@ class PromptLearner(nn.Module):
 
 
 class RPOCLIP(FixedTextCLIP):
-    """CLIP with read-only prompts on both sides; a side without prompts is zero-shot CLIP's, as if K were 1."""
+    """CLIP with read-only prompts on both sides; a side without prompts is zero-shot CLIP's, as if K were 1.
 
-    def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
+    Args:
+        memory_limit: GiB of the words' keys and values that may stay in memory; more are computed in every step.
+    """
+
+    def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode, memory_limit: float = 2.0):
         super().__init__(clip_model, [texts])
         tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
         self.image_is_frozen = options.PROMPTS == "text"
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
-        with torch.no_grad():
-            words, end = clip_model.embed_text(tokens)
-        # The words read no prompt: they run once, here, and their keys and values stay.
-        self.words = clip_model.transformer.remember({"words": Segment(words, reads=("words",), lengths=end + 1)})
+        self.register_buffer("tokens", tokens, persistent=False)
+        # The words read no prompt: they run once, here, and their keys and values stay if they fit.
+        size = 2 * clip_model.sizes.text_layers * clip_model.sizes.text_width * clip_model.dtype.itemsize
+        fits = size * len(tokens) * int(end_of_text(tokens).max() + 1) <= memory_limit * 2**30
+        self.words = self.remember(slice(None)) if fits and self.prompts != "image" else None
 
-    def text_features(self) -> Tensor:
+    @torch.no_grad()
+    def remember(self, classes: slice) -> Memory:
+        """What the words of some classes write, each up to the end-of-text token."""
+        words, end = self.clip.embed_text(self.tokens[classes])
+        return self.clip.transformer.remember({"words": Segment(words, reads=("words",), lengths=end + 1)})
+
+    def class_features(self, classes: slice) -> Tensor:
         """(C, K, D): t_k(y) for each class y."""
         if self.prompts == "image":
-            return super().text_features()[:, None]
+            return super().class_features(classes)[:, None]
+        words = self.remember(classes) if self.words is None else self.words.rows(classes)
         prompts = self.prompt_learner.text_prompt[None].to(self.clip.dtype)  # one batch row: all classes start alike
         segments = {"prompts": Segment(prompts, reads=("words", *self.own))}
-        x = self.clip.transformer.walk(segments, memory=self.words)["prompts"]
+        x = self.clip.transformer.walk(segments, memory=words)["prompts"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)
 
     @torch.no_grad()
@@ -110,18 +122,14 @@ class RPOCLIP(FixedTextCLIP):
             return super().image_features(images)[:, None]
         tower = self.clip.visual
         prompts = tower.ln_pre(self.prompt_learner.img_prompt[None].to(self.clip.dtype))
+        segments = {"prompts": Segment(prompts, reads=("image", *self.own))}
         if images.dim() == MEMORY_DIMS:
             layers = [{"image": KeysValues(*written.unbind(dim=1))} for written in images.unbind(dim=1)]
             memory = Memory(layers, {"image": (images.shape[-2], None)})
-            x = tower.transformer.walk({"prompts": Segment(prompts, reads=("image",))}, memory=memory)["prompts"]
-            return F.normalize(tower.project(x).float(), dim=-1)
-        image = {"image": Segment(tower.embed(images), reads=("image", *self.own), wanted=False)}
-        segments = {"prompts": Segment(prompts, reads=("image", *self.own))}
-        if self.own:  # MASK off: the image reads the prompts, so it is no longer frozen
-            x = tower.transformer.walk(image | segments)["prompts"]
         else:
-            x = tower.transformer.walk(segments, memory=tower.transformer.remember(image))["prompts"]
-        return F.normalize(tower.project(x).float(), dim=-1)
+            image, memory = Segment(tower.embed(images), reads=("image", *self.own), wanted=False), None
+            segments = {"image": image, **segments}
+        return F.normalize(tower.project(tower.transformer.walk(segments, memory)["prompts"]).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """The average over K pairs of their cosines, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
@@ -151,7 +159,7 @@ class RPO(PromptTrainer):
         yield self.class_texts(classnames), self.options.K
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return RPOCLIP(clip_model, self.class_texts(classnames), self.options)
+        return RPOCLIP(clip_model, self.class_texts(classnames), self.options, self.cfg.MODEL.TEXT_MEMORY)
 
     def build_model(self) -> None:
         super().build_model()

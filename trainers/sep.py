@@ -84,16 +84,19 @@ class SEPCLIP(FixedTextCLIP):
         """Puts the fusion of prompts and representative tokens (N, n, width) in the prompts' place."""
         prompts.tokens = modules[self.layers.index(depth)](tokens, prompts.tokens, self.across).to(tokens.dtype)
 
-    def text_features(self) -> Tensor:
+    def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
 
         def rewrite(depth: int, segments: dict[str, clip.Segment]) -> None:
             if depth in self.layers:
-                tokens = segments["rest"].tokens[:, : len(learner.ctx)]
+                tokens = torch.cat([rows[:, : len(learner.ctx)] for rows in segments["rest"].rows()])
                 self.fuse(learner.prompt_projections, depth, tokens, segments["ctx"])
 
-        text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite)
-        return F.normalize(text + super().text_features(), dim=-1)
+        text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite, classes=classes)
+        return F.normalize(text + super().class_features(classes), dim=-1)
+
+    def text_features(self) -> Tensor:
+        return self.class_features(slice(0, self.n_classes)) if self.across else super().text_features()
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Frozen CLIP's feature i0 and the averaged one i, each (B, D)."""
@@ -124,6 +127,11 @@ class SEP(PromptTrainer):
         checks.one_of("SELECT", ("instance", "batch"))
         for key in ("N_CTX", "N_CTX_V"):
             checks.at_least(key, 1)
+        checks.require(
+            self.options.SELECT != "batch" or self.cfg.MODEL.TEXT_BLOCK in ("auto", "0"),
+            "MODEL.TEXT_BLOCK: with TRAINER.SEP.SELECT batch all classes read each other; expected auto or 0, found "
+            f"{self.cfg.MODEL.TEXT_BLOCK}",
+        )
 
     def check_sizes(self, checks: Checks, sizes: clip.Sizes) -> None:
         n_ctx = self.n_context()

@@ -128,6 +128,14 @@ _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = ""
 # Of the original, read by nobody here: the frozen model is always a trained one.
 _C.MODEL.BACKBONE.PRETRAINED = True
+# Run the training step through torch.compile, for fixed shapes; where that fails, it runs as it is, with a note.
+_C.MODEL.COMPILE = False
+# Class texts whose activations are kept at a time in a training step; the others' are computed again in the backward
+# pass. auto: as many as fit into half of the free memory, a number, or 0: all. The numbers of a run stay the same up to
+# rounding, so that a run that ran out of memory can go on with less.
+_C.MODEL.TEXT_BLOCK = "auto"
+# GiB of keys and values of frozen class texts that may stay in memory (RPO); more are computed again in every step.
+_C.MODEL.TEXT_MEMORY = 2.0
 # Classification head after the backbone. Prompt learning has none.
 _C.MODEL.HEAD = CN()
 _C.MODEL.HEAD.NAME = ""
@@ -223,6 +231,8 @@ FREE_TO_CHANGE = {
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.KEEP_GIB",
     "DATALOADER.FEATURES_GIB",
+    "MODEL.TEXT_BLOCK",
+    "MODEL.TEXT_MEMORY",
     "TRAIN.PRINT_FREQ",
     "TRAIN.CHECKPOINT_FREQ",
     "TRAIN.CHECKPOINT_MINUTES",

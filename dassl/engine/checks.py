@@ -11,6 +11,7 @@ from dassl.data.samplers import SAMPLERS
 from dassl.data.transforms.augmentations import MAX_MAGNITUDE
 from dassl.data.transforms.transforms import CHOICES as TRANSFORMS
 from dassl.data.transforms.transforms import INTERPOLATION_MODES
+from dassl.engine.blocks import check_text_block
 from dassl.engine.nonfinite import allowed_steps
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.optim.lr_scheduler import SCHEDULERS, WARMUPS
@@ -68,6 +69,8 @@ def check_values(cfg) -> list[str]:
     checks.at_most("SEED", SEEDS - 1, "generators take no larger seed")
     with checks.gather():
         allowed_steps(cfg.TRAIN.ON_NONFINITE)
+    with checks.gather():
+        check_text_block(cfg.MODEL.TEXT_BLOCK)
     checks.require(bool(cfg.OUTPUT_DIR.strip()), "OUTPUT_DIR: expected a folder, found nothing")
     with checks.gather():
         EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)

@@ -4,6 +4,7 @@ from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
 from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, sweep_litter, write_atomic, write_json
 from dassl.utils.images import read_image
 from dassl.utils.logger import Logger, setup_logger
+from dassl.utils.memory import free_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
@@ -51,6 +52,7 @@ __all__ = [
     "collect_env_info",
     "count_num_param",
     "device_name",
+    "free_memory",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",
     "in_threads",

@@ -1,0 +1,234 @@
+"""The work that no exact method can leave out in a training step, computed from the sizes.
+
+A method is told as in the table of who reads whom: kinds of tokens, whom each reads, what is learned. From that
+follows, layer by layer, what must run (w is the tower's width, everything in multiply-adds):
+
+- a token that is read gives keys and values, 2 w^2; a token that goes on reads: w^2 for its query, 2 w for each token
+  read, w^2 for the projection, 8 w^2 for the MLP;
+- what is the same in every step (words, the start token) is known beforehand and counts nothing;
+- backward, what depends on something learned runs once more: the towers are frozen, so there are gradients of tokens
+  and none of weights. Attention takes, for each token read, two products if the token read depends on something learned
+  (keys, values), one if the reader does (queries), and one for either (the scores);
+- learned maps (meta-net, coupling, fusion) run three times: forward, and backward for their input and their weights.
+
+The measured work may hold more: scores that fused kernels compute again in the backward pass, padding, masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip import Sizes
+
+FUSION_MLP = 256  # SEP's, `clip.fusion`
+REDUCTION = 16  # CoCoOp's meta-net
+
+
+@dataclass
+class Tokens:
+    """Tokens of one kind in a tower.
+
+    Attributes:
+        count: how many run.
+        reads: kind -> number of (reader, read) pairs in a layer.
+        known: the same in every step, before the first layer.
+        learned: depend on something learned, before the first layer.
+        replaced: learned ones take their place before layers 1 to `replaced`.
+        fresh: how many different ones there are at first and where they are replaced; None: `count`.
+        after_first: how many different ones there are after the first layer; None: `count`.
+        last: how many are read in the last layer; None: `count`.
+        output: how many are wanted after the last layer; None: `count`.
+    """
+
+    count: int
+    reads: dict[str, int]
+    known: bool = False
+    learned: bool = False
+    replaced: int = 0
+    fresh: int | None = None
+    after_first: int | None = None
+    last: int | None = None
+    output: int | None = None
+
+    def before(self, layer: int) -> int:
+        """How many different ones a layer gets."""
+        return self.fresh if layer <= self.replaced and self.fresh is not None else self.count
+
+    def after(self, layer: int) -> int:
+        """How many different ones a layer gives."""
+        return self.after_first if layer == 0 and self.after_first is not None else self.count
+
+
+@dataclass
+class State:
+    """What is so of a kind of tokens at some point: the same in every step; dependent on something learned."""
+
+    known: bool
+    learned: bool
+
+
+def tower(width: int, layers: int, kinds: dict[str, Tokens]) -> float:
+    """Multiply-adds of all layers, forward and backward."""
+    states, total = {name: State(t.known, t.learned) for name, t in kinds.items()}, 0.0
+    for layer in range(layers):
+        last = layer == layers - 1
+        for name, t in kinds.items():
+            if 0 < layer <= t.replaced:
+                states[name] = State(known=False, learned=True)
+        readers = [name for name, t in kinds.items() if (t.output != 0 if last else layer >= t.replaced)]
+        after = dict(states)
+        for name in readers:
+            seen = [states[name], *(states[read] for read in kinds[name].reads)]
+            after[name] = State(all(s.known for s in seen), any(s.learned for s in seen))
+        for name, t in kinds.items():
+            s = states[name]
+            if not s.known and any(name in kinds[reader].reads for reader in readers):
+                written = t.last if last and t.last is not None else t.before(layer)
+                total += written * 2 * width**2 * (1 + s.learned)
+            if name in readers and not after[name].known:
+                wanted = t.output / t.count if last and t.output is not None else 1
+                total += wanted * _reading(width, layer, t, states, name, after[name])
+        states = after
+    return total
+
+
+def _reading(width: int, layer: int, t: Tokens, states: dict[str, State], name: str, after: State) -> float:
+    """Multiply-adds of all that tokens of a kind do in a layer but for writing keys and values."""
+    s, total = states[name], 0.0
+    if not s.known:
+        total += t.before(layer) * width**2 * (1 + s.learned)
+    total += t.after(layer) * 9 * width**2 * (1 + after.learned)
+    for read, pairs in t.reads.items():
+        products = 2 + 2 * states[read].learned + s.learned + (states[read].learned or s.learned)
+        total += pairs * t.after(layer) / t.count * width * products
+    return total
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step.
+
+    Attributes:
+        sizes: of the backbone.
+        names: for each class the tokens of "name . [EOS]".
+        texts: for each class the tokens of its fixed text, [SOS] to [EOS].
+        batch: images.
+        prompts: prompts or context vectors of a layer, on the text side if there are such.
+        depth: layers that get new ones.
+        image_prompts: prompts of the image side.
+        fused: layers before which prompts are fused with tokens (SEP).
+    """
+
+    sizes: Sizes
+    names: list[int]
+    texts: list[int]
+    batch: int
+    prompts: int
+    depth: int = 1
+    image_prompts: int = 0
+    fused: int = 0
+
+    def text(self, contexts: int = 1) -> float:
+        """The text tower with context behind [SOS]; `contexts` of them differ, and all classes meet each."""
+        s, m, classes, fused = self.sizes, self.prompts, len(self.names), bool(self.fused)
+        lengths = [max(n, m) for n in self.names] if fused else self.names  # m tokens of each class are fused
+        rows, n = contexts * (classes if fused else 1), contexts * sum(lengths)
+        kinds = {
+            "start": Tokens(1, {"start": 1}, known=True, output=0),
+            "ctx": Tokens(
+                rows * m,
+                {"start": rows * m, "ctx": rows * m * (m + 1) // 2},
+                learned=True,
+                replaced=self.depth - 1,
+                fresh=contexts * m,
+                after_first=contexts * m,
+                output=0,
+            ),
+            "rest": Tokens(
+                n,
+                {"start": n, "ctx": n * m, "rest": contexts * sum(k * (k + 1) // 2 for k in lengths)},
+                known=True,
+                last=contexts * sum(self.names),
+                output=contexts * classes,
+            ),
+        }
+        return tower(s.text_width, s.text_layers, kinds) + 2 * contexts * classes * s.text_width * s.embed_dim
+
+    def image(self, prompts: int = 0) -> float:
+        """The image tower, with or without prompts that all read and are read."""
+        s, b, n = self.sizes, self.batch, (self.sizes.image_size // self.sizes.patch_size) ** 2 + 1
+        kinds = {"image": Tokens(b * n, {"image": b * n * n}, output=b)}
+        if prompts:
+            kinds["image"].reads["prompts"] = b * n * prompts
+            kinds["prompts"] = Tokens(
+                b * prompts,
+                {"image": b * prompts * n, "prompts": b * prompts**2},
+                learned=True,
+                replaced=self.depth - 1,
+                fresh=prompts,
+                output=0,
+            )
+        features = b * s.vision_width * s.embed_dim * (2 if prompts else 1)
+        return self.embedding() + tower(s.vision_width, s.vision_layers, kinds) + features
+
+    def embedding(self) -> float:
+        """The patches' embedding."""
+        s = self.sizes
+        return self.batch * (s.image_size // s.patch_size) ** 2 * s.vision_width * 3 * s.patch_size**2
+
+    def similarities(self, learned: int, pairs: int = 1) -> float:
+        """Cosines of all images and classes; `learned` of the two sides depend on something learned."""
+        return self.batch * len(self.names) * pairs * self.sizes.embed_dim * (1 + learned)
+
+    def fusion(self, width: int, rows: int, first: int, n: int) -> float:
+        """SEP's fusion of n prompts and n tokens in `rows` rows; at first the prompts of `first` rows differ."""
+        each = rows * n * (3 * width**2 + 2 * FUSION_MLP * width)  # keys, values, projection; MLP
+        queries = (first + (self.fused - 1) * rows) * n * width**2
+        return 3 * (self.fused * each + queries) + self.fused * 6 * rows * n * n * width
+
+
+def coop(step: Step) -> float:
+    return step.text() + step.image() + step.similarities(learned=1)
+
+
+def cocoop(step: Step) -> float:
+    s = step.sizes
+    meta_net = 3 * step.batch * s.embed_dim // REDUCTION * (s.embed_dim + s.text_width)
+    return step.text(contexts=step.batch) + step.image() + meta_net + step.similarities(learned=1)
+
+
+def maple(step: Step) -> float:
+    s = step.sizes
+    coupling = 3 * step.depth * step.prompts * s.text_width * s.vision_width
+    return step.text() + step.image(step.image_prompts) + coupling + step.similarities(learned=2)
+
+
+def vpt(step: Step) -> float:
+    return step.image(step.image_prompts) + step.similarities(learned=1)
+
+
+def rpo(step: Step) -> float:
+    s, k, b, classes = step.sizes, step.prompts, step.batch, len(step.texts)
+    n = (s.image_size // s.patch_size) ** 2 + 1
+    words = Tokens(sum(step.texts), {"words": 1}, known=True, output=0)
+    prompts = Tokens(classes * k, {"words": k * sum(step.texts)}, learned=True, fresh=k)
+    text = tower(s.text_width, s.text_layers, {"words": words, "prompts": prompts})
+    image = {
+        "image": Tokens(b * n, {"image": b * n * n}, output=0),
+        "prompts": Tokens(b * k, {"image": b * k * n}, learned=True, fresh=k),
+    }
+    features = 2 * k * (classes * s.text_width + b * s.vision_width) * s.embed_dim
+    image = step.embedding() + tower(s.vision_width, s.vision_layers, image)
+    return text + image + features + step.similarities(learned=2, pairs=k)
+
+
+def sep(step: Step) -> float:
+    s, classes = step.sizes, len(step.names)
+    text = step.fusion(s.text_width, classes, 1, step.prompts)
+    image = step.fusion(s.vision_width, step.batch, step.batch, step.image_prompts)
+    own = step.image()  # frozen CLIP's feature beside
+    prototypes = step.similarities(learned=2) + step.similarities(learned=1)
+    return step.text() + step.image(step.image_prompts) + own + text + image + step.similarities(2) + prototypes
+
+
+FLOORS = {"RPO": rpo, "CoOp": coop, "CoCoOp": cocoop, "MaPLe": maple, "VPT": vpt, "SEP": sep}

@@ -1,0 +1,258 @@
+"""Time, peak memory and counted work of a training step, and time of a test pass, on both paths in one run."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.methods import Case, Paths, build, reference_images
+from trainers.base import TOWER_DTYPES
+
+# Losses of the two paths may differ by this, relatively: in float32 as the project promises; in half precision by a few
+# roundings, which the two paths make at different places.
+TOLERANCE, ROUNDINGS = 1e-4, 8
+TEST_BATCH = 100
+
+
+def tolerance(case: Case) -> float:
+    dtype = TOWER_DTYPES[case.prec]
+    return TOLERANCE if dtype == torch.float32 else ROUNDINGS * torch.finfo(dtype).eps
+
+
+def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.arange(case.batch, device=case.device) % case.classes
+    return reference_images(case.batch).to(case.device), labels
+
+
+def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
+    """The training loss of a path, ready to be called."""
+    images, labels = data(case)
+
+    def loss() -> torch.Tensor:
+        with torch.autocast(case.device, enabled=case.prec == "amp"):
+            return (paths.fast_loss if path == "fast" else paths.plain_loss)(images, labels)
+
+    return loss
+
+
+def step(loss: Callable[[], torch.Tensor], learner: torch.nn.Module) -> torch.Tensor:
+    """One training step; the loss."""
+    learner.zero_grad()
+    value = loss()
+    value.backward()
+    with torch.no_grad():
+        for p in learner.parameters():
+            if p.grad is not None:
+                p -= 0.01 * p.grad
+    return value.detach()
+
+
+def seconds(device: str, call: Callable[[], object]) -> float:
+    """How long a call takes; on a GPU by the device's own events."""
+    if device != "cuda":
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
+    call()
+    ended.record()
+    torch.cuda.synchronize()
+    return began.elapsed_time(ended) / 1000
+
+
+def memory_mib(device: str, peak: bool) -> float:
+    """Memory in use, or its peak since `reset_peak`, in MiB: a GPU's by torch's count, else the process's."""
+    if device == "cuda":
+        return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024  # stands there in KiB
+
+
+def reset_peak(device: str) -> None:
+    """Let the peak begin at what is in use now: what building the model took for a moment does not count."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux's way
+
+
+def _peak(case: Case, path: str, threads: int, answer) -> None:
+    torch.set_num_threads(threads)
+    paths = build(case)
+    loss, learner = loss_of(case, paths, path), paths.model.prompt_learner
+    reset_peak(case.device)
+    before = memory_mib(case.device, peak=False)
+    for _ in range(2):
+        step(loss, learner)
+    answer.put(memory_mib(case.device, peak=True) - before)
+
+
+def memory(case: Case, path: str, threads: int) -> float:
+    """MiB at the peak of two steps above what the model takes, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    child = context.Process(target=_peak, args=(case, path, threads, answer))
+    child.start()
+    while answer.empty() and child.is_alive():
+        child.join(timeout=0.1)
+    child.join()
+    if child.exitcode:
+        raise SystemExit(f"the {path} path of {case} ended with {child.exitcode}: out of memory?")
+    return answer.get()
+
+
+def profile(case: Case, steps: int, threads: int) -> str:
+    """Where the time of our step goes, as torch's profiler tells it."""
+    torch.set_num_threads(threads)
+    paths = build(case)
+    loss, learner = loss_of(case, paths, "fast"), paths.model.prompt_learner
+    step(loss, learner)  # warms up
+    with torch.profiler.profile() as profiler:
+        for _ in range(steps):
+            step(loss, learner)
+    return profiler.key_averages().table(sort_by=f"self_{case.device}_time_total", row_limit=25)
+
+
+def counted(loss: Callable[[], torch.Tensor]) -> int:
+    """Floating-point operations of a step, by torch's count: no noise."""
+    with FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return counter.get_total_flops()
+
+
+def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dict, dict]:
+    """Median seconds and losses of some paths, which take turns on the same images from the same prompts."""
+    paths = build(case)
+    learner = paths.model.prompt_learner
+    start = {k: v.clone() for k, v in learner.state_dict().items()}
+    losses, times = {}, {name: [] for name in names}
+
+    def one_step(name: str) -> None:
+        losses[name] = step(loss_of(case, paths, name), learner)
+
+    for _ in range(rounds + 1):  # the first round warms up
+        for name in names:
+            learner.load_state_dict(start)
+            times[name].append(seconds(case.device, partial(one_step, name)))
+    return {n: statistics.median(t[1:]) for n, t in times.items()}, {n: v.item() for n, v in losses.items()}
+
+
+def work_row(case: Case, threads: int) -> dict:
+    """The counted work of our training step against its floor."""
+    torch.set_num_threads(threads)
+    paths = build(case)
+    work = counted(loss_of(case, paths, "fast"))
+    return {
+        **described(case, threads),
+        "GFLOP": work / 1e9,
+        "floor GFLOP": paths.floor / 1e9,
+        "of the floor": work / paths.floor,
+    }
+
+
+def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
+    """One training step on both paths.
+
+    Args:
+        plain_at: two smaller numbers of classes at which the plain path runs, where it does not fit at `case.classes`:
+            its time and memory are the line through them, and the losses are compared at the larger one.
+    """
+    torch.set_num_threads(threads)
+    peaks = {"fast": memory(case, "fast", threads)}
+    if not plain_at:
+        peaks["plain"] = memory(case, "plain", threads)
+        times, losses = training_times(case, ("plain", "fast"), rounds)
+    else:
+        times, _ = training_times(case, ("fast",), rounds)
+        points = [replace(case, classes=c) for c in plain_at]
+        both = [training_times(point, ("plain", "fast"), rounds) for point in points]
+        losses = both[-1][1]
+        times["plain"] = line(plain_at, [t["plain"] for t, _ in both], case.classes)
+        peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in points], case.classes)
+    work = work_row(replace(case, compiled=False), threads)  # the compiler's own kernels are not counted
+    difference = abs(losses["fast"] - losses["plain"]) / abs(losses["plain"])
+    return {
+        **described(case, threads),
+        "plain s": times["plain"],
+        "fast s": times["fast"],
+        "time ratio": times["plain"] / times["fast"],
+        "plain MiB": peaks["plain"],
+        "fast MiB": peaks["fast"],
+        "memory ratio": peaks["plain"] / peaks["fast"],
+        "GFLOP": work["GFLOP"],
+        "of the floor": work["of the floor"],
+        "loss difference": difference,
+        "numbers": "equal" if difference <= tolerance(case) else "WRONG",
+        **({"plain at": f"line through C = {' and '.join(map(str, plain_at))}"} if plain_at else {}),
+    }
+
+
+def line(xs: tuple[int, ...], ys: list[float], x: float) -> float:
+    """The line through two points, at x."""
+    return ys[0] + (ys[1] - ys[0]) * (x - xs[0]) / (xs[1] - xs[0])
+
+
+@torch.no_grad()
+def test_row(case: Case, count: int, plain_count: int, threads: int) -> dict:
+    """A test pass in batches of `TEST_BATCH` images.
+
+    Args:
+        plain_count: on how many images the plain path runs; its time is scaled to all.
+    """
+    torch.set_num_threads(threads)
+    paths = build(case)
+    batch, done = reference_images(min(TEST_BATCH, count)).to(case.device), {"plain": 0.0, "fast": 0.0}
+    text = None
+
+    def fast(part: torch.Tensor) -> None:
+        nonlocal text
+        if text is None:
+            text = paths.model.text_features()  # once a pass, as the trainer does
+        paths.model(part, text)
+
+    for name, forward, wanted in (("plain", paths.plain, plain_count), ("fast", fast, count)):
+        for first in range(0, wanted, len(batch)):
+            part = batch[: wanted - first]
+            done[name] += seconds(case.device, partial(forward, part))
+    few = batch[: min(4, len(batch))]
+    difference = (paths.model(few, text).float() - paths.plain(few).float()).abs().max().item()
+    scale = paths.model.clip.logit_scale.exp().item()  # logits are cosines times this
+    plain = done["plain"] * count / plain_count
+    return {
+        **described(case, threads),
+        "images": count,
+        "plain images": plain_count,
+        "plain s": plain,
+        "fast s": done["fast"],
+        "time ratio": plain / done["fast"],
+        "logit difference": difference / scale,
+        "numbers": "equal" if difference / scale <= tolerance(case) else "WRONG",
+    }
+
+
+def memory_row(case: Case, rounds: int, threads: int) -> dict:
+    """Peak memory and time of our path alone."""
+    torch.set_num_threads(threads)
+    times, _ = training_times(case, ("fast",), rounds)
+    return {**described(case, threads), "fast s": times["fast"], "fast MiB": memory(case, "fast", threads)}
+
+
+def described(case: Case, threads: int) -> dict:
+    """The case in a row's words."""
+    row = {k: v for k, v in asdict(case).items() if k in ("method", "prompts", "classes", "batch", "prec")}
+    if case.text_block:
+        row["text block"] = case.text_block
+    if case.compiled:
+        row["compiled"] = True
+    return {**row, "device": torch.cuda.get_device_name() if case.device == "cuda" else f"CPU, {threads} threads"}

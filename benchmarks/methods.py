@@ -1,0 +1,239 @@
+"""The two paths of each method on a CLIP of ViT-B/16's sizes with random weights.
+
+The plain path is the released algorithm as it stands (tests/plain_clip.py): 77 text positions for every class, full
+masks, text encoded again for every batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from yacs.config import CfgNode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import plain_clip  # noqa: E402
+from reference import reference_clip, reference_images  # noqa: E402, F401 (both are for the other benchmarks too)
+
+from benchmarks.floor import FLOORS, Step  # noqa: E402
+from clip import CLIP  # noqa: E402
+from clip.tokenizer import encode  # noqa: E402
+from trainers import cocoop, coop, maple, rpo, sep, vpt  # noqa: E402
+from trainers.base import TOWER_DTYPES, PromptedCLIP  # noqa: E402
+
+NOUNS = (
+    "cat dog horse sheep airplane bicycle motorbike tram lighthouse bridge windmill castle temple pagoda stadium "
+    "strawberry pizza omelette pancake lasagna guitar violin trumpet accordion laptop telephone camera umbrella "
+    "sunflower daffodil orchid magnolia tiger leopard elephant kangaroo penguin flamingo dolphin lobster beagle "
+    "greyhound samoyed bengal sphynx wheelchair helicopter submarine typewriter hourglass"
+).split()
+ADJECTIVES = "abandoned yellow wooden tiny striped old flying golden painted sleeping frozen broken giant".split()
+# Each method's usual number of prompts.
+PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6, "VPT": 8}
+MAPLE_DEPTH = 9  # of the released settings, if there are so many layers
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def classnames(count: int) -> list[str]:
+    """Names of one to a few tokens, as those of the usual data sets."""
+    names = NOUNS + [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]
+    names += [f"{a} {b} {n}" for a in ADJECTIVES for b in ADJECTIVES for n in NOUNS]
+    if count > len(names):
+        raise SystemExit(f"there are names for {len(names)} classes, not for {count}")
+    return names[:count]
+
+
+def options(module, **changes) -> CfgNode:
+    """A method's settings: its defaults, and the changes."""
+    cfg = CfgNode({"TRAINER": {}})
+    module.extend_cfg(cfg)
+    (node,) = cfg.TRAINER.values()
+    node.merge_from_list([word for pair in changes.items() for word in pair])
+    return node
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a method, its numbers, and how it runs."""
+
+    method: str
+    prompts: int
+    classes: int
+    batch: int
+    layers: int = 12
+    device: str = "cpu"
+    prec: str = "fp32"
+    text_block: int = 0
+    compiled: bool = False
+
+
+@dataclass
+class Paths:
+    """Both paths with the same learnable tensors.
+
+    Attributes:
+        model: the fast path.
+        plain: the plain path, images (B, 3, H, W) -> logits (B, C).
+        fast_loss, plain_loss: (images, labels) -> the training loss.
+        floor: the least number of floating-point operations of a training step.
+    """
+
+    model: PromptedCLIP
+    plain: Callable[[Tensor], Tensor]
+    fast_loss: Loss
+    plain_loss: Loss
+    floor: float
+
+
+def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = None) -> Paths:
+    """Both paths of a case, by default on ViT-B/16's sizes and made-up classes; prompts start alike in each call."""
+    torch.manual_seed(0)
+    dtype = TOWER_DTYPES[case.prec]
+    clip_model = reference_clip(case.layers).to(case.device, dtype) if clip_model is None else clip_model
+    names = classnames(case.classes) if names is None else names
+    texts = [f"a photo of a {name}." for name in names]
+    model, plain, shape = BUILDERS[case.method](case, clip_model, names, texts, partial(Tensor.to, dtype=dtype))
+    model = model.to(case.device)
+    model.text_block = case.text_block
+    step = Step(
+        clip_model.sizes,
+        names=[len(encode(f"{name}.")) + 1 for name in names],
+        texts=[len(encode(text)) + 2 for text in texts],
+        batch=case.batch,
+        prompts=case.prompts,
+        **shape,
+    )
+    losses = [cross_entropy(model), cross_entropy(plain)]
+    if case.method == "SEP":
+        losses = [sep_loss(case, model), sep_loss(case, model, plain)]
+        plain = partial(sep_logits, model, plain)
+    fast_loss = torch.compile(losses[0], dynamic=False) if case.compiled else losses[0]
+    return Paths(model, plain, fast_loss, losses[1], 2 * FLOORS[case.method](step))
+
+
+def cross_entropy(logits: Callable[[Tensor], Tensor]) -> Loss:
+    return lambda images, labels: F.cross_entropy(logits(images).float(), labels)
+
+
+def heads_of(clip_model: CLIP) -> tuple[int, int]:
+    """Heads of the image and of the text tower."""
+    return clip_model.sizes.vision_heads, clip_model.sizes.text_heads
+
+
+def least_layers(clip_model: CLIP) -> int:
+    return min(clip_model.sizes.vision_layers, clip_model.sizes.text_layers)
+
+
+# For each method: the fast path, the plain one, and what the floor must know besides. `half` casts to the towers'
+# precision, which the fast path does by itself.
+
+
+def build_rpo(case, clip_model, names, texts, half):
+    fast, state = rpo.RPOCLIP(clip_model, texts, options(rpo, K=case.prompts)), clip_model.state_dict()
+    learner = fast.prompt_learner
+
+    def plain(x):
+        prompts = half(learner.text_prompt), half(learner.img_prompt)
+        return plain_clip.rpo(state, half(x), texts, *prompts, heads_of(clip_model))
+
+    return fast, plain, {}
+
+
+def build_coop(case, clip_model, names, texts, half):
+    fast, state = coop.CoOpCLIP(clip_model, names, options(coop, N_CTX=case.prompts)), clip_model.state_dict()
+    learner = fast.prompt_learner
+    return fast, lambda x: plain_clip.coop(state, half(x), names, half(learner.ctx), "end", heads_of(clip_model)), {}
+
+
+def build_cocoop(case, clip_model, names, texts, half):
+    fast, state = cocoop.CoCoOpCLIP(clip_model, names, options(cocoop, N_CTX=case.prompts)), clip_model.state_dict()
+    learner = fast.prompt_learner
+
+    def meta_net(feature):
+        return half(learner.meta_net(feature.float()))
+
+    return (
+        fast,
+        lambda x: plain_clip.cocoop(state, half(x), names, half(learner.ctx), meta_net, heads_of(clip_model)),
+        {},
+    )
+
+
+def build_maple(case, clip_model, names, texts, half):
+    depth = min(MAPLE_DEPTH, least_layers(clip_model))
+    settings = options(maple, N_CTX=case.prompts, CTX_INIT="", PROMPT_DEPTH=depth)
+    fast, state = maple.MaPLeCLIP(clip_model, names, settings), clip_model.state_dict()
+    learner = fast.prompt_learner
+
+    def plain(x):
+        deep, image = [half(p) for p in learner.compound_prompts_text], [half(p) for p in learner.image_prompts()]
+        return plain_clip.maple(state, half(x), names, half(learner.ctx), deep, image, heads_of(clip_model))
+
+    return fast, plain, {"depth": depth, "image_prompts": case.prompts}
+
+
+def build_vpt(case, clip_model, names, texts, half):
+    settings = options(vpt, N_CTX_VISION=case.prompts, PROMPT_DEPTH_VISION=clip_model.sizes.vision_layers)
+    fast, state = vpt.VPTCLIP(clip_model, names, texts, settings), clip_model.state_dict()
+    learner = fast.prompt_learner
+
+    def plain(x):
+        prompts = [half(learner.get_parameter(name)) for name in learner.names]
+        return plain_clip.vpt(state, half(x), texts, prompts, heads_of(clip_model))
+
+    return fast, plain, {"depth": clip_model.sizes.vision_layers, "image_prompts": case.prompts}
+
+
+def build_sep(case, clip_model, names, texts, half):
+    """The plain path here gives SEP's four features, not logits."""
+    settings = options(sep, N_CTX=case.prompts, LAYERS=list(range(1, least_layers(clip_model))))
+    fast, state = sep.SEPCLIP(clip_model, names, texts, settings), clip_model.state_dict()
+    torch.nn.init.normal_(fast.prompt_learner.VPT_fc.weight)
+    learner, chosen = fast.prompt_learner, list(settings.LAYERS)
+    fused = {"fused": len(chosen), "image_prompts": len(learner.ctx_visual)}
+    return fast, lambda x: plain_clip.sep(state, x, names, texts, learner, chosen, False, heads_of(clip_model)), fused
+
+
+def sep_loss(case: Case, model, plain=None) -> Loss:
+    """SEP's own loss, of the fast path or of the plain one's features."""
+    settings = options(sep, N_CTX=case.prompts, LAYERS=model.layers)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        used = model
+        if plain is not None:
+            t0, t, i0, i = plain(images)
+            used = SimpleNamespace(
+                both_image_features=lambda _: (i0, i),
+                text_features=lambda: t,
+                features=t0,
+                logits=model.logits,
+                prompt_learner=model.prompt_learner,
+            )
+        return sep.SEP.loss(SimpleNamespace(model=used, options=settings), images, labels)[0]
+
+    return loss
+
+
+def sep_logits(model, plain, images: Tensor) -> Tensor:
+    _, text, _, image = plain(images)
+    return model.logits(image, text)
+
+
+BUILDERS = {
+    "RPO": build_rpo,
+    "CoOp": build_coop,
+    "CoCoOp": build_cocoop,
+    "MaPLe": build_maple,
+    "SEP": build_sep,
+    "VPT": build_vpt,
+}

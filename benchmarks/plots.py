@@ -1,0 +1,46 @@
+"""Time and memory of both paths against the number of classes, of prompts, and of images in a batch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+from benchmarks.measure import training_row  # noqa: E402
+from benchmarks.methods import Case  # noqa: E402
+from dassl.utils import write_atomic  # noqa: E402
+
+LABELS = {"classes": "classes C", "prompts": "prompts K", "batch": "images a batch B"}
+MEASURES = {"s": "seconds a step", "MiB": "MiB above the model"}
+
+
+def plot_sweeps(case: Case, sweeps: dict[str, tuple[int, ...]], folder: Path, rounds: int, threads: int) -> int:
+    """Measures a case with one number changed at a time; writes FOLDER/METHOD.svg and the rows as METHOD.json.
+
+    Returns:
+        The exit status: 1 if the numbers of the two paths differ anywhere.
+    """
+    rows = {
+        key: [training_row(replace(case, **{key: value}), rounds, threads) for value in values]
+        for key, values in sweeps.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{case.method}.json", json.dumps(rows, indent=1).encode())
+    figure, axes = plt.subplots(len(MEASURES), len(rows), figsize=(4 * len(rows), 3 * len(MEASURES)), squeeze=False)
+    for column, (key, points) in enumerate(rows.items()):
+        for row, (unit, label) in enumerate(MEASURES.items()):
+            axis = axes[row][column]
+            for path, mark in (("plain", "o--"), ("fast", "s-")):
+                axis.plot([p[key] for p in points], [p[f"{path} {unit}"] for p in points], mark, label=path)
+            axis.set(xlabel=LABELS[key], ylabel=label, ylim=(0, None))
+    axes[0][0].legend(["plain path", "ours"])
+    figure.suptitle(f"{case.method}: K = {case.prompts}, C = {case.classes}, B = {case.batch} where not varied")
+    figure.tight_layout()
+    figure.savefig(folder / f"{case.method}.svg")
+    plt.close(figure)
+    return int(any(point["numbers"] == "WRONG" for points in rows.values() for point in points))

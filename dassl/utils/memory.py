@@ -1,0 +1,31 @@
+"""How much memory is free."""
+
+import os
+from pathlib import Path
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) tells a container its limit
+MEMINFO = Path("/proc/meminfo")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device: on a GPU what is free, else what the system and its container still give.
+
+    Where the system does not tell, half of its memory counts as free.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    try:
+        entries = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+        free = int(entries["MemAvailable"].split()[0]) * 1024  # stands there in KiB
+    except (OSError, KeyError, ValueError):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    try:
+        limit = int((CGROUP / "memory.max").read_text())  # "max" where there is none
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        used = int((CGROUP / "memory.current").read_text()) - int(stat["inactive_file"])  # files go when needed
+    except (OSError, KeyError, ValueError):
+        return free
+    return max(min(free, limit - used), 0)

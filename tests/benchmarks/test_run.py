@@ -1,0 +1,69 @@
+"""What the benchmark prints, draws and returns; what is measured stands in test_counted_work.py."""
+
+import json
+
+import pytest
+
+from benchmarks import plots, run
+from benchmarks.methods import PROMPTS, Case
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Rows without measuring: time and memory grow with everything; `wrong` makes the numbers differ."""
+    state = {"numbers": "equal", "cases": []}
+
+    def row(case, *args):
+        state["cases"].append(case)
+        size = case.classes * case.prompts * case.batch
+        cost = {"plain s": 4.0 * size, "fast s": 1.0 * size, "plain MiB": 40.0 * size, "fast MiB": 16.0}
+        numbers = {"classes": case.classes, "prompts": case.prompts, "batch": case.batch, "numbers": state["numbers"]}
+        return {"method": case.method, **numbers, **cost}
+
+    for module in (run, plots):
+        monkeypatch.setattr(module, "training_row", row)
+    monkeypatch.setattr(run, "test_row", row)
+    monkeypatch.setattr(run, "memory_row", row)
+    monkeypatch.setattr(run, "memory", lambda case, path, threads: 8.0 * case.classes)
+    return state
+
+
+def call(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["run.py", *words])
+    return run.main()
+
+
+def test_one_row_as_json(made_up, monkeypatch, capsys):
+    assert call(monkeypatch, "--method", "CoOp", "--classes", "7", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["method"], row["classes"], row["prompts"]) == ("CoOp", 7, PROMPTS["CoOp"])
+
+
+def test_wrong_numbers_fail(made_up, monkeypatch, capsys):
+    made_up["numbers"] = "WRONG"
+    assert call(monkeypatch) == 1
+    assert call(monkeypatch, "--json") == 1
+    assert call(monkeypatch, "--all") == 1
+
+
+def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys):
+    assert call(monkeypatch, "--all") == 0
+    out = capsys.readouterr().out
+    assert [line[4:] for line in out.splitlines() if line.startswith("### ")] == [
+        "training step",
+        "test pass",
+        "memory of a training step",
+    ]
+    assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 25 and 50
+    assert {case.method for case in made_up["cases"]} == set(PROMPTS)
+    assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
+
+
+def test_plots_are_drawn_for_classes_prompts_and_batch(made_up, tmp_path):
+    case = Case("RPO", 4, 50, 4)
+    assert plots.plot_sweeps(case, {"classes": (10, 20), "batch": (1, 2)}, tmp_path / "new", 1, 1) == 0
+    rows = json.loads((tmp_path / "new" / "RPO.json").read_text())
+    assert [row["classes"] for row in rows["classes"]] == [10, 20] and [r["batch"] for r in rows["batch"]] == [1, 2]
+    assert (tmp_path / "new" / "RPO.svg").read_text().count("<path") > 20
+    made_up["numbers"] = "WRONG"
+    assert plots.plot_sweeps(case, {"classes": (10,)}, tmp_path / "new", 1, 1) == 1

@@ -1,0 +1,118 @@
+"""Class texts in blocks: the same numbers from less memory."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dassl.engine.blocks
+from dassl.engine.blocks import bytes_kept
+from dassl.utils import UserError
+
+METHODS = {
+    "CoOp": ["TRAINER.COOP.N_CTX", 4],
+    "CoOp-CSC": ["TRAINER.COOP.N_CTX", 4, "TRAINER.COOP.CSC", True],
+    "CoOp-middle": ["TRAINER.COOP.N_CTX", 4, "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle"],
+    "CoCoOp": ["TRAINER.COCOOP.N_CTX", 4],
+    "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
+    "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 0],
+    "VPT": [],
+    "LP": [],
+    "SEP": ["TRAINER.SEP.LAYERS", [1]],
+    "RPO": ["TRAINER.RPO.K", 3],
+    "RPO-unmasked": ["TRAINER.RPO.K", 2, "TRAINER.RPO.MASK", False],
+    "RPO-image": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "image"],
+}
+
+
+@pytest.fixture
+def make(make_trainer):
+    def build(method, *opts, **changes):
+        return make_trainer(method.split("-")[0], *METHODS[method], *opts, **changes)
+
+    return build
+
+
+def step(trainer):
+    """Logits, and the gradients of a training step."""
+    batch = next(iter(trainer.train_loader_x))
+    trainer.set_model_mode("train")
+    logits = trainer.model(batch["img"])
+    learned = [p for p in trainer.model.prompt_learner.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(F.cross_entropy(logits, batch["label"]), learned, allow_unused=True)
+    return logits, [g for g in grads if g is not None]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_of_any_size_give_the_same_logits_and_gradients(make, method):
+    trainer = make(method)
+    assert trainer.model.text_block == 0  # five classes fit into any memory
+    whole_logits, whole_grads = step(trainer)
+    for size in (1, 2, 4, 5, 1000):
+        trainer.model.text_block = size
+        logits, grads = step(trainer)
+        torch.testing.assert_close(logits, whole_logits, atol=1e-5, rtol=0)
+        torch.testing.assert_close(grads, whole_grads, atol=1e-6, rtol=1e-4)
+        with torch.no_grad():
+            evaluated = trainer.model(next(iter(trainer.train_loader_x))["img"])
+        torch.testing.assert_close(evaluated, whole_logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "MaPLe", "SEP", "RPO"])
+def test_a_block_keeps_a_blocks_activations(make, method):
+    model = make(method, classnames=[f"{a} {b}" for a in ("red", "blue", "green", "old") for b in ("cat", "dog")]).model
+    whole = bytes_kept(lambda classes: model.in_blocks(lambda c: model.text_step(2, c), 0), slice(None))
+    kept = bytes_kept(lambda classes: model.in_blocks(lambda c: model.text_step(2, c), 1), slice(None))
+    assert kept < whole / 4  # what stays is the features and what is common to all blocks
+
+
+@pytest.mark.parametrize("prec", ["amp", "bf16"])
+def test_blocks_in_half_precision(make, prec):
+    whole = make("RPO", "TRAINER.RPO.PREC", prec, output="whole")
+    blocks = make("RPO", "TRAINER.RPO.PREC", prec, "MODEL.TEXT_BLOCK", '"2"', output="blocks")
+    assert blocks.model.text_block == 2
+    for trainer in (whole, blocks):
+        trainer.num_batches, trainer.batch_idx = 9, 0
+        trainer.set_model_mode("train")
+    batch = next(iter(whole.train_loader_x))
+    losses = [trainer.forward_backward(batch)["loss"] for trainer in (whole, blocks)]
+    torch.testing.assert_close(*losses, atol=1e-3, rtol=1e-3)
+    for one, other in zip(
+        whole.model.prompt_learner.parameters(), blocks.model.prompt_learner.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one.grad, other.grad, atol=0.02 * float(one.grad.abs().max()), rtol=0)
+
+
+def test_auto_takes_what_fits_into_half_of_the_free_memory(make, monkeypatch, capsys):
+    names = [f"{i} cats" for i in range(100)]
+    model = make("CoOp", classnames=names).model
+    each = (bytes_kept(model.class_features, slice(0, 16)) - bytes_kept(model.class_features, slice(0, 8))) // 8
+    assert each > 0
+    for free, block in ((2 * 100 * each, 0), (2 * 30 * each, 30), (0, 1)):
+        monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device, free=free: free)
+        assert make("CoOp", classnames=names, output=f"{block}").model.text_block == block
+    assert "MODEL.TEXT_BLOCK auto: 100 class texts would keep" in capsys.readouterr().out
+
+
+def test_auto_counts_the_texts_of_all_images_of_a_batch(make):
+    model = make("CoCoOp").model
+    one, four = (bytes_kept(lambda c, b=b: model.text_step(b, c), slice(0, 5)) for b in (1, 4))
+    assert four > 2 * one
+
+
+@pytest.mark.parametrize("setting", ["Auto", "-1", "2.5", ""])
+def test_a_text_block_that_is_no_number_is_refused(make, setting):
+    with pytest.raises(UserError, match="TEXT_BLOCK: expected auto, 0 or a number"):
+        make("CoOp", "MODEL.TEXT_BLOCK", f'"{setting}"')
+
+
+def test_sep_across_the_batch_takes_no_blocks(make):
+    with pytest.raises(UserError, match="all classes read each other"):
+        make("SEP", "TRAINER.SEP.SELECT", "batch", "MODEL.TEXT_BLOCK", '"2"')
+
+
+def test_words_that_may_not_be_remembered_are_computed_again_with_the_same_numbers(make):
+    kept, computed = make("RPO", output="kept"), make("RPO", "MODEL.TEXT_MEMORY", 0.0, output="computed")
+    assert kept.model.words is not None and computed.model.words is None
+    torch.testing.assert_close(step(computed), step(kept), atol=0, rtol=0)
+    computed.model.text_block = 2
+    torch.testing.assert_close(step(computed)[0], step(kept)[0], atol=1e-5, rtol=0)

@@ -114,7 +114,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 def find_seed(folder: str | None) -> int:
     """The seed of the run that was begun in `folder`, so that it can go on, or else one that is drawn."""
     if folder and os.path.isfile(Path(folder) / "config.yaml"):
-        seed = read_yaml(Path(folder) / "config.yaml").get("SEED")
+        config = read_yaml(Path(folder) / "config.yaml")
+        seed = config.get("SEED") if isinstance(config, dict) else None
         if isinstance(seed, int) and seed >= 0:
             print(f"No seed given; that of the run in {folder}: {seed}")
             return seed

@@ -2,8 +2,9 @@
 
 from dassl.engine.build import TRAINER_REGISTRY, build_trainer, check
 from dassl.engine.failures import explained
+from dassl.engine.run import device_of
 from dassl.engine.run_folder import fresh_folder, run_folder
-from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX, device_of
+from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX
 
 __all__ = [
     "TRAINER_REGISTRY",

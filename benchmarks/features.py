@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measure import TOLERANCE, step  # noqa: E402
 from benchmarks.methods import classnames, cross_entropy, options, reference_clip, reference_images  # noqa: E402
 from trainers import cocoop, coop, lp, rpo  # noqa: E402
-from trainers.base import PromptedCLIP  # noqa: E402
+from trainers.prompted import PromptedCLIP  # noqa: E402
 
 # Method, prompts or context vectors, and batch: those of the released configurations (LP: as CoOp).
 ROWS = (("LP", 0, 32), ("CoOp", 16, 32), ("CoCoOp", 4, 1), ("RPO", 4, 4), ("RPO", 24, 4))

@@ -28,7 +28,8 @@ from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
 from trainers import cocoop, coop, maple, rpo, sep, vpt  # noqa: E402
-from trainers.base import TOWER_DTYPES, PromptedCLIP  # noqa: E402
+from trainers.base import TOWER_DTYPES  # noqa: E402
+from trainers.prompted import PromptedCLIP  # noqa: E402
 
 NOUNS = (
     "cat dog horse sheep airplane bicycle motorbike tram lighthouse bridge windmill castle temple pagoda stadium "

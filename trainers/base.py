@@ -7,17 +7,16 @@ Letters: B images, C classes, D the shared embedding's width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from yacs.config import CfgNode
 
-from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip, tokenize
+from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
@@ -27,6 +26,7 @@ from dassl.engine.compiling import CompiledStep
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, device_name, stream
+from trainers.prompted import PromptedCLIP, whole_model_shapes
 
 if TYPE_CHECKING:
     from clip.resnet import ResNetSizes
@@ -34,94 +34,6 @@ if TYPE_CHECKING:
 DEFAULT_TEMPLATE = "a photo of a {}."
 SHORTEST_TEXT = 4  # positions: start, a name of one token, the full stop, end
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy
-
-
-class PromptedCLIP(nn.Module):
-    """A frozen CLIP with prompts. Methods say how the two features come about.
-
-    Attributes:
-        prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
-        class_bound: some of it belongs to single classes, so that it serves no others.
-        text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
-        image_is_frozen: of an image the method needs frozen CLIP's feature alone; then `images` may be such features.
-    """
-
-    prompt_learner: nn.Module
-    class_bound = False
-    text_block = 0
-    image_is_frozen = False
-
-    def __init__(self, clip_model: CLIP, n_classes: int):
-        super().__init__()
-        self.clip, self.n_classes = clip_model, n_classes
-
-    def class_features(self, classes: slice) -> Tensor:
-        """Unit-length features of some of the classes, (C, D); (C, K, D) for a method with K per class."""
-        raise NotImplementedError
-
-    def text_features(self) -> Tensor:
-        """`class_features` of all classes."""
-        return self.in_blocks(self.class_features, self.text_block)
-
-    def text_step(self, batch: int, classes: slice) -> Tensor:
-        """What a training step of `batch` images computes of some classes' texts; its memory is measured."""
-        return self.class_features(classes)
-
-    def in_blocks(self, compute: Callable[[slice], Tensor], size: int, dim: int = 0) -> Tensor:
-        """What `compute` gives for all classes, in blocks of `size` classes (0: all at once) that are put together
-        along `dim`. Of a block nothing is kept: its activations are computed again in the backward pass."""
-        n = self.n_classes
-        if not 0 < size < n:
-            return compute(slice(0, n))
-        blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
-        return torch.cat([checkpoint(compute, block, use_reentrant=False) for block in blocks], dim)
-
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own, which may be given as such."""
-        if images.dim() == 2:
-            return images
-        return F.normalize(self.clip.encode_image(images).float(), dim=-1)
-
-    def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """Similarities of (B, D) and (C, D) times CLIP's learned scale: (B, C) (CLIP, arXiv 2103.00020, figure 3)."""
-        return self.clip.logit_scale.exp() * image @ text.t()
-
-    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of images (B, 3, H, W). `text`: features computed before, by `text_features`."""
-        return self.logits(self.image_features(images), self.text_features() if text is None else text)
-
-
-class FixedTextCLIP(PromptedCLIP):
-    """CLIP with texts that do not change: the class feature is the mean over its texts' features (one or more).
-
-    Args:
-        texts: T lists of C texts, one of each list for each class.
-    """
-
-    def __init__(self, clip_model: CLIP, texts: list[list[str]]):
-        super().__init__(clip_model, len(texts[0]))
-        device = clip_model.logit_scale.device
-
-        def encode(each: list[str]) -> Tensor:
-            tokens = tokenize(each, clip_model.context_length).to(device)
-            return torch.cat([clip_model.encode_text(t).float() for t in tokens.split(TEXTS_AT_ONCE)])
-
-        with torch.no_grad():
-            features = torch.stack([F.normalize(encode(each), dim=-1) for each in texts]).mean(dim=0)
-        self.register_buffer("features", F.normalize(features, dim=-1), persistent=False)
-
-    def class_features(self, classes: slice) -> Tensor:
-        return self.features[classes]
-
-
-def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:
-    """Shapes of CLIP's tensors, by their names in the checkpoints of those trainers that save the whole model."""
-    shapes = {}
-    for name, tensor in clip_model.state_dict().items():
-        side = "image_encoder." if name.startswith("visual.") else "" if name == "logit_scale" else "text_encoder."
-        shapes[side + name.removeprefix("visual.")] = tensor.shape
-    return shapes
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str:
@@ -270,6 +182,13 @@ class PromptTrainer(TrainerX):
         compute = partial(self.model.text_step, batch)
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
             return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, self.model.n_classes, self.device)
+
+    def picked(self) -> dict[str, int]:
+        return {"text_block": self.model.text_block}
+
+    def keep_picked(self, picked: dict[str, int]) -> None:
+        if self.cfg.MODEL.TEXT_BLOCK == "auto":  # other blocks would change the last bits
+            self.model.text_block = picked["text_block"]
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""

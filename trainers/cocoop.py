@@ -24,7 +24,8 @@ from yacs.config import CfgNode
 from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import TEXTS_AT_ONCE, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import TEXTS_AT_ONCE, PromptedCLIP
 
 REDUCTION = 16  # of the meta-net's middle layer (section 3.2)
 

@@ -23,7 +23,8 @@ from yacs.config import CfgNode
 from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import PromptedCLIP
 
 POSITIONS = {"end": lambda m: m, "middle": lambda m: m // 2, "front": lambda m: 0}  # context vectors before the name
 

@@ -25,7 +25,8 @@ from clip import CLIP, Segment, load_clip
 from clip.tokenizer import decode
 from dassl.engine.checkpoints import prompts_sha256
 from dassl.utils import UserError, write_atomic, write_json
-from trainers.base import PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import PromptedCLIP
 
 WORD_VECTORS = ("ctx", "text_prompt")  # the released checkpoints' names of vectors that stand among the words
 NEAREST, MAX_VECTORS = 5, 32  # words listed for a vector; vectors listed

@@ -28,7 +28,8 @@ from clip import (
 )
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:

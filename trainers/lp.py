@@ -18,7 +18,8 @@ from yacs.config import CfgNode
 
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:

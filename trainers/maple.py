@@ -22,7 +22,8 @@ from yacs.config import CfgNode
 from clip import CLIP, ClassWords, Sizes, context_vectors, encode_image, encode_words, image_segments, split_words
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:

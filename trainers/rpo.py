@@ -29,7 +29,8 @@ from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 MEMORY_DIMS = 6  # of `RPOCLIP.image_memory`
 

@@ -33,7 +33,8 @@ from yacs.config import CfgNode
 import clip
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 PROTOTYPE_SCALE, PROTOTYPE_WEIGHT = 10.0, 0.5  # of the released code
 

@@ -23,7 +23,8 @@ from yacs.config import CfgNode
 from clip import CLIP, Segment, Sizes, add_parameter, deep_names, image_segments
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 CHOICES = {
     "HEAD": ("text", "linear"),

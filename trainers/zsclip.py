@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import FixedTextCLIP, PromptedCLIP, PromptTrainer
+from trainers.base import PromptTrainer
+from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 # The seven templates that CLIP's authors selected on ImageNet.
 ENSEMBLE = (

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import signal
 import sys
 from pathlib import Path
 
@@ -57,16 +56,10 @@ def run(arguments: list[str]) -> int:
     checkout = Checkout(args.checkout)
     sources = read_sources(checkout.root / "datasets" / "sources.json")
     known = {name: checkout.registered_name(name) for name in checkout.datasets()}
-    # SIGTERM, which schedulers send, is explained as Ctrl-C is.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if args.verb == "list":
-            return list_all(known, sources, args.root)
-        names = config_names(args.names, known)
-        return args.do([Named(checkout, name, sources.get(known[name]), args.root) for name in names], args)
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on from here")
-        return 130
+    if args.verb == "list":
+        return list_all(known, sources, args.root)
+    names = config_names(args.names, known)
+    return args.do([Named(checkout, name, sources.get(known[name]), args.root) for name in names], args)
 
 
 def config_names(names: list[str], known: dict[str, str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Verbs, help and exit status of the `dassl` command. Each verb has a file of its own beside this one.
 
-Exit status: 0 all is well; 1 a run failed; 2 bad input; 130 stopped by Ctrl-C or SIGTERM. A script's own is passed on.
+Exit status: 0 all is well; 1 a run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM. A script's own is passed
+on.
 """
 
 import difflib
@@ -12,7 +13,7 @@ from dassl.cli import data, doctor, protocol, report, results
 from dassl.cli.script import run_script
 from dassl.config import is_text
 from dassl.experiments import PROTOCOLS
-from dassl.utils import UserError
+from dassl.utils import Stopped, StopSignals, UserError
 
 LONGEST_NAME = 100  # letters of a file's name in a message
 
@@ -75,7 +76,11 @@ def main(argv: list[str] | None = None) -> int:
         for word in argv:
             if not is_text(word):
                 raise UserError(f"{word!r} is not valid Unicode or holds a zero byte")
-        return dispatch(argv)
+        with StopSignals(patient=False):
+            return dispatch(argv)
+    except Stopped as stop:
+        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        return stop.status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

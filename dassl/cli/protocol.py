@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import signal
 from pathlib import Path
 
 from dassl.cli.common import integer_from, say
@@ -47,7 +46,7 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     done = [job for job in jobs if result_of(job)]
     if done:
         say(f"{len(done)} of {len(jobs)} runs are done already")
-    refuse_other_settings(done, checkout)
+    refuse_other_settings(done, checkout, data)
     if args.dry_run:
         say(f"in {checkout.root}; a line with --model-dir needs the one that writes that folder to have ended")
         for job in jobs:
@@ -62,13 +61,7 @@ def launch_and_tell(
 ) -> int:
     """Run the jobs, print the table, and return the exit status."""
     mkdir_if_missing(output / protocol.name)  # a folder that cannot be written is refused before the first run
-    # SIGTERM, which schedulers send, ends the running job and is explained as Ctrl-C is.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        unfinished = launch(jobs, checkout, data, args.verbose, args.jobs)
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on from here")
-        return 130
+    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs)
     write_summary(protocol, output)
     print(table(protocol, summarise(protocol, jobs)))
     for line in unfair(jobs):

@@ -28,7 +28,6 @@ from dassl.utils import (
 
 STATE_FILE = "state.pt"
 STATE_FORMAT = 2
-READABLE_STATES = (1, STATE_FORMAT)  # format 1 knew only whole epochs
 LONGEST_REASON = 200  # letters of what the content of a file made some library say
 BEST_FILE = "model-best.pth.tar"
 OTHER_FOLDER = "Choose another --output-dir, or delete that folder to start anew."
@@ -234,6 +233,7 @@ def save_state(trainer, path):
         "progress": trainer.progress.state_dict() if trainer.progress.batches else None,
         "nonfinite_steps": trainer.watch.skipped,
         "sources": _sources(trainer),
+        "picked": trainer.picked(),
         "config": flatten(trainer.cfg),
         "models": {name: snapshot(module) for name, module in trainer._models.items()},
         "optimizers": _state_dicts(trainer._optims),
@@ -288,10 +288,10 @@ def restore_state(trainer, path):
         UserError: the file is damaged. In either case it is left alone.
     """
     state = load_checkpoint(path)
-    if not isinstance(state, dict) or state.get("format") not in READABLE_STATES:
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         raise UserError(f'"{path}" is not the state of a run, or that of another version: delete it to start anew')
     _check_config(state["config"], flatten(trainer.cfg), path)
-    _check_sources(state.get("sources", {}), _sources(trainer), path)
+    _check_sources(state["sources"], _sources(trainer), path)
     if list(state["models"]) != list(trainer._models):
         raise UserError(f'"{path}" holds the models {list(state["models"])}, the trainer has {list(trainer._models)}')
     for name, module in trainer._models.items():
@@ -303,8 +303,9 @@ def restore_state(trainer, path):
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_result, trainer.best_val = state["best_result"], state["best_val"]
     trainer.rows = state["rows"]
-    trainer.watch.skipped = state.get("nonfinite_steps", 0)
-    if state.get("progress") is not None:
+    trainer.keep_picked(state["picked"])
+    trainer.watch.skipped = state["nonfinite_steps"]
+    if state["progress"] is not None:
         trainer.progress.load_state_dict(state["progress"])
     set_random_state(state["random"])
     return state["epoch"]

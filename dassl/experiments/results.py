@@ -38,13 +38,19 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def refuse_other_settings(jobs: list[Job], checkout: Checkout) -> None:
-    """UserError if a run that is done was made with other settings than the configuration files have now."""
+def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:
+    """UserError if a run that is done was made with other settings than the configuration files have now.
+
+    A DATA folder may have moved since, unless it is the data set itself: a folder of one's own pictures.
+    """
     for job in jobs:
         result = read_result(job.folder, job.request)
         there = flatten(result.get("config", {})) if result else {}
         now = checkout.values(job.dataset, job.row.trainer, job.row.config)
         now |= {key: plain(decode(value)) for key, value in job.overrides}
+        root = there.get("DATASET.ROOT")
+        if data and root and checkout.root.joinpath(root) == Path(result.get("dataset_dir") or ""):
+            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.root.joinpath(root)), str(data)
         differing = [
             f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there.get(key, now[key]) != now[key]
         ]

@@ -7,7 +7,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt
-from trainers.base import FixedTextCLIP
+from trainers.prompted import FixedTextCLIP
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory"]
 TEXTS = [f"a photo of a {name}." for name in NAMES]

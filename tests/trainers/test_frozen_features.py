@@ -14,7 +14,7 @@ from dassl.config import get_cfg_default, merge
 from dassl.data import feature_loader
 from dassl.engine import build_trainer
 from dassl.utils import UserError
-from trainers.base import PromptedCLIP
+from trainers.prompted import PromptedCLIP
 from trainers.rpo import RPOCLIP
 
 METHODS = {

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import signal
 import tarfile
 from dataclasses import replace
 
@@ -225,11 +227,11 @@ def test_prepare_needs_a_root(call, capsys):
     assert "--root" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(call, monkeypatch):
+def test_a_stop_says_how_to_go_on(call, monkeypatch):
     def stop(*arguments):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(data, "lay_out", stop)
     status, _, err = call("prepare", "oxford_pets")
-    assert status == 130
+    assert status == 143
     assert "the same command goes on from here" in err

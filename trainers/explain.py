@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from clip import CLIP, Segment, load_clip
+from clip import CLIP, Memory, Segment, load_clip
 from clip.tokenizer import decode
 from dassl.engine.checkpoints import prompts_sha256
 from dassl.utils import UserError, write_atomic, write_json
@@ -125,7 +125,7 @@ def watch(tower, scenes: list[Scene], memories: dict[int, Scene], parameters: li
 
     def noting_walk(segments, memory=None, rewrite=None, **more):
         scene = [describe(name, s, tower.causal, parameters) for name, s in segments.items()]
-        scenes.append([*memories.get(id(memory), []), *scene])
+        scenes.append([*memories.get(identity(memory), []), *scene])
         by_name = {described["name"]: described for described in scene}
 
         def noting_rewrite(depth, current):
@@ -140,10 +140,15 @@ def watch(tower, scenes: list[Scene], memories: dict[int, Scene], parameters: li
     def noting_remember(segments, **more):
         memory = remember(segments, **more)
         scene = [describe(name, s, tower.causal, parameters) | {"remembered": True} for name, s in segments.items()]
-        memories[id(memory)] = scene
+        memories[identity(memory)] = scene
         return memory
 
     tower.walk, tower.remember = noting_walk, noting_remember
+
+
+def identity(memory: Memory | None) -> int:
+    """The same number for a memory and a part of its rows: where its first layer's keys are stored."""
+    return next(iter(memory.layers[0].values())).keys.untyped_storage().data_ptr() if memory else 0
 
 
 def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]) -> dict:

@@ -86,6 +86,9 @@ def check(command: str, needs: str | None, folder: Path) -> None:
     """Run a command, or check it as far as possible. Raises AssertionError if it would not work."""
     settings, words = split(command)
     assert needs is None or needs in NEEDS, f"unknown need {needs!r}; there are {NEEDS}"
+    if words[:2] == ["dassl", "data"] and needs:
+        check_data(words[2], words[3:], folder)
+        return
     if words[0] == "make":
         command = shlex.join(["make", "-n", *words[1:]])
     elif needs == "network":
@@ -110,6 +113,17 @@ def check_getting(words: list[str], checkout: Path) -> None:
         setup = (checkout / folder / "setup.py").read_text()
         for extra in filter(None, extras.split(",")):
             assert f'"{extra}": [' in setup, f"setup.py has no extra {extra!r}"
+
+
+def check_data(verb: str, arguments: list[str], folder: Path) -> None:
+    """A call of `dassl data`: its verb has these flags, its data sets are known."""
+    shown = run(f"dassl data {verb} --help", folder)
+    assert shown.returncode == 0, f"there is no dassl data {verb}"
+    for word in arguments:
+        if word.startswith("--"):
+            assert re.search(rf"{word}\b(?!-)", shown.stdout), f"dassl data {verb} has no flag {word}"
+        elif not word.startswith("/"):
+            assert (folder / "checkout" / "configs" / "datasets" / f"{word}.yaml").is_file(), f"no data set {word}"
 
 
 def dry_run(settings: dict[str, str], words: list[str], folder: Path) -> str:
@@ -178,6 +192,7 @@ def test_commands_are_found_with_what_they_need():
         ("pip install -e .[test]", "network"),
         ("DATA=/path bash scripts/rpo/base2new.sh oxford_pets", "data"),
         ("dassl base2new --trainers RPO CoOp --datasets oxford_pets --data /path", "gpu"),
+        ("dassl data prepare oxford_pets dtd --root /path", "network"),
         ("dassl --help", None),
     ],
 )
@@ -197,6 +212,9 @@ def test_a_right_command_passes(copy, command, needs):
         ("curl https://example.org", "data"),
         ("DATA=/path bash scripts/rpo/base2new.sh oxford_pet", "data"),
         ("dassl base2new --trainers PRO --datasets oxford_pets --data /path", "data"),
+        ("dassl data prepare oxford_pet --root /path", "network"),
+        ("dassl data fetch oxford_pets --root /path", "network"),
+        ("dassl data verify oxford_pets --picture --root /path", "data"),
         ("dassl base2new --dataset oxford_pets --data /path", "gpu"),
         ("python train.py --trainer RPO --config-file configs/trainers/RPO/none.yaml", "gpu"),
         ("python train.py --trainer PRO", "gpu"),

@@ -36,7 +36,7 @@ MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "she
 BUILTINS = {"eval", "exec", "compile", "__import__"}  # as methods they are others: model.eval, re.compile
 CALLS = {
     *("os.system", "os.popen", "extractall", "extract", "unpack_archive"),
-    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "np.load", "numpy.load", "jit.load"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "jit.load"),
     *("read_pickle", "joblib.load", "torch.hub.load", "torch.package.PackageImporter", "torch.compiler.load"),
 }
 # The one unpickler: it looks up no name, and reads nothing but the archives whose SHA-256 OpenAI published.
@@ -57,6 +57,8 @@ def dangers(source):
                 found.append(f"calls {name}")
             if name == "torch.load" and safe.get("weights_only") != "True":
                 found.append("calls torch.load without weights_only=True")
+            if name in ("np.load", "numpy.load") and safe.get("allow_pickle") != "False":
+                found.append(f"calls {name} without allow_pickle=False")
             if safe.get("shell") == "True":
                 found.append("hands a command to a shell")
             found += [f"says {k}={v}" for k, v in safe.items() if (k, v) in UNSAFE]
@@ -77,7 +79,12 @@ def test_no_file_names_what_could_execute(file):
     [
         *("import pickle", "from pickle import loads", "import joblib", "eval('1')", "exec(text)", "os.system('ls')"),
         *("torch.load(path)", "torch.load(path, weights_only=False)", "torch.load(path, weights_only=safe)"),
-        *("yaml.load(text, Loader=yaml.Loader)", "archive.extractall(folder)", "np.load(path, allow_pickle=True)"),
+        *(
+            "yaml.load(text, Loader=yaml.Loader)",
+            "archive.extractall(folder)",
+            "np.load(path)",
+            "np.load(path, allow_pickle=True)",
+        ),
         *(
             "torch.jit.load(path)",
             "subprocess.run(line, shell=True)",

@@ -1,13 +1,28 @@
 """The loader: torch's, with what the engine needs around it."""
 
+import multiprocessing
+import signal
 import time
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 
 from torch.utils.data import DataLoader
 
 from dassl.data.pictures import PictureStore
 
 SIGNAL_SECONDS = 1.0  # in which the system tells of a child that is gone
+
+
+def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report them
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+# At its end a process asks its workers to end by SIGTERM, which ours leave to it (`leave_signals_to_parent`), and waits
+# for them: those of a loader that is still there would never go. This comes before.
+Finalize(None, _end_workers, exitpriority=0)
 
 
 class Loader(DataLoader):

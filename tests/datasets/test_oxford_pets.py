@@ -171,7 +171,7 @@ def test_draws_and_halves_equal_the_original_class(cfg, golden_folder, key):
 
 def test_data_set_files_of_the_family_find_their_helpers_on_the_class(tmp_path):
     (tmp_path / "a.jpg").touch()
-    items = [Datum(str(tmp_path / "a.jpg"), label) for label in (0, 1)]
+    items = [Datum(str(tmp_path / "a.jpg"), label, classname="ab"[label]) for label in (0, 1)]
     base, new = OxfordPets.subsample_classes(items, items, subsample="base")
     assert len(base) == len(new) == 1
     train, val = OxfordPets.split_trainval(items * 5)

@@ -41,7 +41,7 @@ def explanation(run: Run) -> Explanation | None:
         if found["prompts_sha256"] != run.result["prompts_sha256"]:
             return None
         arrays = io.BytesIO((folder / "explain.npz").read_bytes())
-        with np.load(arrays) as features:  # numpy refuses pickled objects
+        with np.load(arrays, allow_pickle=False) as features:
             return Explanation(found["towers"], found["words"], dict(features))
     except (UserError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -97,3 +99,16 @@ def test_a_bad_training_image_stops_the_training_even_so(cfg):
         pass
     with pytest.raises(UserError, match="1 of 18 training images"):
         next(iter(manager.train_loader_x))
+
+
+def test_a_process_ends_though_its_loaders_workers_are_still_there():
+    script = (
+        "from dassl.data.loader import Loader\n"
+        "from dassl.utils import leave_signals_to_parent\n"
+        "loader = Loader(dataset=[1, 2], num_workers=1, persistent_workers=True, worker_init_fn=leave_signals_to_parent)\n"
+        "batches = iter(loader)\n"
+        "next(batches)\n"
+        "loader.itself = loader\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

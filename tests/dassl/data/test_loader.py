@@ -104,8 +104,8 @@ def test_a_bad_training_image_stops_the_training_even_so(cfg):
 def test_a_process_ends_though_its_loaders_workers_are_still_there():
     script = (
         "from dassl.data.loader import Loader\n"
-        "from dassl.utils import leave_signals_to_parent\n"
-        "loader = Loader(dataset=[1, 2], num_workers=1, persistent_workers=True, worker_init_fn=leave_signals_to_parent)\n"
+        "from dassl.utils import leave_signals_to_parent as init\n"
+        "loader = Loader(dataset=[1, 2], num_workers=1, persistent_workers=True, worker_init_fn=init)\n"
         "batches = iter(loader)\n"
         "next(batches)\n"
         "loader.itself = loader\n"

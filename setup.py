@@ -39,7 +39,7 @@ setup(
         "urllib3",
         "numpy",
         "scikit-learn",
-        "scipy",
+        "scipy>=1.15",
         "pillow",
         "tqdm",
         "safetensors",

@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
-# All methods side by side, from base to new classes, and whether RPO's differences from the others are real:
+# All methods side by side, from base to new classes, whether RPO's differences from the others are real, and a page:
 #   [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/compare.sh [DATASET ...] [OPTION ...]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [[ -z "${DATA:-}" && $# -eq 0 ]]; then
-    set -- digits roman_numerals braille # one alone is too little to tell anything
+output="${OUTPUT:-$here/../output}/base2new"
+if [[ -z "${DATA:-}" && ($# -eq 0 || $1 == -*) ]]; then
+    set -- digits roman_numerals braille "$@" # one alone is too little to tell anything
 fi
-bash "$here/run.sh" base2new "" "$@"
-exec bash "$here/dassl.sh" results "${OUTPUT:-$here/../output}/base2new" --statistics RPO
+
+status=0
+bash "$here/run.sh" base2new "" "$@" || status=$?
+for word in "$@"; do
+    [[ $word != --dry-run && $word != --help && $word != -h ]] || exit "$status"
+done
+# 1: some runs failed, the others are compared; more: the call was wrong, or it was stopped
+[[ $status -le 1 ]] || exit "$status"
+bash "$here/dassl.sh" results "$output" --statistics RPO || status=$?
+echo
+bash "$here/dassl.sh" report "$output" --checkout "$here/.." || status=$?
+exit "$status"

@@ -26,6 +26,9 @@ if any(word in str(output) for word in behaviour.get("slow", [])):
     time.sleep(60)
     (here / "slow.ended").write_text("")
 
+if "--explain" in arguments:
+    sys.exit("error: there is no model to explain")
+
 trainer, seed, subsample = value("--trainer"), int(value("--seed")), value("DATASET.SUBSAMPLE_CLASSES")
 shots = int(value("DATASET.NUM_SHOTS"))
 dataset = pathlib.Path(value("--dataset-config-file")).read_text().split("NAME:")[1].split()[0]

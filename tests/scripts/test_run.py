@@ -85,12 +85,34 @@ def test_each_method_has_a_script_for_each_protocol_that_it_has_something_to_say
         assert found | {"ablation"} == set(PROTOCOLS) - untrained | {"ablation"}
 
 
-def test_a_comparison_is_of_all_methods_and_ends_with_statistics(bash, fake):
+def test_a_comparison_is_of_all_methods_and_ends_with_statistics_and_a_page(bash, fake):
     done = bash("scripts/compare.sh", "digits", "--jobs", "2", SEEDS="1 2")
-    assert done.returncode == 0, done.stderr
-    assert len(fake.calls()) == 2 + 8 * 2 * 2
+    assert done.returncode == 1 and "FAILED" not in done.stderr  # the report's: these models cannot be looked into
+    assert len([call for call in fake.calls() if "--explain" not in call]) == 2 + 8 * 2 * 2
     assert all(method in done.stdout for method in METHODS.values() if method != "ZeroshotCLIP")
     assert "Statistics of new" in done.stdout and "critical difference" in done.stdout
+    page = fake.output / "base2new" / "report.html"
+    assert page.is_file() and done.stdout.splitlines()[-1].endswith("/base2new/report.html")
+
+
+def test_runs_that_fail_do_not_keep_the_others_from_being_compared(bash, fake):
+    fake.behave(fail=["VPT"])
+    done = bash("scripts/compare.sh", "digits", SEEDS="1")
+    assert done.returncode == 1 and "FAILED: VPT on digits" in done.stderr
+    assert "Statistics of new" in done.stdout and (fake.output / "base2new" / "report.html").is_file()
+
+
+def test_a_comparison_can_be_looked_at_before_it_is_started(bash, fake):
+    done = bash("scripts/compare.sh", "--dry-run", SEEDS="1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3 * 9 * 2 and all(line.startswith("python train.py") for line in lines)
+    assert fake.calls() == [] and not fake.output.exists()
+
+
+def test_a_wrong_call_of_a_comparison_is_one_message(bash):
+    done = bash("scripts/compare.sh", "digts")
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and done.stdout == ""
 
 
 def test_the_environment_and_the_arguments_are_honoured(bash, fake, tmp_path):

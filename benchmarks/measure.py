@@ -87,27 +87,26 @@ def reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # Linux's way
 
 
-def _alone(case: Case, path: str, threads: int, timed: int, answer) -> None:
+def _alone(case: Case, path: str, threads: int, steps: int, answer) -> None:
     torch.set_num_threads(threads)
     paths = build(case)
     loss, learner = loss_of(case, paths, path), paths.model.prompt_learner
     reset_peak(case.device)
     before = memory_mib(case.device, peak=False)
-    times = [seconds(case.device, partial(step, loss, learner)) for _ in range(1 + timed)]
-    answer.put((memory_mib(case.device, peak=True) - before, times[1:]))
+    times = [seconds(case.device, partial(step, loss, learner)) for _ in range(steps)]
+    answer.put((memory_mib(case.device, peak=True) - before, times[-1]))
 
 
 def memory(case: Case, path: str, threads: int) -> float:
     """MiB at the peak of a step above what the model takes, in a process of its own."""
-    return alone(case, path, threads, 0)[0]
+    return alone(case, path, threads, 1)[0]
 
 
-def alone(case: Case, path: str, threads: int, timed: int) -> tuple[float, list[float]]:
-    """MiB at the peak of 1 + `timed` steps above what the model takes, and the seconds of all but the first, in a
-    process of its own."""
+def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float]:
+    """MiB at the peak of some steps above what the model takes, and the last one's seconds, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    child = context.Process(target=_alone, args=(case, path, threads, timed, answer))
+    child = context.Process(target=_alone, args=(case, path, threads, steps, answer))
     child.start()
     while answer.empty() and child.is_alive():
         child.join(timeout=0.1)
@@ -243,11 +242,11 @@ def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count:
     }
 
 
-def memory_row(case: Case, rounds: int, threads: int) -> dict:
-    """Peak memory and time of our path alone."""
+def memory_row(case: Case, steps: int, threads: int) -> dict:
+    """Peak memory of some steps of our path alone, and the last one's time."""
     torch.set_num_threads(threads)
-    peak, times = alone(case, "fast", threads, rounds)
-    return {**described(case, threads), "fast s": statistics.median(times), "fast MiB": peak}
+    peak, last = alone(case, "fast", threads, steps)
+    return {**described(case, threads), "fast s": last, "fast MiB": peak}
 
 
 def described(case: Case, threads: int) -> dict:

@@ -91,7 +91,7 @@ def main() -> int:
         plain = min(PLAIN_TEST_IMAGES.get(args.method, args.test), args.test)
         return show([test_row(case, args.test, plain, args.threads)], args.json)
     if args.memory:
-        return show([memory_row(case, rounds, args.threads)], args.json)
+        return show([memory_row(case, 1 + rounds, args.threads)], args.json)
     return show([training_row(case, rounds, args.threads, tuple(args.plain_at))], args.json)
 
 

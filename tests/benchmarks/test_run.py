@@ -53,7 +53,7 @@ def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys, tmp_
     out = capsys.readouterr().out
     titles = [line[3:] for line in out.splitlines() if line.startswith("## ")]
     assert titles == ["Training step", "Test pass", "Memory of a training step"]
-    assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 25 and 50
+    assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 10 and 50
     assert {case.method for case in made_up["cases"]} == set(PROMPTS)
     assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
     assert (tmp_path / "results.md").read_text() + "\n" == out

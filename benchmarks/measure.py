@@ -112,7 +112,8 @@ def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float
         child.join(timeout=0.1)
     child.join()
     if child.exitcode:
-        raise SystemExit(f"the {path} path of {case} ended with {child.exitcode}: out of memory?")
+        why = "was killed, most likely for want of memory" if child.exitcode == -9 else f"ended with {child.exitcode}"
+        raise SystemExit(f"the {path} path at C = {case.classes} {why}")
     return answer.get()
 
 
@@ -231,7 +232,7 @@ def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count:
     difference = (paths.model(few, text).float() - paths.plain(few).float()).abs().max().item()
     scale = paths.model.clip.logit_scale.exp().item()  # logits are cosines times this
     return {
-        **described(case, threads),
+        **described(replace(case, batch=len(batch)), threads),
         "images": count,
         "images timed": f"{plain_count} and {fast_count}" if plain_count != fast_count else fast_count,
         "plain s": plain,

@@ -22,11 +22,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
 
 import torch
 from tabulate import tabulate
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measure import TOLERANCE, step  # noqa: E402
+from benchmarks.measure import TOLERANCE, counted, step  # noqa: E402
 from benchmarks.methods import classnames, cross_entropy, options, reference_clip, reference_images  # noqa: E402
 from trainers import cocoop, coop, lp, rpo  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
@@ -52,13 +51,6 @@ def build(method: str, prompts: int, classes: int, layers: int) -> tuple[Prompte
     return fast, lambda images: PromptedCLIP.image_features(fast, images)
 
 
-def counted(fast: PromptedCLIP, inputs: torch.Tensor, labels: torch.Tensor) -> int:
-    """Floating-point operations of a step's matrix products."""
-    with FlopCounterMode(display=False) as counter:
-        step(fast, fast.prompt_learner, inputs, labels)
-    return counter.get_total_flops()
-
-
 def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> dict:
     """One row: both steps in turn, from the same prompts."""
     fast, keep = build(method, prompts, args.classes, args.layers)
@@ -74,7 +66,7 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
             began = time.perf_counter()
             losses[path] = step(partial(loss, inputs, labels), fast.prompt_learner).item()
             seconds[path].append(time.perf_counter() - began)
-    work = {path: counted(fast, inputs, labels) for path, inputs in given.items()}
+    work = {path: counted(partial(loss, inputs, labels)) for path, inputs in given.items()}
     times = {path: statistics.median(s[1:]) for path, s in seconds.items()}
     difference = abs(losses["tower"] - losses["kept"]) / abs(losses["tower"])
     return {

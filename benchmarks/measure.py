@@ -87,28 +87,33 @@ def reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # Linux's way
 
 
-def _peak(case: Case, path: str, threads: int, answer) -> None:
+def _alone(case: Case, path: str, threads: int, steps: int, answer) -> None:
     torch.set_num_threads(threads)
     paths = build(case)
     loss, learner = loss_of(case, paths, path), paths.model.prompt_learner
     reset_peak(case.device)
     before = memory_mib(case.device, peak=False)
-    for _ in range(2):
-        step(loss, learner)
-    answer.put(memory_mib(case.device, peak=True) - before)
+    times = [seconds(case.device, partial(step, loss, learner)) for _ in range(steps)]
+    answer.put((memory_mib(case.device, peak=True) - before, times[-1]))
 
 
 def memory(case: Case, path: str, threads: int) -> float:
-    """MiB at the peak of two steps above what the model takes, in a process of its own."""
+    """MiB at the peak of a step above what the model takes, in a process of its own."""
+    return alone(case, path, threads, 1)[0]
+
+
+def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float]:
+    """MiB at the peak of some steps above what the model takes, and the last one's seconds, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    child = context.Process(target=_peak, args=(case, path, threads, answer))
+    child = context.Process(target=_alone, args=(case, path, threads, steps, answer))
     child.start()
     while answer.empty() and child.is_alive():
         child.join(timeout=0.1)
     child.join()
     if child.exitcode:
-        raise SystemExit(f"the {path} path of {case} ended with {child.exitcode}: out of memory?")
+        why = "was killed, most likely for want of memory" if child.exitcode == -9 else f"ended with {child.exitcode}"
+        raise SystemExit(f"the {path} path at C = {case.classes} {why}")
     return answer.get()
 
 
@@ -176,7 +181,7 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
     else:
         times, _ = training_times(case, ("fast",), rounds)
         points = [replace(case, classes=c) for c in plain_at]
-        both = [training_times(point, ("plain", "fast"), rounds) for point in points]
+        both = [training_times(points[0], ("plain",), rounds), training_times(points[1], ("plain", "fast"), rounds)]
         losses = both[-1][1]
         times["plain"] = line(plain_at, [t["plain"] for t, _ in both], case.classes)
         peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in points], case.classes)
@@ -204,48 +209,45 @@ def line(xs: tuple[int, ...], ys: list[float], x: float) -> float:
 
 
 @torch.no_grad()
-def test_row(case: Case, count: int, plain_count: int, threads: int) -> dict:
+def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count: int | None = None) -> dict:
     """A test pass in batches of `TEST_BATCH` images.
 
     Args:
-        plain_count: on how many images the plain path runs; its time is scaled to all.
+        plain_count, fast_count: on how many images a path runs (ours: all, if not told); its time is scaled to all, but
+            for our class texts, which are encoded once a pass as the trainer does.
     """
     torch.set_num_threads(threads)
-    paths = build(case)
-    batch, done = reference_images(min(TEST_BATCH, count)).to(case.device), {"plain": 0.0, "fast": 0.0}
-    text = None
+    paths, fast_count = build(case), fast_count or count
+    batch, texts = reference_images(min(TEST_BATCH, count)).to(case.device), []
+    once = seconds(case.device, lambda: texts.append(paths.model.text_features()))
+    (text,) = texts
 
-    def fast(part: torch.Tensor) -> None:
-        nonlocal text
-        if text is None:
-            text = paths.model.text_features()  # once a pass, as the trainer does
-        paths.model(part, text)
+    def all_images(forward: Callable[[torch.Tensor], object], timed: int) -> float:
+        parts = [batch[: timed - first] for first in range(0, timed, len(batch))]
+        return sum(seconds(case.device, partial(forward, part)) for part in parts) * count / timed
 
-    for name, forward, wanted in (("plain", paths.plain, plain_count), ("fast", fast, count)):
-        for first in range(0, wanted, len(batch)):
-            part = batch[: wanted - first]
-            done[name] += seconds(case.device, partial(forward, part))
+    plain = all_images(paths.plain, plain_count)
+    fast = once + all_images(lambda part: paths.model(part, text), fast_count)
     few = batch[: min(4, len(batch))]
     difference = (paths.model(few, text).float() - paths.plain(few).float()).abs().max().item()
     scale = paths.model.clip.logit_scale.exp().item()  # logits are cosines times this
-    plain = done["plain"] * count / plain_count
     return {
-        **described(case, threads),
+        **described(replace(case, batch=len(batch)), threads),
         "images": count,
-        "plain images": plain_count,
+        "images timed": f"{plain_count} and {fast_count}" if plain_count != fast_count else fast_count,
         "plain s": plain,
-        "fast s": done["fast"],
-        "time ratio": plain / done["fast"],
+        "fast s": fast,
+        "time ratio": plain / fast,
         "logit difference": difference / scale,
         "numbers": "equal" if difference / scale <= tolerance(case) else "WRONG",
     }
 
 
-def memory_row(case: Case, rounds: int, threads: int) -> dict:
-    """Peak memory and time of our path alone."""
+def memory_row(case: Case, steps: int, threads: int) -> dict:
+    """Peak memory of some steps of our path alone, and the last one's time."""
     torch.set_num_threads(threads)
-    times, _ = training_times(case, ("fast",), rounds)
-    return {**described(case, threads), "fast s": times["fast"], "fast MiB": memory(case, "fast", threads)}
+    peak, last = alone(case, "fast", threads, steps)
+    return {**described(case, threads), "fast s": last, "fast MiB": peak}
 
 
 def described(case: Case, threads: int) -> dict:

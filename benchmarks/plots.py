@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from benchmarks.measure import training_row  # noqa: E402
 from benchmarks.methods import Case  # noqa: E402
-from dassl.utils import write_atomic  # noqa: E402
+from dassl.utils import write_json  # noqa: E402
 
 LABELS = {"classes": "classes C", "prompts": "prompts K", "batch": "images a batch B"}
 MEASURES = {"s": "seconds a step", "MiB": "MiB above the model"}
@@ -25,12 +25,11 @@ def plot_sweeps(case: Case, sweeps: dict[str, tuple[int, ...]], folder: Path, ro
     Returns:
         The exit status: 1 if the numbers of the two paths differ anywhere.
     """
-    rows = {
-        key: [training_row(replace(case, **{key: value}), rounds, threads) for value in values]
-        for key, values in sweeps.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"{case.method}.json", json.dumps(rows, indent=1).encode())
+    rows = {key: [] for key in sweeps}
+    for key, value in ((key, value) for key, values in sweeps.items() for value in values):
+        rows[key].append(training_row(replace(case, **{key: value}), rounds, threads))
+        write_json(rows, folder / f"{case.method}.json")
+        print(f"{case.method}: {key} {value}: done", file=sys.stderr, flush=True)
     figure, axes = plt.subplots(len(MEASURES), len(rows), figsize=(4 * len(rows), 3 * len(MEASURES)), squeeze=False)
     for column, (key, points) in enumerate(rows.items()):
         for row, (unit, label) in enumerate(MEASURES.items()):

@@ -11,87 +11,31 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tabulate import tabulate  # noqa: E402
-
-from benchmarks.measure import line, memory, memory_row, profile, test_row, training_row, work_row  # noqa: E402
+from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
 from benchmarks.methods import PROMPTS, Case  # noqa: E402
+from benchmarks.tables import PLAIN_TEST_IMAGES, as_table, markdown, measure_all  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
-# What `--all` measures. Training: method, prompts, classes, batch, and where the plain path runs if not there.
-TRAINING = (
-    ("RPO", 24, 50, 4, ()),
-    ("RPO", 4, 50, 4, ()),
-    ("RPO", 24, 500, 4, ()),
-    ("RPO", 4, 500, 4, ()),
-    ("CoCoOp", 4, 50, 1, ()),
-    ("CoCoOp", 4, 100, 1, ()),
-    ("CoOp", 16, 50, 32, ()),
-    ("CoOp", 16, 1000, 32, (200, 400)),
-    ("MaPLe", 2, 50, 4, ()),
-    ("SEP", 6, 50, 4, ()),
-    ("VPT", 8, 50, 4, ()),
-)
-TEST = {"images": 500, "classes": 100}
-PLAIN_TEST_IMAGES = {"CoCoOp": 5}  # its plain path encodes all texts for each image: minutes for a few
-# Peak memory: ours at these numbers of classes, whole and in blocks; the plain path runs at `plain_at`, and the line
-# through the two points tells the others.
-MEMORY = {"classes": (50, 200, 1000), "batch": 4, "block": 100, "plain_at": (25, 50)}
 SWEEPS = {"classes": (10, 25, 50, 100, 200), "prompts": (1, 2, 4, 8, 16, 24, 48), "batch": (1, 2, 4, 8, 16)}
 
 
 def show(rows: list[dict], as_json: bool) -> int:
-    """Print rows; the exit status: 1 if a row's numbers are wrong."""
+    """Print rows; the exit status."""
     if as_json:
         print(json.dumps(rows[0] if len(rows) == 1 else rows))
     else:
-        written = [{key: digits(value) for key, value in row.items()} for row in rows]
-        print(tabulate(written, headers="keys", tablefmt="github", disable_numparse=True), flush=True)
-    return int(any(row.get("numbers") == "WRONG" for row in rows))
+        print(as_table(rows), end="", flush=True)
+    return status(rows)
 
 
-def digits(value: object) -> object:
-    """A measured number with three digits, or whole if it has more; anything else as it is."""
-    if not isinstance(value, float):
-        return value
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def measure_all(args: argparse.Namespace, case: Case) -> int:
-    """The tables of RESULTS.md."""
-    rows = []
-    for method, prompts, classes, batch, plain_at in TRAINING:
-        one = replace(case, method=method, prompts=prompts, classes=classes, batch=batch)
-        rows.append({"table": "training step", **training_row(one, args.rounds, args.threads, plain_at)})
-        print(f"{method}, {classes} classes: done", file=sys.stderr)
-    for method, prompts in PROMPTS.items():
-        one = replace(case, method=method, prompts=prompts, classes=TEST["classes"])
-        plain = PLAIN_TEST_IMAGES.get(method, TEST["images"])
-        rows.append({"table": "test pass", **test_row(one, TEST["images"], plain, args.threads)})
-        print(f"{method}, test: done", file=sys.stderr)
-    for method, prompts in PROMPTS.items():
-        one = replace(case, method=method, prompts=prompts, batch=MEMORY["batch"])
-        plain = [memory(replace(one, classes=classes), "plain", args.threads) for classes in MEMORY["plain_at"]]
-        for classes in MEMORY["classes"]:
-            peak = line(MEMORY["plain_at"], plain, classes)
-            for block in (0, MEMORY["block"]):
-                if block < classes:
-                    row = memory_row(replace(one, classes=classes, text_block=block), args.rounds, args.threads)
-                    more = {"plain MiB": peak, "memory ratio": peak / row["fast MiB"]}
-                    rows.append({"table": "memory of a training step", **row, **more})
-        print(f"{method}, memory: done", file=sys.stderr)
-    if args.json:
-        return show(rows, as_json=True)
-    wrong = 0
-    for table in dict.fromkeys(row["table"] for row in rows):
-        print(f"\n### {table}\n")
-        wrong |= show([{k: v for k, v in r.items() if k != "table"} for r in rows if r["table"] == table], False)
-    return wrong
+def status(rows: list[dict]) -> int:
+    """The exit status: 1 if a row's numbers are wrong or could not be had."""
+    return int(any(row.get("numbers", "equal") != "equal" for row in rows))
 
 
 def main() -> int:
@@ -101,7 +45,7 @@ def main() -> int:
     p.add_argument("--classes", type=int, default=50)
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--layers", type=int, default=12, help="layers of each tower (ViT-B/16 has 12)")
-    p.add_argument("--rounds", type=int, default=5, help="steps timed on each path; the median counts")
+    p.add_argument("--rounds", type=int, help="steps timed on each path; the median counts (5; with --all 2)")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--prec", choices=list(TOWER_DTYPES), default="fp32", help="precision of the frozen towers")
@@ -111,12 +55,14 @@ def main() -> int:
     what = p.add_mutually_exclusive_group()
     what.add_argument("--test", type=int, metavar="IMAGES", help="a test pass over so many images, not a training step")
     what.add_argument("--memory", action="store_true", help="memory and time of our path alone")
-    what.add_argument("--all", action="store_true", help="all tables of RESULTS.md (an hour)")
+    what.add_argument("--all", action="store_true", help="all tables of RESULTS.md (25 minutes)")
     what.add_argument("--plots", metavar="FOLDER", help="time and memory against classes, prompts and batch, as SVG")
     what.add_argument("--count", action="store_true", help="the counted work of our step alone: no noise")
     what.add_argument("--profile", action="store_true", help="where the time of our step goes")
+    p.add_argument("--output", default="output/benchmarks", help="folder of --all: what is measured so far")
     p.add_argument("--json", action="store_true", help="print rows as JSON")
     args = p.parse_args()
+    rounds = args.rounds or (2 if args.all else 5)
     case = Case(
         method=args.method,
         prompts=args.prompts or PROMPTS[args.method],
@@ -129,22 +75,24 @@ def main() -> int:
         compiled=args.compile,
     )
     if args.all:
-        return measure_all(args, case)
+        rows = measure_all(case, rounds, args.threads, Path(args.output))
+        print(json.dumps(rows) if args.json else markdown(rows, case, rounds, args.threads))
+        return status(rows)
     if args.plots:
         from benchmarks.plots import plot_sweeps
 
-        return plot_sweeps(case, SWEEPS, Path(args.plots), args.rounds, args.threads)
+        return plot_sweeps(case, SWEEPS, Path(args.plots), rounds, args.threads)
     if args.count:
         return show([work_row(case, args.threads)], args.json)
     if args.profile:
-        print(profile(case, args.rounds, args.threads))
+        print(profile(case, rounds, args.threads))
         return 0
     if args.test:
         plain = min(PLAIN_TEST_IMAGES.get(args.method, args.test), args.test)
         return show([test_row(case, args.test, plain, args.threads)], args.json)
     if args.memory:
-        return show([memory_row(case, args.rounds, args.threads)], args.json)
-    return show([training_row(case, args.rounds, args.threads, tuple(args.plain_at))], args.json)
+        return show([memory_row(case, 1 + rounds, args.threads)], args.json)
+    return show([training_row(case, rounds, args.threads, tuple(args.plain_at))], args.json)
 
 
 if __name__ == "__main__":

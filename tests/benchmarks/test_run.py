@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import plots, run
+from benchmarks import features, plots, run, tables
 from benchmarks.methods import PROMPTS, Case
 
 
@@ -18,13 +18,15 @@ def made_up(monkeypatch):
         size = case.classes * case.prompts * case.batch
         cost = {"plain s": 4.0 * size, "fast s": 1.0 * size, "plain MiB": 40.0 * size, "fast MiB": 16.0}
         numbers = {"classes": case.classes, "prompts": case.prompts, "batch": case.batch, "numbers": state["numbers"]}
+        numbers["device"] = "CPU"
         return {"method": case.method, **numbers, **cost}
 
-    for module in (run, plots):
+    for module in (run, plots, tables):
         monkeypatch.setattr(module, "training_row", row)
-    monkeypatch.setattr(run, "test_row", row)
-    monkeypatch.setattr(run, "memory_row", row)
-    monkeypatch.setattr(run, "memory", lambda case, path, threads: 8.0 * case.classes)
+    for module in (run, tables):
+        monkeypatch.setattr(module, "test_row", row)
+        monkeypatch.setattr(module, "memory_row", row)
+    monkeypatch.setattr(tables, "memory", lambda case, path, threads: 8.0 * case.classes)
     return state
 
 
@@ -39,24 +41,45 @@ def test_one_row_as_json(made_up, monkeypatch, capsys):
     assert (row["method"], row["classes"], row["prompts"]) == ("CoOp", 7, PROMPTS["CoOp"])
 
 
-def test_wrong_numbers_fail(made_up, monkeypatch, capsys):
+def test_wrong_numbers_fail(made_up, monkeypatch, tmp_path):
     made_up["numbers"] = "WRONG"
     assert call(monkeypatch) == 1
     assert call(monkeypatch, "--json") == 1
-    assert call(monkeypatch, "--all") == 1
+    assert call(monkeypatch, "--all", "--output", str(tmp_path)) == 1
 
 
-def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys):
-    assert call(monkeypatch, "--all") == 0
+def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, "--all", "--output", str(tmp_path)) == 0
     out = capsys.readouterr().out
-    assert [line[4:] for line in out.splitlines() if line.startswith("### ")] == [
-        "training step",
-        "test pass",
-        "memory of a training step",
-    ]
-    assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 25 and 50
+    titles = [line[3:] for line in out.splitlines() if line.startswith("## ")]
+    assert titles == ["Training step", "Test pass", "Memory of a training step"]
+    assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 10 and 50
     assert {case.method for case in made_up["cases"]} == set(PROMPTS)
     assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
+    assert (tmp_path / "results.md").read_text() + "\n" == out
+
+
+def test_a_row_that_cannot_be_measured_fails_and_the_others_follow(made_up, monkeypatch, capsys, tmp_path):
+    def killed(*_):
+        raise SystemExit("the fast path at C = 100 was killed")
+
+    monkeypatch.setattr(tables, "test_row", killed)
+    assert call(monkeypatch, "--all", "--json", "--output", str(tmp_path)) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert rows == json.loads((tmp_path / "results.json").read_text())
+    assert {row["table"] for row in rows if row.get("numbers", "").startswith("FAILED: the fast path")} == {"Test pass"}
+    assert rows[-1]["table"] == "Memory of a training step"
+
+
+def test_what_is_measured_is_kept_at_once(made_up, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, "test_row", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(monkeypatch, "--all", "--output", str(tmp_path))
+    assert len(json.loads((tmp_path / "results.json").read_text())) == len(tables.TRAINING)
+    assert (tmp_path / "results.md").read_text().count("| RPO ") == 4
 
 
 def test_plots_are_drawn_for_classes_prompts_and_batch(made_up, tmp_path):
@@ -67,3 +90,11 @@ def test_plots_are_drawn_for_classes_prompts_and_batch(made_up, tmp_path):
     assert (tmp_path / "new" / "RPO.svg").read_text().count("<path") > 20
     made_up["numbers"] = "WRONG"
     assert plots.plot_sweeps(case, {"classes": (10,)}, tmp_path / "new", 1, 1) == 1
+
+
+def test_kept_features_give_the_same_numbers(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["features.py", "--layers", "1", "--rounds", "1", "--classes", "3", "--json"])
+    monkeypatch.setattr(features, "ROWS", (("CoOp", 4, 2), ("RPO", 4, 2)))
+    assert features.main() == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in rows] == ["CoOp", "RPO"] and all(row["work ratio"] > 1.5 for row in rows)

@@ -118,9 +118,14 @@ class Ranks:
     groups: list[list[str]]  # largest groups, each of methods that are not told apart
 
 
+def blocks_of(scores: Scores) -> list:
+    """The data sets x seeds that all methods have."""
+    return sorted(set.intersection(*(set(own) for own in scores.values()))) if scores else []
+
+
 def friedman(scores: Scores) -> Ranks | None:
     """None where it cannot be done: fewer than three methods, or than two blocks that all of them have."""
-    blocks = sorted(set.intersection(*(set(own) for own in scores.values()))) if scores else []
+    blocks = blocks_of(scores)
     k, n = len(scores), len(blocks)
     if k < 3 or n < 2:
         return None

@@ -1,9 +1,22 @@
 """The statistics as text, with what they can and cannot tell."""
 
+import csv
+import io
+
 from tabulate import tabulate
 
 from dassl.experiments.protocols import Protocol
-from dassl.experiments.statistics import ALPHA, Comparison, Ranks, compare, friedman, needed, scores_of
+from dassl.experiments.statistics import (
+    ALPHA,
+    Comparison,
+    Ranks,
+    Scores,
+    blocks_of,
+    compare,
+    friedman,
+    needed,
+    scores_of,
+)
 from dassl.experiments.summary import H_OF_SEEDS, TARGETS, Line, columns_of
 from dassl.experiments.tables import FORMATS, namer
 from dassl.utils import UserError
@@ -27,12 +40,20 @@ def statistics_text(protocol: Protocol, lines: list[Line], against: str | None =
     parts = []
     for measure in measures(protocol, lines):
         scores = scores_of(lines, measure)
-        parts.append(f"Statistics of {measure}\n" + pairs_text(compare(scores, against), style))
-        parts.append(ranks_text(friedman(scores), len(scores)))
+        table, note = pairs_text(compare(scores, against), style)
+        ranks = ranks_text(friedman(scores), scores)
+        parts += [said(f"Statistics of {measure}", style), table, said(note, style), said(ranks, style)]
     return "\n\n".join(parts)
 
 
-def pairs_text(comparisons: list[Comparison], style: str) -> str:
+def said(text: str, style: str) -> str:
+    """Words between tables: comments where the tables are for a program."""
+    mark = {"latex": "% ", "csv": "# "}.get(style, "")
+    return "\n".join(mark + line for line in text.splitlines())
+
+
+def pairs_text(comparisons: list[Comparison], style: str) -> tuple[str, str]:
+    """The table of the pairs, and a note on it."""
     enough = needed(len(comparisons))
     body = []
     for c in comparisons:
@@ -49,12 +70,20 @@ def pairs_text(comparisons: list[Comparison], style: str) -> str:
         f"pairs: data sets x seeds that both have; * p <= {ALPHA} after Holm's correction for {len(comparisons)} "
         "comparisons\nruns on one data set are not independent: the figures speak of these data sets, not of others"
     )
-    return tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True) + f"\n\n{note}"
+    if style == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *body])
+        return text.getvalue().rstrip("\n"), note
+    return tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True), note
 
 
-def ranks_text(ranks: Ranks | None, methods: int) -> str:
+def ranks_text(ranks: Ranks | None, scores: Scores) -> str:
+    methods = len(scores)
     if ranks is None:
-        return f"Friedman's test: too little data (found {methods} methods; 3 are needed, and 2 runs that all have)"
+        return (
+            f"Friedman's test: too little data (found {methods} methods and {len(blocks_of(scores))} data sets x seeds "
+            "that all have; 3 and 2 are needed)"
+        )
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
     lines = [
         f"Friedman's test: p = {ranks.p:.4f} that all {methods} methods are alike, over {ranks.n} data sets x seeds",

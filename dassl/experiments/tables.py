@@ -6,8 +6,8 @@ from dassl.experiments.protocols import ZERO_SHOT, Protocol, Row
 from dassl.experiments.published import Published
 from dassl.experiments.summary import H_OF_MEANS, H_OF_SEEDS, TARGETS, Line, as_csv, averages, columns_of
 
-# for tabulate; CSV is written without it, but for what stands below the table
-FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": "simple"}
+# for tabulate; CSV is written without it
+FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
 NOTES = {
     "": "accuracy in percent: mean ± sample standard deviation over the seeds; averages over data sets need every run",
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",

@@ -15,6 +15,7 @@ from dassl.experiments.report.runs import Comparison, Run
 from dassl.utils import UserError, read_json
 
 FOLDER = "explain"  # below the folder of a run
+FEATURES = {"before", "after", "label", "classname"}  # the arrays in explain.npz
 MOST_METHODS = 14  # that are looked into, and tested against each other, on one page
 
 
@@ -42,7 +43,8 @@ def explanation(run: Run) -> Explanation | None:
             return None
         arrays = io.BytesIO((folder / "explain.npz").read_bytes())
         with np.load(arrays, allow_pickle=False) as features:
-            return Explanation(found["towers"], found["words"], dict(features))
+            complete = found["towers"] and FEATURES <= set(features)
+            return Explanation(found["towers"], found["words"], dict(features)) if complete else None
     except (UserError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 
@@ -29,7 +30,17 @@ from dassl.engine import (  # noqa: E402
     fresh_folder,
     run_folder,
 )
-from dassl.utils import Stopped, StopSignals, UserError, collect_env_info, set_random_seed, setup_logger  # noqa: E402
+from dassl.utils import (  # noqa: E402
+    Stopped,
+    StopSignals,
+    UserError,
+    collect_env_info,
+    drop,
+    set_random_seed,
+    setup_logger,
+    stop_without_parent,
+    tell,
+)
 from trainers.explain import explain  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -177,14 +188,18 @@ def main(argv: list[str] | None = None) -> int:
     console = sys.stdout
     try:
         args = parser().parse_args(argv)
+        stop_without_parent()
         with StopSignals(patient=False):
             run(args)
     except (UserError, ClipError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 2
     except Stopped as stop:
-        print(f"{stop}; the same command again goes on from the last saved state", file=sys.stderr)
+        tell(f"{stop}; the same command again goes on from the last saved state")
         return stop.status
+    except BrokenPipeError:  # nobody reads on, and the run had not begun its log
+        drop(console)
+        return 128 + signal.SIGPIPE
     finally:
         if sys.stdout is not console:  # the log stood in for it
             sys.stdout.close()

@@ -6,6 +6,7 @@ on.
 
 import difflib
 import functools
+import signal
 import sys
 
 from dassl import __version__
@@ -13,7 +14,7 @@ from dassl.cli import data, doctor, protocol, report, results
 from dassl.cli.script import run_script
 from dassl.config import is_text
 from dassl.experiments import PROTOCOLS
-from dassl.utils import Stopped, StopSignals, UserError
+from dassl.utils import Stopped, StopSignals, UserError, drop, tell
 
 LONGEST_NAME = 100  # letters of a file's name in a message
 
@@ -79,15 +80,18 @@ def main(argv: list[str] | None = None) -> int:
         with StopSignals(patient=False):
             return dispatch(argv)
     except Stopped as stop:
-        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        tell(f"{stop}; the same command goes on from here")
         return stop.status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 2
+    except BrokenPipeError:  # nobody reads on, as in `dassl results | head`
+        drop(sys.stdout)
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: cannot use {str(error.filename)[:LONGEST_NAME]!r}: {error.strerror}", file=sys.stderr)
+        tell(f"error: cannot use {str(error.filename)[:LONGEST_NAME]!r}: {error.strerror}")
         return 2
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dassl.experiments.checkout import Checkout
 from dassl.experiments.protocols import Job
 from dassl.experiments.results import result_of
-from dassl.utils import mkdir_if_missing
+from dassl.utils import for_this_process, mkdir_if_missing
 
 USERS_MISTAKE = 2  # exit status of train.py
 TAIL = 15  # lines of a failed job's stderr that are shown
@@ -23,7 +23,7 @@ POLL = 0.05  # seconds between looks at the running jobs
 
 
 class Process:
-    """A running job.
+    """A running job. It ends with this process, even if that is killed.
 
     Unless `verbose`, its stdout is hidden (train.py writes the same lines to log.txt), its stderr is kept and its own
     bars are off, so that what stderr ends with is the error.
@@ -33,7 +33,7 @@ class Process:
         self.job = job
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        environment |= {} if verbose else {"TQDM_DISABLE": "1"}
+        environment |= for_this_process() | ({} if verbose else {"TQDM_DISABLE": "1"})
         hidden = {} if verbose else {"stdout": subprocess.DEVNULL, "stderr": self.stderr}
         self.process = subprocess.Popen(
             [sys.executable, *job.command(checkout, data)],

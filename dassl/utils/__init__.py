@@ -3,12 +3,18 @@
 from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
 from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, sweep_litter, write_atomic, write_json
 from dassl.utils.images import read_image
-from dassl.utils.logger import Logger, setup_logger
+from dassl.utils.logger import Logger, drop, setup_logger, tell
 from dassl.utils.memory import free_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
-from dassl.utils.stopping import Stopped, StopSignals, leave_signals_to_parent
+from dassl.utils.stopping import (
+    Stopped,
+    StopSignals,
+    for_this_process,
+    leave_signals_to_parent,
+    stop_without_parent,
+)
 from dassl.utils.tools import (
     available_cores,
     check_availability,
@@ -52,6 +58,8 @@ __all__ = [
     "collect_env_info",
     "count_num_param",
     "device_name",
+    "drop",
+    "for_this_process",
     "free_memory",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",
@@ -73,8 +81,10 @@ __all__ = [
     "set_random_seed",
     "set_random_state",
     "setup_logger",
+    "stop_without_parent",
     "stream",
     "sweep_litter",
+    "tell",
     "tolist_if_not",
     "write_atomic",
     "write_json",

@@ -39,16 +39,25 @@ class Logger:
                 path = self.file.name
                 self.close()
                 raise UserError(f'cannot write "{path}": {error.strerror}') from error
-        return self.console.write(text)
+        self._on_console(self.console.write, text)
+        return len(text)
 
     def writelines(self, lines):
         for line in lines:
             self.write(line)
 
     def flush(self):
-        self.console.flush()
+        self._on_console(self.console.flush)
         if self.file is not None:
             self.file.flush()
+
+    def _on_console(self, act, *arguments):
+        try:
+            act(*arguments)
+        except OSError:
+            if self.file is None:
+                raise
+            drop(self.console)  # no run is lost with its terminal, or with the `tee` that Ctrl-C ended first
 
     def close(self):
         """Close the file; the console stays open."""
@@ -56,6 +65,19 @@ class Logger:
         if file is not None:
             with suppress(OSError):  # closing tries once more to write what could not be written, and was told of
                 file.close()
+
+
+def drop(stream):
+    """From now on nothing is written to a console stream: whoever read it is gone (`| head`, a closed terminal)."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())  # also what is still in its buffer, which Python would try again at the end
+    os.close(nowhere)
+
+
+def tell(text):
+    """Print a last word to stderr, if anybody is there to read it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def setup_logger(output=None):

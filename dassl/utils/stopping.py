@@ -3,7 +3,11 @@
 import os
 import signal
 import threading
+import time
+from contextlib import suppress
 
+STARTED_BY = "DASSL_STARTED_BY"  # environment: the process without which a run has nobody to run for
+LOOK = 1.0  # seconds between looks whether that process is still there
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -54,14 +58,40 @@ class StopSignals:
         if not self.patient or self.asked is not None:
             raise Stopped(signum)
         self.asked = signum
-        # Not print(): a signal may come in the middle of one.
-        name = signal.Signals(signum).name
-        os.write(2, f"\n{name}: this step is finished and saved first; once more stops at once\n".encode())
+        _say(f"{signal.Signals(signum).name}: this step is finished and saved first; once more stops at once")
 
     def stop_if_asked(self, where):
         """Raise Stopped if a signal came. `where`: how far things have come, for the message."""
         if self.asked is not None:
             raise Stopped(self.asked, where)
+
+
+def _say(text):
+    # Not print(): a signal may come in the middle of one. Nobody may be there to read it, if the signal went to all.
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
+
+
+def for_this_process():
+    """Environment variables that have a child process end with this one (see `stop_without_parent`)."""
+    return {STARTED_BY: str(os.getpid())}
+
+
+def stop_without_parent():
+    """Have SIGTERM come to this process once the one that started it by `for_this_process` is gone, even by kill -9.
+
+    Without that nobody would see it any more, and it would stand in the way of the same command given again.
+    """
+    parent = os.environ.get(STARTED_BY, "")
+    if parent.isdigit():
+        threading.Thread(target=_watch, args=[int(parent)], daemon=True).start()
+
+
+def _watch(parent):
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    _say(f"process {parent}, which started this run, is gone")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def leave_signals_to_parent(worker_id=None):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dassl.experiments.checkout import Checkout
 from dassl.experiments.report.runs import Comparison, Run
-from dassl.utils import UserError, read_json
+from dassl.utils import UserError, for_this_process, read_json
 
 FOLDER = "explain"  # below the folder of a run
 FEATURES = {"before", "after", "label", "classname"}  # the arrays in explain.npz
@@ -68,7 +68,7 @@ def explain_missing(runs: list[Run], checkout: Checkout) -> list[str]:
         command = [sys.executable, "train.py", "--eval-only", "--explain", "--config-file", folder / "config.yaml"]
         command += ["--model-dir", run.model] if run.model else []
         command += ["--output-dir", folder / FOLDER]
-        silent = os.environ | {"TQDM_DISABLE": "1"}
+        silent = os.environ | for_this_process() | {"TQDM_DISABLE": "1"}
         done = subprocess.run(command, cwd=checkout.root, env=silent, stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode or explanation(run) is None:
             said = done.stderr.decode(errors="replace").strip().splitlines()

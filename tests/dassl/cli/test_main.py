@@ -248,6 +248,13 @@ def same(link, folder):
         return False  # it ended meanwhile, or belongs to somebody else
 
 
+def test_a_reader_that_leaves_gets_no_traceback():
+    with start("doctor", folder=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ours:
+        ours.stdout.close()
+        assert ours.stderr.read() == ""
+    assert ours.returncode == 128 + signal.SIGPIPE
+
+
 SCRIPT = """
 import sys
 import beside

@@ -1,5 +1,6 @@
 """The log."""
 
+import subprocess
 import sys
 
 import pytest
@@ -72,3 +73,15 @@ def test_a_log_on_a_full_disk_is_told_once(tmp_path, capsys):
     print("to the console alone")
     close_log()
     assert capsys.readouterr().out.endswith("to the console alone\n")
+
+
+def test_who_stops_reading_the_console_costs_the_log_nothing(tmp_path):
+    code = f"from dassl.utils import setup_logger; setup_logger({str(tmp_path)!r}); "
+    code += "print('first', flush=True); input(); print('second', flush=True); print('third')"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as run:
+        assert run.stdout.readline() == "first\n"
+        run.stdout.close()
+        _, errors = run.communicate("\n")
+    assert (run.returncode, errors) == (0, "")
+    assert (tmp_path / "log.txt").read_text() == "first\nsecond\nthird\n"

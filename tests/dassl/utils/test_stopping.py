@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -58,3 +61,27 @@ def test_ignored_signals_stay_ignored_and_other_threads_take_none():
     thread.start()
     thread.join()
     assert handlers == [signal.SIG_DFL]
+
+
+CHILD = "import time; from dassl.utils import *; stop_without_parent(); print('ready', flush=True); time.sleep(60)"
+PARENT = """
+import os, subprocess, sys
+from dassl.utils import for_this_process
+
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=os.environ | for_this_process(), stdout=sys.stdout)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_a_child_is_asked_to_end_when_its_parent_was_killed():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], **pipes) as parent:
+        child = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "ready\n"
+        time.sleep(1.5)  # longer than it looks away
+        os.kill(child, 0)  # while the parent is there, it goes on
+        parent.kill()
+        begin = time.monotonic()
+        assert f"process {parent.pid}, which started this run, is gone" in parent.stderr.read()  # until the child ends
+        assert time.monotonic() - begin < 30

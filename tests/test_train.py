@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,15 @@ def test_a_seed_that_was_not_given_is_drawn_and_kept(in_checkout, tmp_path, caps
     # The same command goes on, with the seed of the run that is there; but not if that shall be left alone.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
     assert f"No seed given; that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["CoOp", "RPO"])  # with image features, and with images
+def test_a_run_with_workers_ends_by_itself_with_all_that_it_started(in_checkout, tmp_path, method):
+    command = [sys.executable, "train.py", "--trainer", method, "--seed", "1", "--output-dir", str(tmp_path / "run")]
+    few = [*SHORT, "OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "2"]
+    done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "done"
 
 
 def test_no_resume_begins_anew_beside_the_old_run(in_checkout, tmp_path, capsys):

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -196,7 +197,8 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
             state, metadata = _read_safetensors(path, device)
         else:
             mapped = zipped and device == "meta"  # so that the numbers stay on the disk
-            state, metadata = torch.load(path, map_location=device, weights_only=True, mmap=mapped), {}
+            with warnings.catch_warnings(action="ignore"):  # of torch, about what a stranger's file is like
+                state, metadata = torch.load(path, map_location=device, weights_only=True, mmap=mapped), {}
     except Exception as error:  # each reader has its own kinds; whatever it is, the file is not readable
         kind = f"it is damaged or of another kind ({type(error).__name__})"
         reason = str(error) if isinstance(error, ValueError) else kind

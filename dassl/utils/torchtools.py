@@ -40,7 +40,8 @@ def load_checkpoint(fpath):
             f'"{fpath}" is damaged: {damage}. Restore the file, or train again: delete it and start the same command'
         )
     try:
-        return torch.load(fpath, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of torch, about what a stranger's file is like
+            return torch.load(fpath, map_location="cpu", weights_only=True)
     except Exception:  # objects inside; or a damaged file, which raises nearly anything, from EOFError to IndexError
         try:
             return read_tensors(fpath)

@@ -9,7 +9,8 @@
 - a CSV file with the header ``path,label`` or ``path,label,split`` (train, val or test); paths are relative to it.
 
 The classes are the folders (or labels) in sorted order. Their names are the folders' with ``_`` as spaces, or those of
-a ``classnames.txt`` beside them with lines such as ``folder the class name``.
+a ``classnames.txt`` beside them with lines such as ``folder the class name`` (a tab between them, where a folder's name
+has spaces).
 """
 
 import csv
@@ -41,7 +42,7 @@ class ImageFolder(FewShotDataset):
     def find_root(self, cfg) -> str:
         """The folder of the pictures, or of the CSV file."""
         if not cfg.DATASET.ROOT:
-            raise UserError("ImageFolder: name your folder of class folders, or your CSV file, as DATASET.ROOT")
+            raise UserError("ImageFolder: name your folder of class folders, or CSV file, as DATASET.ROOT or --root")
         path = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
         if not os.path.exists(path):
             raise UserError(f"ImageFolder: there is no {path}; correct DATASET.ROOT")

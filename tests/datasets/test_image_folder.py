@@ -151,7 +151,7 @@ def test_a_root_that_is_not_there_is_named(build, cfg):
     with pytest.raises(UserError, match="there is no .*nowhere; correct DATASET.ROOT"):
         build("nowhere")
     cfg.DATASET.ROOT = ""
-    with pytest.raises(UserError, match="name your folder of class folders, or your CSV file, as DATASET.ROOT"):
+    with pytest.raises(UserError, match="name your folder of class folders, or CSV file, as DATASET.ROOT"):
         build_dataset(cfg)
 
 

@@ -85,13 +85,15 @@ def read_mat(path: str, name: str, parse: Callable[[Any], T], expected: str) -> 
 def read_classnames(path: str) -> dict[str, str]:
     """Read a ``classnames.txt``: lines such as ``n01440764 tench``, a class's folder and its name.
 
+    A tab between them, if there is one, tells where the name of a folder with spaces ends.
+
     Returns:
         The name of each folder, in the order of the lines.
     """
 
     def parse(line: str) -> tuple[str, str]:
-        folder, name = line.split(maxsplit=1)
-        return folder, name
+        folder, name = line.split("\t" if "\t" in line else None, maxsplit=1)
+        return folder.strip(), name.strip()
 
     return dict(read_annotations(path, parse, "a folder's name, a space and the class name"))
 
@@ -107,6 +109,6 @@ def name_classes(folders: Iterable[str], path: str) -> dict[str, str]:
     if unnamed:
         raise UserError(
             f"{path}: {len(unnamed):,} of {len(folders):,} class folders have no name there, first: "
-            f"{', '.join(unnamed[:3])}. Add lines such as: {unnamed[0]} the class name"
+            f"{', '.join(unnamed[:3])}. Add lines such as: {unnamed[0]}\tthe class name"
         )
     return {folder: names[folder] for folder in folders}

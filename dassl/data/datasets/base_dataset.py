@@ -97,7 +97,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
         first = ", ".join(sorted(missing)[:3])
         raise UserError(
             f"{source}: {len(missing):,} of {total:,} image files are not there, first: {first}. "
-            "Unpack the data set again, or correct the folder given as --root"
+            "Unpack the data set again, or correct --root or what names the files"
         )
 
 

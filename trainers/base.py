@@ -174,6 +174,7 @@ class PromptTrainer(TrainerX):
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
         """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
+        self.signals.stop_if_asked("while image features were computed")  # nothing is lost: they come before the steps
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 

@@ -95,7 +95,8 @@ class Job:
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
-        return f"{what} on {self.row.dataset}, {self.row.shots} shots, seed {self.seed}, {self.stage.column}"
+        shots = f"{self.row.shots} shot{'s' if self.row.shots != 1 else ''}"
+        return f"{what} on {self.row.dataset}, {shots}, seed {self.seed}, {self.stage.column}"
 
     @property
     def dataset(self) -> str:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 # exit status, or the signal that ended it (negative), is asked for with {"wait": pid}. It computes nothing itself: the
 # threads of that would not survive the fork.
 SERVER = """
-import ctypes, json, os, resource, sys
+import ctypes, json, os, resource, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job passes on that it is ignored
 sys.path.insert(0, os.getcwd())
 import torch
 import torchvision, sklearn.metrics, scipy.stats  # what a run imports later

@@ -28,7 +28,7 @@ The table is also written to OUTPUT/{name}/summary.json and summary.csv, with al
 What is not said below is in configs/protocols/{name}.yaml and defaults.yaml beside it.
 
 The same command again goes on where it was stopped: runs whose results.json is there are skipped, others continue from
-their last complete epoch, failed ones are tried again.
+their last saved state, failed ones are tried again.
 """
 
 

@@ -22,7 +22,7 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
             told_apart = pair.p is not None and pair.p <= ALPHA
             of[pair.a, pair.b] = pair.difference, told_apart
             of[pair.b, pair.a] = -pair.difference, told_apart
-    names = [method for method in comparison.methods if any(method in pair for pair in of)]
+    names = sorted(dict.fromkeys(method for pair in of for method in pair), key=comparison.number)
 
     def paint(canvas) -> None:
         axes = canvas.subplots()

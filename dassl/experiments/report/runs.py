@@ -64,6 +64,9 @@ class Comparison:
         self._name = namer([replace(line, row=without_shots(line.row)) for line in lines])
         names = {self.method(job.row): job.row.trainer for job in jobs}
         self.methods = sorted(names, key=lambda name: names[name] != ZERO_SHOT)
+        with_shots = namer(lines)  # as the statistics name them, to which other numbers of shots are other methods
+        self._places = {with_shots(line.row): self.methods.index(self.method(line.row)) for line in lines}
+        self._places |= {method: place for place, method in enumerate(self.methods)}
         self.untrained = {name for name, trainer in names.items() if trainer in UNTRAINED}
         self.zero_shot = next((name for name, trainer in names.items() if trainer == ZERO_SHOT), None)
         found = [(job, result_of(job)) for job in jobs]
@@ -75,8 +78,8 @@ class Comparison:
         return self._name(without_shots(row))
 
     def number(self, method: str) -> int:
-        """The method's place, which decides its colour."""
-        return self.methods.index(method)
+        """The method's place, which decides its colour, the same with any number of shots."""
+        return self._places[method]
 
     def line(self, method: str, place: str) -> Line | None:
         """The line of a method on a data set, or of its AVERAGE, with the most shots."""

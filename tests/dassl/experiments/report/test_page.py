@@ -186,6 +186,21 @@ def test_few_shot_runs_give_curves(output):
     assert "Base against new" not in html
 
 
+def test_numbers_of_shots_side_by_side_are_compared_as_methods_of_their_own(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for subsample, stage in (("base", "train_base"), ("new", "test_new")):
+        for shots in (4, 16):
+            runs.run(f"base2new/{stage}", "digits", "ZeroshotCLIP", 1, subsample, shots=shots, right=3)
+            for seed in (1, 2, 3):
+                runs.run(f"base2new/{stage}", "digits", "RPO", seed, subsample, shots=shots, right=shots // 4)
+    comparison = Comparison(PROTOCOLS["base2new"], tmp_path)
+    assert comparison.methods == ["zero-shot CLIP", "RPO"]
+    assert comparison.number("RPO (4 shots)") == comparison.number("RPO (16 shots)") == comparison.number("RPO") == 1
+    html = page(comparison, "digits", [])
+    table = html[html.index("All pairs of methods, base") :]
+    assert "RPO (4 shots)" in table and "zero-shot CLIP (16 shots)" in table
+
+
 def test_a_transfer_shows_each_target_and_compares_the_means_of_targets(tmp_path):
     runs = MadeUpRuns(tmp_path)
     for stage, right in (("train_source", 5), ("cross_dataset/test_dtd", 4), ("cross_dataset/test_eurosat", 2)):

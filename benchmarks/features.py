@@ -1,9 +1,10 @@
 """A training step on kept image features against one that runs the image tower: `python benchmarks/features.py`.
 
 LP, CoOp and CoCoOp read frozen features (the loader delivers them, DATALOADER.FEATURES_GIB); RPO reads what a fixed
-pool of views writes (INPUT.VIEWS). Both steps are ours, take turns on the same images and differ in nothing else; time
-to read and decode images, which kept features save as well, is not counted (`loading.py` measures it). Sizes are those
-of ViT-B/16, weights are random, precision is float32. A row whose losses differ is marked WRONG and fails.
+pool of views writes (INPUT.VIEWS). Both steps are ours, and the plain path's is beside them (`run.py`; LP has none).
+All take turns on the same images; time to read and decode images, which kept features save as well, is not counted
+(`loading.py` measures it). Sizes are those of ViT-B/16, weights are random, precision is float32. A row whose losses
+differ is marked WRONG and fails.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,62 +25,72 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measure import TOLERANCE, counted, step  # noqa: E402
-from benchmarks.methods import classnames, cross_entropy, options, reference_clip, reference_images  # noqa: E402
-from trainers import cocoop, coop, lp, rpo  # noqa: E402
+from benchmarks import methods  # noqa: E402
+from benchmarks.measure import TOLERANCE, counted, line, seconds, step  # noqa: E402
+from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, reference_images  # noqa: E402
+from trainers import lp  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
 
-# Method, prompts or context vectors, and batch: those of the released configurations (LP: as CoOp).
-ROWS = (("LP", 0, 32), ("CoOp", 16, 32), ("CoCoOp", 4, 1), ("RPO", 4, 4), ("RPO", 24, 4))
+# Method, prompts or context vectors, and batch: those of the released configurations (LP: as CoOp), and CoCoOp with
+# CoOp's batch.
+ROWS = (("CoOp", 16, 32), ("CoCoOp", 4, 32), ("CoCoOp", 4, 1), ("RPO", 4, 4), ("RPO", 24, 4), ("LP", 0, 32))
+# Where the plain path does not fit: two smaller batches at which it runs; the line through them tells its time.
+PLAIN_AT = {("CoCoOp", 32): (1, 2)}
 
 
-def build(method: str, prompts: int, classes: int, layers: int) -> tuple[PromptedCLIP, Callable]:
-    """A method on a random CLIP, and what is kept of images (B, 3, H, W)."""
-    torch.manual_seed(0)
-    model, names = reference_clip(layers), classnames(classes)
-    texts = [f"a photo of a {name}." for name in names]
-    if method == "RPO":
-        fast = rpo.RPOCLIP(model, texts, options(rpo, K=prompts))
-        return fast, fast.image_memory
+def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tuple[PromptedCLIP, Loss | None]:
+    """A method on a random CLIP, and the plain path's loss if there is one."""
     if method == "LP":
-        fast = lp.LPCLIP(model, texts)
-    elif method == "CoOp":
-        fast = coop.CoOpCLIP(model, names, options(coop, N_CTX=prompts))
-    else:
-        fast = cocoop.CoCoOpCLIP(model, names, options(cocoop, N_CTX=prompts))
-    return fast, lambda images: PromptedCLIP.image_features(fast, images)
+        texts = [f"a photo of a {name}." for name in classnames(args.classes)]
+        return lp.LPCLIP(frozen_clip(args.layers, "cpu", torch.float32), texts), None
+    paths = methods.build(Case(method, prompts, args.classes, batch, args.layers))
+    return paths.model, paths.losses["plain"]
+
+
+def median_seconds(calls: dict[object, Callable[[], object]], rounds: int) -> dict[object, float]:
+    """Of calls that take turns; the first round warms up."""
+    times = {key: [] for key in calls}
+    for _ in range(rounds + 1):
+        for key, call in calls.items():
+            times[key].append(seconds("cpu", call))
+    return {key: statistics.median(found[1:]) for key, found in times.items()}
 
 
 def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> dict:
-    """One row: both steps in turn, from the same prompts."""
-    fast, keep = build(method, prompts, args.classes, args.layers)
+    """One row: all steps in turn, from the same prompts."""
+    model, plain_loss = build(method, prompts, batch, args)
     images, labels = reference_images(batch), torch.arange(batch) % args.classes
     with torch.no_grad():
-        given = {"tower": images, "kept": keep(images)}
-    start = {k: v.clone() for k, v in fast.prompt_learner.state_dict().items()}
-    loss = cross_entropy(fast)
-    losses, seconds = {}, {"tower": [], "kept": []}
-    for _ in range(args.rounds + 1):  # the first round warms up
-        for path, inputs in given.items():
-            fast.prompt_learner.load_state_dict(start)
-            began = time.perf_counter()
-            losses[path] = step(partial(loss, inputs, labels), fast.prompt_learner).item()
-            seconds[path].append(time.perf_counter() - began)
-    work = {path: counted(partial(loss, inputs, labels)) for path, inputs in given.items()}
-    times = {path: statistics.median(s[1:]) for path, s in seconds.items()}
-    difference = abs(losses["tower"] - losses["kept"]) / abs(losses["tower"])
+        kept = model.image_memory(images) if method == "RPO" else PromptedCLIP.image_features(model, images)
+    loss, learner, losses = cross_entropy(model), model.prompt_learner, {}
+    start = {k: v.clone() for k, v in learner.state_dict().items()}
+
+    def one_step(key: object, compute: Callable[[], torch.Tensor]) -> None:
+        learner.load_state_dict(start)
+        losses[key] = step(compute, learner).item()
+
+    computed = {"tower": partial(loss, images, labels), "kept": partial(loss, kept, labels)}
+    batches = PLAIN_AT.get((method, batch), (batch,)) if plain_loss else ()
+    computed |= {n: partial(plain_loss, images[:n], labels[:n]) for n in batches}
+    times = median_seconds({key: partial(one_step, key, compute) for key, compute in computed.items()}, args.rounds)
+    row = {"method": method, "prompts": prompts, "classes": args.classes, "batch": batch}
+    differences = [abs(losses["tower"] - losses["kept"]) / abs(losses["tower"])]
+    if batches:
+        row["plain s"] = times[batch] if batch in times else line(batches, [times[n] for n in batches], batch)
+        largest = batches[-1]
+        learner.load_state_dict(start)
+        ours = loss(kept[:largest], labels[:largest]).item()
+        differences.append(abs(losses[largest] - ours) / abs(losses[largest]))
+    row |= {"tower s": times["tower"], "kept s": times["kept"]}
+    row["time ratio"] = times["tower"] / times["kept"]
+    if batches:
+        row["of the plain path"] = row["plain s"] / times["kept"]
     return {
-        "method": method,
-        "prompts": prompts,
-        "classes": args.classes,
-        "batch": batch,
-        "tower s": times["tower"],
-        "kept s": times["kept"],
-        "time ratio": times["tower"] / times["kept"],
-        "work ratio": work["tower"] / work["kept"],
-        "kept KiB an image": given["kept"].nbytes / batch / 2**10,
-        "loss difference": difference,
-        "numbers": "equal" if difference <= TOLERANCE else "WRONG",
+        **row,
+        "work ratio": counted(computed["tower"]) / counted(computed["kept"]),
+        "kept KiB an image": kept.nbytes / batch / 2**10,
+        "loss difference": max(differences),
+        "numbers": "equal" if max(differences) <= TOLERANCE else "WRONG",
     }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What needs a GPU, in one go: bash benchmarks/gpu.sh [FOLDER]
-# Every method trains on the demo in every precision; the same command twice gives the same bytes; rows of
-# run.py by device events and the device's count of memory; a profile of RPO's step.
+# Every method trains on the demo in every precision; the same command twice gives the same bytes; the tests that need a
+# GPU; the tables of gpu.py; a profile of RPO's step.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-output/gpu}
@@ -28,16 +28,11 @@ sha() { python -c "import json; print(json.load(open('$1/results.json'))['prompt
 python train.py --trainer RPO --seed 1 --output-dir "$out/again" DATASET.SUBSAMPLE_CLASSES base OPTIM.MAX_EPOCH 5 >"$out.log" 2>&1
 if [[ "$(sha "$out/again")" == "$(sha "$out/RPO/fp32")" ]]; then echo "RPO twice: same bytes"; else echo "RPO twice: DIFFERENT"; failed=1; fi
 
-for classes in 50 500 1000; do
-    for method in RPO CoOp CoCoOp MaPLe SEP VPT; do
-        case $method in CoOp) batch=32 ;; CoCoOp) batch=1 ;; *) batch=4 ;; esac
-        for how in "fp32" "fp16" "bf16" "bf16 --compile"; do
-            # shellcheck disable=SC2086  # a precision and perhaps a flag
-            python benchmarks/run.py --method "$method" --classes "$classes" --batch "$batch" --device cuda \
-                --rounds 20 --prec $how || failed=1
-        done
-    done
+python -m pytest -q -m gpu || failed=1
+
+for prec in fp32 fp16 bf16; do
+    python benchmarks/gpu.py --prec "$prec" --output "$out/steps-$prec.json" || failed=1
 done
-python benchmarks/run.py --method RPO --prompts 4 --device cuda --rounds 20 --prec bf16 || failed=1
+python benchmarks/gpu.py --prec bf16 --classes 50 --compile --output "$out/compiled.json" || failed=1
 python benchmarks/run.py --method RPO --device cuda --rounds 20 --prec bf16 --profile >"$out/profile.txt" || failed=1
 exit $failed

@@ -39,7 +39,7 @@ def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
 
     def loss() -> torch.Tensor:
         with torch.autocast(case.device, enabled=case.prec == "amp"):
-            return (paths.fast_loss if path == "fast" else paths.plain_loss)(images, labels)
+            return paths.losses[path](images, labels)
 
     return loss
 
@@ -121,7 +121,7 @@ def profile(case: Case, steps: int, threads: int) -> str:
     """Where the time of our step goes, as torch's profiler tells it."""
     torch.set_num_threads(threads)
     paths = build(case)
-    loss, learner = loss_of(case, paths, "fast"), paths.model.prompt_learner
+    loss, learner = loss_of(case, paths, case.how), paths.model.prompt_learner
     step(loss, learner)  # warms up
     with torch.profiler.profile() as profiler:
         for _ in range(steps):
@@ -174,19 +174,20 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
             its time and memory are the line through them, and the losses are compared at the larger one.
     """
     torch.set_num_threads(threads)
-    peaks = {"fast": memory(case, "fast", threads)}
+    how = case.how
+    peaks = {"fast": memory(case, how, threads)}
     if not plain_at:
         peaks["plain"] = memory(case, "plain", threads)
-        times, losses = training_times(case, ("plain", "fast"), rounds)
+        times, losses = training_times(case, ("plain", how), rounds)
     else:
-        times, _ = training_times(case, ("fast",), rounds)
+        times, _ = training_times(case, (how,), rounds)
         points = [replace(case, classes=c) for c in plain_at]
-        both = [training_times(points[0], ("plain",), rounds), training_times(points[1], ("plain", "fast"), rounds)]
+        both = [training_times(points[0], ("plain",), rounds), training_times(points[1], ("plain", how), rounds)]
         losses = both[-1][1]
         times["plain"] = line(plain_at, [t["plain"] for t, _ in both], case.classes)
         peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in points], case.classes)
-    work = work_row(replace(case, compiled=False), threads)  # the compiler's own kernels are not counted
-    difference = abs(losses["fast"] - losses["plain"]) / abs(losses["plain"])
+    work, times["fast"] = work_row(case, threads), times[how]
+    difference = abs(losses[how] - losses["plain"]) / abs(losses["plain"])
     return {
         **described(case, threads),
         "plain s": times["plain"],
@@ -255,6 +256,6 @@ def described(case: Case, threads: int) -> dict:
     row = {k: v for k, v in asdict(case).items() if k in ("method", "prompts", "classes", "batch", "prec")}
     if case.text_block:
         row["text block"] = case.text_block
-    if case.compiled:
-        row["compiled"] = True
+    if case.how != "fast":
+        row["ours"] = case.how
     return {**row, "device": torch.cuda.get_device_name() if case.device == "cuda" else f"CPU, {threads} threads"}

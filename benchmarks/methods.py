@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +27,7 @@ from reference import reference_clip, reference_images  # noqa: E402, F401 (both
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
+from dassl.engine.compiling import GraphedStep  # noqa: E402
 from trainers import cocoop, coop, maple, rpo, sep, vpt  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
@@ -40,6 +41,8 @@ NOUNS = (
 ADJECTIVES = "abandoned yellow wooden tiny striped old flying golden painted sleeping frozen broken giant".split()
 # Each method's usual number of prompts.
 PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6, "VPT": 8}
+# How our step runs: as it stands, through torch.compile, as a CUDA graph, or both.
+WAYS = ("fast", "compiled", "graph", "compiled graph")
 MAPLE_DEPTH = 9  # of the released settings, if there are so many layers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -75,7 +78,7 @@ class Case:
     device: str = "cpu"
     prec: str = "fp32"
     text_block: int = 0
-    compiled: bool = False
+    how: str = "fast"
 
 
 @dataclass
@@ -85,14 +88,13 @@ class Paths:
     Attributes:
         model: the fast path.
         plain: the plain path, images (B, 3, H, W) -> logits (B, C).
-        fast_loss, plain_loss: (images, labels) -> the training loss.
+        losses: (images, labels) -> the training loss, of the plain path and of ours in all `WAYS`.
         floor: the least number of floating-point operations of a training step.
     """
 
     model: PromptedCLIP
     plain: Callable[[Tensor], Tensor]
-    fast_loss: Loss
-    plain_loss: Loss
+    losses: dict[str, Loss]
     floor: float
 
 
@@ -100,7 +102,7 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
     """Both paths of a case, by default on ViT-B/16's sizes and made-up classes; prompts start alike in each call."""
     torch.manual_seed(0)
     dtype = TOWER_DTYPES[case.prec]
-    clip_model = reference_clip(case.layers).to(case.device, dtype) if clip_model is None else clip_model
+    clip_model = frozen_clip(case.layers, case.device, dtype) if clip_model is None else clip_model
     names = classnames(case.classes) if names is None else names
     texts = [f"a photo of a {name}." for name in names]
     model, plain, shape = BUILDERS[case.method](case, clip_model, names, texts, partial(Tensor.to, dtype=dtype))
@@ -118,8 +120,25 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
     if case.method == "SEP":
         losses = [sep_loss(case, model), sep_loss(case, model, plain)]
         plain = partial(sep_logits, model, plain)
-    fast_loss = torch.compile(losses[0], dynamic=False) if case.compiled else losses[0]
-    return Paths(model, plain, fast_loss, losses[1], 2 * FLOORS[case.method](step))
+    fast, plain_loss = losses
+    ways = {how: another_way(fast, how, model.prompt_learner) for how in WAYS}
+    return Paths(model, plain, {"plain": plain_loss, **ways}, 2 * FLOORS[case.method](step))
+
+
+@cache
+def frozen_clip(layers: int, device: str, dtype: torch.dtype) -> CLIP:
+    """A CLIP of ViT-B/16's sizes with random weights, drawn once a process."""
+    return reference_clip(layers).to(device, dtype)
+
+
+def another_way(loss: Loss, how: str, learner: torch.nn.Module) -> Loss:
+    """A loss in one of the `WAYS`, as the trainers run it; nothing is compiled or captured before the first call."""
+    step = lambda images, labels: ((value := loss(images, labels)), value.detach(), {})  # noqa: E731
+    if "compiled" in how:
+        step = torch.compile(step, dynamic=False)
+    if "graph" in how:
+        step = GraphedStep(step, learner)
+    return lambda images, labels: step(images, labels)[0]
 
 
 def cross_entropy(logits: Callable[[Tensor], Tensor]) -> Loss:

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
-from benchmarks.methods import PROMPTS, Case  # noqa: E402
+from benchmarks.methods import PROMPTS, WAYS, Case  # noqa: E402
 from benchmarks.tables import PLAIN_TEST_IMAGES, as_table, markdown, measure_all  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
@@ -50,7 +50,7 @@ def main() -> int:
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--prec", choices=list(TOWER_DTYPES), default="fp32", help="precision of the frozen towers")
     p.add_argument("--text-block", type=int, default=0, help="class texts kept at a time (MODEL.TEXT_BLOCK); 0: all")
-    p.add_argument("--compile", action="store_true", help="our step through torch.compile (MODEL.COMPILE)")
+    p.add_argument("--ours", choices=WAYS, default="fast", help="our step as it stands, through torch.compile, ...")
     p.add_argument("--plain-at", type=int, nargs=2, default=(), metavar="C", help="run the plain path at two smaller")
     what = p.add_mutually_exclusive_group()
     what.add_argument("--test", type=int, metavar="IMAGES", help="a test pass over so many images, not a training step")
@@ -72,7 +72,7 @@ def main() -> int:
         device=args.device,
         prec=args.prec,
         text_block=args.text_block,
-        compiled=args.compile,
+        how=args.ours,
     )
     if args.all:
         rows = measure_all(case, rounds, args.threads, Path(args.output))

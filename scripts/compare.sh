@@ -17,7 +17,9 @@ for word in "$@"; do
 done
 # 1: some runs failed, the others are compared; more: the call was wrong, or it was stopped
 [[ $status -le 1 ]] || exit "$status"
-bash "$here/dassl.sh" results "$output" --statistics RPO || status=$?
+against=RPO
+[[ " $* " != *" --trainers "* || " $* " == *" RPO "* ]] || against= # every pair
+bash "$here/dassl.sh" results "$output" --statistics ${against:+"$against"} || status=$?
 echo
 bash "$here/dassl.sh" report "$output" --checkout "$here/.." || status=$?
 exit "$status"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip
@@ -22,7 +22,7 @@ from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
 from dassl.engine.blocks import pick_text_block
 from dassl.engine.checkpoints import load_model_file
-from dassl.engine.compiling import CompiledStep
+from dassl.engine.compiling import CompiledStep, GraphedStep, Outputs, Step
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, device_name, stream
@@ -165,7 +165,7 @@ class PromptTrainer(TrainerX):
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.registered_name, learner, self.optim, self.sched)
             self.model.text_block = self._text_block()
-        self.step = CompiledStep(self.loss, self.model.parameters()) if cfg.MODEL.COMPILE else self.loss
+            self.step = self._step(learner)
         if self.model.image_is_frozen:
             key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
             for name in ("train_loader_x", "val_loader", "test_loader"):
@@ -177,6 +177,14 @@ class PromptTrainer(TrainerX):
         self.signals.stop_if_asked("while image features were computed")  # nothing is lost: they come before the steps
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
+
+    def _step(self, learner: nn.Module) -> Step:
+        step = self.outputs
+        if self.cfg.MODEL.COMPILE:
+            step = CompiledStep(step, learner.parameters())
+        if self.cfg.MODEL.CUDA_GRAPH and self.device.type == "cuda":
+            step = GraphedStep(step, learner)
+        return step
 
     def _text_block(self) -> int:
         batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
@@ -197,7 +205,8 @@ class PromptTrainer(TrainerX):
         return [template.replace("{}", name) for name in classnames]
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        # The loader pins what a GPU is to get: the CPU need not wait until it is there.
+        return tuple(batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss (here cross-entropy) and the logits (B, C) of a batch.
@@ -207,14 +216,19 @@ class PromptTrainer(TrainerX):
         logits = self.model(images)
         return F.cross_entropy(logits.float(), labels), logits
 
+    def outputs(self, images: Tensor, labels: Tensor) -> Outputs:
+        """`loss` with the parts that it left."""
+        loss, logits = self.loss(images, labels)
+        return loss, logits.detach(), self.loss_parts
+
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         images, labels = self.parse_batch_train(batch)
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
-            loss, logits = self.step(images, labels)
+            loss, logits, self.loss_parts = self.step(images, labels)
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.detach(), **self.loss_parts, "acc": compute_accuracy(logits.detach(), labels)[0]}
+        return {"loss": loss.detach(), **self.loss_parts, "acc": compute_accuracy(logits, labels)[0]}
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip import CLIP, tokenize
+from dassl.utils import return_freed_memory
 
 TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy
 
@@ -54,8 +55,13 @@ class PromptedCLIP(nn.Module):
         n = self.n_classes
         if not 0 < size < n:
             return compute(slice(0, n))
+
+        def one(block: slice) -> Tensor:
+            return_freed_memory(self.clip.logit_scale.device)  # that of the block before
+            return compute(block)
+
         blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
-        return torch.cat([checkpoint(compute, block, use_reentrant=False) for block in blocks], dim)
+        return torch.cat([checkpoint(one, block, use_reentrant=False) for block in blocks], dim)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own, which may be given as such."""

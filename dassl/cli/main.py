@@ -5,6 +5,7 @@ on.
 """
 
 import difflib
+import errno
 import functools
 import signal
 import sys
@@ -16,6 +17,7 @@ from dassl.config import is_text
 from dassl.experiments import PROTOCOLS
 from dassl.utils import Stopped, StopSignals, UserError, drop, tell
 
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LONGEST_NAME = 100  # letters of a file's name in a message
 
 HELP = """\
@@ -78,7 +80,9 @@ def main(argv: list[str] | None = None) -> int:
             if not is_text(word):
                 raise UserError(f"{word!r} is not valid Unicode or holds a zero byte")
         with StopSignals(patient=False):
-            return dispatch(argv)
+            status = dispatch(argv)
+            sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
+            return status
     except Stopped as stop:
         tell(f"{stop}; the same command goes on from here")
         return stop.status
@@ -89,9 +93,14 @@ def main(argv: list[str] | None = None) -> int:
         drop(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            what = repr(str(error.filename)[:LONGEST_NAME])
+        elif error.errno in NO_SPACE:
+            what = "the output"
+            drop(sys.stdout)
+        else:
             raise
-        tell(f"error: cannot use {str(error.filename)[:LONGEST_NAME]!r}: {error.strerror}")
+        tell(f"error: cannot use {what}: {error.strerror}")
         return 2
 
 

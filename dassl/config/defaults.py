@@ -130,6 +130,9 @@ _C.MODEL.BACKBONE.NAME = ""
 _C.MODEL.BACKBONE.PRETRAINED = True
 # Run the training step through torch.compile, for fixed shapes; where that fails, it runs as it is, with a note.
 _C.MODEL.COMPILE = False
+# On a GPU, capture the training step once and replay it: the same kernels, without the time to launch them one by one.
+# A loss that reads numbers off the GPU cannot be captured; it runs as it is, with a note. Not yet tried on a GPU.
+_C.MODEL.CUDA_GRAPH = False
 # Class texts whose activations are kept at a time in a training step; the others' are computed again in the backward
 # pass. auto: as many as fit into half of the free memory, a number, or 0: all. The numbers of a run stay the same up to
 # rounding, so that a run that ran out of memory can go on with less.

@@ -160,6 +160,14 @@ def records(protocol: Protocol, lines: list[Line]) -> list[dict]:
     return rows
 
 
+def shown_columns(protocol: Protocol, lines: list[Line]) -> list[str]:
+    """The columns of a table for people, in which H, which no single run has, stands before H of seeds."""
+    columns = columns_of(lines)
+    if protocol.harmonic:
+        columns.insert(columns.index(H_OF_SEEDS), H_OF_MEANS)
+    return columns
+
+
 def as_csv(protocol: Protocol, lines: list[Line]) -> str:
     """The lines and their averages as CSV: mean, deviation, n and missing of each column. What is missing is empty."""
     columns, figures = columns_of(lines), ("mean", "deviation", "n", "missing")

@@ -4,7 +4,7 @@ from tabulate import tabulate
 
 from dassl.experiments.protocols import ZERO_SHOT, Protocol, Row
 from dassl.experiments.published import Published
-from dassl.experiments.summary import H_OF_MEANS, H_OF_SEEDS, TARGETS, Line, as_csv, averages, columns_of
+from dassl.experiments.summary import H_OF_MEANS, H_OF_SEEDS, TARGETS, Line, as_csv, averages, shown_columns
 
 # for tabulate; CSV is written without it
 FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
@@ -25,10 +25,8 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
     everything = [*lines, *averages(lines)]
-    columns, published, name = columns_of(lines), Published(protocol, lines), namer(lines)
+    columns, published, name = shown_columns(protocol, lines), Published(protocol, lines), namer(lines)
     beside = [published.beside(line) for line in everything]
-    if protocol.harmonic:
-        columns.insert(columns.index(H_OF_SEEDS), H_OF_MEANS)
     header = ["data set", "method", *columns, "seeds"]
     body = []
     for line in everything:

@@ -4,7 +4,7 @@ from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
 from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, sweep_litter, write_atomic, write_json
 from dassl.utils.images import read_image
 from dassl.utils.logger import Logger, drop, setup_logger, tell
-from dassl.utils.memory import free_memory
+from dassl.utils.memory import free_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
@@ -76,6 +76,7 @@ __all__ = [
     "read_image",
     "read_json",
     "resume_from_checkpoint",
+    "return_freed_memory",
     "save_checkpoint",
     "save_tensors",
     "set_random_seed",

@@ -1,6 +1,8 @@
-"""How much memory is free."""
+"""How much memory is free, and giving back what is."""
 
+import ctypes
 import os
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,3 +31,19 @@ def free_memory(device: torch.device) -> int:
     except (OSError, KeyError, ValueError):
         return free
     return max(min(free, limit - used), 0)
+
+
+@cache
+def _malloc_trim():
+    """glibc's function of that name; where there is another library, one that does nothing."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+
+
+def return_freed_memory(device: torch.device) -> None:
+    """Give the memory that was freed on a device back to the system; on a GPU torch does what is needed.
+
+    glibc keeps what is freed, and finds little of it again for tensors that are a little larger or wait for their
+    alignment: a process that frees all it takes, a few hundred MB at a time, may grow by GiB all the same.
+    """
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        _malloc_trim()(0)

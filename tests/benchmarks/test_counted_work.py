@@ -52,8 +52,8 @@ def test_a_row_whose_losses_differ_is_wrong(monkeypatch):
 
     def small(case):
         paths = build(case, make_small_clip(), ["cat", "dog"])
-        right = paths.plain_loss
-        paths.plain_loss = lambda images, labels: factors[-1] * right(images, labels)
+        right = paths.losses["plain"]
+        paths.losses["plain"] = lambda images, labels: factors[-1] * right(images, labels)
         return paths
 
     monkeypatch.setattr(measure, "build", small)

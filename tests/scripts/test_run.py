@@ -102,6 +102,13 @@ def test_runs_that_fail_do_not_keep_the_others_from_being_compared(bash, fake):
     assert "Statistics of new" in done.stdout and (fake.output / "base2new" / "report.html").is_file()
 
 
+def test_a_comparison_without_rpo_has_the_statistics_of_all_pairs(bash, fake):
+    done = bash("scripts/compare.sh", "digits", "--trainers", "CoOp", "SEP", SEEDS="1 2")
+    assert "Statistics of new" in done.stdout and "there are no results of" not in done.stderr
+    pairs = done.stdout[done.stdout.index("Statistics of new") :]
+    assert "CoOp - SEP" in pairs or "zero-shot CLIP - CoOp" in pairs
+
+
 def test_a_comparison_can_be_looked_at_before_it_is_started(bash, fake):
     done = bash("scripts/compare.sh", "--dry-run", SEEDS="1")
     assert done.returncode == 0, done.stderr

@@ -14,9 +14,13 @@ from trainers import cocoop, coop, maple, rpo, sep, vpt
 NAMES = [f"{c['case']['method']}-{i}" for i, c in enumerate(CASES)]
 
 
-@pytest.fixture(scope="module")
-def clip_model():
-    return reference_clip(layers=3)
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+
+
+@pytest.fixture(scope="module", params=["cpu", GPU])
+def clip_model(request):
+    torch.backends.cudnn.allow_tf32 = False  # as train.py
+    return reference_clip(layers=3).to(request.param)
 
 
 def options_of(module, **changes):
@@ -113,13 +117,16 @@ def build_sep(case, clip_model, texts):
 def test_logits_gradients_and_four_training_steps_equal_the_released_code(reference, path, clip_model):
     case, norms = reference["case"], reference["grad_norm"]
     model, paths = build(case, clip_model)
+    device = clip_model.logit_scale.device
+    model.to(device)
     # What has no gradient in the released code (SEP's unused modules) does not exist here.
     set_prompts(model.prompt_learner, {k: v for k, v in reference["learnable"].items() if k in norms}, case["salt"])
     forward, loss_of = paths[path]
-    images, labels = reference_images(case["batch"], case["salt"]), torch.arange(case["batch"])
+    images = reference_images(case["batch"], case["salt"]).to(device)
+    labels = torch.arange(case["batch"], device=device)
 
     with torch.no_grad():
-        torch.testing.assert_close(forward(images), torch.tensor(reference["logits"]), atol=2e-3, rtol=0)
+        torch.testing.assert_close(forward(images).cpu(), torch.tensor(reference["logits"]), atol=2e-3, rtol=0)
 
     optimizer = torch.optim.SGD(model.prompt_learner.parameters(), lr=case.get("lr", 0.01))
     for step, expected in enumerate(reference["losses"]):

@@ -7,7 +7,7 @@ from dassl.experiments.report.explained import Explanation
 from dassl.experiments.report.runs import Comparison
 from dassl.experiments.statistics import ALPHA
 from dassl.experiments.statistics import Comparison as Difference
-from dassl.experiments.summary import H_OF_MEANS, Line, columns_of
+from dassl.experiments.summary import Line, shown_columns
 
 MISSING = "missing"
 
@@ -60,7 +60,7 @@ def named(comparison: Comparison, method: str) -> Cell:
 def accuracies(comparison: Comparison) -> Table:
     """The table of `dassl results`: every data set and the average over them."""
     lines, protocol = comparison.lines, comparison.protocol
-    columns = [*columns_of(lines), *([H_OF_MEANS] if protocol.harmonic else [])]
+    columns = shown_columns(protocol, lines)
     with_shots = len({line.row.shots for line in lines}) > 1
     published = Published(protocol, lines)
     beside = [published.beside(line) for line in lines]

@@ -285,3 +285,13 @@ def test_waiting_threads_are_told_not_to_spin_before_torch_is_imported():
     code += "import dassl.cli; print(os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "passive\n", done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
+def test_output_that_has_no_room_is_one_message(words):
+    with open("/dev/full", "w") as full:
+        ours = start(*words, folder=ROOT, stdout=full, stderr=subprocess.PIPE)
+        said = ours.communicate(timeout=60)[1]
+    assert ours.returncode == 2
+    assert said == "error: cannot use the output: No space left on device\n"

@@ -1,8 +1,12 @@
-"""Free memory is what the system and its container still give."""
+"""Free memory is what the system and its container still give; what is freed goes back to them."""
 
+import platform
+from pathlib import Path
+
+import pytest
 import torch
 
-from dassl.utils import free_memory, memory
+from dassl.utils import free_memory, memory, return_freed_memory
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -37,3 +41,27 @@ def test_a_system_that_does_not_tell_gives_half_of_its_memory(tmp_path, monkeypa
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get)
     assert free_memory(CPU) == 1000 * 4096 // 2
+
+
+def resident():
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) * 1024
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps what is freed")
+def test_freed_memory_goes_back_to_the_system():
+    size, count = 100_000, 1000  # small enough to stand in the heap
+    held = [bytearray(size) for _ in range(count)]
+    last = bytearray(size)  # what was freed before it cannot simply be cut off
+    del held
+    before = resident()
+    return_freed_memory(CPU)
+    assert before - resident() > 0.8 * size * count
+    del last
+
+
+def test_without_glibc_nothing_happens(monkeypatch):
+    memory._malloc_trim.cache_clear()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    return_freed_memory(CPU)
+    memory._malloc_trim.cache_clear()

@@ -1,0 +1,122 @@
+"""Training steps on a GPU, the plain path against ours: `python benchmarks/gpu.py --prec bf16`.
+
+The plain path is that of `run.py`. Ours runs as it stands, as a CUDA graph (MODEL.CUDA_GRAPH), and with --compile
+through torch.compile as well. All take turns; a time is that of some steps one behind the other, by the device's own
+events; memory is the peak of what torch allocates above the model. A row whose losses differ is marked WRONG and fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.measure import counted, loss_of, memory_mib, reset_peak, seconds, step, tolerance  # noqa: E402
+from benchmarks.methods import PROMPTS, Case, Paths, build  # noqa: E402
+from dassl.utils import write_json  # noqa: E402
+from trainers.base import TOWER_DTYPES  # noqa: E402
+
+BATCHES = {"RPO": 4, "CoOp": 32, "CoCoOp": 1, "MaPLe": 4, "SEP": 4, "VPT": 4}
+CASES = [(method, prompts, BATCHES[method]) for method, prompts in PROMPTS.items()] + [("RPO", 4, 4)]
+CLASSES = (50, 500, 1000)
+STEPS = 5  # timed together
+NAMES = {"plain": "plain", "fast": "ours", "graph": "graph", "compiled": "compiled", "compiled graph": "compiled graph"}
+
+
+def steps(case: Case, paths: Paths, how: str, count: int) -> torch.Tensor:
+    """Some training steps; the last one's loss."""
+    for _ in range(count):
+        loss = step(loss_of(case, paths, how), paths.model.prompt_learner)
+    return loss
+
+
+def try_out(case: Case, paths: Paths, how: str) -> tuple[float, float]:
+    """The peak of memory in MiB, and the loss at the start. The first step warms up, compiles and captures."""
+    learner = paths.model.prompt_learner
+    start = {k: v.clone() for k, v in learner.state_dict().items()}
+    torch.cuda.empty_cache()
+    reset_peak(case.device)
+    before = memory_mib(case.device, peak=False)
+    losses = []
+    for _ in range(2):
+        learner.load_state_dict(start)
+        losses.append(steps(case, paths, how, 1).item())
+    peak = memory_mib(case.device, peak=True) - before
+    learner.load_state_dict(start)
+    return peak, losses[-1]
+
+
+def row(case: Case, ways: tuple[str, ...], rounds: int) -> dict:
+    """One training step in all ways."""
+    paths, peaks, losses, times = build(case), {}, {}, {}
+    for how in ways:
+        try:
+            peaks[how], losses[how] = try_out(case, paths, how)
+            times[how] = []
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    for _ in range(rounds):
+        for how, found in times.items():
+            found.append(1000 / STEPS * seconds(case.device, partial(steps, case, paths, how, STEPS)))
+    middle = {how: statistics.median(found) for how, found in times.items()}
+    ours = {how: time for how, time in middle.items() if how != "plain"}
+    work, fastest = counted(loss_of(case, paths, "fast")), min(ours, key=ours.get)
+    nan = float("nan")
+    worst = max(abs(losses[how] - losses.get("plain", nan)) / abs(losses.get("plain", nan)) for how in ours)
+    right = worst <= tolerance(case) and losses.get("graph", losses["fast"]) == losses["fast"]
+    return {
+        "method": case.method,
+        "prompts": case.prompts,
+        "classes": case.classes,
+        "batch": case.batch,
+        "prec": case.prec,
+        **{f"{NAMES[how]} ms": middle.get(how, nan) for how in ways},
+        "time ratio": middle.get("plain", nan) / middle[fastest],
+        "TFLOP/s": work / middle[fastest] / 1e9,
+        **{f"{NAMES[how]} MiB": peaks.get(how, nan) for how in ways},
+        "loss difference": worst,
+        "numbers": "equal" if right else "plain out of memory" if "plain" not in losses else "WRONG",
+    }
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--methods", nargs="+", choices=list(PROMPTS), default=list(PROMPTS))
+    p.add_argument("--classes", nargs="+", type=int, default=CLASSES)
+    p.add_argument("--prec", choices=list(TOWER_DTYPES), default="bf16", help="precision of the frozen towers")
+    p.add_argument("--compile", action="store_true", help="also through torch.compile, which takes minutes")
+    p.add_argument("--layers", type=int, default=12, help="layers of each tower (ViT-B/16 has 12)")
+    p.add_argument("--rounds", type=int, default=5, help=f"times {STEPS} steps are timed; the median counts")
+    p.add_argument("--output", help="file for the rows as JSON, written after each")
+    args = p.parse_args()
+    if not torch.cuda.is_available():
+        print("error: no CUDA device; run.py measures on the CPU", file=sys.stderr)
+        return 2
+    torch.backends.cudnn.allow_tf32 = False  # as train.py
+    ways, rows = ("plain", "fast", "graph", *(["compiled", "compiled graph"] if args.compile else [])), []
+    for classes in args.classes:
+        for method, prompts, batch in CASES:
+            if method not in args.methods:
+                continue
+            case = Case(method, prompts, classes, batch, args.layers, "cuda", args.prec)
+            rows.append(row(case, ways, args.rounds))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            if args.output:
+                write_json(rows, Path(args.output))
+            torch.cuda.empty_cache()
+            torch.compiler.reset()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
+    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"))
+    return int(any(r["numbers"] == "WRONG" for r in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

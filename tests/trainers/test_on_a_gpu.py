@@ -1,0 +1,96 @@
+"""What only a GPU can show: the captured step, the same bytes twice, no waiting in a step."""
+
+import pytest
+import torch
+
+from trainers.rpo import RPO
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+METHODS = {
+    "LP": [],
+    "CoOp": ["TRAINER.COOP.N_CTX", 4],
+    "CoCoOp": ["TRAINER.COCOOP.N_CTX", 4],
+    "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
+    "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2],
+    "VPT": ["TRAINER.VPT.DROPOUT", 0.5],
+    "SEP": ["TRAINER.SEP.LAYERS", [1]],
+    "RPO": ["TRAINER.RPO.K", 3],
+}
+NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "MaPLe": "MAPLE"}
+
+
+@pytest.fixture
+def trained(make_trainer):
+    """trained(method, *opts) -> its trainer after some steps, the prompts' bytes, the losses."""
+
+    def train(method, *opts, prec="fp32"):
+        precision = [f"TRAINER.{NODES.get(method, method)}.PREC", prec]
+        trainer = make_trainer(method, *METHODS[method], *precision, "DATALOADER.FEATURES_GIB", 0.0, *opts)
+        trainer.num_batches, trainer.batch_idx = 99, 0
+        trainer.set_model_mode("train")
+        torch.manual_seed(7)  # dropout's stream
+        losses = []
+        for _ in range(3):
+            for batch in trainer.train_loader_x:
+                trainer.open_step(batch)
+                losses.append(trainer.forward_backward(batch))
+        torch.cuda.synchronize()
+        prompts = [p.detach().clone() for p in trainer.model.prompt_learner.parameters()]
+        return trainer, prompts, [{k: float(v) for k, v in loss.items()} for loss in losses]
+
+    return train
+
+
+@pytest.mark.parametrize("prec", ["fp32", "amp", "bf16", "fp16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_captured_step_gives_the_same_bits_as_one_that_is_not_and_twice_the_same(method, prec, trained, capsys):
+    _, *expected = trained(method, prec=prec)
+    _, *found = trained(method, prec=prec)
+    assert found[1] == expected[1]
+    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
+    captured, *found = trained(method, "MODEL.CUDA_GRAPH", True, prec=prec)
+    assert "failed" not in capsys.readouterr().out and captured.step.graphed is not None
+    assert found[1] == expected[1]
+    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_does_not_wait_for_the_gpu(method, graph, trained):
+    trainer, *_ = trained(method, "MODEL.CUDA_GRAPH", graph)
+    batch = {k: v.pin_memory() if torch.is_tensor(v) else v for k, v in next(iter(trainer.train_loader_x)).items()}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.forward_backward(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_batch_of_another_shape_runs_as_it_is(trained):
+    trainer, *_ = trained("RPO", "MODEL.CUDA_GRAPH", True)
+    batch = {k: v[:2] for k, v in next(iter(trainer.train_loader_x)).items()}
+    captured, shapes = trainer.step.graphed, trainer.step.shapes
+    assert torch.isfinite(trainer.forward_backward(batch)["loss"])
+    assert trainer.step.graphed is captured and trainer.step.shapes == shapes
+
+
+def test_a_loss_that_reads_a_number_runs_as_it_is_with_a_note(trained, capsys, monkeypatch):
+    _, *expected = trained("RPO")
+    loss = RPO.loss
+
+    def reading(self, images, labels):
+        value, logits = loss(self, images, labels)
+        assert value.item() > 0
+        return value, logits
+
+    monkeypatch.setattr(RPO, "loss", reading)
+    _, *found = trained("RPO", "MODEL.CUDA_GRAPH", True)
+    assert "MODEL.CUDA_GRAPH: capturing failed, the step runs as it is" in capsys.readouterr().out
+    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
+
+
+def test_in_blocks_of_class_texts_too(trained):
+    _, *expected = trained("RPO", "MODEL.TEXT_BLOCK", '"2"')
+    _, *found = trained("RPO", "MODEL.TEXT_BLOCK", '"2"', "MODEL.CUDA_GRAPH", True)
+    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)

@@ -55,7 +55,7 @@ def main() -> int:
     what = p.add_mutually_exclusive_group()
     what.add_argument("--test", type=int, metavar="IMAGES", help="a test pass over so many images, not a training step")
     what.add_argument("--memory", action="store_true", help="memory and time of our path alone")
-    what.add_argument("--all", action="store_true", help="all tables of RESULTS.md (half an hour or so)")
+    what.add_argument("--all", action="store_true", help="the tables of RESULTS.md (half an hour)")
     what.add_argument("--plots", metavar="FOLDER", help="time and memory against classes, prompts and batch, as SVG")
     what.add_argument("--count", action="store_true", help="the counted work of our step alone: no noise")
     what.add_argument("--profile", action="store_true", help="where the time of our step goes")

@@ -28,7 +28,6 @@ BATCHES = {"RPO": 4, "CoOp": 32, "CoCoOp": 1, "MaPLe": 4, "SEP": 4, "VPT": 4}
 CASES = [(method, prompts, BATCHES[method]) for method, prompts in PROMPTS.items()] + [("RPO", 4, 4)]
 CLASSES = (50, 500, 1000)
 STEPS = 5  # timed together
-NAMES = {"plain": "plain", "fast": "ours", "graph": "graph", "compiled": "compiled", "compiled graph": "compiled graph"}
 
 
 def steps(case: Case, paths: Paths, how: str, count: int) -> torch.Tensor:
@@ -78,10 +77,10 @@ def row(case: Case, ways: tuple[str, ...], rounds: int) -> dict:
         "classes": case.classes,
         "batch": case.batch,
         "prec": case.prec,
-        **{f"{NAMES[how]} ms": middle.get(how, nan) for how in ways},
+        **{f"{how} ms": middle.get(how, nan) for how in ways},
         "time ratio": middle.get("plain", nan) / middle[fastest],
         "TFLOP/s": work / middle[fastest] / 1e9,
-        **{f"{NAMES[how]} MiB": peaks.get(how, nan) for how in ways},
+        **{f"{how} MiB": peaks.get(how, nan) for how in ways},
         "loss difference": worst,
         "numbers": "equal" if right else "plain out of memory" if "plain" not in losses else "WRONG",
     }

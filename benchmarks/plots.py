@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 from benchmarks.measure import training_row  # noqa: E402
 from benchmarks.methods import Case  # noqa: E402
@@ -30,6 +31,12 @@ def plot_sweeps(case: Case, sweeps: dict[str, tuple[int, ...]], folder: Path, ro
         rows[key].append(training_row(replace(case, **{key: value}), rounds, threads))
         write_json(rows, folder / f"{case.method}.json")
         print(f"{case.method}: {key} {value}: done", file=sys.stderr, flush=True)
+    draw(case, rows, folder)
+    return int(any(point["numbers"] == "WRONG" for points in rows.values() for point in points))
+
+
+def draw(case: Case, rows: dict[str, list[dict]], folder: Path) -> None:
+    """FOLDER/METHOD.svg of the rows by what was changed."""
     figure, axes = plt.subplots(len(MEASURES), len(rows), figsize=(4 * len(rows), 3 * len(MEASURES)), squeeze=False)
     for column, (key, points) in enumerate(rows.items()):
         for row, (unit, label) in enumerate(MEASURES.items()):
@@ -37,9 +44,9 @@ def plot_sweeps(case: Case, sweeps: dict[str, tuple[int, ...]], folder: Path, ro
             for path, mark in (("plain", "o--"), ("fast", "s-")):
                 axis.plot([p[key] for p in points], [p[f"{path} {unit}"] for p in points], mark, label=path)
             axis.set(xlabel=LABELS[key], ylabel=label, ylim=(0, None))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].legend(["plain path", "ours"])
     figure.suptitle(f"{case.method}: K = {case.prompts}, C = {case.classes}, B = {case.batch} where not varied")
     figure.tight_layout()
     figure.savefig(folder / f"{case.method}.svg")
     plt.close(figure)
-    return int(any(point["numbers"] == "WRONG" for points in rows.values() for point in points))

@@ -165,7 +165,7 @@ class PromptTrainer(TrainerX):
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.registered_name, learner, self.optim, self.sched)
             self.model.text_block = self._text_block()
-            self.step = self._step(learner)
+            self.step = self._training_step(learner)
         if self.model.image_is_frozen:
             key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
             for name in ("train_loader_x", "val_loader", "test_loader"):
@@ -178,7 +178,7 @@ class PromptTrainer(TrainerX):
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
-    def _step(self, learner: nn.Module) -> Step:
+    def _training_step(self, learner: nn.Module) -> Step:
         step = self.outputs
         if self.cfg.MODEL.COMPILE:
             step = CompiledStep(step, learner.parameters())

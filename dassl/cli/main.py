@@ -6,12 +6,11 @@ on.
 
 import difflib
 import errno
-import functools
+import importlib
 import signal
 import sys
 
 from dassl import __version__
-from dassl.cli import data, doctor, protocol, report, results
 from dassl.cli.script import run_script
 from dassl.config import is_text
 from dassl.experiments import PROTOCOLS
@@ -62,14 +61,8 @@ examples:
 `dassl COMMAND --help` has the options of a command. `dassl --version` prints the version.
 """
 
-# verb -> function of its arguments (list[str]) that returns the exit status
-VERBS = {
-    **{name: functools.partial(protocol.run, declared) for name, declared in PROTOCOLS.items()},
-    "data": data.run,
-    "doctor": doctor.run,
-    "results": results.run,
-    "report": report.run,
-}
+# verb -> its file beside this one
+VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in ("data", "doctor", "results", "report")}}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,4 +111,6 @@ def dispatch(argv: list[str]) -> int:
         nearest = difflib.get_close_matches(verb, [*VERBS, "train.py"], n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise UserError(f"unknown command {verb!r}; {hint}there are: {', '.join(VERBS)}, or a script such as train.py")
-    return VERBS[verb](arguments)
+    # Imported here: some import packages that take seconds, and no verb should wait for another's.
+    file = importlib.import_module(f"dassl.cli.{VERBS[verb]}")
+    return file.run(PROTOCOLS[verb], arguments) if verb in PROTOCOLS else file.run(arguments)

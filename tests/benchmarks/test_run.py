@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from benchmarks import features, plots, run, tables
+from benchmarks import features, gpu, plots, run, tables
 from benchmarks.methods import PROMPTS, Case
 
 
@@ -98,3 +99,15 @@ def test_kept_features_give_the_same_numbers(monkeypatch, capsys):
     assert features.main() == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in rows] == ["CoOp", "RPO"] and all(row["work ratio"] > 1.5 for row in rows)
+
+
+def test_a_row_of_the_gpus_table_has_all_ways_beside_each_other():
+    row = gpu.row(Case("CoOp", 4, classes=3, batch=2, layers=1), ("plain", "fast"), rounds=1)
+    assert row["numbers"] == "equal" and row["time ratio"] == row["plain ms"] / row["fast ms"]
+    assert row["plain MiB"] >= 0 and row["loss difference"] < 1e-4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpus_table_wants_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gpu.py"])
+    assert gpu.main() == 2 and "error: no CUDA device" in capsys.readouterr().err

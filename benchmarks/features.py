@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import methods  # noqa: E402
 from benchmarks.measure import TOLERANCE, counted, line, seconds, step  # noqa: E402
 from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, reference_images  # noqa: E402
+from dassl.cli.common import integer_from  # noqa: E402
 from trainers import lp  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
 
@@ -96,10 +97,10 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--classes", type=int, default=50)
-    p.add_argument("--layers", type=int, default=12, help="layers of each tower (ViT-B/16 has 12)")
-    p.add_argument("--rounds", type=int, default=5, help="steps timed each way; the median counts")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--classes", type=integer_from(1), default=50)
+    p.add_argument("--layers", type=integer_from(1), default=12, help="layers of each tower (ViT-B/16 has 12)")
+    p.add_argument("--rounds", type=integer_from(1), default=5, help="steps timed each way; the median counts")
+    p.add_argument("--threads", type=integer_from(1), default=2)
     p.add_argument("--json", action="store_true", help="print the rows as JSON")
     args = p.parse_args()
     torch.set_num_threads(args.threads)

@@ -14,18 +14,18 @@ for trainer in CoOp CoCoOp MaPLe IVLP VPT SEP RPO LP; do
     for prec in fp32 fp16 bf16 amp; do
         run="$out/$trainer/$prec"
         if python train.py --trainer "$trainer" --seed 1 --output-dir "$run" DATASET.SUBSAMPLE_CLASSES base \
-            OPTIM.MAX_EPOCH 5 "TRAINER.$(node "$trainer").PREC" "$prec" >"$out.log" 2>&1; then
+            OPTIM.MAX_EPOCH 5 "TRAINER.$(node "$trainer").PREC" "$prec" >"$out/log.txt" 2>&1; then
             echo "$trainer $prec $(python -c "import json; r = json.load(open('$run/results.json')); print(
                 r['device'], 'accuracy', round(r['metrics']['accuracy'], 1), 'loss falls to',
                 open('$run/metrics.csv').read().split()[-1].split(',')[1], 's/epoch', round(r['seconds']['per_epoch'], 2))")"
         else
-            echo "$trainer $prec FAILED"; tail -n 5 "$out.log"; failed=1
+            echo "$trainer $prec FAILED"; tail -n 5 "$out/log.txt"; failed=1
         fi
     done
 done
 
 sha() { python -c "import json; print(json.load(open('$1/results.json'))['prompts_sha256'])"; }
-python train.py --trainer RPO --seed 1 --output-dir "$out/again" DATASET.SUBSAMPLE_CLASSES base OPTIM.MAX_EPOCH 5 >"$out.log" 2>&1
+python train.py --trainer RPO --seed 1 --output-dir "$out/again" DATASET.SUBSAMPLE_CLASSES base OPTIM.MAX_EPOCH 5 >"$out/log.txt" 2>&1
 if [[ "$(sha "$out/again")" == "$(sha "$out/RPO/fp32")" ]]; then echo "RPO twice: same bytes"; else echo "RPO twice: DIFFERENT"; failed=1; fi
 
 python -m pytest -q -m gpu || failed=1

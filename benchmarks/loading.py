@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dassl.cli.common import integer_from  # noqa: E402
 from dassl.config import get_cfg_default  # noqa: E402
 from dassl.data import build_data_loader  # noqa: E402
 from dassl.data.data_manager import random_state_of  # noqa: E402
@@ -96,9 +97,10 @@ def measure(folder: str, size: str, workers: int, args: argparse.Namespace) -> d
     options = dict(sampler_type="RandomSampler", data_source=items, batch_size=args.batch)
     ours = build_data_loader(cfg, tfm=build_transform(cfg), pictures=store, **options)
     plain = build_data_loader(cfg, dataset_wrapper=lambda cfg, source, **_: Straightforward(cfg, source), **options)
-    equal = all(torch.equal(a["img"], b["img"]) for a, b in zip(plain, ours, strict=True))
+    pairs = [(len(a["img"]), torch.equal(a["img"], b["img"])) for a, b in zip(plain, ours, strict=True)]
+    images, equal = sum(n for n, _ in pairs), all(same for _, same in pairs)
     rounds = [(seconds(plain, n), seconds(ours, n)) for n in range(1, args.epochs + 1)]
-    rates = [len(ours) * args.batch / statistics.median(column) for column in zip(*rounds, strict=True)]
+    rates = [images / statistics.median(column) for column in zip(*rounds, strict=True)]
     return {
         "pictures": size,
         "workers": workers,
@@ -111,10 +113,10 @@ def measure(folder: str, size: str, workers: int, args: argparse.Namespace) -> d
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--images", type=int, default=160)
-    p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    p.add_argument("--epochs", type=int, default=5, help="epochs timed after the first; the median counts")
+    p.add_argument("--images", type=integer_from(1), default=160)
+    p.add_argument("--batch", type=integer_from(1), default=32)
+    p.add_argument("--workers", type=integer_from(0), nargs="+", default=[0, 2])
+    p.add_argument("--epochs", type=integer_from(1), default=5, help="epochs timed after the first; the median counts")
     p.add_argument("--json", action="store_true", help="print the rows as JSON")
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -24,8 +24,12 @@ TEST_BATCH = 100
 
 
 def tolerance(case: Case) -> float:
-    dtype = TOWER_DTYPES[case.prec]
+    dtype = torch.get_autocast_dtype(case.device) if case.prec == "amp" else TOWER_DTYPES[case.prec]
     return TOLERANCE if dtype == torch.float32 else ROUNDINGS * torch.finfo(dtype).eps
+
+
+def autocast(case: Case) -> torch.autocast:
+    return torch.autocast(case.device, enabled=case.prec == "amp")
 
 
 def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +42,7 @@ def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
     images, labels = data(case)
 
     def loss() -> torch.Tensor:
-        with torch.autocast(case.device, enabled=case.prec == "amp"):
+        with autocast(case):
             return paths.losses[path](images, labels)
 
     return loss
@@ -217,8 +221,13 @@ def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count:
         plain_count, fast_count: on how many images a path runs (ours: all, if not told); its time is scaled to all, but
             for our class texts, which are encoded once a pass as the trainer does.
     """
+    with autocast(case):
+        return _test_row(case, count, plain_count, threads, fast_count or count)
+
+
+def _test_row(case: Case, count: int, plain_count: int, threads: int, fast_count: int) -> dict:
     torch.set_num_threads(threads)
-    paths, fast_count = build(case), fast_count or count
+    paths = build(case)
     batch, texts = reference_images(min(TEST_BATCH, count)).to(case.device), []
     once = seconds(case.device, lambda: texts.append(paths.model.text_features()))
     (text,) = texts
@@ -247,7 +256,7 @@ def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count:
 def memory_row(case: Case, steps: int, threads: int) -> dict:
     """Peak memory of some steps of our path alone, and the last one's time."""
     torch.set_num_threads(threads)
-    peak, last = alone(case, "fast", threads, steps)
+    peak, last = alone(case, case.how, threads, steps)
     return {**described(case, threads), "fast s": last, "fast MiB": peak}
 
 

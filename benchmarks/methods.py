@@ -29,7 +29,7 @@ from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
 from dassl.engine.compiling import GraphedStep  # noqa: E402
 from trainers import cocoop, coop, maple, rpo, sep, vpt  # noqa: E402
-from trainers.base import TOWER_DTYPES  # noqa: E402
+from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
 
 NOUNS = (
@@ -45,16 +45,31 @@ PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6, "VPT": 8}
 WAYS = ("fast", "compiled", "graph", "compiled graph")
 MAPLE_DEPTH = 9  # of the released settings, if there are so many layers
 
+CONTEXT = 77  # text positions of the CLIP that is measured
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def most_prompts(method: str) -> int:
+    """How many prompts or context vectors leave room for the words. VPT's stand beside the image: any number."""
+    if method == "VPT":
+        return sys.maxsize
+    return (CONTEXT - 1) // 2 if method == "SEP" else CONTEXT - SHORTEST_TEXT  # SEP: as many tokens follow its prompt
+
+
+@cache
+def all_names() -> list[str]:
+    names = NOUNS + [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]
+    return names + [f"{a} {b} {n}" for a in ADJECTIVES for b in ADJECTIVES for n in NOUNS]
+
+
+def most_classes() -> int:
+    return len(all_names())
 
 
 def classnames(count: int) -> list[str]:
     """Names of one to a few tokens, as those of the usual data sets."""
-    names = NOUNS + [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]
-    names += [f"{a} {b} {n}" for a in ADJECTIVES for b in ADJECTIVES for n in NOUNS]
-    if count > len(names):
-        raise SystemExit(f"there are names for {len(names)} classes, not for {count}")
-    return names[:count]
+    return all_names()[:count]
 
 
 def options(module, **changes) -> CfgNode:
@@ -132,7 +147,7 @@ def frozen_clip(layers: int, device: str, dtype: torch.dtype) -> CLIP:
 
 
 def another_way(loss: Loss, how: str, learner: torch.nn.Module) -> Loss:
-    """A loss in one of the `WAYS`, as the trainers run it; nothing is compiled or captured before the first call."""
+    """A loss in one of the `WAYS`; nothing is compiled or captured before the first call."""
     step = lambda images, labels: ((value := loss(images, labels)), value.detach(), {})  # noqa: E731
     if "compiled" in how:
         step = torch.compile(step, dynamic=False)

@@ -14,11 +14,14 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
+import torch
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
-from benchmarks.methods import PROMPTS, WAYS, Case  # noqa: E402
+from benchmarks.methods import PROMPTS, WAYS, Case, most_classes, most_prompts  # noqa: E402
 from benchmarks.tables import PLAIN_TEST_IMAGES, as_table, markdown, measure_all  # noqa: E402
+from dassl.cli.common import integer_from  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
 SWEEPS = {"classes": (10, 25, 50, 100, 200), "prompts": (1, 2, 4, 8, 16, 24, 48), "batch": (1, 2, 4, 8, 16)}
@@ -38,22 +41,50 @@ def status(rows: list[dict]) -> int:
     return int(any(row.get("numbers", "equal") != "equal" for row in rows))
 
 
+def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a message and status 2 where the arguments ask for what there is not."""
+    most, row = most_prompts(args.method), not (args.test or args.all or args.plots or args.count)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        p.error("--device cuda: there is no CUDA device")
+    if args.classes > most_classes():
+        p.error(f"--classes: expected at most {most_classes()}, for which there are names, found {args.classes}")
+    if (args.prompts or 1) > most:
+        p.error(f"--prompts: {args.method} has room for {most}, found {args.prompts}")
+    if args.ours != "fast" and not row:
+        p.error("--ours: a training step, its memory or its profile; the other measurements are of the step as it is")
+    if "graph" in args.ours and args.device != "cuda":
+        p.error(f"--ours {args.ours}: a graph needs --device cuda")
+    if args.plain_at and not args.plain_at[0] < args.plain_at[1] <= args.classes:
+        p.error(f"--plain-at: expected two increasing numbers up to --classes, found {args.plain_at}")
+    if args.plain_at and (args.memory or args.profile or not row):
+        p.error("--plain-at: a training step alone")
+    if args.json and (args.profile or args.plots):
+        p.error("--json: tables alone; --plots leaves its rows as JSON beside the picture")
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    positive = integer_from(1)
     p.add_argument("--method", choices=list(PROMPTS), default="RPO")
-    p.add_argument("--prompts", type=int, help=f"prompts or context vectors; by default {PROMPTS}")
-    p.add_argument("--classes", type=int, default=50)
-    p.add_argument("--batch", type=int, default=4)
-    p.add_argument("--layers", type=int, default=12, help="layers of each tower (ViT-B/16 has 12)")
-    p.add_argument("--rounds", type=int, help="steps timed on each path; the median counts (5; with --all 2)")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--prompts", type=positive, help=f"prompts or context vectors; by default {PROMPTS}")
+    p.add_argument("--classes", type=positive, default=50)
+    p.add_argument("--batch", type=positive, default=4)
+    p.add_argument("--layers", type=positive, default=12, help="layers of each tower (ViT-B/16 has 12)")
+    p.add_argument("--rounds", type=positive, help="steps timed on each path; the median counts (5; with --all 2)")
+    p.add_argument("--threads", type=positive, default=2)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--prec", choices=list(TOWER_DTYPES), default="fp32", help="precision of the frozen towers")
-    p.add_argument("--text-block", type=int, default=0, help="class texts kept at a time (MODEL.TEXT_BLOCK); 0: all")
+    p.add_argument(
+        "--text-block", type=integer_from(0), default=0, help="class texts kept at a time (MODEL.TEXT_BLOCK); 0: all"
+    )
     p.add_argument("--ours", choices=WAYS, default="fast", help="our step as it stands, through torch.compile, ...")
-    p.add_argument("--plain-at", type=int, nargs=2, default=(), metavar="C", help="run the plain path at two smaller")
+    p.add_argument(
+        "--plain-at", type=positive, nargs=2, default=(), metavar="C", help="run the plain path at two smaller"
+    )
     what = p.add_mutually_exclusive_group()
-    what.add_argument("--test", type=int, metavar="IMAGES", help="a test pass over so many images, not a training step")
+    what.add_argument(
+        "--test", type=positive, metavar="IMAGES", help="a test pass over so many images, not a training step"
+    )
     what.add_argument("--memory", action="store_true", help="memory and time of our path alone")
     what.add_argument("--all", action="store_true", help="the tables of RESULTS.md (half an hour)")
     what.add_argument("--plots", metavar="FOLDER", help="time and memory against classes, prompts and batch, as SVG")
@@ -62,6 +93,7 @@ def main() -> int:
     p.add_argument("--output", default="output/benchmarks", help="folder of --all: what is measured so far")
     p.add_argument("--json", action="store_true", help="print rows as JSON")
     args = p.parse_args()
+    refuse_contradictions(p, args)
     rounds = args.rounds or (2 if args.all else 5)
     case = Case(
         method=args.method,
@@ -81,7 +113,8 @@ def main() -> int:
     if args.plots:
         from benchmarks.plots import plot_sweeps
 
-        return plot_sweeps(case, SWEEPS, Path(args.plots), rounds, args.threads)
+        sweeps = {**SWEEPS, "prompts": [k for k in SWEEPS["prompts"] if k <= most_prompts(args.method)]}
+        return plot_sweeps(case, sweeps, Path(args.plots), rounds, args.threads)
     if args.count:
         return show([work_row(case, args.threads)], args.json)
     if args.profile:

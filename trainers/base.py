@@ -182,15 +182,19 @@ class PromptTrainer(TrainerX):
         step = self.outputs
         if self.cfg.MODEL.COMPILE:
             step = CompiledStep(step, learner.parameters())
-        if self.cfg.MODEL.CUDA_GRAPH and self.device.type == "cuda":
+        if self.cfg.MODEL.CUDA_GRAPH and self.device.type != "cuda":
+            print(f"MODEL.CUDA_GRAPH: there is nothing to capture on a {self.device.type}, the step runs as it is")
+        elif self.cfg.MODEL.CUDA_GRAPH:
             step = GraphedStep(step, learner)
         return step
 
     def _text_block(self) -> int:
-        batch = self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
-        compute = partial(self.model.text_step, batch)
+        if not self.model.texts_are_apart:
+            return 0
+        model, batch = self.model, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        compute, each = partial(model.text_step, batch), model.texts_of_a_class(batch)
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
-            return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, self.model.n_classes, self.device)
+            return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, model.n_classes, self.device, each)
 
     def picked(self) -> dict[str, int]:
         return {"text_block": self.model.text_block}

@@ -86,6 +86,9 @@ class CoCoOpCLIP(PromptedCLIP):
         """Cosines of images (B, D) and their own texts of some classes: (B, C)."""
         return torch.einsum("bd,bcd->bc", image, self.conditioned_text_features(image, classes))
 
+    def texts_of_a_class(self, batch: int) -> int:
+        return batch
+
     def text_step(self, batch: int, classes: slice) -> Tensor:
         width = self.clip.text_projection.shape[1]
         return self.similarities(torch.zeros(batch, width, device=self.clip.logit_scale.device), classes)

@@ -25,12 +25,14 @@ class PromptedCLIP(nn.Module):
         prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
         class_bound: some of it belongs to single classes, so that it serves no others.
         text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
+        texts_are_apart: a class's features do not depend on which other classes are computed with it.
         image_is_frozen: of an image the method needs frozen CLIP's feature alone; then `images` may be such features.
     """
 
     prompt_learner: nn.Module
     class_bound = False
     text_block = 0
+    texts_are_apart = True
     image_is_frozen = False
 
     def __init__(self, clip_model: CLIP, n_classes: int):
@@ -44,6 +46,10 @@ class PromptedCLIP(nn.Module):
     def text_features(self) -> Tensor:
         """`class_features` of all classes."""
         return self.in_blocks(self.class_features, self.text_block)
+
+    def texts_of_a_class(self, batch: int) -> int:
+        """How many texts of each class a training step of `batch` images has."""
+        return 1
 
     def text_step(self, batch: int, classes: slice) -> Tensor:
         """What a training step of `batch` images computes of some classes' texts; its memory is measured."""

@@ -173,7 +173,7 @@ class RPO(PromptTrainer):
         needed, given = one * len(loader.dataset) * cfg.INPUT.VIEWS / 2**30, cfg.INPUT.VIEWS_GIB
         if needed > given:
             raise UserError(
-                f"INPUT.VIEWS {cfg.INPUT.VIEWS}: what RPO keeps of {len(loader.dataset)} images takes {needed:.1f} GiB "
+                f"INPUT.VIEWS {cfg.INPUT.VIEWS}: what RPO keeps of {len(loader.dataset)} images takes {needed:.3g} GiB "
                 f"of memory, and INPUT.VIEWS_GIB is {given}: raise it, or take fewer views; 0 keeps nothing"
             )
         self.train_loader_x = with_features(loader, cfg, self.image_memory, key=None)

@@ -80,6 +80,7 @@ class SEPCLIP(FixedTextCLIP):
         n_ctx = len(self.prompt_learner.ctx)
         self.words = clip.ClassWords(clip_model, classnames, n_ctx, at_least=n_ctx)
         self.layers, self.across = list(options.LAYERS), options.SELECT == "batch"
+        self.texts_are_apart = not self.across
 
     def fuse(self, modules: nn.ModuleList, depth: int, tokens: Tensor, prompts: clip.Segment) -> None:
         """Puts the fusion of prompts and representative tokens (N, n, width) in the prompts' place."""

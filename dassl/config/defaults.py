@@ -58,7 +58,8 @@ _C.INPUT.GB_P = 0.5
 _C.INPUT.GB_K = 21
 
 # Augmented views of each training image, taken in turn, epoch by epoch; 0: a new view in every epoch. A few views are
-# faster, because what is frozen of them is remembered; they are another augmentation, and so give other numbers.
+# faster with RPO and with methods that leave the image side alone, because what is frozen of them is remembered; they
+# are another augmentation, and so give other numbers.
 _C.INPUT.VIEWS = 0
 # RPO with VIEWS: GiB of memory that the keys and values of all views may take; more is refused.
 _C.INPUT.VIEWS_GIB = 4.0

@@ -28,6 +28,7 @@ from dassl.data.samplers import InOrder
 from dassl.utils import UserError, cache_dir, in_threads
 
 BLOCK = 32  # images encoded at a time
+FORMAT = 1  # to be raised when a transform or a tower computes something else for the same settings
 
 
 class FeatureLoader:
@@ -134,6 +135,7 @@ def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Ten
         return FeatureLoader(loader, encode)
     key = {
         **key,
+        "format": FORMAT,
         "transform": {name: value for name, value in cfg.INPUT.items() if not name.startswith("VIEWS")},
         "training": dataset.is_train,
         "versions": [torch.__version__, torchvision.__version__, PIL.__version__],

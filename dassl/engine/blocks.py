@@ -19,12 +19,15 @@ def check_text_block(setting: str) -> None:
         raise UserError(f"MODEL.TEXT_BLOCK: expected auto, 0 or a number of class texts, found {setting!r}")
 
 
-def pick_text_block(setting: str, compute: Callable[[slice], Tensor], n_classes: int, device: torch.device) -> int:
+def pick_text_block(
+    setting: str, compute: Callable[[slice], Tensor], n_classes: int, device: torch.device, texts: int = 1
+) -> int:
     """The number of class texts whose activations are kept at a time; 0: all.
 
     Args:
         setting: MODEL.TEXT_BLOCK.
         compute: a training step's text features of some classes.
+        texts: how many each class has in a step.
     """
     if setting != "auto":
         return int(setting)
@@ -34,10 +37,10 @@ def pick_text_block(setting: str, compute: Callable[[slice], Tensor], n_classes:
     budget = free_memory(device) // SHARE
     if each * n_classes <= budget:
         return 0
-    block = max(budget // each, 1)
+    block = texts * max(budget // each, 1)
     print(
-        f"MODEL.TEXT_BLOCK auto: {n_classes} class texts would keep {n_classes * each / 2**30:.1f} GiB of activations; "
-        f"they run in blocks of {block} and are computed again in the backward pass"
+        f"MODEL.TEXT_BLOCK auto: {n_classes * texts} class texts would keep {n_classes * each / 2**30:.1f} GiB of "
+        f"activations; they run in blocks of {block} and are computed again in the backward pass"
     )
     return block
 

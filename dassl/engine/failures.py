@@ -12,7 +12,8 @@ from dassl.utils import UserError
 MEMORY_KEYS = {
     "DATALOADER.TRAIN_X.BATCH_SIZE": "smaller, if it happened in training (this changes the numbers)",
     "DATALOADER.TEST.BATCH_SIZE": "smaller, if it happened in a test",
-    "MODEL.TEXT_BLOCK": "smaller: fewer classes at a time, same numbers",
+    "MODEL.TEXT_BLOCK": "a number, smaller than that of the class texts (0 keeps all): same numbers, more time",
+    "MODEL.TEXT_MEMORY": "smaller: RPO then computes its frozen words in every step, same numbers",
     "DATALOADER.NUM_WORKERS": "fewer, if it is the machine's memory that ran out",
 }
 OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|(can't|cannot) allocate memory|not enough memory", re.I)

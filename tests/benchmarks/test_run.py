@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks import features, gpu, plots, run, tables
-from benchmarks.methods import PROMPTS, Case
+from benchmarks.methods import PROMPTS, Case, build, frozen_clip
+from clip import ClipError
 
 
 @pytest.fixture
@@ -40,6 +41,48 @@ def test_one_row_as_json(made_up, monkeypatch, capsys):
     assert call(monkeypatch, "--method", "CoOp", "--classes", "7", "--json") == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["method"], row["classes"], row["prompts"]) == ("CoOp", 7, PROMPTS["CoOp"])
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    {
+        "--rounds 0": "expected an integer of at least 1",
+        "--classes 0": "expected an integer of at least 1",
+        "--classes 99999": "for which there are names",
+        "--text-block -1": "expected an integer of at least 0",
+        "--plain-at 20 10": "two increasing numbers up to --classes",
+        "--plain-at 10 20 --memory": "a training step alone",
+        "--prompts 100": "RPO has room for 73",
+        "--method SEP --prompts 48": "SEP has room for 38",
+        "--ours graph": "a graph needs --device cuda",
+        "--ours compiled --count": "the other measurements are of the step as it is",
+        "--json --profile": "tables alone",
+    }.items(),
+)
+def test_what_cannot_be_measured_is_refused(words, told, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, *words.split())
+    assert end.value.code == 2 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", [m for m in PROMPTS if m != "VPT"])
+def test_the_most_prompts_are_those_that_the_method_takes(method):
+    most, small = run.most_prompts(method), frozen_clip(1, "cpu", torch.float32)
+    build(Case(method, most, 1, 1, layers=1), small, ["cat"])
+    if method != "RPO":  # its class leaves the check to the trainer
+        with pytest.raises(ClipError):
+            build(Case(method, most + 1, 1, 1, layers=1), small, ["cat"])
+
+
+def test_the_row_of_a_step_that_runs_out_of_memory_says_so(monkeypatch):
+    def fail(case, paths, how):
+        if how == "fast":
+            raise torch.OutOfMemoryError
+        return 1.0, 2.0
+
+    monkeypatch.setattr(gpu, "try_out", fail)
+    case = Case("CoOp", 4, classes=3, batch=2, layers=1)
+    assert gpu.row(case, ("plain", "fast"), rounds=1)["numbers"] == "out of memory"
 
 
 def test_wrong_numbers_fail(made_up, monkeypatch, tmp_path):

@@ -102,6 +102,12 @@ def test_a_captured_step_gives_results_that_the_next_one_leaves_alone(make_train
     assert len(capture) == 1 and step.graphed is not None
 
 
+def test_without_a_gpu_there_is_nothing_to_capture(make_trainer, capsys):
+    trainer = make_trainer("RPO", "USE_CUDA", False, "MODEL.CUDA_GRAPH", True)
+    assert not isinstance(trainer.step, GraphedStep)
+    assert "MODEL.CUDA_GRAPH: there is nothing to capture on a cpu" in capsys.readouterr().out
+
+
 def test_a_step_that_cannot_be_captured_runs_as_it_is_with_a_note(make_trainer, monkeypatch, capsys):
     def refuse(module, sample):
         raise RuntimeError("operation not permitted when stream is capturing\nand advice")

@@ -99,6 +99,24 @@ def test_auto_counts_the_texts_of_all_images_of_a_batch(make):
     assert four > 2 * one
 
 
+def test_blocks_of_conditioned_texts_fill_what_auto_found_free(make, monkeypatch, capsys):
+    names, batch = [f"{i} cats" for i in range(40)], ("DATALOADER.TRAIN_X.BATCH_SIZE", 5)
+    model = make("CoCoOp", *batch, classnames=names).model
+    each = (
+        bytes_kept(lambda c: model.text_step(5, c), slice(0, 16))
+        - bytes_kept(lambda c: model.text_step(5, c), slice(0, 8))
+    ) // 8
+    monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device: 2 * 10 * each)
+    trainer = make("CoCoOp", *batch, classnames=names, output="short")
+    assert trainer.model.text_block == 50 and "200 class texts would keep" in capsys.readouterr().out
+    seen, similarities = [], trainer.model.similarities
+    monkeypatch.setattr(
+        trainer.model, "similarities", lambda i, c: seen.append((len(i), c.stop - c.start)) or similarities(i, c)
+    )
+    trainer.model(next(iter(trainer.train_loader_x))["img"])
+    assert seen == [(5, 10)] * 4
+
+
 @pytest.mark.parametrize("setting", ["Auto", "-1", "2.5", ""])
 def test_a_text_block_that_is_no_number_is_refused(make, setting):
     with pytest.raises(UserError, match="TEXT_BLOCK: expected auto, 0 or a number"):
@@ -108,6 +126,12 @@ def test_a_text_block_that_is_no_number_is_refused(make, setting):
 def test_sep_across_the_batch_takes_no_blocks(make):
     with pytest.raises(UserError, match="all classes read each other"):
         make("SEP", "TRAINER.SEP.SELECT", "batch", "MODEL.TEXT_BLOCK", '"2"')
+
+
+def test_sep_across_the_batch_says_nothing_of_blocks_where_memory_is_short(make, monkeypatch, capsys):
+    monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device: 0)
+    assert make("SEP", "TRAINER.SEP.SELECT", "batch").model.text_block == 0
+    assert "TEXT_BLOCK" not in capsys.readouterr().out
 
 
 def test_words_that_may_not_be_remembered_are_computed_again_with_the_same_numbers(make):

@@ -28,9 +28,9 @@ from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
 from dassl.engine.compiling import GraphedStep  # noqa: E402
-from trainers import cocoop, coop, maple, rpo, sep, vpt  # noqa: E402
+from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
 from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
-from trainers.prompted import PromptedCLIP  # noqa: E402
+from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402
 
 NOUNS = (
     "cat dog horse sheep airplane bicycle motorbike tram lighthouse bridge windmill castle temple pagoda stadium "
@@ -41,6 +41,8 @@ NOUNS = (
 ADJECTIVES = "abandoned yellow wooden tiny striped old flying golden painted sleeping frozen broken giant".split()
 # Each method's usual number of prompts.
 PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6, "VPT": 8}
+# Measured in a test pass alone: their training steps are CoOp's or MaPLe's, or there is none.
+TESTED = {"ZeroshotCLIP": 0, "LP": 0, "IVLP": 2}
 # How our step runs: as it stands, through torch.compile, as a CUDA graph, or both.
 WAYS = ("fast", "compiled", "graph", "compiled graph")
 MAPLE_DEPTH = 9  # of the released settings, if there are so many layers
@@ -104,7 +106,7 @@ class Paths:
         model: the fast path.
         plain: the plain path, images (B, 3, H, W) -> logits (B, C).
         losses: (images, labels) -> the training loss, of the plain path and of ours in all `WAYS`.
-        floor: the least number of floating-point operations of a training step.
+        floor: the least number of floating-point operations of a training step; not a number for those of `TESTED`.
     """
 
     model: PromptedCLIP
@@ -136,6 +138,8 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
         losses = [sep_loss(case, model), sep_loss(case, model, plain)]
         plain = partial(sep_logits, model, plain)
     fast, plain_loss = losses
+    if case.method in TESTED:
+        return Paths(model, plain, {"plain": plain_loss, "fast": fast}, float("nan"))
     ways = {how: another_way(fast, how, model.prompt_learner) for how in WAYS}
     return Paths(model, plain, {"plain": plain_loss, **ways}, 2 * FLOORS[case.method](step))
 
@@ -229,6 +233,38 @@ def build_vpt(case, clip_model, names, texts, half):
     return fast, plain, {"depth": clip_model.sizes.vision_layers, "image_prompts": case.prompts}
 
 
+def build_ivlp(case, clip_model, names, texts, half):
+    depth = min(MAPLE_DEPTH, least_layers(clip_model))
+    vectors = {"N_CTX_TEXT": case.prompts, "N_CTX_VISION": case.prompts, "CTX_INIT": ""}
+    settings = options(ivlp, PROMPT_DEPTH_TEXT=depth, PROMPT_DEPTH_VISION=depth, **vectors)
+    fast, state = ivlp.IVLPCLIP(clip_model, names, texts, settings), clip_model.state_dict()
+    learner = fast.prompt_learner
+
+    def plain(x):
+        ctx, *deep = [half(p) for p in learner.prompts(learner.text)]
+        image = [half(p) for p in learner.prompts(learner.image)]
+        return plain_clip.maple(state, x, names, ctx, deep, image, heads_of(clip_model))
+
+    return fast, plain, {}
+
+
+def build_lp(case, clip_model, names, texts, half):
+    fast, state = lp.LPCLIP(clip_model, texts), clip_model.state_dict()
+
+    def plain(x):
+        heads = heads_of(clip_model)
+        image = fast.prompt_learner(plain_clip.encode_image(state, half(x), heads).float())
+        text = plain_clip.encode_text(state, texts, heads)
+        return plain_clip.similarity(state, half(F.normalize(image, dim=-1)), text)
+
+    return fast, plain, {}
+
+
+def build_zero_shot(case, clip_model, names, texts, half):
+    fast, state = FixedTextCLIP(clip_model, [texts]), clip_model.state_dict()
+    return fast, lambda x: plain_clip.zero_shot(state, half(x), texts, heads_of(clip_model)), {}
+
+
 def build_sep(case, clip_model, names, texts, half):
     """The plain path here gives SEP's four features, not logits."""
     settings = options(sep, N_CTX=case.prompts, LAYERS=list(range(1, least_layers(clip_model))))
@@ -271,4 +307,7 @@ BUILDERS = {
     "MaPLe": build_maple,
     "SEP": build_sep,
     "VPT": build_vpt,
+    "IVLP": build_ivlp,
+    "LP": build_lp,
+    "ZeroshotCLIP": build_zero_shot,
 }

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
-from benchmarks.methods import PROMPTS, WAYS, Case, most_classes, most_prompts  # noqa: E402
+from benchmarks.methods import PROMPTS, TESTED, WAYS, Case, most_classes, most_prompts  # noqa: E402
 from benchmarks.tables import PLAIN_TEST_IMAGES, as_table, markdown, measure_all  # noqa: E402
 from dassl.cli.common import integer_from  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
@@ -44,6 +44,8 @@ def status(rows: list[dict]) -> int:
 def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with a message and status 2 where the arguments ask for what there is not."""
     most, row = most_prompts(args.method), not (args.test or args.all or args.plots or args.count)
+    if args.method in TESTED and not args.test:
+        p.error(f"--method {args.method}: a test pass alone (--test)")
     if args.device == "cuda" and not torch.cuda.is_available():
         p.error("--device cuda: there is no CUDA device")
     if args.classes > most_classes():
@@ -65,7 +67,7 @@ def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     positive = integer_from(1)
-    p.add_argument("--method", choices=list(PROMPTS), default="RPO")
+    p.add_argument("--method", choices=[*PROMPTS, *TESTED], default="RPO")
     p.add_argument("--prompts", type=positive, help=f"prompts or context vectors; by default {PROMPTS}")
     p.add_argument("--classes", type=positive, default=50)
     p.add_argument("--batch", type=positive, default=4)
@@ -97,7 +99,7 @@ def main() -> int:
     rounds = args.rounds or (2 if args.all else 5)
     case = Case(
         method=args.method,
-        prompts=args.prompts or PROMPTS[args.method],
+        prompts=args.prompts or {**PROMPTS, **TESTED}[args.method],
         classes=args.classes,
         batch=args.batch,
         layers=args.layers,

@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from benchmarks.measure import described, line, memory, memory_row, test_row, training_row
-from benchmarks.methods import PROMPTS, Case
+from benchmarks.methods import PROMPTS, TESTED, Case
 from dassl.utils import write_atomic, write_json
 
 # Training steps: method, prompts, classes, batch; where the plain path runs if it does not fit there; the time ratio
@@ -54,7 +54,7 @@ def questions(case: Case, rounds: int, threads: int) -> Iterator[tuple[str, Case
     for method, prompts, classes, batch, plain_at, ratio, work in TRAINING:
         one = replace(case, method=method, prompts=prompts, classes=classes, batch=batch)
         yield "Training step", one, partial(wanted_row, one, rounds, threads, plain_at, ratio, work)
-    for method, prompts in PROMPTS.items():
+    for method, prompts in {**PROMPTS, **TESTED}.items():
         one = replace(case, method=method, prompts=prompts, classes=TEST["classes"])
         plain = PLAIN_TEST_IMAGES.get(method, TEST_TIMED)
         yield "Test pass", one, partial(test_row, one, TEST["images"], plain, threads, TEST_TIMED)

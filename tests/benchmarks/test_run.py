@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from benchmarks import features, gpu, plots, run, tables
-from benchmarks.methods import PROMPTS, Case, build, frozen_clip
+from benchmarks import features, gpu, measure, plots, run, tables
+from benchmarks.methods import PROMPTS, TESTED, Case, build, frozen_clip
 from clip import ClipError
 
 
@@ -52,6 +52,7 @@ def test_one_row_as_json(made_up, monkeypatch, capsys):
         "--text-block -1": "expected an integer of at least 0",
         "--plain-at 20 10": "two increasing numbers up to --classes",
         "--plain-at 10 20 --memory": "a training step alone",
+        "--method LP": "a test pass alone",
         "--prompts 100": "RPO has room for 73",
         "--method SEP --prompts 48": "SEP has room for 38",
         "--ours graph": "a graph needs --device cuda",
@@ -72,6 +73,12 @@ def test_the_most_prompts_are_those_that_the_method_takes(method):
     if method != "RPO":  # its class leaves the check to the trainer
         with pytest.raises(ClipError):
             build(Case(method, most + 1, 1, 1, layers=1), small, ["cat"])
+
+
+@pytest.mark.parametrize("method", [*PROMPTS, *TESTED])
+def test_both_paths_of_a_test_pass_give_the_same_logits(method):
+    case = Case(method, {**PROMPTS, **TESTED}[method], classes=3, batch=4, layers=2)
+    assert measure.test_row(case, count=2, plain_count=2, threads=torch.get_num_threads())["numbers"] == "equal"
 
 
 def test_the_row_of_a_step_that_runs_out_of_memory_says_so(monkeypatch):
@@ -98,7 +105,7 @@ def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys, tmp_
     titles = [line[3:] for line in out.splitlines() if line.startswith("## ")]
     assert titles == ["Training step", "Test pass", "Memory of a training step"]
     assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 10 and 50
-    assert {case.method for case in made_up["cases"]} == set(PROMPTS)
+    assert {case.method for case in made_up["cases"]} == {*PROMPTS, *TESTED}
     assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
     assert (tmp_path / "results.md").read_text() + "\n" == out
 

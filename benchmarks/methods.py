@@ -41,7 +41,7 @@ NOUNS = (
 ADJECTIVES = "abandoned yellow wooden tiny striped old flying golden painted sleeping frozen broken giant".split()
 # Each method's usual number of prompts.
 PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6, "VPT": 8}
-# Measured in a test pass alone: their training steps are CoOp's or MaPLe's, or there is none.
+# Measured in a test pass alone.
 TESTED = {"ZeroshotCLIP": 0, "LP": 0, "IVLP": 2}
 # How our step runs: as it stands, through torch.compile, as a CUDA graph, or both.
 WAYS = ("fast", "compiled", "graph", "compiled graph")

@@ -173,7 +173,7 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
     print(f"Setting fixed seed: {cfg.SEED}")
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.deterministic = True  # the same convolution for the same images
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is float32: nothing but the patch embedding is a convolution
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is float32, in convolutions too
     print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
     if args.explain:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +25,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import methods  # noqa: E402
-from benchmarks.measure import TOLERANCE, counted, line, seconds, step  # noqa: E402
+from benchmarks.measure import TOLERANCE, counted, line, median_seconds, step  # noqa: E402
 from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, reference_images  # noqa: E402
 from dassl.cli.common import integer_from  # noqa: E402
 from trainers import lp  # noqa: E402
@@ -48,15 +47,6 @@ def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tu
     return paths.model, paths.losses["plain"]
 
 
-def median_seconds(calls: dict[object, Callable[[], object]], rounds: int) -> dict[object, float]:
-    """Of calls that take turns; the first round warms up."""
-    times = {key: [] for key in calls}
-    for _ in range(rounds + 1):
-        for key, call in calls.items():
-            times[key].append(seconds("cpu", call))
-    return {key: statistics.median(found[1:]) for key, found in times.items()}
-
-
 def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> dict:
     """One row: all steps in turn, from the same prompts."""
     model, plain_loss = build(method, prompts, batch, args)
@@ -73,7 +63,8 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
     computed = {"tower": partial(loss, images, labels), "kept": partial(loss, kept, labels)}
     batches = PLAIN_AT.get((method, batch), (batch,)) if plain_loss else ()
     computed |= {n: partial(plain_loss, images[:n], labels[:n]) for n in batches}
-    times = median_seconds({key: partial(one_step, key, compute) for key, compute in computed.items()}, args.rounds)
+    calls = {key: partial(one_step, key, compute) for key, compute in computed.items()}
+    times = median_seconds("cpu", calls, args.rounds)
     row = {"method": method, "prompts": prompts, "classes": args.classes, "batch": batch}
     differences = [abs(losses["tower"] - losses["kept"]) / abs(losses["tower"])]
     if batches:

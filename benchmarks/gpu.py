@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.measure import counted, loss_of, memory_mib, reset_peak, seconds, step, tolerance  # noqa: E402
+from benchmarks.measure import counted, loss_of, median_seconds, memory_mib, reset_peak, step, tolerance  # noqa: E402
 from benchmarks.methods import PROMPTS, Case, Paths, build  # noqa: E402
 from dassl.cli.common import integer_from  # noqa: E402
 from dassl.utils import write_json  # noqa: E402
@@ -57,17 +56,14 @@ def try_out(case: Case, paths: Paths, how: str) -> tuple[float, float]:
 
 def row(case: Case, ways: tuple[str, ...], rounds: int) -> dict:
     """One training step in all ways."""
-    paths, peaks, losses, times = build(case), {}, {}, {}
+    paths, peaks, losses = build(case), {}, {}
     for how in ways:
         try:
             peaks[how], losses[how] = try_out(case, paths, how)
-            times[how] = []
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-    for _ in range(rounds):
-        for how, found in times.items():
-            found.append(1000 / STEPS * seconds(case.device, partial(steps, case, paths, how, STEPS)))
-    middle = {how: statistics.median(found) for how, found in times.items()}
+    timed = median_seconds(case.device, {how: partial(steps, case, paths, how, STEPS) for how in losses}, rounds)
+    middle = {how: 1000 * found / STEPS for how, found in timed.items()}
     described = {k: getattr(case, k) for k in ("method", "prompts", "classes", "batch", "prec")}
     columns = {f"{how} ms": middle.get(how) for how in ways} | {f"{how} MiB": peaks.get(how) for how in ways}
     if "fast" not in middle:

@@ -6,7 +6,7 @@ import gc
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,15 @@ def seconds(device: str, call: Callable[[], object]) -> float:
     ended.record()
     torch.cuda.synchronize()
     return began.elapsed_time(ended) / 1000
+
+
+def median_seconds(device: str, calls: dict[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, float]:
+    """Of calls that take turns; the first round warms up."""
+    times = {key: [] for key in calls}
+    for _ in range(rounds + 1):
+        for key, call in calls.items():
+            times[key].append(seconds(device, call))
+    return {key: statistics.median(found[1:]) for key, found in times.items()}
 
 
 def memory_mib(device: str, peak: bool) -> float:
@@ -145,16 +154,14 @@ def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dic
     paths = build(case)
     learner = paths.model.prompt_learner
     start = {k: v.clone() for k, v in learner.state_dict().items()}
-    losses, times = {}, {name: [] for name in names}
+    losses = {}
 
     def one_step(name: str) -> None:
+        learner.load_state_dict(start)
         losses[name] = step(loss_of(case, paths, name), learner)
 
-    for _ in range(rounds + 1):  # the first round warms up
-        for name in names:
-            learner.load_state_dict(start)
-            times[name].append(seconds(case.device, partial(one_step, name)))
-    return {n: statistics.median(t[1:]) for n, t in times.items()}, {n: v.item() for n, v in losses.items()}
+    times = median_seconds(case.device, {name: partial(one_step, name) for name in names}, rounds)
+    return times, {name: value.item() for name, value in losses.items()}
 
 
 def work_row(case: Case, threads: int) -> dict:

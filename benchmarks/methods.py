@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import plain_clip  # noqa: E402
-from reference import reference_clip, reference_images  # noqa: E402, F401 (both are for the other benchmarks too)
+from reference import reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: for the others)
 
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
-from dassl.engine.compiling import GraphedStep  # noqa: E402
+from dassl.engine.compiling import GraphedStep, Outputs  # noqa: E402
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
 from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
 from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402
@@ -47,8 +47,6 @@ TESTED = {"ZeroshotCLIP": 0, "LP": 0, "IVLP": 2}
 WAYS = ("fast", "compiled", "graph", "compiled graph")
 MAPLE_DEPTH = 9  # of the released settings, if there are so many layers
 
-CONTEXT = 77  # text positions of the CLIP that is measured
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -56,7 +54,8 @@ def most_prompts(method: str) -> int:
     """How many prompts or context vectors leave room for the words. VPT's stand beside the image: any number."""
     if method == "VPT":
         return sys.maxsize
-    return (CONTEXT - 1) // 2 if method == "SEP" else CONTEXT - SHORTEST_TEXT  # SEP: as many tokens follow its prompt
+    context = reference_sizes(layers=1).context_length
+    return (context - 1) // 2 if method == "SEP" else context - SHORTEST_TEXT  # SEP: as many tokens follow its prompt
 
 
 @cache
@@ -152,7 +151,11 @@ def frozen_clip(layers: int, device: str, dtype: torch.dtype) -> CLIP:
 
 def another_way(loss: Loss, how: str, learner: torch.nn.Module) -> Loss:
     """A loss in one of the `WAYS`; nothing is compiled or captured before the first call."""
-    step = lambda images, labels: ((value := loss(images, labels)), value.detach(), {})  # noqa: E731
+
+    def step(images: Tensor, labels: Tensor) -> Outputs:
+        value = loss(images, labels)
+        return value, value.detach(), {}
+
     if "compiled" in how:
         step = torch.compile(step, dynamic=False)
     if "graph" in how:

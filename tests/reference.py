@@ -48,10 +48,15 @@ def weight(name, shape, widths, salt):
     return uniform(name, shape, std, salt)
 
 
+def reference_sizes(layers):
+    """ViT-B/16's sizes but for the number of layers."""
+    return Sizes(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408)
+
+
 def reference_clip(layers, salt=0):
-    """A frozen CLIP with the reference weights, ViT-B/16 sizes but for its number of layers."""
+    """A frozen CLIP with the reference weights, of `reference_sizes`."""
     with torch.device("meta"):
-        model = CLIP(Sizes(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408))
+        model = CLIP(reference_sizes(layers))
     state = {
         name: weight(name, value.shape, (768 if name.startswith("visual.") else 512, layers), salt)
         for name, value in model.state_dict().items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 
 from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip
@@ -22,7 +22,7 @@ from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
 from dassl.engine.blocks import pick_text_block
 from dassl.engine.checkpoints import load_model_file
-from dassl.engine.compiling import CompiledStep, GraphedStep, Outputs, Step
+from dassl.engine.compiling import Outputs, build_step
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, device_name, stream
@@ -165,7 +165,7 @@ class PromptTrainer(TrainerX):
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
             self.register_model(self.registered_name, learner, self.optim, self.sched)
             self.model.text_block = self._text_block()
-            self.step = self._training_step(learner)
+            self.step = build_step(self.outputs, learner, cfg.MODEL, self.device)
         if self.model.image_is_frozen:
             key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
             for name in ("train_loader_x", "val_loader", "test_loader"):
@@ -177,16 +177,6 @@ class PromptTrainer(TrainerX):
         self.signals.stop_if_asked("while image features were computed")  # nothing is lost: they come before the steps
         with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
-
-    def _training_step(self, learner: nn.Module) -> Step:
-        step = self.outputs
-        if self.cfg.MODEL.COMPILE:
-            step = CompiledStep(step, learner.parameters())
-        if self.cfg.MODEL.CUDA_GRAPH and self.device.type != "cuda":
-            print(f"MODEL.CUDA_GRAPH: there is nothing to capture on a {self.device.type}, the step runs as it is")
-        elif self.cfg.MODEL.CUDA_GRAPH:
-            step = GraphedStep(step, learner)
-        return step
 
     def _text_block(self) -> int:
         if not self.model.texts_are_apart:

@@ -45,7 +45,7 @@ class PromptedCLIP(nn.Module):
 
     def text_features(self) -> Tensor:
         """`class_features` of all classes."""
-        return self.in_blocks(self.class_features, self.text_block)
+        return self.in_blocks(self.class_features, self.text_block if self.texts_are_apart else 0)
 
     def texts_of_a_class(self, batch: int) -> int:
         """How many texts of each class a training step of `batch` images has."""

@@ -97,9 +97,6 @@ class SEPCLIP(FixedTextCLIP):
         text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite, classes=classes)
         return F.normalize(text + super().class_features(classes), dim=-1)
 
-    def text_features(self) -> Tensor:
-        return self.class_features(slice(0, self.n_classes)) if self.across else super().text_features()
-
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Frozen CLIP's feature i0 and the averaged one i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)

@@ -10,9 +10,25 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
 Step = Callable[[Tensor, Tensor], Outputs]
+
+
+def build_step(step: Step, learner: nn.Module, options: CfgNode, device: torch.device) -> Step:
+    """A step as the options (MODEL) want it: as it is, compiled, captured, or both.
+
+    Args:
+        learner: the module whose parameters are trained.
+    """
+    if options.COMPILE:
+        step = CompiledStep(step, learner.parameters())
+    if options.CUDA_GRAPH and device.type == "cuda":
+        step = GraphedStep(step, learner)
+    elif options.CUDA_GRAPH:
+        print(f"MODEL.CUDA_GRAPH: there is nothing to capture on a {device.type}, the step runs as it is")
+    return step
 
 
 def drawn_again(device: torch.device) -> AbstractContextManager:

@@ -1,4 +1,4 @@
-"""Installs the packages `dassl` and `clip` and the command `dassl`.
+"""Installs the packages `promptlearn`, `dassl`, `clip` and `basics`, and the command `dassl`.
 
 trainers/, datasets/, configs/ and scripts/ are used from the checkout and never installed: a package called `datasets`
 in somebody's environment would hide the well-known library of that name.
@@ -10,6 +10,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+PACKAGES = ("basics", "clip", "dassl", "promptlearn")
 
 
 def version() -> str:
@@ -26,8 +27,8 @@ setup(
     license="MIT",
     author="the authors",
     python_requires=">=3.11",
-    packages=find_packages(include=["dassl", "dassl.*", "clip", "clip.*"]),
-    package_data={"clip": ["tiny/*"], "dassl": ["experiments/published.json", "experiments/report/page.*"]},
+    packages=find_packages(include=[f"{name}{below}" for name in PACKAGES for below in ("", ".*")]),
+    package_data={"clip": ["tiny/*"], "promptlearn": ["experiments/published.json", "report/page.*"]},
     install_requires=[
         "torch",
         "torchvision",
@@ -50,7 +51,7 @@ setup(
         "test": ["pytest", "hypothesis", "playwright", "ruff", "tensorboard"],
         "tensorboard": ["tensorboard"],
     },
-    entry_points={"console_scripts": ["dassl = dassl.cli:main"]},
+    entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",

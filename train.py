@@ -20,7 +20,7 @@ from yacs.config import CfgNode  # noqa: E402
 
 import datasets  # noqa: E402, F401  (importing it registers the data sets)
 import trainers  # noqa: E402
-from clip import ClipError  # noqa: E402
+from basics import Stopped, StopSignals, UserError, drop, stop_without_parent, tell
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml  # noqa: E402
 from dassl.engine import (  # noqa: E402
     TRAINER_REGISTRY,
@@ -30,17 +30,7 @@ from dassl.engine import (  # noqa: E402
     fresh_folder,
     run_folder,
 )
-from dassl.utils import (  # noqa: E402
-    Stopped,
-    StopSignals,
-    UserError,
-    collect_env_info,
-    drop,
-    set_random_seed,
-    setup_logger,
-    stop_without_parent,
-    tell,
-)
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
 from trainers.explain import explain  # noqa: E402
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -192,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         stop_without_parent()
         with StopSignals(patient=False):
             run(args)
-    except (UserError, ClipError) as error:
+    except UserError as error:
         tell(f"error: {error}")
         return 2
     except Stopped as stop:

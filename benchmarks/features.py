@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import methods  # noqa: E402
 from benchmarks.measure import TOLERANCE, counted, line, median_seconds, step  # noqa: E402
 from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, reference_images  # noqa: E402
-from dassl.cli.common import integer_from  # noqa: E402
+from promptlearn.cli.common import integer_from  # noqa: E402
 from trainers import lp  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
 

@@ -19,10 +19,10 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from basics import write_json
 from benchmarks.measure import counted, loss_of, median_seconds, memory_mib, reset_peak, step, tolerance  # noqa: E402
 from benchmarks.methods import PROMPTS, Case, Paths, build  # noqa: E402
-from dassl.cli.common import integer_from  # noqa: E402
-from dassl.utils import write_json  # noqa: E402
+from promptlearn.cli.common import integer_from  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
 BATCHES = {"RPO": 4, "CoOp": 32, "CoCoOp": 1, "MaPLe": 4, "SEP": 4, "VPT": 4}

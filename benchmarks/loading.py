@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dassl.cli.common import integer_from  # noqa: E402
 from dassl.config import get_cfg_default  # noqa: E402
 from dassl.data import build_data_loader  # noqa: E402
 from dassl.data.data_manager import random_state_of  # noqa: E402
@@ -36,6 +35,7 @@ from dassl.data.datasets import Datum  # noqa: E402
 from dassl.data.pictures import PictureStore  # noqa: E402
 from dassl.data.transforms import build_transform  # noqa: E402
 from dassl.utils import stream  # noqa: E402
+from promptlearn.cli.common import integer_from  # noqa: E402
 
 SIZES = {"500x375": (500, 375), "1024x768": (1024, 768)}  # as most of OxfordPets and Caltech101; as FGVCAircraft
 

@@ -12,9 +12,9 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
+from basics import write_json
 from benchmarks.measure import training_row  # noqa: E402
 from benchmarks.methods import Case  # noqa: E402
-from dassl.utils import write_json  # noqa: E402
 
 LABELS = {"classes": "classes C", "prompts": "prompts K", "batch": "images a batch B"}
 MEASURES = {"s": "seconds a step", "MiB": "MiB above the model"}

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
 from benchmarks.methods import PROMPTS, TESTED, WAYS, Case, most_classes, most_prompts  # noqa: E402
 from benchmarks.tables import PLAIN_TEST_IMAGES, as_table, markdown, measure_all  # noqa: E402
-from dassl.cli.common import integer_from  # noqa: E402
+from promptlearn.cli.common import integer_from  # noqa: E402
 from trainers.base import TOWER_DTYPES  # noqa: E402
 
 SWEEPS = {"classes": (10, 25, 50, 100, 200), "prompts": (1, 2, 4, 8, 16, 24, 48), "batch": (1, 2, 4, 8, 16)}

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from basics import write_atomic, write_json
 from benchmarks.measure import described, line, memory, memory_row, test_row, training_row
 from benchmarks.methods import PROMPTS, TESTED, Case
-from dassl.utils import write_atomic, write_json
 
 # Training steps: method, prompts, classes, batch; where the plain path runs if it does not fit there; the time ratio
 # and the share of the floor that the project wants.

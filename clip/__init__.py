@@ -2,7 +2,6 @@
 
 from .attention import KeysValues, Memory, Segment, take
 from .clip import load
-from .errors import ClipError
 from .fusion import TokenFusion
 from .prompts import (
     add_parameter,
@@ -21,7 +20,6 @@ from .words import ClassWords
 __all__ = [
     "CLIP",
     "ClassWords",
-    "ClipError",
     "KeysValues",
     "Memory",
     "Segment",

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import ClipError
+from basics import UserError
 
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -80,7 +80,7 @@ def read_torchscript(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         device: "meta" reads the shapes alone.
 
     Raises:
-        ClipError: the file is damaged, or holds anything but tensors in modules.
+        UserError: the file is damaged, or holds anything but tensors in modules.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -90,7 +90,7 @@ def read_torchscript(path: Path, device: str = "cpu") -> dict[str, Tensor]:
                 return _tensors_of(_TensorsOnly(description, records).load())
     except Exception as error:  # a damaged description raises nearly anything
         reason = " ".join(str(error).split())
-        raise ClipError(f"{path} is not a readable TorchScript archive: {reason}; download it again") from error
+        raise UserError(f"{path} is not a readable TorchScript archive: {reason}; download it again") from error
 
 
 def _tensors_of(shell: Shell, prefix: str = "") -> dict[str, Tensor]:

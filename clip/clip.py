@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from .errors import ClipError
+from basics import UserError, cache_dir
+
 from .model import CLIP, build_model, numbers_of
 from .open_clip_weights import PREFIX
 from .tokenizer import tokenize
@@ -60,7 +61,7 @@ def _download(url: str, root: str | None = None) -> str:
     $XDG_CACHE_HOME/dassl/clip, or ~/.cache/dassl/clip.
 
     Raises:
-        ClipError: no network and nothing cached, a missing or damaged file, weights of another kind.
+        UserError: no network and nothing cached, a missing or damaged file, weights of another kind.
     """
     for name in OPENAI:
         if url == _MODELS[name]:
@@ -68,7 +69,7 @@ def _download(url: str, root: str | None = None) -> str:
     model = load_clip(url)
     # One file can be read with different sizes, which its configuration states (open_clip's GELUs).
     key = hashlib.sha256(f"{model.weights_sha256} {model.sizes}".encode()).hexdigest()
-    path = (Path(root) if root else _cache()) / f"{key}.pt"
+    path = (Path(root) if root else cache_dir("clip")) / f"{key}.pt"
     if not path.is_file():
         _save_atomic({**model.state_dict(), **numbers_of(model.sizes)}, path)
     return str(path)
@@ -80,10 +81,10 @@ def load(
     """A model, and the transform from a PIL image to its input: float32 on the CPU, half precision on a GPU.
 
     Raises:
-        ClipError: as `load_clip`; or `jit`, which is not offered.
+        UserError: as `load_clip`; or `jit`, which is not offered.
     """
     if jit:
-        raise ClipError("clip.load: jit=True is not offered, because nothing that is read is executed; leave it out")
+        raise UserError("clip.load: jit=True is not offered, because nothing that is read is executed; leave it out")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = load_clip(name)
     model = build_model({**loaded.state_dict(), **numbers_of(loaded.sizes)})
@@ -111,13 +112,6 @@ def _rgb(image):
     return image.convert("RGB")
 
 
-def _cache() -> Path:
-    # As the engine's, which is not known here.
-    if os.environ.get("DASSL_CACHE"):
-        return Path(os.environ["DASSL_CACHE"]).expanduser() / "clip"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dassl" / "clip"
-
-
 def _save_atomic(state: dict[str, torch.Tensor], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -128,4 +122,4 @@ def _save_atomic(state: dict[str, torch.Tensor], path: Path) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        raise ClipError(f"cannot write {path}: {error}; set DASSL_CACHE to a folder that can be written") from error
+        raise UserError(f"cannot write {path}: {error}; set DASSL_CACHE to a folder that can be written") from error

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from basics import UserError
+
 from . import towers
 from .attention import Attention, Segment
-from .errors import ClipError
 from .sizes import sizes_of
 from .towers import LayerNorm, QuickGELU, ResidualAttentionBlock, Sizes, end_of_text
 from .weights import NOT_WEIGHTS, add_counts
@@ -69,7 +70,7 @@ class Transformer(towers.Transformer):
         if isinstance(x, Tensor):
             return self.replaced(x, [b.VPT_shallow for b in self.resblocks if hasattr(b, "VPT_shallow")])
         if len(x) != 3:
-            raise ClipError(
+            raise UserError(
                 f"a transformer was called with a list of {len(x)}; expected tokens, or MaPLe's [tokens, prompts of "
                 f"the later layers, 0]: the trainer file needs its own repository's clip/model.py"
             )
@@ -160,7 +161,7 @@ def build_model(state_dict: dict[str, Tensor], design_details: dict | None = Non
             `vision_ctx`, `language_depth`, `language_ctx`. None: nothing.
 
     Raises:
-        ClipError: not the weights of a CLIP, or a design that this CLIP does not have.
+        UserError: not the weights of a CLIP, or a design that this CLIP does not have.
     """
     state = {k: v for k, v in state_dict.items() if k not in NOT_WEIGHTS}
     known = {k: int(state.pop(k)) for k in HEADS if k in state}
@@ -175,7 +176,7 @@ def build_model(state_dict: dict[str, Tensor], design_details: dict | None = Non
         copies = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in state.items()}
         model.load_state_dict(copies, assign=True)
     except RuntimeError as error:
-        raise ClipError(f"{source} does not fit a CLIP of its sizes: {error}") from error
+        raise UserError(f"{source} does not fit a CLIP of its sizes: {error}") from error
     convert_weights(model)
     _put_prompts_inside(model, design_details or {})
     return model.eval()
@@ -203,7 +204,7 @@ def _put_prompts_inside(model: CLIP, design: dict) -> None:
     if not any(depths.values()):
         return
     if design.get("trainer") not in PROMPTS_INSIDE:
-        raise ClipError(
+        raise UserError(
             f"design_details ask for prompts inside the encoders of trainer {design.get('trainer')!r}; expected one of "
             f"{', '.join(PROMPTS_INSIDE)}, or depths of 0: the trainer file needs its own repository's clip/model.py"
         )

@@ -13,7 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ClipError
+from basics import UserError
+
 from .towers import Sizes
 
 if TYPE_CHECKING:
@@ -34,21 +35,21 @@ def look_up(name: str) -> tuple[dict, Path, Sizes | ResNetSizes]:
         name: `open_clip:MODEL/TAG` or `open_clip:MODEL/FILE`.
 
     Raises:
-        ClipError: unknown model or tag, or a model that our towers do not describe.
+        UserError: unknown model or tag, or a model that our towers do not describe.
     """
     import open_clip  # takes seconds
     from open_clip.pretrained import get_pretrained_cfg
 
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if model not in open_clip.list_models():
-        raise ClipError(
+        raise UserError(
             f"unknown open_clip model {model!r} in {name!r}{_nearest(model, open_clip.list_models())} Expected "
             f"{PREFIX}MODEL/TAG with one of the models that open_clip.list_models() gives, such as ViT-B-16"
         )
     published, file = get_pretrained_cfg(model, tag), Path(os.path.expanduser(tag))
     if not published and not os.path.isfile(file):
         tags = open_clip.list_pretrained_tags_by_model(model)
-        raise ClipError(
+        raise UserError(
             f"unknown weights {tag!r} in {name!r}{_nearest(tag, tags)} Expected {PREFIX}{model}/TAG with one of "
             f"{', '.join(tags) or 'no published weights'}, or {PREFIX}{model}/FILE with a weights file that exists"
         )
@@ -62,7 +63,7 @@ def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
     """The file that holds a backbone, downloaded by open_clip where it must be, and its sizes.
 
     Raises:
-        ClipError: as `look_up`; or no network and nothing cached.
+        UserError: as `look_up`; or no network and nothing cached.
     """
     import open_clip
     from open_clip.pretrained import download_pretrained
@@ -79,7 +80,7 @@ def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
         return Path(download_pretrained(published)), sizes
     except (OSError, RuntimeError) as error:
         source, reason = published["hf_hub"] or published["url"], str(error).rstrip(".")
-        raise ClipError(
+        raise UserError(
             f"the weights of {name} could not be fetched from {source}: {reason}. Expected a network connection or the "
             f"file in open_clip's cache: download it elsewhere and give it as {name.partition('/')[0]}/FILE"
         ) from error
@@ -89,7 +90,7 @@ def sizes_of_config(config: dict, activation: str, name: str) -> Sizes | ResNetS
     """The sizes that a model configuration of open_clip states.
 
     Raises:
-        ClipError: it describes other towers than ours; names what differs.
+        UserError: it describes other towers than ours; names what differs.
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
@@ -111,7 +112,7 @@ def sizes_of_config(config: dict, activation: str, name: str) -> Sizes | ResNetS
     if not isinstance(vision["image_size"], int):
         differs.append(f"vision_cfg.image_size {vision['image_size']}")
     if differs:
-        raise ClipError(
+        raise UserError(
             f"{name} is not laid out as OpenAI's models, the only ones that are supported (a ViT or a ResNet, and "
             f"their text tower): its configuration differs in {', '.join(differs)}"
         )

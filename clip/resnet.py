@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
-from .errors import ClipError
+from basics import UserError
+
 from .towers import check_size
 
 STRIDE = 32  # pixels of the image for one cell of the last feature map
 EXPANSION = 32  # width of the last feature map, in widths of the first stage
 
 
-class NoImageTokens(ClipError, AttributeError):
+class NoImageTokens(UserError, AttributeError):
     """Image tokens were asked of a ResNet. An AttributeError too, so that `hasattr` answers False."""
 
     def __init__(self, name: str):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .errors import ClipError
+from basics import UserError
+
 from .towers import Sizes
 
 if TYPE_CHECKING:
@@ -22,15 +23,15 @@ def sizes_of(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> 
     """All sizes, read off the shapes; heads and activation off the metadata, else as in OpenAI's models.
 
     Raises:
-        ClipError: tensors are missing, or the sizes are none that a CLIP could have.
+        UserError: tensors are missing, or the sizes are none that a CLIP could have.
     """
     try:
         known = dict(json.loads(metadata.get("sizes", "{}")))
         return _sound(_read_off(state, known), path)
     except (KeyError, IndexError) as error:
-        raise ClipError(f"{path} does not hold a CLIP under OpenAI's parameter names: {error} is missing") from error
+        raise UserError(f"{path} does not hold a CLIP under OpenAI's parameter names: {error} is missing") from error
     except (TypeError, ValueError) as error:  # metadata is what somebody wrote
-        raise ClipError(f"{path} says nothing of its sizes that could be read: {error}; make it again") from error
+        raise UserError(f"{path} says nothing of its sizes that could be read: {error}; make it again") from error
 
 
 def _read_off(state: dict[str, Tensor], known: dict) -> Sizes | ResNetSizes:
@@ -69,7 +70,7 @@ def _sound(sizes: Sizes | ResNetSizes, path: Path) -> Sizes | ResNetSizes:
     if sizes.activation not in ("quick_gelu", "gelu"):
         wrong.append(f"activation {sizes.activation!r}")
     if wrong:
-        raise ClipError(f"{path} does not hold a CLIP: its sizes make no sense: {', '.join(wrong)}")
+        raise UserError(f"{path} does not hold a CLIP: its sizes make no sense: {', '.join(wrong)}")
     return sizes
 
 

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .errors import ClipError
+from basics import UserError
 
 
 @cache
@@ -41,7 +41,7 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: boo
         (N, context_length) int64.
 
     Raises:
-        ClipError: a text is too long (and `truncate` is off).
+        UserError: a text is too long (and `truncate` is off).
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     start, end = simple_tokenizer().sot_token_id, simple_tokenizer().eot_token_id
@@ -50,7 +50,7 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: boo
         numbers = [start, *encode(text), end]
         if len(numbers) > context_length:
             if not truncate:
-                raise ClipError(
+                raise UserError(
                     f"a text is too long for the context: expected at most {context_length} tokens, found "
                     f"{len(numbers)} in {text[:80]!r}; shorten it"
                 )

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basics import UserError
+
 from .attention import Attention, KeysValues, Memory, Segment, take
-from .errors import ClipError
 from .readers import reader
 
 Rewrite = Callable[[int, dict[str, Segment]], None]
@@ -268,7 +269,7 @@ class CLIP(nn.Module):
 def check_size(images: Tensor, size: int) -> None:
     """Refuse images (B, 3, H, W) that are not `size` pixels high and wide."""
     if tuple(images.shape[-2:]) != (size, size):
-        raise ClipError(
+        raise UserError(
             f"the image size does not fit the backbone: expected {size} x {size} pixels, found "
             f'{images.shape[-2]} x {images.shape[-1]}; set INPUT.SIZE "({size}, {size})"'
         )

@@ -8,7 +8,6 @@ is read is executed.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import warnings
@@ -22,9 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from basics import UserError, sha256
+
 from . import open_clip_weights
 from .archive import is_torchscript, read_torchscript
-from .errors import ClipError
 from .sizes import sizes_of
 from .tokenizer import simple_tokenizer
 from .towers import CLIP, LayerNorm, Sizes
@@ -58,7 +58,7 @@ def backbone_sizes(name: str) -> Sizes | ResNetSizes:
     """The sizes of a backbone, before any of its weights is loaded: off open_clip's configurations or a file's shapes.
 
     Raises:
-        ClipError: unknown name, a missing or damaged file, weights of another kind.
+        UserError: unknown name, a missing or damaged file, weights of another kind.
     """
     if name.startswith(open_clip_weights.PREFIX):
         return open_clip_weights.look_up(name)[-1]
@@ -74,7 +74,7 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
     """A frozen CLIP in evaluation mode, on the CPU, with the file's SHA-256 as `weights_sha256`.
 
     Raises:
-        ClipError: unknown name, no network and nothing cached, a missing or damaged file, weights of another kind.
+        UserError: unknown name, no network and nothing cached, a missing or damaged file, weights of another kind.
     """
     if name.startswith(open_clip_weights.PREFIX):
         path, sizes = open_clip_weights.locate(name)
@@ -101,14 +101,14 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ClipError(f"{path} does not hold the CLIP that is asked for: {', '.join(sorted(wrong)[:5])}{more}")
+        raise UserError(f"{path} does not hold the CLIP that is asked for: {', '.join(sorted(wrong)[:5])}{more}")
     norms = {name for name, module in model.named_modules() if isinstance(module, LayerNorm | nn.BatchNorm2d)}
     for key, value in state.items():
         if value.is_floating_point():  # norms and scale are computed in float32 whatever the towers' precision
             exact = key == "logit_scale" or key.rpartition(".")[0] in norms
             state[key] = value = value.to(torch.float32 if exact else dtype)
             if not value.isfinite().all():
-                raise ClipError(
+                raise UserError(
                     f"{path}: {key} holds NaN or infinite numbers in {value.dtype}; expected finite ones: download or "
                     f"make the file again, or take a precision with a wider range"
                 )
@@ -127,10 +127,10 @@ def add_counts(state: dict[str, Tensor], expected: Iterable[str]) -> None:
 def find(name: str) -> Path:
     """The file that holds a backbone; downloaded through open_clip (and checked by it) where it must be."""
     if not name:
-        raise ClipError("no backbone given: --config-file, or --backbone with one of " + ", ".join(available_models()))
+        raise UserError("no backbone given: --config-file, or --backbone with one of " + ", ".join(available_models()))
     if name == "tiny":
         if TINY.is_file() and sha256(TINY) != TINY_SHA256:
-            raise ClipError(f"{TINY} is damaged: expected SHA-256 {TINY_SHA256}; restore it from the repository")
+            raise UserError(f"{TINY} is damaged: expected SHA-256 {TINY_SHA256}; restore it from the repository")
         return TINY
     if name in OPENAI:
         return fetch_openai(name)
@@ -139,7 +139,7 @@ def find(name: str) -> Path:
         return Path(path)
     near = difflib.get_close_matches(name[:LONGEST_NAME], available_models(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ClipError(
+    raise UserError(
         f"unknown backbone {name!r}{hint} Expected one of {', '.join(available_models())}, or a weights file "
         f"(.safetensors or .pt) that exists, or {open_clip_weights.PREFIX}MODEL/TAG"
     )
@@ -153,7 +153,7 @@ def fetch_openai(name: str) -> Path:
     try:
         return Path(download_pretrained_from_url(url))
     except (OSError, RuntimeError) as error:
-        raise ClipError(
+        raise UserError(
             f"the weights of {name} could not be fetched from {url}: {error}. Expected a network connection or a file "
             f"in the cache: download it elsewhere into ~/.cache/clip/, or give its path as MODEL.BACKBONE.NAME"
         ) from error
@@ -173,17 +173,17 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
         device: "meta" reads the shapes alone.
 
     Raises:
-        ClipError: missing, damaged, or not a file of tensors.
+        UserError: missing, damaged, or not a file of tensors.
     """
     if not path.is_file():
-        raise ClipError(f"weights file {path} is missing; give another MODEL.BACKBONE.NAME or restore the file")
+        raise UserError(f"weights file {path} is missing; give another MODEL.BACKBONE.NAME or restore the file")
     try:
         archive = is_torchscript(path)
     except Exception as error:  # a table of contents that lies
-        raise ClipError(f"weights file {path} cannot be read: {error}; download or make it again") from error
+        raise UserError(f"weights file {path} cannot be read: {error}; download or make it again") from error
     if archive:
         if sha256(path) not in published_hashes():
-            raise ClipError(
+            raise UserError(
                 f"{path} is a TorchScript archive, but not one that OpenAI published (its SHA-256 is unknown); "
                 f"expected OpenAI's own file, a .safetensors file or a plain state dict"
             )
@@ -202,7 +202,7 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
     except Exception as error:  # each reader has its own kinds; whatever it is, the file is not readable
         kind = f"it is damaged or of another kind ({type(error).__name__})"
         reason = str(error) if isinstance(error, ValueError) else kind
-        raise ClipError(
+        raise UserError(
             f"weights file {path} cannot be read: {reason}. Expected tensors only (a .safetensors file or a plain "
             f"state dict); download or make it again"
         ) from error
@@ -226,7 +226,7 @@ def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> byt
     used = model.token_embedding.weight.detach()[rows]
     state["token_embedding.weight"], state["token_embedding.rows"] = used.half().contiguous(), rows.int()
     if not all(v.isfinite().all() for v in state.values()):
-        raise ClipError("the weights are not finite in half precision, so they were not saved; train again")
+        raise UserError("the weights are not finite in half precision, so they were not saved; train again")
     sizes = {k: getattr(model.sizes, k) for k in ("vision_heads", "text_heads", "activation", "vocab_size")}
     data = save(
         state,
@@ -239,12 +239,6 @@ def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> byt
         },
     )
     return _sorted_metadata(data)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_zip(path: Path, sums: bool) -> None:
@@ -279,7 +273,7 @@ def _all_rows(state: dict[str, Tensor], metadata: dict[str, str], path: Path) ->
         table[rows.long()] = used.float()
         return table
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
-        raise ClipError(f"{path} does not say which rows of the vocabulary it holds: {error}; make it again") from error
+        raise UserError(f"{path} does not say which rows of the vocabulary it holds: {error}; make it again") from error
 
 
 def _sorted_metadata(data: bytes) -> bytes:

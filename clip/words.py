@@ -12,8 +12,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from basics import UserError
+
 from .attention import Groups
-from .errors import ClipError
 from .tokenizer import encode, tokenize
 from .towers import CLIP, end_of_text
 
@@ -32,7 +33,7 @@ class ClassWords(nn.Module):
         words: "name . [EOS]" of each class, (C, n, text width).
 
     Raises:
-        ClipError: a text with its context is longer than the backbone's.
+        UserError: a text with its context is longer than the backbone's.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class ClassWords(nn.Module):
         self.before = n_ctx if before is None else before
         self.behind, room = n_ctx - self.before, clip_model.context_length - n_ctx
         if room < max(4, 1 + at_least):  # start, a name of one token, the full stop, end
-            raise ClipError(
+            raise UserError(
                 f"{n_ctx} context vectors overrun the context: the backbone has {clip_model.context_length} positions, "
                 f"of which {max(4, 1 + at_least)} must be left to the start and the tokens behind the context"
             )

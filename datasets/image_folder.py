@@ -18,6 +18,7 @@ import os
 import random
 from collections import Counter
 
+from basics import UserError
 from dassl.data.datasets import (
     DATASET_REGISTRY,
     Datum,
@@ -28,7 +29,6 @@ from dassl.data.datasets import (
     read_class_folders,
     split_by_class,
 )
-from dassl.utils import UserError
 
 PARTS = ("train", "val", "test")
 SPLIT_SEED = 0  # of the split that is made here; cfg.SEED draws the shots, and must not move the test set

@@ -6,8 +6,8 @@ Expected in the DATA folder: ``oxford_flowers/jpg/image_*.jpg`` and, to use the 
 
 import os
 
+from basics import UserError, read_json
 from dassl.data.datasets import DATASET_REGISTRY, Datum, FewShotDataset, read_mat, split_by_class
-from dassl.utils import UserError, read_json
 
 
 @DATASET_REGISTRY.register()

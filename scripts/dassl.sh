@@ -11,4 +11,4 @@ if ! "$python" -c 'import importlib.util as util; assert all(map(util.find_spec,
     echo "error: $python lacks what this project needs; run 'make demo' once, or 'pip install -e $checkout' in your environment" >&2
     exit 2
 fi
-PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m dassl.cli "$@"
+PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m promptlearn.cli "$@"

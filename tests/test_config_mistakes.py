@@ -7,10 +7,10 @@ import yaml
 
 import datasets  # noqa: F401  (registers)
 import trainers
+from basics import UserError
 from clip import backbone_sizes
 from dassl.config import flatten, get_cfg_default, merge, merge_what_is_right
 from dassl.engine import check
-from dassl.utils import UserError
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/[td]*/**/*.yaml"))

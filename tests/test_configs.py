@@ -11,7 +11,7 @@ from dassl.config import get_cfg_default, merge
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-from dassl.experiments import PROTOCOLS, Checkout
+from promptlearn.experiments import PROTOCOLS, Checkout
 
 ROOT = Path(__file__).parents[1]
 TRAINERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/trainers/*/*.yaml"))

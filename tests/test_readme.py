@@ -56,7 +56,7 @@ def copy(tmp_path_factory):
     shutil.copytree(ROOT, folder / "checkout", ignore=LEFT_OUT)
     (folder / "data").mkdir()
     (folder / "tools").mkdir()
-    for name, call in [("python", ""), ("python3", ""), ("dassl", "-m dassl.cli ")]:
+    for name, call in [("python", ""), ("python3", ""), ("dassl", "-m promptlearn.cli ")]:
         tool = folder / "tools" / name
         tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" {call}"$@"\n')
         tool.chmod(0o755)

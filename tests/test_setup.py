@@ -23,12 +23,11 @@ def metadata(monkeypatch):
     return said
 
 
-def test_only_dassl_and_clip_are_installed(metadata):
-    assert {package.split(".")[0] for package in metadata["packages"]} == {"dassl", "clip"}
+PACKAGES = ("basics", "clip", "dassl", "promptlearn")
 
 
-def test_every_folder_of_the_two_packages_is_installed(metadata):
-    files = [path.relative_to(ROOT) for room in ("dassl", "clip") for path in (ROOT / room).rglob("*.py")]
+def test_every_folder_of_the_packages_is_installed_and_nothing_else(metadata):
+    files = [path.relative_to(ROOT) for room in PACKAGES for path in (ROOT / room).rglob("*.py")]
     assert {".".join(file.parent.parts) for file in files} == set(metadata["packages"])
 
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
-from clip import CLIP, ClipError, Sizes, backbone_sizes, encode, load_clip
+from basics import UserError
+from clip import CLIP, Sizes, backbone_sizes, encode, load_clip
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
@@ -25,7 +26,7 @@ from dassl.engine.checkpoints import load_model_file
 from dassl.engine.compiling import Outputs, build_step
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, device_name, stream
+from dassl.utils import device_name, stream
 from trainers.prompted import PromptedCLIP, whole_model_shapes
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class PromptTrainer(TrainerX):
         checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: no file "{file}"')
         with checks.gather():
             whole_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
-        with checks.gather(ClipError):  # sizes alone: no weight is loaded, nothing is fetched
+        with checks.gather():  # sizes alone: no weight is loaded, nothing is fetched
             sizes = backbone_sizes(cfg.MODEL.BACKBONE.NAME)
             expected, found = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
             checks.require(

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 
+from basics import UserError, write_atomic, write_json
 from clip import CLIP, Memory, Segment, load_clip
 from clip.tokenizer import decode
 from dassl.engine.checkpoints import prompts_sha256
-from dassl.utils import UserError, write_atomic, write_json
 from trainers.base import PromptTrainer
 from trainers.prompted import PromptedCLIP
 

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from basics import UserError
 from clip import CLIP, KeysValues, Memory, Segment, Sizes, end_of_text, tokenize
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError
 from trainers.base import PromptTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 

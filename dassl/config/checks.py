@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from basics import UserError
 from dassl.config.merge import flatten
-from dassl.utils import UserError
 
 
 class Checks:

@@ -6,8 +6,8 @@ import warnings
 
 from yacs.config import CfgNode
 
+from basics import UserError
 from dassl.config.yaml_files import read_yaml
-from dassl.utils import UserError
 
 LONGEST_KEY = 100  # letters of a key that is not known, as far as it is looked at
 

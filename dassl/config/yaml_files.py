@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from dassl.utils import UserError
+from basics import UserError
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -16,12 +16,13 @@ from PIL import Image
 from tabulate import tabulate
 from torch.utils.data import Dataset
 
+from basics import BadImage, UserError, leave_signals_to_parent
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
 from dassl.data.loader import Loader
 from dassl.data.pictures import PictureStore
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
-from dassl.utils import BadImage, UserError, available_cores, leave_signals_to_parent, read_image, stream
+from dassl.utils import available_cores, read_image, stream
 
 UNREADABLE = -1  # no class; UNREADABLE - y is below 0 for every label y
 

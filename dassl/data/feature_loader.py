@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from basics import UserError, cache_dir
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.data.feature_store import FeatureStore
 from dassl.data.loader import Loader
 from dassl.data.samplers import InOrder
-from dassl.utils import UserError, cache_dir, in_threads
+from dassl.utils import in_threads
 
 BLOCK = 32  # images encoded at a time
 FORMAT = 1  # to be raised when a transform or a tower computes something else for the same settings

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dassl.utils import UserError, write_atomic
+from basics import UserError, write_atomic
 
 
 class FeatureStore:

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dassl.utils import UserError, in_threads, read_image
+from basics import UserError
+from dassl.utils import in_threads, read_image
 
 BLOCK_BYTES = 64 * 2**20  # few tensors, because with spawned workers each is a file descriptor
 

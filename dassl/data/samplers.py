@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sized
 import torch
 from torch.utils.data import Sampler, SequentialSampler
 
-from dassl.utils import UserError, stream
+from basics import UserError
+from dassl.utils import stream
 
 SAMPLERS = ("RandomSampler", "SequentialSampler")
 

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from basics import UserError
 from dassl.engine import checkpoints
 from dassl.engine.nonfinite import LossWatch, Step
-from dassl.utils import UserError, save_checkpoint, tolist_if_not
+from dassl.utils import save_checkpoint, tolist_if_not
 
 
 def summary_writer():

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dassl.utils import UserError, free_memory
+from basics import UserError
+from dassl.utils import free_memory
 
 SHARE = 2  # of the free memory one part in so many is for the texts; the rest is left to images and the optimiser
 PROBE = 8  # classes that are measured

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from yacs.config import CfgNode
 
+from basics import UserError
 from dassl.engine.checks import check_method, check_names, check_values
-from dassl.utils import Registry, UserError
+from dassl.utils import Registry
 
 TRAINER_REGISTRY = Registry("TRAINER")
 

@@ -12,19 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from basics import MissingFile, NonFiniteLoss, UserError, write_atomic
 from dassl.config import FREE_TO_CHANGE, flatten
 from dassl.engine.run_folder import FolderTaken
-from dassl.utils import (
-    MissingFile,
-    NonFiniteLoss,
-    UserError,
-    get_random_state,
-    last_checkpoint,
-    load_checkpoint,
-    save_tensors,
-    set_random_state,
-    write_atomic,
-)
+from dassl.utils import get_random_state, last_checkpoint, load_checkpoint, save_tensors, set_random_state
 
 STATE_FILE = "state.pt"
 STATE_FORMAT = 2

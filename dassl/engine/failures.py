@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from basics import UserError
 from dassl.config import flatten
-from dassl.utils import UserError
 
 # The keys that decide how much memory is needed, with what to do about them.
 MEMORY_KEYS = {

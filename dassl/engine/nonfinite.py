@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dassl.utils import NonFiniteLoss, UserError
+from basics import NonFiniteLoss, UserError
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 import dassl
+from basics import write_atomic
 from dassl.config import to_dict
 from dassl.engine.checkpoints import prompts_sha256
-from dassl.utils import device_name, write_atomic
+from dassl.utils import device_name
 
 RESULTS_FORMAT = 1
 

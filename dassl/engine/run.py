@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from basics import MissingFile, StopSignals, UserError, mkdir_if_missing, write_atomic, write_json
 from dassl.data import DataManager
 from dassl.engine import checkpoints
 from dassl.engine.base import TrainerBase
@@ -17,15 +18,7 @@ from dassl.engine.progress import EpochProgress
 from dassl.engine.results import collect_results, write_metrics, write_predictions
 from dassl.engine.run_folder import FolderTaken
 from dassl.evaluation import build_evaluator
-from dassl.utils import (
-    MissingFile,
-    StopSignals,
-    UserError,
-    mkdir_if_missing,
-    set_random_seed,
-    write_atomic,
-    write_json,
-)
+from dassl.utils import set_random_seed
 
 
 class SimpleTrainer(TrainerBase):

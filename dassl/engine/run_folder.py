@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from dassl.utils import Stopped, UserError, mkdir_if_missing, read_json, sweep_litter, write_json
+from basics import Stopped, UserError, mkdir_if_missing, read_json, sweep_litter, write_json
 
 STATUS_FILE = "status.json"
 LOCK_FILE = ".lock"

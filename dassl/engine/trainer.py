@@ -10,9 +10,10 @@ from datetime import timedelta
 import torch
 from tqdm import tqdm
 
+from basics import UserError
 from dassl.engine.base import TrainerBase, summary_writer
 from dassl.engine.run import SimpleTrainer
-from dassl.utils import AverageMeter, MetricMeter, UserError, get_random_state, set_random_state
+from dassl.utils import AverageMeter, MetricMeter, get_random_state, set_random_state
 
 __all__ = ["AverageMeter", "MetricMeter", "SimpleTrainer", "SummaryWriter", "TrainerBase", "TrainerX"]
 

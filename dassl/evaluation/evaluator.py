@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
+from basics import UserError
 from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
-from dassl.utils import UserError, save_tensors
+from dassl.utils import save_tensors
 
 CONFIDENCE_DIGITS = 6  # behind the point: finer differences are the machine's, not the model's
 

@@ -4,7 +4,7 @@ import warnings
 
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
-from dassl.utils import UserError
+from basics import UserError
 
 SCHEDULERS = ("single_step", "multi_step", "cosine")
 WARMUPS = ("linear", "constant")

@@ -5,8 +5,8 @@ import warnings
 import torch
 from torch import nn
 
+from basics import UserError
 from dassl.optim.radam import RAdam
-from dassl.utils import UserError
 
 OPTIMIZERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
 

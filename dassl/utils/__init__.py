@@ -1,20 +1,12 @@
 """Helpers that know nothing of models or data sets."""
 
-from dassl.utils.errors import BadImage, MissingFile, NonFiniteLoss, UserError
-from dassl.utils.files import cache_dir, mkdir_if_missing, read_json, sweep_litter, write_atomic, write_json
+from basics import mkdir_if_missing, read_json, write_json
 from dassl.utils.images import read_image
-from dassl.utils.logger import Logger, drop, setup_logger, tell
+from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.memory import free_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
-from dassl.utils.stopping import (
-    Stopped,
-    StopSignals,
-    for_this_process,
-    leave_signals_to_parent,
-    stop_without_parent,
-)
 from dassl.utils.tools import (
     available_cores,
     check_availability,
@@ -41,32 +33,22 @@ from dassl.utils.torchtools import (
 
 __all__ = [
     "AverageMeter",
-    "BadImage",
     "Logger",
     "MetricMeter",
-    "MissingFile",
-    "NonFiniteLoss",
     "Registry",
-    "StopSignals",
-    "Stopped",
     "UnknownName",
-    "UserError",
     "available_cores",
-    "cache_dir",
     "check_availability",
     "check_isfile",
     "collect_env_info",
     "count_num_param",
     "device_name",
-    "drop",
-    "for_this_process",
     "free_memory",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",
     "in_threads",
     "init_network_weights",
     "last_checkpoint",
-    "leave_signals_to_parent",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
@@ -82,11 +64,7 @@ __all__ = [
     "set_random_seed",
     "set_random_state",
     "setup_logger",
-    "stop_without_parent",
     "stream",
-    "sweep_litter",
-    "tell",
     "tolist_if_not",
-    "write_atomic",
     "write_json",
 ]

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dassl.utils.errors import BadImage, MissingFile, UserError
+from basics.errors import BadImage, MissingFile, UserError
 
 GREY_16 = 2**16 - 1  # the largest value of a 16-bit pixel
 

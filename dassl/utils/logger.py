@@ -5,8 +5,7 @@ import sys
 from contextlib import suppress
 from datetime import datetime
 
-from dassl.utils.errors import UserError
-from dassl.utils.files import mkdir_if_missing
+from basics import UserError, drop, mkdir_if_missing
 
 
 class Logger:
@@ -65,19 +64,6 @@ class Logger:
         if file is not None:
             with suppress(OSError):  # closing tries once more to write what could not be written, and was told of
                 file.close()
-
-
-def drop(stream):
-    """From now on nothing is written to a console stream: whoever read it is gone (`| head`, a closed terminal)."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())  # also what is still in its buffer, which Python would try again at the end
-    os.close(nowhere)
-
-
-def tell(text):
-    """Print a last word to stderr, if anybody is there to read it."""
-    with suppress(OSError):
-        print(text, file=sys.stderr)
 
 
 def setup_logger(output=None):

@@ -1,6 +1,6 @@
 """A registry maps names, as written in configurations, to classes."""
 
-from dassl.utils.errors import UserError
+from basics.errors import UserError
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 
 

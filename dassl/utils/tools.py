@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 import torch
 
-from dassl.utils.files import mkdir_if_missing, read_json, write_json
+from basics.files import mkdir_if_missing, read_json, write_json
 from dassl.utils.images import read_image
 from dassl.utils.seeds import set_random_seed
 

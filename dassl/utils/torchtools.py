@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dassl.utils.errors import MissingFile, UserError
-from dassl.utils.files import write_atomic
-from dassl.utils.tensors_only import Refused, Stub, read_tensors
+from basics.errors import MissingFile, UserError
+from basics.files import write_atomic
+from basics.tensors import Refused, Stub, read_tensors
 
 
 def save_tensors(state, path):

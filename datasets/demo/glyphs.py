@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from dassl.utils import write_atomic
+from basics import write_atomic
 
 SIDE = 56  # pixels of a mask, well above the 40 of a picture: placing it only ever shrinks it
 FILL = 0.92  # the longer side of a drawn character, as a share of SIDE

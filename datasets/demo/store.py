@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from basics import UserError, cache_dir, read_json, write_json
 from dassl.data.datasets import Datum, FewShotDataset
-from dassl.utils import UserError, cache_dir, read_json, write_json
 
 SEED = 1  # of all demo data sets; another one makes other pictures, so it must be the same for everybody
 VERSION = 1  # raise when the pictures change: folders of an earlier version are then refused, not mixed

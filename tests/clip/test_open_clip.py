@@ -12,7 +12,8 @@ from small_clip import SMALL_HEADS, make_small_clip
 from small_resnet import shake
 
 import clip
-from clip import ClipError, open_clip_weights, weights
+from basics import UserError, sha256
+from clip import open_clip_weights
 
 TEXTS = ["a photo of a cat.", "dog", "a long text about an abandoned factory by the sea, seen from a Boeing 747-400"]
 CUT = 2  # layers kept of each tower: all widths, heads and patches stay
@@ -88,7 +89,7 @@ def test_features_equal_open_clips_own_model(name, tmp_path, add_model, publish)
         theirs.load_state_dict(state)
         publish("Cut", activation, path, quick_gelu=activation == "quick_gelu")
         ours = clip.load_clip(f"open_clip:Cut/{activation}")
-        assert ours.sizes.activation == activation and ours.weights_sha256 == weights.sha256(path)
+        assert ours.sizes.activation == activation and ours.weights_sha256 == sha256(path)
         with torch.no_grad():
             features = ours.encode_image(images), ours.encode_text(clip.tokenize(TEXTS))
             torch.testing.assert_close(features[0], theirs.encode_image(images), atol=1e-4, rtol=0)
@@ -151,11 +152,11 @@ def test_other_image_statistics_are_mentioned(small_file, publish, capsys):
 
 
 def test_an_unknown_model_or_tag_names_the_nearest():
-    with pytest.raises(ClipError, match=r"unknown open_clip model 'ViT-B16'.*did you mean .*ViT-B-16"):
+    with pytest.raises(UserError, match=r"unknown open_clip model 'ViT-B16'.*did you mean .*ViT-B-16"):
         clip.load_clip("open_clip:ViT-B16/openai")
-    with pytest.raises(ClipError, match=r"unknown weights 'laion2b_e61' .*did you mean laion2b_e16"):
+    with pytest.raises(UserError, match=r"unknown weights 'laion2b_e61' .*did you mean laion2b_e16"):
         clip.load_clip("open_clip:ViT-B-32/laion2b_e61")
-    with pytest.raises(ClipError, match=r"unknown weights '' in 'open_clip:ViT-B-32'.*one of openai, "):
+    with pytest.raises(UserError, match=r"unknown weights '' in 'open_clip:ViT-B-32'.*one of openai, "):
         clip.load_clip("open_clip:ViT-B-32")
 
 
@@ -172,7 +173,7 @@ def test_an_unknown_model_or_tag_names_the_nearest():
 )
 def test_another_layout_is_refused_by_what_differs_before_any_download(name, difference, monkeypatch):
     monkeypatch.setattr(open_clip.pretrained, "download_pretrained", lambda *_: pytest.fail("downloads"))
-    with pytest.raises(ClipError, match=f"not laid out as OpenAI's models.*differs in .*{difference}"):
+    with pytest.raises(UserError, match=f"not laid out as OpenAI's models.*differs in .*{difference}"):
         clip.load_clip(f"open_clip:{name}")
 
 
@@ -180,7 +181,7 @@ def test_every_published_plain_clip_is_taken():
     def taken(model):
         try:
             return open_clip_weights.sizes_of_config(open_clip.get_model_config(model), "gelu", model)
-        except ClipError:
+        except UserError:
             return None
 
     sizes = {model: taken(model) for model, _ in open_clip.list_pretrained()}
@@ -194,7 +195,7 @@ def test_weights_of_another_size_are_refused_by_key(small_file, add_model):
     config = small_config()
     config["embed_dim"] += 4
     add_model("Wide", config)
-    with pytest.raises(ClipError, match=rf"visual.proj \(expected \(\d+, {config['embed_dim']}\), found "):
+    with pytest.raises(UserError, match=rf"visual.proj \(expected \(\d+, {config['embed_dim']}\), found "):
         clip.load_clip(f"open_clip:Wide/{small_file}")
 
 
@@ -203,7 +204,7 @@ def test_no_network_is_a_clear_message(monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(open_clip.pretrained, "hf_hub_download", refuse)
-    with pytest.raises(ClipError, match=r"ViT-B-32/laion2b_e16 could not be fetched from timm.*unreachable"):
+    with pytest.raises(UserError, match=r"ViT-B-32/laion2b_e16 could not be fetched from timm.*unreachable"):
         clip.load_clip("open_clip:ViT-B-32/laion2b_e16")
 
 
@@ -214,6 +215,6 @@ def test_a_published_file_that_would_run_a_command_is_refused_and_runs_nothing(t
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.bin")
     publish("Small", "evil", tmp_path / "evil.bin")
-    with pytest.raises(ClipError, match="evil.bin cannot be read"):
+    with pytest.raises(UserError, match="evil.bin cannot be read"):
         clip.load_clip("open_clip:Small/evil")
     assert not (tmp_path / "ran").exists()

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from small_resnet import make_small_resnet, shake
 
 import clip
-from clip import ClipError, weights
+from basics import UserError, sha256
 
 TEXTS = ["a photo of a cat.", "dog"]
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 1}
@@ -35,7 +35,7 @@ def test_features_equal_open_clips_own_model(name, blocks, tmp_path, monkeypatch
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     ours = clip.load_clip(str(path))
     assert ours.sizes.vision_blocks == blocks and ours.visual.input_resolution == 64
-    assert ours.weights_sha256 == weights.sha256(path)
+    assert ours.weights_sha256 == sha256(path)
     with torch.no_grad():
         expected = theirs.encode_image(images)
         assert expected.std() > 0.1  # the random network carries a signal
@@ -59,7 +59,7 @@ def test_openais_names_lead_to_its_archives(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained, "download_pretrained_from_url", refuse)
     for name in ("RN50", "RN101"):
         assert name in clip.available_models()
-        with pytest.raises(ClipError, match=f"weights of {name} could not be fetched"):
+        with pytest.raises(UserError, match=f"weights of {name} could not be fetched"):
             clip.load_clip(name)
     assert asked == ["RN50.pt", "RN101.pt"]
 
@@ -97,7 +97,7 @@ def test_half_precision_towers_stay_near_float32(dtype, tmp_path, small_resnet, 
 
 
 def test_an_image_of_another_size_is_refused(small_resnet):
-    with pytest.raises(ClipError, match="expected 32 x 32 pixels, found 64 x 64"):
+    with pytest.raises(UserError, match="expected 32 x 32 pixels, found 64 x 64"):
         small_resnet.encode_image(torch.zeros(1, 3, 64, 64))
 
 
@@ -105,11 +105,11 @@ def test_weights_without_a_layer_are_refused_by_key(tmp_path, small_resnet):
     state = dict(small_resnet.state_dict())
     del state["visual.layer3.0.bn2.running_var"]
     torch.save(state, tmp_path / "resnet.pt")
-    with pytest.raises(ClipError, match=r"visual.layer3.0.bn2.running_var \(missing\)"):
+    with pytest.raises(UserError, match=r"visual.layer3.0.bn2.running_var \(missing\)"):
         clip.load_clip(str(tmp_path / "resnet.pt"))
     del state["visual.attnpool.positional_embedding"]
     torch.save(state, tmp_path / "resnet.pt")
-    with pytest.raises(ClipError, match="'visual.attnpool.positional_embedding' is missing"):
+    with pytest.raises(UserError, match="'visual.attnpool.positional_embedding' is missing"):
         clip.load_clip(str(tmp_path / "resnet.pt"))
 
 
@@ -124,7 +124,7 @@ def test_weights_without_a_layer_are_refused_by_key(tmp_path, small_resnet):
     ],
 )
 def test_image_tokens_are_refused_with_one_clear_message(ask, small_resnet, images):
-    with pytest.raises(ClipError, match="image tower is a ResNet, which has no tokens.*set MODEL.BACKBONE.NAME"):
+    with pytest.raises(UserError, match="image tower is a ResNet, which has no tokens.*set MODEL.BACKBONE.NAME"):
         ask(small_resnet, images)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from clip import ClipError, end_of_text, tokenize
+from basics import UserError
+from clip import end_of_text, tokenize
 
 
 def test_a_known_sentence_has_clips_numbers():
@@ -14,7 +15,7 @@ def test_a_known_sentence_has_clips_numbers():
 
 def test_a_text_that_is_too_long_is_refused_or_cut():
     text = "cat " * 80
-    with pytest.raises(ClipError, match="expected at most 77 tokens, found 82"):
+    with pytest.raises(UserError, match="expected at most 77 tokens, found 82"):
         tokenize(text)
     row = tokenize(text, truncate=True)[0]
     assert row[-1] == 49407 and row[-2] == 2368

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from small_clip import SMALL_HEADS, make_small_clip
 
-from clip import ClipError, Segment, tokenize
+from basics import UserError
+from clip import Segment, tokenize
 
 TEXTS = ["a photo of a cat.", "dog", "a long text about an abandoned factory by the sea, seen from a Boeing 747-400"]
 
@@ -144,7 +145,7 @@ def test_reading_a_segment_that_is_not_there_is_refused(small_clip, image_segmen
 
 
 def test_an_image_of_another_size_is_refused(small_clip):
-    with pytest.raises(ClipError, match="expected 24 x 24 pixels, found 32 x 32"):
+    with pytest.raises(UserError, match="expected 24 x 24 pixels, found 32 x 32"):
         small_clip.encode_image(torch.zeros(1, 3, 32, 32))
 
 

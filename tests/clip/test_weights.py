@@ -10,7 +10,8 @@ from small_clip import make_small_clip
 from torchscript_archive import write_archive
 
 import clip
-from clip import ClipError, weights
+from basics import UserError, sha256
+from clip import weights
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_a_safetensors_file_gives_back_the_model(tmp_path, state):
     assert model.sizes == make_small_clip().sizes
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert not model.training and not any(p.requires_grad for p in model.parameters())
-    assert model.weights_sha256 == weights.sha256(tmp_path / "clip.safetensors")
+    assert model.weights_sha256 == sha256(tmp_path / "clip.safetensors")
 
 
 def test_a_plain_state_dict_gives_back_the_model_with_openais_head_width(tmp_path, state):
@@ -58,7 +59,7 @@ def test_half_precision_keeps_layer_norms_in_float32(tmp_path, state):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ClipError, match=r"unknown backbone 'ViT-B-16'; did you mean 'ViT-B/16'\?.*tiny"):
+    with pytest.raises(UserError, match=r"unknown backbone 'ViT-B-16'; did you mean 'ViT-B/16'\?.*tiny"):
         clip.load_clip("ViT-B-16")
 
 
@@ -67,7 +68,7 @@ def test_no_network_is_a_clear_message(monkeypatch):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_url", refuse)
-    with pytest.raises(ClipError, match=r"ViT-B/16 could not be fetched from https://.*ViT-B-16\.pt.*unreachable"):
+    with pytest.raises(UserError, match=r"ViT-B/16 could not be fetched from https://.*ViT-B-16\.pt.*unreachable"):
         clip.load_clip("ViT-B/16")
 
 
@@ -76,7 +77,7 @@ def test_no_network_is_a_clear_message(monkeypatch):
 def test_a_damaged_file_is_refused_by_name(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ClipError, match=r"broken\.\w+ cannot be read"):
+    with pytest.raises(UserError, match=r"broken\.\w+ cannot be read"):
         clip.load_clip(str(path))
 
 
@@ -84,7 +85,7 @@ def test_a_truncated_file_is_refused(tmp_path, state):
     path = tmp_path / "cut.safetensors"
     save_file(state, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ClipError, match="cut.safetensors cannot be read"):
+    with pytest.raises(UserError, match="cut.safetensors cannot be read"):
         clip.load_clip(str(path))
 
 
@@ -104,7 +105,7 @@ def test_a_flipped_bit_is_found(tmp_path, state):
     torch.save(state, tmp_path / "flipped.pt")
     clip.weights.read(tmp_path / "flipped.pt")
     flip_last_number(tmp_path / "flipped.pt")
-    with pytest.raises(ClipError, match="flipped.pt cannot be read: the check sum of .* is wrong"):
+    with pytest.raises(UserError, match="flipped.pt cannot be read: the check sum of .* is wrong"):
         clip.load_clip(str(tmp_path / "flipped.pt"))
 
 
@@ -113,12 +114,12 @@ def test_the_tiny_clip_is_the_one_that_was_pretrained(tmp_path, monkeypatch):
     damaged = tmp_path / "tiny.safetensors"
     damaged.write_bytes(weights.TINY.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(weights, "TINY", damaged)
-    with pytest.raises(ClipError, match="tiny.safetensors is damaged: expected SHA-256"):
+    with pytest.raises(UserError, match="tiny.safetensors is damaged: expected SHA-256"):
         clip.load_clip("tiny")
 
 
 def test_no_name_lists_what_there_is():
-    with pytest.raises(ClipError, match="no backbone given: --config-file, or --backbone with one of .*ViT-B/16"):
+    with pytest.raises(UserError, match="no backbone given: --config-file, or --backbone with one of .*ViT-B/16"):
         clip.load_clip("")
 
 
@@ -128,7 +129,7 @@ def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ClipError, match="evil.pt cannot be read"):
+    with pytest.raises(UserError, match="evil.pt cannot be read"):
         clip.load_clip(str(tmp_path / "evil.pt"))
     assert not (tmp_path / "ran").exists()
 
@@ -145,14 +146,14 @@ def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path):
 def test_weights_of_another_kind_are_refused_by_key(tmp_path, state, change, message):
     change(state)
     save_file(state, tmp_path / "odd.safetensors", metadata={"sizes": SIZES})
-    with pytest.raises(ClipError, match=message):
+    with pytest.raises(UserError, match=message):
         clip.load_clip(str(tmp_path / "odd.safetensors"))
 
 
 def test_openais_archive_is_read_without_running_it(tmp_path, state, monkeypatch):
     path = tmp_path / "ViT.pt"
     write_archive(path, {**state, "input_resolution": torch.tensor(24.0)})
-    monkeypatch.setattr(weights, "published_hashes", lambda: {weights.sha256(path)})
+    monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
     read, _ = weights.read(path)
     assert read.keys() == state.keys()
     assert all(torch.equal(read[k], state[k]) for k in state)
@@ -160,7 +161,7 @@ def test_openais_archive_is_read_without_running_it(tmp_path, state, monkeypatch
 
 def test_an_archive_that_openai_did_not_publish_is_refused(tmp_path, state):
     write_archive(tmp_path / "other.pt", state)
-    with pytest.raises(ClipError, match="not one that OpenAI published"):
+    with pytest.raises(UserError, match="not one that OpenAI published"):
         clip.load_clip(str(tmp_path / "other.pt"))
 
 
@@ -171,8 +172,8 @@ def test_an_archive_that_asks_for_anything_but_tensors_is_refused(tmp_path, stat
 
     path = tmp_path / "evil.pt"
     write_archive(path, state, Evil())
-    monkeypatch.setattr(weights, "published_hashes", lambda: {weights.sha256(path)})
-    with pytest.raises(ClipError, match="open, which is neither a tensor nor a container"):
+    monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
+    with pytest.raises(UserError, match="open, which is neither a tensor nor a container"):
         weights.read(path)
     assert not (tmp_path / "ran").exists()
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from basics import UserError
 from dassl.data.datasets import build_dataset
-from dassl.utils import UserError
 
 # Images of a class, such that rounding half to even matters: 50 % of 13 and 5, 20 % of 13.
 COUNTS = (10, 13, 5)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 import yaml
 from PIL import Image
 
+from basics import UserError
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils import UserError
 from datasets.demo import DEMO_SETS, Braille, Capitals, Digits, Letters, LettersSketch, LettersV2, RomanNumerals, digits
 from datasets.demo.digits import scikit_digits
 from datasets.demo.glyphs import DIGITS

@@ -2,8 +2,8 @@
 
 import pytest
 
+from basics import UserError
 from dassl.data.datasets import build_dataset
-from dassl.utils import UserError
 
 VARIANTS = ("707-320", "F/A-18", "Cessna 172")
 LISTS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import train
+from basics import UserError
 from dassl.data.datasets import build_dataset
-from dassl.utils import UserError
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("cats", "house_plants", "toys")

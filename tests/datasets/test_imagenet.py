@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from basics import UserError
 from dassl.data import DataManager
 from dassl.data.datasets import build_dataset
-from dassl.utils import UserError
 
 NAMES = {"n01440764": "tench", "n01443537": "goldfish", "n02119789": "kit fox", "n03095699": "container ship"}
 SHIFTS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import datasets
+from basics import UserError
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, Datum, build_dataset
-from dassl.utils import UserError
 from datasets.oxford_pets import OxfordPets
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "fewshot_golden.json").read_text())

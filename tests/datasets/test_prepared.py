@@ -15,8 +15,8 @@ from loopback import Site
 from PIL import Image
 from scipy.io import savemat
 
-from dassl.cli import data, main
-from dassl.data.prepare import read_sources
+from promptlearn.cli import data, main
+from promptlearn.prepare import read_sources
 
 PICTURE = io.BytesIO()
 Image.new("RGB", (8, 6)).save(PICTURE, "jpeg")

@@ -11,10 +11,10 @@ from mutations import JUNK, TEXTS, damaged, grafted
 
 import train
 import trainers
-from dassl.cli import main
+from basics import UserError
 from dassl.config import flatten, get_cfg_default, merge_what_is_right
 from dassl.engine import check
-from dassl.utils import UserError
+from promptlearn.cli import main
 
 ROOT = Path(__file__).parents[2]
 FILE = "configs/trainers/{}/tiny.yaml"

@@ -14,11 +14,11 @@ from torch import nn
 from torchscript_archive import write_archive
 
 import clip
-from clip import ClipError
+from basics import UserError
 from clip.archive import read_torchscript
 from clip.weights import save_rows
 from dassl.engine.checkpoints import load_model_file
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import load_checkpoint
 
 SMALL = make_small_clip()
 WHOLE = save_rows(SMALL, torch.arange(40), 0)
@@ -34,7 +34,7 @@ def loaded(path):
     for ask in (clip.backbone_sizes, clip.load_clip):
         try:
             ask(str(path))
-        except ClipError as error:
+        except UserError as error:
             one_line(error)
 
 
@@ -82,7 +82,7 @@ def test_a_damaged_archive_of_openais_kind(folder, data):
     for device in ("cpu", "meta"):
         try:
             assert all(isinstance(tensor, torch.Tensor) for tensor in read_torchscript(path, device).values())
-        except ClipError as error:
+        except UserError as error:
             one_line(error)
     loaded(path)
 
@@ -119,7 +119,7 @@ def test_a_checkpoint_with_other_content(folder, data):
 
 @given(name=TEXTS)
 def test_any_name_of_a_backbone(name):
-    with pytest.raises(ClipError):
+    with pytest.raises(UserError):
         clip.backbone_sizes(name)
-    with pytest.raises(ClipError):
+    with pytest.raises(UserError):
         clip.backbone_sizes(f"open_clip:{name}")

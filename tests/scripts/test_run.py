@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dassl.experiments import PROTOCOLS
+from promptlearn.experiments import PROTOCOLS
 from tests.fake_checkout import FakeCheckout
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,7 @@ import torch
 from small_clip import SMALL_HEADS
 from yacs.config import CfgNode
 
-from clip import ClipError
-from dassl.utils import UserError
+from basics import UserError
 from trainers import coop
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory", "x", "hawk (bird)", "U.S.A."]  # ")." is a single token
@@ -43,7 +42,7 @@ def test_a_context_of_words_gives_zero_shot_clips_logits(small_clip):
 
 def test_context_vectors_may_fill_the_context_and_no_more(small_clip):
     build(small_clip, n_ctx=73, names=["cat"])
-    with pytest.raises(ClipError, match="74 context vectors overrun the context.*of which 4 must be left"):
+    with pytest.raises(UserError, match="74 context vectors overrun the context.*of which 4 must be left"):
         build(small_clip, n_ctx=74, names=["cat"])
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dassl.utils import UserError
+from basics import UserError
 
 METHODS = {
     "CoOp": ["TRAINER.COOP.N_CTX", 4],

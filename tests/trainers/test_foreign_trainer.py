@@ -18,9 +18,9 @@ from yacs.config import CfgNode
 import clip
 import dassl.config
 import dassl.engine
+from basics import UserError
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from dassl.utils import UserError
 from trainers import coop, family
 
 ROOT = Path(__file__).parents[2]

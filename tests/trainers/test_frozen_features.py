@@ -9,11 +9,11 @@ from PIL import Image
 
 import datasets  # noqa: F401  (registers the built-in data sets)
 import trainers
+from basics import UserError
 from clip.towers import CLIP
 from dassl.config import get_cfg_default, merge
 from dassl.data import feature_loader
 from dassl.engine import build_trainer
-from dassl.utils import UserError
 from trainers.prompted import PromptedCLIP
 from trainers.rpo import RPOCLIP
 

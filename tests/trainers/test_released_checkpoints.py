@@ -6,7 +6,7 @@ import pytest
 import torch
 from original_files import whole_state_dict, write_original
 
-from dassl.utils import UserError
+from basics import UserError
 
 # method: its options, the folder in its repository, whether the file holds the whole model
 METHODS = {

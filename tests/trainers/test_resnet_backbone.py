@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_resnet import make_small_resnet
 
-from dassl.utils import UserError
+from basics import UserError
 from trainers.explain import observe
 
 

@@ -6,8 +6,8 @@ import torch
 from small_clip import SMALL_HEADS
 from yacs.config import CfgNode
 
+from basics import UserError
 from clip import Segment, encode, tokenize
-from dassl.utils import UserError
 from trainers import rpo
 
 TEXTS = ["a photo of a cat.", "a photo of a Boeing 747-400."]

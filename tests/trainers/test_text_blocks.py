@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import dassl.engine.blocks
+from basics import UserError
 from dassl.engine.blocks import bytes_kept
-from dassl.utils import UserError
 
 METHODS = {
     "CoOp": ["TRAINER.COOP.N_CTX", 4],

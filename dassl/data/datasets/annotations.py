@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dassl.utils import MissingFile, UserError
+from basics import MissingFile, UserError
 
 T = TypeVar("T")
 MAT_TO_JSON = Path(__file__).with_name("mat_to_json.py")

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from dassl.utils import UserError
+from basics import UserError
 
 
 class Datum:

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from basics import MissingFile, UserError, read_json, sweep_litter, write_json
 from dassl.data.datasets.base_dataset import (
     DatasetBase,
     Datum,
@@ -18,7 +19,6 @@ from dassl.data.datasets.base_dataset import (
     list_folder,
 )
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
-from dassl.utils import MissingFile, UserError, read_json, sweep_litter, write_json
 
 LITTER_AGE = 24 * 3600  # seconds, after which nobody is still writing a record
 MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images a class

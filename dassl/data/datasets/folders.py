@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 
+from basics import UserError
 from dassl.data.datasets.base_dataset import Datum, list_folder
-from dassl.utils import UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 

@@ -4,8 +4,8 @@ import math
 import os
 import random
 
+from basics import UserError, read_json, write_json
 from dassl.data.datasets.base_dataset import Datum, check_images, group_by_label
-from dassl.utils import UserError, read_json, write_json
 
 SUBSAMPLES = ("all", "base", "new")
 

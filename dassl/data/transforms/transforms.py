@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torchvision.transforms as T
 
+from basics import UserError
 from dassl.data.transforms.augmentations import (
     MAX_MAGNITUDE,
     Cutout,
@@ -21,7 +22,7 @@ from dassl.data.transforms.augmentations import (
     RandomMagnitudeAugment,
     RandomTranslation,
 )
-from dassl.utils import UserError, get_most_similar_str_to_a_from_b
+from dassl.utils import get_most_similar_str_to_a_from_b
 
 INTERPOLATION_MODES = {
     "bilinear": T.InterpolationMode.BILINEAR,

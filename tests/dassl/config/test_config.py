@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from basics import UserError
 from dassl.config import clean_cfg, flatten, get_cfg_default, merge, to_dict
-from dassl.utils import UserError
 
 
 def write(path, text):

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torchvision.transforms as T
 
+from basics import UserError
 from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.datasets import build_dataset
-from dassl.utils import UserError
 
 
 def epoch(manager, number):

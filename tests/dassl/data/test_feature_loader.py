@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
+from basics import UserError
 from dassl.data import UNREADABLE, DataManager, feature_loader, with_features
 from dassl.data.feature_loader import FeatureLoader
-from dassl.utils import UserError
 
 
 def sums(images):

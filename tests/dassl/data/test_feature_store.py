@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
+from basics import UserError
 from dassl.data import feature_store
 from dassl.data.feature_store import FeatureStore
-from dassl.utils import UserError
 
 KEY = {"weights": "ab12", "view": 3}
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
+from basics import MissingFile, UserError
 from dassl.data import UNREADABLE, DataManager, loader
 from dassl.data.loader import Loader
-from dassl.utils import MissingFile, UserError
 
 
 class Deadly(torch.utils.data.Dataset):
@@ -104,7 +104,7 @@ def test_a_bad_training_image_stops_the_training_even_so(cfg):
 def test_a_process_ends_though_its_loaders_workers_are_still_there():
     script = (
         "from dassl.data.loader import Loader\n"
-        "from dassl.utils import leave_signals_to_parent as init\n"
+        "from basics import leave_signals_to_parent as init\n"
         "loader = Loader(dataset=[1, 2], num_workers=1, persistent_workers=True, worker_init_fn=init)\n"
         "batches = iter(loader)\n"
         "next(batches)\n"

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from basics import UserError
 from dassl.data import DataManager, pictures
 from dassl.data.datasets import build_dataset
 from dassl.data.pictures import PictureStore
-from dassl.utils import UserError, read_image
+from dassl.utils import read_image
 
 PIXELS = 12 * 14 * 3  # bytes of each picture of Small
 

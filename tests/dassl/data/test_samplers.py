@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from basics import UserError
 from dassl.data.samplers import RandomSampler, build_sampler
-from dassl.utils import UserError
 
 
 def order(sampler, epoch):

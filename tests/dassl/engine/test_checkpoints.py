@@ -9,9 +9,10 @@ import zipfile
 import pytest
 import torch
 
+from basics import MissingFile, Stopped, UserError
 from dassl.engine.checkpoints import load_trained, prompts_sha256, trained_tensors
 from dassl.engine.run_folder import FolderTaken
-from dassl.utils import MissingFile, Stopped, UserError, load_checkpoint, save_tensors
+from dassl.utils import load_checkpoint, save_tensors
 
 
 def results_of(folder):

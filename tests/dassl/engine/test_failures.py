@@ -6,10 +6,10 @@ import signal
 import pytest
 import torch
 
+from basics import UserError
 from dassl.config import get_cfg_default, merge
 from dassl.engine import explained
 from dassl.engine.failures import DeadWorker, OutOfMemory
-from dassl.utils import UserError
 
 
 @pytest.fixture

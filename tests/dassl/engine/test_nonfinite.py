@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from basics import NonFiniteLoss, UserError
 from dassl.engine import nonfinite
 from dassl.engine.nonfinite import LossWatch, Step, allowed_steps
-from dassl.utils import NonFiniteLoss, UserError, load_checkpoint
+from dassl.utils import load_checkpoint
 
 BAD = pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 

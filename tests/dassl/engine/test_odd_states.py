@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import grafted
 
+from basics import UserError
 from dassl.engine import checkpoints
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import load_checkpoint
 
 
 def test_a_state_with_other_content_is_refused_in_words(make):

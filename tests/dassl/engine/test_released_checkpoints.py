@@ -7,8 +7,8 @@ import torch
 from original_files import original_checkpoint, write_original
 from torch import nn
 
+from basics import UserError
 from dassl.engine.checkpoints import class_dependent, load_model_file, load_trained
-from dassl.utils import UserError
 
 
 class Learner(nn.Module):

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from basics import Stopped, UserError, write_json
 from dassl.engine import fresh_folder, run_folder
 from dassl.engine.run_folder import FolderTaken
-from dassl.utils import Stopped, UserError, write_json
 
 HOLD = """
 import fcntl, sys, time

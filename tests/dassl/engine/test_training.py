@@ -11,8 +11,9 @@ import torch
 import yaml
 from torch import nn
 
+from basics import UserError
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from dassl.utils import UnknownName, UserError
+from dassl.utils import UnknownName
 
 
 def test_methods_are_called_in_the_order_of_the_interface(make, monkeypatch):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from basics import UserError
 from dassl.config import get_cfg_default, merge
 from dassl.data import UNREADABLE
 from dassl.evaluation import build_evaluator
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.evaluation.evaluator import EvaluatorBase
-from dassl.utils import UserError
 
 
 def evaluator(*opts, lab2cname=None):

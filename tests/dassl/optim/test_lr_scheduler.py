@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from basics import UserError
 from dassl.config import get_cfg_default, merge
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "lr_golden.json").read_text())
 GOLDEN.pop("_about")

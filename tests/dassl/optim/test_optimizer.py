@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from basics import UserError
 from dassl.config import get_cfg_default, merge
 from dassl.optim import build_optimizer
 from dassl.optim.radam import RAdam
-from dassl.utils import UserError
 
 
 def optim_cfg(*opts):

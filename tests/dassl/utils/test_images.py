@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dassl.utils import BadImage, MissingFile, UserError, read_image
+from basics import BadImage, MissingFile, UserError
+from dassl.utils import read_image
 
 COLOURS = np.array(
     [[[250, 10, 20], [0, 255, 128]], [[0, 0, 0], [255, 255, 255]], [[9, 90, 190], [60, 50, 40]]], "uint8"

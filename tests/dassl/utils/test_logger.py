@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from dassl.utils import UserError, setup_logger
+from basics import UserError
+from dassl.utils import setup_logger
 
 
 @pytest.fixture

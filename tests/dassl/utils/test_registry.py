@@ -2,7 +2,8 @@
 
 import pytest
 
-from dassl.utils import Registry, UnknownName, UserError
+from basics import UserError
+from dassl.utils import Registry, UnknownName
 
 
 def filled():

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from basics import MissingFile, UserError
 from dassl.utils import (
-    MissingFile,
-    UserError,
     count_num_param,
     init_network_weights,
     load_checkpoint,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from basics import MissingFile, UserError
 from dassl.data.datasets import name_classes, read_annotations, read_classnames, read_mat
-from dassl.utils import MissingFile, UserError
 
 
 def test_each_line_is_parsed_and_empty_ones_are_skipped(tmp_path):

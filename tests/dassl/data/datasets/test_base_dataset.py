@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from basics import UserError
 from dassl.data.datasets import DatasetBase, Datum, check_images, draw_fewshot
 from dassl.data.datasets.base_dataset import check_duplicates
-from dassl.utils import UserError, set_random_seed
+from dassl.utils import set_random_seed
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "data" / "fewshot_golden.json").read_text())
 SIZES = {part: GOLDEN["_about"][f"class_sizes_{part}"] for part in ("train", "val4", "val7")}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from basics import UserError
 from dassl.data.datasets import build_dataset
-from dassl.utils import UserError
 
 
 def test_a_registered_data_set_is_built(cfg):

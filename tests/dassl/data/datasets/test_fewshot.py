@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from basics import UserError
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset, fewshot
-from dassl.utils import UserError
 
 # SHA-256 of {"train": [[path, label], ...], "val": [...]} of the draw of two shots with seed 1.
 HASH = "e6c1baf8fff809ecbb2e94898a609a98d71acb7d5c6e50a955b82b1f4ae4e023"

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from basics import UserError
 from dassl.data.datasets import Datum, check_images, class_folders, read_class_folders
-from dassl.utils import UserError
 
 
 @pytest.fixture

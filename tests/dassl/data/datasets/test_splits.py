@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from basics import UserError
 from dassl.data.datasets import (
     Datum,
     read_split,
@@ -13,7 +14,6 @@ from dassl.data.datasets import (
     split_trainval,
     subsample_classes,
 )
-from dassl.utils import UserError
 
 
 def items(labels):

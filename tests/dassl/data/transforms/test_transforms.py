@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision.transforms as T
 
+from basics import UserError
 from dassl.data.transforms import CHOICES, build_transform
-from dassl.utils import UserError
 
 BICUBIC = T.InterpolationMode.BICUBIC
 SIZE = (8, 6)  # height and width differ, so that they cannot be taken for each other

@@ -1,0 +1,44 @@
+"""What the other packages share and none of them owns: errors, files, signals, and tensors read without running code.
+
+The lowest package: it imports none of the others, and only `basics.tensors` imports torch.
+"""
+
+from basics.console import drop, tell
+from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError
+from basics.files import (
+    cache_dir,
+    mkdir_if_missing,
+    read_json,
+    sha256,
+    sweep_litter,
+    write_atomic,
+    write_json,
+)
+from basics.stopping import (
+    Stopped,
+    StopSignals,
+    for_this_process,
+    leave_signals_to_parent,
+    stop_without_parent,
+)
+
+__all__ = [
+    "BadImage",
+    "MissingFile",
+    "NonFiniteLoss",
+    "StopSignals",
+    "Stopped",
+    "UserError",
+    "cache_dir",
+    "drop",
+    "for_this_process",
+    "leave_signals_to_parent",
+    "mkdir_if_missing",
+    "read_json",
+    "sha256",
+    "stop_without_parent",
+    "sweep_litter",
+    "tell",
+    "write_atomic",
+    "write_json",
+]

@@ -1,0 +1,230 @@
+"""`dassl data list | prepare | verify | stats`: what the data sets are, getting them, and whether all is well."""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from basics import UserError
+from dassl.config import get_cfg_default, merge
+from dassl.data.datasets import DatasetBase, build_dataset
+from promptlearn.cli.common import say
+from promptlearn.experiments.checkout import Checkout, refuse_unknown
+from promptlearn.prepare import (
+    Source,
+    Spread,
+    delete_archives,
+    image_sizes,
+    images_per_class,
+    is_prepared,
+    lay_out,
+    note_prepared,
+    read_sources,
+    splits,
+    wrong_counts,
+    wrong_files,
+    wrong_images,
+)
+
+HELP = """\
+The data sets, in a DATA folder laid out as CoOp's DATASETS.md describes it. NAME is a file of configs/datasets/ without
+.yaml (oxford_pets) or a registered name (OxfordPets).
+"""
+
+PREPARE_HELP = """\
+Fetch what is missing of each data set, check it, unpack it, and compare its splits with the published sizes. What is
+there is left alone. Stopped at any moment, the same command goes on; called again, it does nothing.
+
+Where no automatic download exists, it says which files to put where; called again, it goes on from them.
+"""
+
+VERIFY_HELP = """\
+Compare each data set with its published sizes, and see whether every image of its splits is there. Exit status 1 if
+anything is wrong.
+"""
+
+PUBLISHED_PARTS = ("train", "val", "test")
+
+
+def run(arguments: list[str]) -> int:
+    args = parser().parse_args(arguments)
+    if args.root is not None:
+        args.root = Path(args.root).expanduser().resolve()
+    checkout = Checkout(args.checkout)
+    sources = read_sources(checkout.root / "datasets" / "sources.json")
+    known = {name: checkout.registered_name(name) for name in checkout.datasets()}
+    if args.verb == "list":
+        return list_all(known, sources, args.root)
+    names = config_names(args.names, known)
+    return args.do([Named(checkout, name, sources.get(known[name]), args.root) for name in names], args)
+
+
+def config_names(names: list[str], known: dict[str, str]) -> list[str]:
+    """Each name as that of a file of configs/datasets/; `known` are these files' registered names."""
+    refuse_unknown("data set", names, [*known, *known.values()])
+    by_registered = {registered: name for name, registered in known.items()}
+    return [name if name in known else by_registered[name] for name in names]
+
+
+class Named:
+    """A data set that was asked for.
+
+    Attributes:
+        name: its file in configs/datasets/, without .yaml.
+        source: where it comes from; None for one that renders itself or is the user's own.
+        root: the DATA folder, or None.
+    """
+
+    def __init__(self, checkout: Checkout, name: str, source: Source | None, root: Path | None):
+        self.checkout, self.name, self.source, self.root = checkout, name, source, root
+        if source and root is None:
+            raise UserError(f"{name} is in a DATA folder: say which with --root DATA")
+
+    def load(self) -> DatasetBase:
+        """All of its images. Raises UserError where a run would, too."""
+        self.checkout.load("datasets")
+        cfg = get_cfg_default()
+        merge(cfg, [self.checkout.root / "configs" / "datasets" / f"{self.name}.yaml"])
+        cfg.DATASET.ROOT = str(self.root or "")
+        with contextlib.redirect_stdout(sys.stderr):
+            return build_dataset(cfg)
+
+    def faults(self, images: bool = False) -> list[str]:
+        """What is wrong, line by line; files first, because without them nothing can be counted."""
+        try:
+            if self.source and (lines := wrong_files(self.source, self.root)):
+                return lines
+            dataset = self.load()
+        except UserError as error:
+            return [str(error)]
+        lines = wrong_counts(self.source, dataset) if self.source else []
+        return lines + (wrong_images(dataset) if images else [])
+
+
+def list_all(known: dict[str, str], sources: dict[str, Source], root: Path | None) -> int:
+    listed = {name: sources[registered] for name, registered in known.items() if registered in sources}
+    rows = []
+    for name, source in listed.items():
+        sizes = [f"{source.images[part]:,}" if part in source.images else "" for part in PUBLISHED_PARTS]
+        state = [state_of(source, root)] if root else []
+        rows.append([name, f"{source.classes:,}", *sizes, download_size(source), source.folder, *state])
+    header = ["name", "classes", *PUBLISHED_PARTS, "download", "folder", *(["there"] if root else [])]
+    align = ["left", *["right"] * 5, "left", *(["left"] if root else [])]
+    print(tabulate(rows, header, colalign=align, disable_numparse=True))
+    notes = {
+        "files to be got by hand (`dassl data prepare NAME` says which)": [
+            name for name, source in listed.items() if any(file.by_hand for file in source.files)
+        ],
+        "nothing to prepare": [name for name in known if name not in listed],
+    }
+    print("\n?: archives whose size nobody publishes")
+    for note, names in notes.items():
+        if names:
+            print(f"{note}: {', '.join(names)}")
+    return 0
+
+
+def download_size(source: Source) -> str:
+    known = sum(file.bytes or 0 for file in source.needed())
+    unknown = any(file.gives and not file.bytes for file in source.needed())
+    return " + ".join([*([size_text(known)] if known else []), *(["?"] if unknown else [])])
+
+
+def state_of(source: Source, root: Path) -> str:
+    if is_prepared(source, root):
+        return "verified"
+    missing = source.missing(root)
+    return f"lacks {', '.join(path.name for path in missing[:2])}" if missing else "yes"
+
+
+def prepare(asked: list[Named], args: argparse.Namespace) -> int:
+    failed = False
+    for each in asked:
+        if not each.source:
+            say(f"{each.name}: nothing to prepare")
+            continue
+        if is_prepared(each.source, each.root):
+            say(f"{each.name}: prepared and verified already")
+        elif not prepare_one(each):
+            failed = True
+            continue
+        if args.delete_archives:
+            delete_archives(each.source, each.root)
+    return int(failed)
+
+
+def prepare_one(each: Named) -> bool:
+    """Whether the data set is now there and right; says what is wrong with it."""
+    try:
+        lay_out(each.source, each.root, say)
+    except UserError as error:
+        say(f"error: {error}")
+        return False
+    if faults := each.faults():
+        say("\n  ".join([f"error: {each.name} is laid out, but not as published:", *faults]))
+        return False
+    say(f"{each.name}: prepared and verified")
+    try:
+        note_prepared(each.source, each.root)
+    except UserError as error:  # a folder that others laid out for all may be read-only
+        say(f"Note: the next call verifies it again, because this one {error}")
+    return True
+
+
+def verify(asked: list[Named], args: argparse.Namespace) -> int:
+    wrong = 0
+    for each in asked:
+        faults = each.faults(args.images)
+        wrong += bool(faults)
+        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'all is well'}", *faults]))
+    return int(wrong > 0)
+
+
+def stats(asked: list[Named], args: argparse.Namespace) -> int:
+    for each in asked:
+        dataset = each.load()
+        classes = images_per_class(dataset)
+        print(tabulate(classes, headers="keys", disable_numparse=True), end="\n\n")
+        rows = [
+            [part, len(items), shown(Spread.of(row[part] for row in classes))]
+            for part, items in splits(dataset).items()
+        ]
+        print(tabulate(rows, [each.name, "images", "per class"], colalign=["left", "right", "left"]), end="\n\n")
+        for what, spread in image_sizes(dataset).items():
+            print(f"{what}: {shown(spread, size_text if what == 'bytes' else str)}")
+    return 0
+
+
+def size_text(size: int) -> str:
+    return tqdm.format_sizeof(size, "B")  # as disks are sold: 1 MB is a million bytes
+
+
+def shown(spread: Spread, text=str) -> str:
+    return f"{text(spread.least)} to {text(spread.most)}, median {text(spread.middle)}"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dassl data", description=HELP, allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | prepare | verify | stats")
+
+    def add_verb(name: str, what: str, do=None, description: str = "") -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=what, description=description or what, allow_abbrev=False)
+        if do:
+            verb.set_defaults(do=do)
+            verb.add_argument("names", nargs="+", metavar="NAME", help="a data set")
+        verb.add_argument("--root", metavar="DATA", required=do is prepare, help="the folder of all data sets")
+        verb.add_argument("--checkout", metavar="FOLDER", help="where datasets/ is (default: the current folder)")
+        return verb
+
+    add_verb("list", "the data sets, their sizes, and with --root whether they are there")
+    add_verb("prepare", "fetch, check, unpack and verify", prepare, PREPARE_HELP).add_argument(
+        "--delete-archives", action="store_true", help="delete a data set's archives once it is verified"
+    )
+    add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP).add_argument(
+        "--images", action="store_true", help="decode every image, too"
+    )
+    add_verb("stats", "classes, images per class, sizes of images", stats)
+    return parser

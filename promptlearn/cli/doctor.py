@@ -1,0 +1,217 @@
+"""`dassl doctor`: is everything here that a run needs?"""
+
+import argparse
+import os
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from basics import UserError, cache_dir, sha256, write_atomic
+from dassl import __version__
+from dassl.data.datasets import DATASET_REGISTRY, FewShotDataset
+from promptlearn.experiments import Checkout
+
+PACKAGE = "promptlearn-clip"
+DESCRIPTION = """\
+Look at packages, GPU, processors, memory, weights, data sets and disks, and say what to do about what is amiss. Nothing
+is downloaded. Exit status: 0 all is well, notes aside; 1 there is a problem.
+"""
+GIB = 2**30
+# Below these a run is likely to end early.
+LEAST_MEMORY = 4 * GIB  # ViT-B/16 in float32, its activations, and the data workers
+LEAST_SHARED = GIB // 2  # batches on their way from the data workers
+LEAST_DISK = 2 * GIB  # one backbone's weights and the outputs of some runs
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found; `level`: ok, note, or problem; `do`: what to do about it."""
+
+    level: str
+    what: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.level:8} {self.what}"]
+        if self.do:
+            lines.append(textwrap.fill(self.do, 110, initial_indent=" " * 9 + "-> ", subsequent_indent=" " * 12))
+        return "\n".join(lines)
+
+
+def run(arguments: list[str]) -> int:
+    args = parser().parse_args(arguments)
+    checkout = Checkout(args.checkout)
+    output = Path(args.output).expanduser() if args.output else checkout.root / "output"
+    data = Path(args.data).expanduser() if args.data else None
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        packages,
+        gpu,
+        processors,
+        memory,
+        lambda: weights(checkout),
+        lambda: data_sets(checkout, data),
+        lambda: disks(output),
+    ]
+    problems = 0
+    for check in checks:
+        for finding in check():
+            print(finding)
+            problems += finding.level == "problem"
+    print(f"{problems} problems" if problems else "All is well")
+    return 1 if problems else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="dassl doctor", description=DESCRIPTION, allow_abbrev=False)
+    p.add_argument("--data", metavar="FOLDER", help="holds the data sets; without it only built-in ones are looked for")
+    p.add_argument("--output", metavar="FOLDER", help="where runs will write (default: output in the checkout)")
+    p.add_argument("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
+    return p
+
+
+def packages() -> Iterator[Finding]:
+    """The versions at hand, and whether all that setup.py asks for is installed."""
+    yield Finding("ok", f"dassl {__version__}, torch {torch.__version__}")
+    try:
+        required = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        yield Finding("note", f"{PACKAGE} is not installed, only on the path", "pip install -e . in the checkout")
+        return
+    for requirement in required:
+        name = re.match(r"[\w.-]+", requirement)[0]
+        if "extra ==" in requirement:
+            continue
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding("problem", f"the package {name} is missing", "pip install -e . in the checkout")
+
+
+def gpu() -> Iterator[Finding]:
+    """The GPUs, each tried with a small product."""
+    if not torch.cuda.is_available():
+        if shutil.which("nvidia-smi") is None:
+            yield Finding("note", "no GPU: runs use the CPU, which is enough for the built-in demo")
+        elif torch.version.cuda is None:
+            yield Finding(
+                "problem",
+                "there is a GPU driver, but this torch is built without CUDA",
+                "install one with, see https://pytorch.org/get-started/locally",
+            )
+        else:
+            yield Finding(
+                "problem",
+                f"there is a GPU driver, but torch (CUDA {torch.version.cuda}) finds no GPU with it",
+                "look at nvidia-smi and CUDA_VISIBLE_DEVICES; the driver may be older than that CUDA",
+            )
+        return
+    for index in range(torch.cuda.device_count()):
+        name = f"GPU {index}: {torch.cuda.get_device_name(index)}"
+        try:
+            ones = torch.ones(2, 2, device=f"cuda:{index}")
+            free, total = torch.cuda.mem_get_info(index)
+            works = bool((ones @ ones == 2).all())
+        except RuntimeError as error:
+            yield Finding("problem", f"{name} does not compute: {error}", "another process may hold it: nvidia-smi")
+            continue
+        if works:
+            yield Finding("ok", f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+        else:
+            yield Finding("problem", f"{name} computes wrongly", "do not use it")
+
+
+def processors() -> Iterator[Finding]:
+    """The cores this process may use, and torch's threads on them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    if threads > cores:
+        yield Finding(
+            "note", f"{cores} cores, but {threads} threads", f"OMP_NUM_THREADS={cores} makes small steps faster"
+        )
+    else:
+        yield Finding("ok", f"{cores} cores, {threads} threads")
+
+
+def memory() -> Iterator[Finding]:
+    """The machine's memory, and that which data workers hand over batches in."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    small = total < LEAST_MEMORY
+    advice = "use a small batch and DATALOADER.NUM_WORKERS 0" if small else ""
+    yield Finding("note" if small else "ok", f"{total / GIB:.1f} GiB of memory", advice)
+    if os.path.isdir("/dev/shm"):
+        shared = shutil.disk_usage("/dev/shm").free
+        if shared < LEAST_SHARED:
+            yield Finding(
+                "note",
+                f"{shared / GIB:.2f} GiB of shared memory (/dev/shm)",
+                "data workers may die: enlarge it (docker run --shm-size 2g), or DATALOADER.NUM_WORKERS 0",
+            )
+
+
+def weights(checkout: Checkout) -> Iterator[Finding]:
+    """The built-in weights, and OpenAI's in the cache, by their SHA-256."""
+    clip = checkout.load("clip.weights")
+    if clip.TINY.is_file() and sha256(clip.TINY) == clip.TINY_SHA256:
+        yield Finding("ok", "weights of tiny, the built-in backbone")
+    else:
+        yield Finding("problem", f"weights {clip.TINY} are missing or damaged", "restore them from the repository")
+    folder, published = Path.home() / ".cache" / "clip", clip.published_hashes()
+    cached = sorted(folder.glob("*.pt"))
+    for path in cached:
+        if sha256(path) in published:
+            yield Finding("ok", f"weights {path}, as OpenAI published them")
+        else:
+            yield Finding("problem", f"weights {path} are damaged, or not OpenAI's", "delete it: it is fetched again")
+    if not cached:
+        yield Finding(
+            "note",
+            f"no weights of OpenAI in {folder}: fetched when first used",
+            "without a network, put the file there, or give its path as --backbone",
+        )
+
+
+def data_sets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
+    """Which data sets are in the DATA folder, and which make themselves."""
+    checkout.load("datasets")
+    built_in, found, missing = [], [], []
+    for name in checkout.datasets():
+        kind = DATASET_REGISTRY.get(checkout.registered_name(name))
+        if kind.find_root is not FewShotDataset.find_root:
+            built_in.append(name)
+        elif data and (data / kind.dataset_dir).is_dir():
+            found.append(name)
+        else:
+            missing.append(name)
+    yield Finding("ok", f"data sets that need no download: {', '.join(built_in)}")
+    if data is None:
+        yield Finding("note", "no data folder given", "--data FOLDER looks for the data sets in it")
+    elif not data.is_dir():
+        yield Finding("problem", f"the data folder {data} does not exist", "correct --data")
+    else:
+        yield Finding("ok" if found else "note", f"data sets in {data}: {', '.join(found) or 'none'}")
+        if missing:
+            yield Finding("note", f"not there: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
+
+
+def disks(output: Path) -> Iterator[Finding]:
+    """Whether the folders that runs write to can be written, and the room in them."""
+    for purpose, folder, how in (("runs", output, "--output-dir"), ("cache", cache_dir(), "DASSL_CACHE")):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+        probe = there / f".doctor-{os.getpid()}"
+        try:
+            write_atomic(probe, b"")
+            probe.unlink()
+        except UserError as error:
+            yield Finding("problem", f"{purpose}: {error}", f"mend that, or choose another folder: {how}")
+            continue
+        free = shutil.disk_usage(there).free
+        if free < LEAST_DISK:
+            yield Finding("problem", f"{purpose}: {free / GIB:.1f} GiB free in {folder}", "make room")
+        else:
+            yield Finding("ok", f"{purpose}: {free / GIB:.1f} GiB free in {folder}")

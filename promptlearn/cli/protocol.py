@@ -1,0 +1,109 @@
+"""`dassl base2new`, `dassl few_shot` and the other protocols: one command line for all."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from basics import UserError, mkdir_if_missing
+from dassl.config import decode
+from promptlearn.cli.common import integer_from, say
+from promptlearn.experiments import (
+    Asked,
+    Checkout,
+    Job,
+    Protocol,
+    launch,
+    plan,
+    refuse_other_settings,
+    result_of,
+    summarise,
+    table,
+    unfair,
+    write_summary,
+)
+
+HELP = """\
+{title}, for each method, data set, number of shots and seed. Zero-shot CLIP is always a row.
+The table is also written to OUTPUT/{name}/summary.json and summary.csv, with all else that is in that folder.
+What is not said below is in configs/protocols/{name}.yaml and defaults.yaml beside it.
+
+The same command again goes on where it was stopped: runs whose results.json is there are skipped, others continue from
+their last saved state, failed ones are tried again.
+"""
+
+
+def run(protocol: Protocol, arguments: list[str]) -> int:
+    args = parser(protocol).parse_args(arguments)
+    checkout = Checkout(args.checkout)
+    data = Path(args.data).expanduser().resolve() if args.data else None
+    if data and not data.is_dir():
+        raise UserError(f"the data folder {args.data} is not a folder (expected: the one that holds the data sets)")
+    output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
+    asked = Asked(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
+    jobs = plan(protocol, checkout, output, data, asked)
+    if not data:
+        say("no data folder given: this is the built-in demo, a tiny CLIP on data sets that render themselves")
+    done = [job for job in jobs if result_of(job)]
+    if done:
+        say(f"{len(done)} of {len(jobs)} runs are done already")
+    refuse_other_settings(done, checkout, data)
+    if args.dry_run:
+        say(f"in {checkout.root}; a line with --model-dir needs the one that writes that folder to have ended")
+        for job in jobs:
+            if job not in done:
+                print(shlex.join(["python", *job.command(checkout, data)]))
+        return 0
+    return launch_and_tell(protocol, jobs, checkout, output, data, args)
+
+
+def launch_and_tell(
+    protocol: Protocol, jobs: list[Job], checkout: Checkout, output: Path, data: Path | None, args: argparse.Namespace
+) -> int:
+    """Run the jobs, print the table, and return the exit status."""
+    mkdir_if_missing(output / protocol.name)  # a folder that cannot be written is refused before the first run
+    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs)
+    write_summary(protocol, output)
+    print(table(protocol, summarise(protocol, jobs)))
+    for line in unfair(jobs):
+        say(f"not a fair comparison: {line}")
+    say(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
+    if unfinished:
+        say(f"{len(unfinished)} of {len(jobs)} runs failed (reasons above); the same command tries them again")
+    return max(unfinished.values(), default=0)
+
+
+def parser(protocol: Protocol) -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog=f"dassl {protocol.name}",
+        description=HELP.format(title=protocol.title[0].upper() + protocol.title[1:], name=protocol.name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = p.add_argument
+    add("--trainers", nargs="+", metavar="METHOD", help="folders of configs/trainers/")
+    datasets = "the data sets to test on" if protocol.transfer else "data sets"
+    add("--datasets", nargs="*", metavar="NAME", help=f"{datasets}: files of configs/datasets/ without .yaml")
+    if protocol.transfer:
+        add("--source", metavar="NAME", help="the data set to train on")
+    add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run for each")
+    add("--shots", nargs="+", type=integer_from(1), metavar="N", help="training images per class; one run for each")
+    add("--data", metavar="FOLDER", help="holds the data sets; without it the built-in demo is run")
+    add("--output", metavar="FOLDER", help="for runs and tables (default: output in the checkout)")
+    add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
+        "with --data the method's released one)")  # fmt: skip
+    add("--vary", nargs="+", action="append", metavar=("KEY", "VALUE"), help="try these values of a setting, such as "
+        "TRAINER.RPO.K 4 8 24; repeated, every combination")  # fmt: skip
+    add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
+    add("--jobs", type=integer_from(1), default=1, metavar="N", help="runs at a time, sharing the cores (default: 1)")
+    add("--dry-run", action="store_true", help="print the commands of the runs that are not done, and run nothing")
+    add("--verbose", action="store_true", help="show all that the runs print, instead of one bar over them")
+    p.set_defaults(source=None)
+    return p
+
+
+def grid(vary: list[list[str]] | None) -> dict[str, list] | None:
+    """[[KEY, VALUE, ...], ...] as {key: values}."""
+    for key, *values in vary or []:
+        if not values:
+            raise UserError(f"--vary {key}: expected the values to try after the key")
+    return {key: [decode(value) for value in values] for key, *values in vary} if vary else None

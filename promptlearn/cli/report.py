@@ -1,0 +1,62 @@
+"""`dassl report DIR`."""
+
+import argparse
+from pathlib import Path
+
+from basics import UserError, write_atomic
+from promptlearn.cli.common import say
+from promptlearn.experiments import Checkout, find_protocols
+from promptlearn.experiments.checkout import refuse_unknown
+from promptlearn.experiments.planning import unique
+
+HELP = """\
+Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
+and for one data set a look into the models (who reads whom, nearest words, image features before and after, pictures
+answered right and wrong). The page opens from disk and loads nothing.
+
+For the look inside, train.py explains one seed's model of each method where that was not done yet; --no-explain
+leaves out what is not there.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    from promptlearn.report import Comparison, explain_missing, models, page  # matplotlib takes a second
+
+    args = parser().parse_args(arguments)
+    protocols, output = find_protocols(Path(args.folder).expanduser())
+    comparisons = [Comparison(protocol, output) for protocol in protocols]
+    comparisons = [comparison for comparison in comparisons if comparison.runs]
+    if not comparisons:
+        raise UserError(f"no run in {output} has ended yet, so there is nothing to report")
+    if args.look_into:
+        refuse_unknown("data set", [args.look_into], unique(name for c in comparisons for name in c.datasets))
+    failed = False
+    for comparison in comparisons:
+        dataset = args.look_into if args.look_into in comparison.datasets else comparison.datasets[0]
+        problems = []
+        if not args.no_explain:
+            problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
+        notes, failed = [f"Not looked into: {problem}" for problem in problems], failed or bool(problems)
+        path = output / comparison.protocol.name / "report.html"
+        write_atomic(path, page(comparison, dataset, notes).encode())
+        for note in notes:
+            say(note)
+        say(f"{comparison.protocol.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
+        print(path)
+    return int(failed)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="dassl report",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
+    p.add_argument(
+        "--look-into", metavar="DATASET", help="the data set whose models are looked into (default: the first)"
+    )
+    p.add_argument("--no-explain", action="store_true", help="start no run; show what is there")
+    p.add_argument("--checkout", metavar="FOLDER", help="where train.py is (default: the current folder)")
+    return p

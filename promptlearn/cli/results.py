@@ -1,0 +1,43 @@
+"""`dassl results DIR`."""
+
+import argparse
+from pathlib import Path
+
+from promptlearn.cli.common import say
+from promptlearn.experiments import FORMATS, discover, find_protocols, summarise, table, unfair
+
+
+def run(arguments: list[str]) -> int:
+    args = parser().parse_args(arguments)
+    protocols, output = find_protocols(Path(args.folder).expanduser())
+    for protocol in protocols:
+        jobs = discover(protocol, output)
+        lines = summarise(protocol, jobs)
+        if len(protocols) > 1:
+            print(f"{protocol.name}: {protocol.title}\n")
+        print(table(protocol, lines, args.format))
+        if args.statistics is not None:
+            from promptlearn.experiments.statistics_text import statistics_text  # imports scipy, slowly
+
+            print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))
+        if protocol != protocols[-1]:
+            print()
+        for line in unfair(jobs):
+            say(f"not a fair comparison: {line}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="dassl results", description="Print the tables of results that are there.", allow_abbrev=False
+    )
+    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
+    p.add_argument("--format", choices=FORMATS, default="text", help="how to print (default: text)")
+    p.add_argument(
+        "--statistics",
+        nargs="?",
+        const="",
+        metavar="METHOD",
+        help="also test the differences: all pairs of methods, or METHOD against every other",
+    )
+    return p

@@ -1,0 +1,131 @@
+"""The checkout: where train.py and the configs are, and which names they offer."""
+
+import difflib
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from basics import UserError
+from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
+
+# What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
+SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "variants", "builtin")
+
+
+class Checkout:
+    """A folder with train.py and configs/.
+
+    Without `root`: the current folder, or else the folder of which this very file is a part.
+    """
+
+    def __init__(self, root: str | Path | None = None):
+        candidates = [Path(root)] if root else list(dict.fromkeys([Path.cwd(), Path(__file__).resolve().parents[2]]))
+        for candidate in candidates:
+            if (candidate / "train.py").is_file() and (candidate / "configs").is_dir():
+                self.root = candidate.resolve()
+                return
+        raise UserError(
+            f"no checkout of this project in {' nor in '.join(map(str, candidates))} "
+            "(expected: train.py and configs/). Call from inside the cloned repository, or say --checkout FOLDER"
+        )
+
+    def trainers(self) -> list[str]:
+        """The methods: folders of configs/trainers/."""
+        return sorted(path.name for path in (self.root / "configs" / "trainers").glob("*") if path.is_dir())
+
+    def datasets(self) -> list[str]:
+        """The data sets: files of configs/datasets/, without `.yaml`."""
+        return sorted(path.stem for path in (self.root / "configs" / "datasets").glob("*.yaml"))
+
+    def configs(self, trainer: str) -> list[str]:
+        """A method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
+        return sorted(path.stem for path in (self.root / "configs" / "trainers" / trainer).glob("*.yaml"))
+
+    def registered_name(self, dataset: str) -> str:
+        """The name under which a run of configs/datasets/<dataset>.yaml reports its data set."""
+        path = self.root / "configs" / "datasets" / f"{dataset}.yaml"
+        try:
+            return read_yaml(path)["DATASET"]["NAME"]
+        except (KeyError, TypeError):
+            raise UserError(f"{path} names no data set (expected: DATASET: with NAME: below it)") from None
+
+    def values(self, dataset: str, trainer: str, config: str) -> dict:
+        """All that the two configuration files of a run set and that decides its numbers: {dotted key: value}.
+
+        Shots and classes are left out: jobs set them.
+        """
+        values = {}
+        for path in (f"datasets/{dataset}.yaml", f"trainers/{trainer}/{config}.yaml"):
+            values |= flatten(read_yaml(self.root / "configs" / path) or {})
+        left_out = {"DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
+        return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
+
+    def settings(self, protocol: str, demo: bool) -> dict:
+        """configs/protocols/defaults.yaml with <protocol>.yaml over it, and for the demo the `demo` of both over that.
+
+        The keys are SETTINGS. In `demo`, `config` names the config of every method.
+        """
+        folder = self.root / "configs" / "protocols"
+        shared, own = read_settings(folder / "defaults.yaml"), read_settings(folder / f"{protocol}.yaml")
+        missing = [key for key in (*SETTINGS, "demo") if key not in shared]
+        if missing:
+            raise UserError(f"{folder / 'defaults.yaml'} lacks {', '.join(missing)}")
+        settings = {key: own.get(key, shared[key]) for key in SETTINGS}
+        settings["configs"] = shared["configs"] | own.get("configs", {})
+        if demo:
+            changes = shared["demo"] | own.get("demo", {})
+            settings["configs"] = dict.fromkeys(self.trainers(), changes.pop("config", None))
+            settings |= changes
+        return settings
+
+    def load(self, package: str) -> ModuleType:
+        """Import `datasets` or `trainers` (or a module in them) of this checkout, as its train.py would.
+
+        Neither is installed, so a library of the same name may be: the checkout goes before it.
+
+        Raises:
+            UserError: the name belongs to a package of somewhere else, already imported or in place of a missing one.
+        """
+        root = str(self.root)
+        if sys.path[:1] != [root]:
+            sys.path.insert(0, root)
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name not in (package, package.partition(".")[0]):
+                raise  # the package is there, and what it needs is not
+            raise UserError(f"the checkout {self.root} has no package {package}") from None
+        found = Path(module.__file__ or "").resolve()
+        if not found.is_relative_to(self.root):
+            raise UserError(f"{package} of the checkout {self.root} is hidden by {found}")
+        return module
+
+    def shown(self, path: Path) -> str:
+        """A path as train.py, called from the checkout, may be given it: relative if it is inside."""
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
+
+def plain(value):
+    """A setting as results.json holds it."""
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def read_settings(path: Path) -> dict:
+    """A file of configs/protocols/. Raises UserError when a key in it is unknown."""
+    settings = read_yaml(path) or {}
+    if not isinstance(settings, dict) or not isinstance(settings.get("demo", {}), dict):
+        raise UserError(f"{path}: expected keys and values, and under `demo` likewise")
+    refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
+    refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
+    return settings
+
+
+def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:
+    """Raise UserError for the first of `names` that is not `known`, with the nearest and the whole list."""
+    for name in names:
+        if name not in known:
+            same_but_case = [other for other in known if other.lower() == name.lower()]
+            nearest = same_but_case or difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise UserError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(known) or 'none'}")

@@ -1,0 +1,165 @@
+"""Runs jobs, each in a process of its own, one or several at a time."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from basics import for_this_process, mkdir_if_missing
+from promptlearn.experiments.checkout import Checkout
+from promptlearn.experiments.protocols import Job
+from promptlearn.experiments.results import result_of
+
+USERS_MISTAKE = 2  # exit status of train.py
+TAIL = 15  # lines of a failed job's stderr that are shown
+GRACE = 10.0  # seconds that a job has to end by itself when the launcher is stopped
+POLL = 0.05  # seconds between looks at the running jobs
+
+
+class Process:
+    """A running job. It ends with this process, even if that is killed.
+
+    Unless `verbose`, its stdout is hidden (train.py writes the same lines to log.txt), its stderr is kept and its own
+    bars are off, so that what stderr ends with is the error.
+    """
+
+    def __init__(self, job: Job, checkout: Checkout, data: Path | None, verbose: bool, threads: int | None):
+        self.job = job
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        environment |= for_this_process() | ({} if verbose else {"TQDM_DISABLE": "1"})
+        hidden = {} if verbose else {"stdout": subprocess.DEVNULL, "stderr": self.stderr}
+        self.process = subprocess.Popen(
+            [sys.executable, *job.command(checkout, data)],
+            cwd=checkout.root,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            **hidden,
+        )
+
+    def problem(self) -> tuple[str, int]:
+        """Once it has ended: what went wrong ("": nothing) and the exit status."""
+        job, status = self.job, self.process.returncode
+        if status == 0 and result_of(job) is not None:
+            return "", 0
+        if status == 0:
+            problem = f"ended, but left no results.json in {job.folder} that answers {job.request}"
+        elif status < 0:
+            problem = f"killed by {signal.Signals(-status).name}"
+        else:
+            problem = f"exit status {status}"
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode(errors="replace").splitlines()
+        tail = [f"    {line}" for line in lines if line.strip()][-TAIL:]
+        if status == USERS_MISTAKE:
+            return "\n".join([problem, *tail]), status  # the message says it all
+        log = job.folder / "log.txt"
+        where = f"its log: {log}" if log.is_file() else "it wrote no log"
+        return "\n".join([f"{problem}; {where}", *tail]), status
+
+    def close(self) -> None:
+        """However the launcher is left, the process has ended."""
+        if self.process.poll() is None:
+            try:
+                self.process.wait(timeout=GRACE)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                self.process.kill()
+                self.process.wait()
+        self.stderr.close()
+
+
+def launch(
+    jobs: list[Job], checkout: Checkout, data: Path | None = None, verbose: bool = False, at_once: int = 1
+) -> dict[Job, int]:
+    """Run what is not done yet and return the jobs that are not done afterwards, the failed and those behind them.
+
+    Each comes with the exit status that the launcher's should at least be: 1, or 2 if all failed by a user's mistake.
+
+    A failed job is reported on stderr at once and does not stop the others; what several say alike is said once. A job
+    counts as done when its results.json answers its request, whatever else its folder holds; the folders of all are
+    made first, so that what is missing can be seen to be. KeyboardInterrupt ends the running processes and is passed
+    on.
+
+    Args:
+        at_once: how many processes share the cores; the results are those of runs with so many threads fewer.
+    """
+    for job in jobs:
+        mkdir_if_missing(job.folder)
+    return Launcher(jobs, checkout, data, verbose, at_once).run()
+
+
+class Launcher:
+    """The state of `launch`."""
+
+    def __init__(self, jobs: list[Job], checkout: Checkout, data: Path | None, verbose: bool, at_once: int):
+        self.start = functools.partial(
+            Process,
+            checkout=checkout,
+            data=data,
+            verbose=verbose,
+            threads=max((os.cpu_count() or 1) // at_once, 1) if at_once > 1 else None,
+        )
+        self.at_once = at_once
+        self.pending = dict.fromkeys(job for job in jobs if result_of(job) is None)  # in their order
+        self.running: list[Process] = []
+        self.failed: dict[Job, int] = {}
+        self.told: dict[str, Job] = {}
+        off = verbose or not self.pending
+        self.bar = tqdm(total=len(self.pending), desc="jobs", unit="job", smoothing=0, disable=off)
+
+    def run(self) -> dict[Job, int]:
+        with self.bar:
+            try:
+                while self.pending or self.running:
+                    self.start_ready()
+                    self.bar.set_postfix_str("; ".join(str(process.job) for process in self.running), refresh=False)
+                    if sys.stderr.isatty():
+                        self.bar.refresh()  # the clock and the time left go on during a long job
+                    time.sleep(POLL)
+                    self.collect()
+                self.bar.set_postfix_str("")
+            finally:
+                for process in self.running:
+                    process.process.terminate()
+                for process in self.running:
+                    process.close()
+        mistakes_only = all(status == USERS_MISTAKE for status in self.failed.values())
+        return dict.fromkeys(self.failed, USERS_MISTAKE if mistakes_only else 1)
+
+    def start_ready(self) -> None:
+        """Start what can be, as long as there is room."""
+        busy = {process.job for process in self.running}
+        for job in list(self.pending):
+            if len(self.running) == self.at_once:
+                return
+            if job.source in self.pending or job.source in busy:
+                continue
+            del self.pending[job]
+            if job.source in self.failed:
+                self.ended(job, "not started, because the training that it tests failed", self.failed[job.source])
+            elif result_of(job) is not None:
+                self.ended(job)  # its training came out as before, or another launcher was quicker
+            else:
+                self.running.append(self.start(job))
+                busy.add(job)
+
+    def collect(self) -> None:
+        """Take note of what has ended."""
+        for process in [process for process in self.running if process.process.poll() is not None]:
+            self.running.remove(process)
+            self.ended(process.job, *process.problem())
+            process.close()
+
+    def ended(self, job: Job, problem: str = "", status: int = 0) -> None:
+        if problem:
+            self.failed[job] = status
+            reason = f"as {self.told[problem]}" if problem in self.told else problem
+            self.told.setdefault(problem, job)
+            tqdm.write(f"FAILED: {job}: {reason}", file=sys.stderr)
+        self.bar.update()

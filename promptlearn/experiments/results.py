@@ -1,0 +1,119 @@
+"""Reads results.json files back: which runs are done, which are there, and whether they can be compared."""
+
+import functools
+import json
+import re
+import sys
+from pathlib import Path
+
+from basics import UserError
+from dassl.config import decode, flatten
+from promptlearn.experiments.checkout import Checkout, plain
+from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
+
+RUN_FOLDER = re.compile(
+    r"(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/(?P<config>[^/,]+)(,(?P<variant>[^/]+))?/"
+    r"seed(?P<seed>\d+)"
+)
+
+
+def read_result(folder: Path, request: dict) -> dict | None:
+    """The results.json of a run that is done and is the one that was asked for, or None."""
+    path = folder / "results.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        answers = result["status"] == "done" and all(result[key] == value for key, value in request.items())
+        float(result["metrics"]["accuracy"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        note(f"{path} is not a usable result ({type(error).__name__}: {error})")
+        return None
+    return result if answers else None
+
+
+@functools.cache
+def note(text: str) -> None:
+    """Say it on stderr, once: a result is looked at several times."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:
+    """UserError if a run that is done was made with other settings than the configuration files have now.
+
+    A DATA folder may have moved since, unless it is the data set itself: a folder of one's own pictures.
+    """
+    for job in jobs:
+        result = read_result(job.folder, job.request)
+        there = flatten(result.get("config", {})) if result else {}
+        now = checkout.values(job.dataset, job.row.trainer, job.row.config)
+        now |= {key: plain(decode(value)) for key, value in job.overrides}
+        root = there.get("DATASET.ROOT")
+        if data and root and checkout.root.joinpath(root) == Path(result.get("dataset_dir") or ""):
+            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.root.joinpath(root)), str(data)
+        differing = [
+            f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there.get(key, now[key]) != now[key]
+        ]
+        if differing:
+            raise UserError(
+                f"{job.folder} holds a run that was made with other settings:\n"
+                + "\n".join(differing)
+                + "\nChoose another --output (OUTPUT=FOLDER before a script), or delete that folder."
+            )
+
+
+def result_of(job: Job) -> dict | None:
+    """A job's result, or None when it is not done.
+
+    The test of a model is done only if it tested the prompts that its training ended with: after a new training the
+    old test is void.
+    """
+    result = read_result(job.folder, job.request)
+    if result and job.source:
+        trained = result_of(job.source)
+        if trained is None or trained.get("prompts_sha256") != result.get("prompts_sha256"):
+            return None
+    return result
+
+
+def discover(protocol: Protocol, output: Path) -> list[Job]:
+    """The protocol's jobs whose folders are in `output`, finished or not; all stages of each.
+
+    `dassl <protocol>` makes the folders of all its jobs before the first is run, so what was asked for is found.
+    """
+    stages = protocol.on(targets_in(protocol, output)) if protocol.transfer else protocol.stages
+    found = set()
+    for stage in stages:
+        if protocol.transfer and not stage.dataset:
+            continue  # a training of the source may be another protocol's alone
+        for path in (output / stage.folder).glob("*/*/*/*/*"):
+            match = RUN_FOLDER.fullmatch(path.relative_to(output / stage.folder).as_posix())
+            if match:
+                variant = match["variant"] or ""
+                row = Row(match["dataset"], match["trainer"], match["config"], int(match["shots"]), variant)
+                found.add((row, int(match["seed"])))
+    return [job for row, seed in sorted(found, key=str) for job in jobs_of(stages, row, seed, output)]
+
+
+def targets_in(protocol: Protocol, output: Path) -> list[str]:
+    """The data sets that a transfer is tested on, by its folders."""
+    prefix = "test_"
+    return sorted(path.name.removeprefix(prefix) for path in (output / protocol.name).glob(f"{prefix}*"))
+
+
+def find_protocols(folder: Path) -> tuple[list[Protocol], Path]:
+    """Which protocols' results are in `folder`, and the output folder: it, or its parent if it is a protocol's own."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder (expected the --output folder of a protocol)")
+    folder = folder.resolve()
+    if folder.name in PROTOCOLS:
+        protocol = PROTOCOLS[folder.name]
+        if discover(protocol, folder.parent):
+            return [protocol], folder.parent
+    found = [protocol for protocol in PROTOCOLS.values() if discover(protocol, folder)]
+    if not found:
+        raise UserError(
+            f"{folder} holds no results of a protocol (expected the --output folder of one, or the folder in it that "
+            f"is called {', '.join(list(PROTOCOLS)[:-1])} or {list(PROTOCOLS)[-1]})"
+        )
+    return found, folder

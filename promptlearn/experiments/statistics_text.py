@@ -1,0 +1,99 @@
+"""The statistics as text, with what they can and cannot tell."""
+
+import csv
+import io
+
+from tabulate import tabulate
+
+from basics import UserError
+from promptlearn.experiments.protocols import Protocol
+from promptlearn.experiments.statistics import (
+    ALPHA,
+    Comparison,
+    Ranks,
+    Scores,
+    blocks_of,
+    compare,
+    friedman,
+    needed,
+    scores_of,
+)
+from promptlearn.experiments.summary import H_OF_SEEDS, TARGETS, Line, columns_of
+from promptlearn.experiments.tables import FORMATS, namer
+
+RELIABLE_BLOCKS = 10  # above it Friedman's chi-squared is a good approximation (Demsar, section 3.2.2)
+
+
+def measures(protocol: Protocol, lines: list[Line]) -> list[str]:
+    """The columns that methods are compared by."""
+    if protocol.transfer:
+        return [TARGETS]
+    return ["base", "new", H_OF_SEEDS] if protocol.harmonic else columns_of(lines)
+
+
+def statistics_text(protocol: Protocol, lines: list[Line], against: str | None = None, style: str = "text") -> str:
+    """For each measure: every pair of methods, or `against` with all others, and the ranks of all together."""
+    name = namer(lines)
+    methods = list(dict.fromkeys(name(line.row) for line in lines))
+    if against and against not in methods:
+        raise UserError(f"there are no results of {against!r} to compare with; there are: {', '.join(methods)}")
+    parts = []
+    for measure in measures(protocol, lines):
+        scores = scores_of(lines, measure)
+        table, note = pairs_text(compare(scores, against), style)
+        ranks = ranks_text(friedman(scores), scores)
+        parts += [said(f"Statistics of {measure}", style), table, said(note, style), said(ranks, style)]
+    return "\n\n".join(parts)
+
+
+def said(text: str, style: str) -> str:
+    """Words between tables: comments where the tables are for a program."""
+    mark = {"latex": "% ", "csv": "# "}.get(style, "")
+    return "\n".join(mark + line for line in text.splitlines())
+
+
+def pairs_text(comparisons: list[Comparison], style: str) -> tuple[str, str]:
+    """The table of the pairs, and a note on it."""
+    enough = needed(len(comparisons))
+    body = []
+    for c in comparisons:
+        interval = f"[{c.interval[0]:+.2f}, {c.interval[1]:+.2f}]" if c.interval else "too few pairs"
+        if c.p is None:
+            verdict = f"too few pairs: {enough} needed"
+        else:
+            verdict = f"{c.p:.4f}" + (" *" if c.p <= ALPHA else "")
+        body.append([f"{c.a} - {c.b}", c.n, "missing" if c.difference is None else f"{c.difference:+.2f}"])
+        body[-1] += [interval, verdict]
+    header = ["difference", "pairs", "mean", f"{1 - ALPHA:.0%} interval (bootstrap)", "p (Wilcoxon, Holm)"]
+    align = ["left", *["right"] * (len(header) - 1)]
+    note = (
+        f"pairs: data sets x seeds that both have; * p <= {ALPHA} after Holm's correction for {len(comparisons)} "
+        "comparisons\nruns on one data set are not independent: the figures speak of these data sets, not of others"
+    )
+    if style == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *body])
+        return text.getvalue().rstrip("\n"), note
+    return tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True), note
+
+
+def ranks_text(ranks: Ranks | None, scores: Scores) -> str:
+    methods = len(scores)
+    if ranks is None:
+        return (
+            f"Friedman's test: too little data (found {methods} methods and {len(blocks_of(scores))} data sets x seeds "
+            "that all have; 3 and 2 are needed)"
+        )
+    order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
+    lines = [
+        f"Friedman's test: p = {ranks.p:.4f} that all {methods} methods are alike, over {ranks.n} data sets x seeds",
+        f"mean ranks: {order}",
+        f"critical difference of mean ranks (Nemenyi, {ALPHA}): {ranks.critical_difference:.2f}",
+    ]
+    if ranks.n <= RELIABLE_BLOCKS:
+        lines.append(f"little data: with {RELIABLE_BLOCKS} or fewer these figures are rough")
+    if ranks.p > ALPHA:
+        lines.append("no method can be said to differ from another")
+    else:
+        lines += ["not told apart: " + ", ".join(group) for group in ranks.groups] or ["all are told apart"]
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""Is a data set what it should be: its files, its sizes, every image; and what is in it."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from basics import UserError
+from dassl.data.datasets import DatasetBase, Datum
+from dassl.utils import in_threads, read_image
+from promptlearn.prepare.download import check
+from promptlearn.prepare.sources import Source
+
+
+def wrong_files(source: Source, root: Path) -> list[str]:
+    """One line for each file or folder that is missing, and for each file that is not the published one.
+
+    Archives are not looked at: what came out of them is counted.
+    """
+    folder = root / source.folder
+    lines = [f"{path} is missing" for path in source.missing(root)]
+    for file in source.files:
+        if not file.gives and (folder / file.name).is_file():
+            try:
+                check(folder / file.name, file)
+            except UserError as error:
+                lines.append(str(error))
+    return lines
+
+
+def wrong_counts(source: Source, dataset: DatasetBase) -> list[str]:
+    """One line for each published size that the data set does not have."""
+    found = {"classes": dataset.num_classes, **{part: len(items) for part, items in splits(dataset).items()}}
+    expected = {"classes": source.classes, **source.images}
+    return [
+        f"{source.name}: expected {expected[part]:,} {part if part == 'classes' else f'{part} images'}, "
+        f"found {found[part]:,}"
+        for part in expected
+        if found[part] != expected[part]
+    ]
+
+
+def wrong_images(dataset: DatasetBase) -> list[str]:
+    """One line for each image that cannot be decoded."""
+    return [reason for reason in _for_each_image(dataset, _why_unreadable, "decoding") if reason]
+
+
+def splits(dataset: DatasetBase) -> dict[str, list[Datum]]:
+    return {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test or []}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, middle and largest of some numbers."""
+
+    least: int
+    middle: int
+    most: int
+
+    @classmethod
+    def of(cls, numbers: Iterable[int]) -> "Spread":
+        ordered = sorted(numbers)
+        return cls(ordered[0], ordered[len(ordered) // 2], ordered[-1])
+
+
+def images_per_class(dataset: DatasetBase) -> list[dict]:
+    """For each class, in the order of the labels: label, name, and the number of train, val and test images."""
+    counts = {part: Counter(item.label for item in items) for part, items in splits(dataset).items()}
+    return [
+        {"label": label, "name": name, **{part: counts[part][label] for part in counts}}
+        for label, name in dataset.lab2cname.items()
+    ]
+
+
+def image_sizes(dataset: DatasetBase) -> dict[str, Spread]:
+    """Spread of width and height (pixels) and of the files' sizes (bytes).
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    widths, heights, sizes = zip(*_for_each_image(dataset, _size, "measuring"), strict=True)
+    return {"width": Spread.of(widths), "height": Spread.of(heights), "bytes": Spread.of(sizes)}
+
+
+def _for_each_image(dataset: DatasetBase, ask, what: str) -> Iterator:
+    """Ask something of each image file once; reading and decoding go on in several threads."""
+    paths = sorted({item.impath for items in splits(dataset).values() for item in items})
+    yield from tqdm(in_threads(ask, paths), desc=what, total=len(paths), unit=" images", disable=None)
+
+
+def _why_unreadable(path: str) -> str:
+    try:
+        read_image(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _size(path: str) -> tuple[int, int, int]:
+    try:
+        with Image.open(path) as image:  # its header says it: nothing is decoded
+            return *image.size, os.path.getsize(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f'cannot read "{path}" as an image: {error}') from error

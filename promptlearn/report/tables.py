@@ -1,0 +1,161 @@
+"""Tables of the page: rows of cells that know how they are sorted."""
+
+from dataclasses import dataclass
+
+from promptlearn.experiments.published import Published
+from promptlearn.experiments.statistics import ALPHA
+from promptlearn.experiments.statistics import Comparison as Difference
+from promptlearn.experiments.summary import Line, shown_columns
+from promptlearn.report.explained import Explanation
+from promptlearn.report.runs import Comparison
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, a smaller text behind it, and what it is sorted by (None: last, whichever way)."""
+
+    text: str
+    detail: str = ""
+    order: float | str | None = None
+    best: bool = False
+    method: int | None = None  # number of the method whose colour stands before the text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a header.
+
+    Attributes:
+        numeric: which columns hold numbers: they are aligned right, and sorted from the greatest on first.
+        folded: shown when it is asked for.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[Cell]]
+    numeric: list[bool]
+    folded: bool = False
+
+
+NONE = Cell("")
+
+
+def word(text: str, **more) -> Cell:
+    return Cell(text, order=text, **more)
+
+
+def number(value: float | None, digits: int = 2, detail: str = "", best: bool = False) -> Cell:
+    text = MISSING if value is None else f"{value:,.{digits}f}"
+    return Cell(text, detail, value, best)
+
+
+def named(comparison: Comparison, method: str) -> Cell:
+    """A method's name with its colour, sorted in the comparison's order."""
+    place = comparison.number(method)
+    return Cell(method, order=place, method=place)
+
+
+def accuracies(comparison: Comparison) -> Table:
+    """The table of `dassl results`: every data set and the average over them."""
+    lines, protocol = comparison.lines, comparison.protocol
+    columns = shown_columns(protocol, lines)
+    with_shots = len({line.row.shots for line in lines}) > 1
+    published = Published(protocol, lines)
+    beside = [published.beside(line) for line in lines]
+    header = ["data set", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
+    header += ["published", "difference"] if any(beside) else []
+    best = {(line.row.dataset, column): greatest(comparison, line, column) for line in lines for column in columns}
+    rows = []
+    for line, figures in zip(lines, beside, strict=True):
+        row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
+        row += [number(line.row.shots, 0)] if with_shots else []
+        row += [accuracy(comparison, line, column, best[line.row.dataset, column]) for column in columns]
+        row += [number(max(cell.asked for cell in line.cells.values()), 0)]
+        row += [Cell(text) for text in figures or ("", "")] if any(beside) else []
+        rows.append(row)
+    return Table("Accuracy", header, rows, [False, False, *[True] * (len(header) - 2)])
+
+
+def greatest(comparison: Comparison, line: Line, column: str) -> float | None:
+    """The best of the line's data set in a column; None where there is nothing to compare."""
+    lines = [other for other in comparison.lines if other.row.dataset == line.row.dataset]
+    values = [value for other in lines if (value := comparison.measured(other, column)) is not None]
+    return max(values) if len(values) > 1 else None
+
+
+def accuracy(comparison: Comparison, line: Line, column: str, best: float | None) -> Cell:
+    """A mean with its deviation; one that lacks runs says how many are there."""
+    cell, value = line.cells.get(column), comparison.measured(line, column)
+    if cell and cell.values and not cell.complete:
+        return Cell(f"{cell.mean:.2f}", f"{len(cell.values)} of {cell.asked}", cell.mean)
+    detail = f"± {cell.deviation:.2f}" if cell and cell.deviation is not None else ""
+    return number(value, detail=detail, best=value is not None and value == best)
+
+
+def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
+    """Pairs of methods, with what the tests say."""
+    rows = []
+    for pair in found:
+        interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
+        verdict = Cell("too few pairs") if pair.p is None else number(pair.p, 4, best=pair.p <= ALPHA)
+        difference = number(pair.difference)
+        methods = named(comparison, pair.a), named(comparison, pair.b)
+        rows.append([*methods, difference, Cell(interval), number(pair.n, 0), verdict])
+    header = ["method", "less method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
+    numeric = [False, False, True, True, True, True]
+    return Table(f"All pairs of methods, {measure}", header, rows, numeric, folded=True)
+
+
+def runs(comparison: Comparison) -> Table:
+    """Every run with what it took."""
+    header = ["data set", "method", "shots", "seed", "tested on", "%", "images"]
+    header += ["parameters", "train, s", "s / epoch", "MiB", "draw"]
+    rows = []
+    for run in comparison.runs:
+        row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
+        trained = not run.job.source and run.model is not None  # a test of another run's model trained nothing
+        rows.append(
+            [
+                word(row.dataset),
+                named(comparison, comparison.method(row)),
+                number(row.shots, 0),
+                number(run.job.seed, 0),
+                word(run.job.stage.column),
+                number(run.accuracy),
+                number(result["metrics"].get("n"), 0),
+                number(result.get("trained_parameters"), 0) if trained else NONE,
+                number(seconds.get("train"), 1) if trained else NONE,
+                number(seconds.get("per_epoch"), 2) if trained else NONE,
+                number(result.get("peak_memory_mib"), 0),
+                word(str(result.get("draw_hash") or "")[:8]),
+            ]
+        )
+    numeric = [False, False, True, True, False, *[True] * 6, False]
+    return Table("Runs", header, rows, numeric)
+
+
+def words(comparison: Comparison, explained: dict[str, Explanation]) -> Table | None:
+    """Learned text vectors with the nearest words of the vocabulary."""
+    rows = []
+    for method, explanation in explained.items():
+        for vector in explanation.words:
+            near = [Cell(text, f"{distance:.3f}", distance) for text, distance in vector["words"]]
+            rows.append([named(comparison, method), word(vector["vector"]), number(vector["norm"], 3), *near])
+    if not rows:
+        return None
+    most = max(len(row) for row in rows) - 3
+    header = ["method", "vector", "norm", "nearest word", *(f"{i}." for i in range(2, most + 1))]
+    return Table("Nearest words and their distances", header, rows, [False, False, True, *[False] * most])
+
+
+def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]]) -> Table:
+    """`found`: method -> (true class, answer, images, share of the class in percent)."""
+    rows = [
+        [named(comparison, method), word(truth), word(answer), number(n, 0), number(share, 1)]
+        for method, pairs in found.items()
+        for truth, answer, n, share in pairs
+    ]
+    header = ["method", "true class", "answered", "images", "share of the class, %"]
+    return Table("Most frequent confusions", header, rows, [False, False, False, True, True])

@@ -1,0 +1,87 @@
+"""Ctrl-C and SIGTERM wait for what is under way; the second one does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from basics import Stopped, StopSignals
+
+BOTH = pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    """Whoever runs the tests may have them ignore Ctrl-C."""
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@BOTH
+def test_the_first_signal_is_noted_and_the_second_stops_at_once(capfd, signum, status):
+    with StopSignals() as signals:
+        signals.stop_if_asked("nowhere")
+        os.kill(os.getpid(), signum)
+        assert signals.asked == signum
+        assert "this step is finished and saved first; once more stops at once" in capfd.readouterr().err
+        with pytest.raises(Stopped, match="^stopped by SIG[A-Z]+ after epoch 2$") as stop:
+            signals.stop_if_asked("after epoch 2")
+        assert stop.value.status == status
+        with pytest.raises(Stopped) as stop:
+            os.kill(os.getpid(), signum)
+        assert stop.value.status == status
+    assert signal.getsignal(signum) == signal.SIG_DFL
+
+
+@BOTH
+def test_where_nothing_can_be_finished_the_first_one_stops(signum, status):
+    with StopSignals(patient=False), pytest.raises(KeyboardInterrupt) as stop:
+        os.kill(os.getpid(), signum)
+    assert stop.value.status == status
+
+
+def test_ignored_signals_stay_ignored_and_other_threads_take_none():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.asked is None
+
+    def enter():
+        with StopSignals():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    handlers = []
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.SIG_DFL]
+
+
+CHILD = "import time; from basics import *; stop_without_parent(); print('ready', flush=True); time.sleep(60)"
+PARENT = """
+import os, subprocess, sys
+from basics import for_this_process
+
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=os.environ | for_this_process(), stdout=sys.stdout)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_a_child_is_asked_to_end_when_its_parent_was_killed():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], **pipes) as parent:
+        child = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "ready\n"
+        time.sleep(1.5)  # longer than it looks away
+        os.kill(child, 0)  # while the parent is there, it goes on
+        parent.kill()
+        begin = time.monotonic()
+        assert f"process {parent.pid}, which started this run, is gone" in parent.stderr.read()  # until the child ends
+        assert time.monotonic() - begin < 30

@@ -1,0 +1,83 @@
+import json
+import shutil
+
+import pytest
+
+from promptlearn.cli import main
+from tests.fake_checkout import FakeCheckout
+from tests.made_up_runs import MadeUpRuns
+
+# Writes down that it was called, and leaves the explanation of another run.
+EXPLAINING = """
+import pathlib, shutil, sys
+
+here, arguments = pathlib.Path(__file__).parent, sys.argv[1:]
+value = lambda flag: arguments[arguments.index(flag) + 1]
+with open(here / "explained.txt", "a") as file:
+    file.write(value("--config-file") + "\\n")
+assert "--eval-only" in arguments and "--explain" in arguments
+shutil.copytree(here / "explained", value("--output-dir"), dirs_exist_ok=True)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout whose output/ has a training and a test of RPO, and zero-shot CLIP."""
+    fake = FakeCheckout(tmp_path)
+    monkeypatch.chdir(fake.root)
+    runs = MadeUpRuns(fake.output)
+    runs.base2new(seeds=(1,))
+    for trainer in ("CoOp", "VPT"):
+        for path in (fake.output / "base2new").glob(f"*/digits/shots_16/{trainer}"):
+            shutil.rmtree(path)
+    [explained] = fake.output.rglob("explain")
+    shutil.move(explained, fake.root / "explained")
+    (fake.root / "train.py").write_text(EXPLAINING)
+    return fake
+
+
+def test_the_page_lies_with_its_protocol_and_its_path_is_printed(checkout, capfd):
+    assert main(["report", "output", "--no-explain"]) == 0
+    out, err = capfd.readouterr()
+    page = checkout.output / "base2new" / "report.html"
+    assert out.strip() == str(page) and page.read_text().startswith("<!DOCTYPE html>")
+    assert "base2new: 4 runs, 0 missing" in err
+    assert not (checkout.root / "explained.txt").exists()
+
+
+def test_models_that_are_not_explained_yet_are_explained_once(checkout, capfd):
+    assert main(["report", "output"]) == 0
+    train_base = checkout.output / "base2new" / "train_base" / "digits" / "shots_16"
+    calls = (checkout.root / "explained.txt").read_text().splitlines()
+    assert calls == [str(train_base / name / "tiny" / "seed1" / "config.yaml") for name in ("ZeroshotCLIP", "RPO")]
+    assert "Who reads whom: RPO" in (checkout.output / "base2new" / "report.html").read_text()
+    assert main(["report", "output"]) == 0
+    assert (checkout.root / "explained.txt").read_text().splitlines() == calls
+
+
+def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(checkout, capfd):
+    (checkout.root / "train.py").write_text("raise SystemExit('error: planted failure')")
+    assert main(["report", "output"]) == 1
+    page = (checkout.output / "base2new" / "report.html").read_text()
+    said = "Not looked into: RPO on digits, 16 shots, seed 1, base: error: planted failure"
+    assert said in page and said in capfd.readouterr().err and "Who reads whom: RPO" not in page
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["output", "--look-into", "digts"], "unknown data set 'digts'; did you mean 'digits'?"),
+        (["nowhere"], "nowhere is not a folder"),
+        (["configs"], "holds no results of a protocol"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_2(checkout, capfd, arguments, message):
+    assert main(["report", *arguments, "--no-explain"]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_runs_of_which_none_has_ended_are_nothing_to_report(checkout, capfd):
+    for path in checkout.output.rglob("results.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    assert main(["report", "output", "--no-explain"]) == 2
+    assert "no run in" in capfd.readouterr().err

@@ -1,0 +1,151 @@
+import json
+
+import pytest
+
+from promptlearn.experiments import PROTOCOLS, Asked, Checkout, launch, plan
+from tests.fake_checkout import FakeCheckout
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return FakeCheckout(tmp_path)
+
+
+@pytest.fixture
+def go(fake):
+    """Run RPO with two seeds and return what is not done afterwards as (stage, seed)."""
+    checkout = Checkout(fake.root)
+
+    def run(**options):
+        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, asked=Asked(trainers=["RPO"], seeds=[1, 2]))
+        return [(job.stage.column, job.seed) for job in launch(jobs, checkout, **options)]
+
+    return run
+
+
+def test_jobs_already_done_are_not_run_again(fake, go):
+    assert go() == []
+    assert len(fake.calls()) == 6
+    assert go() == []
+    assert fake.calls() == []
+
+
+def test_a_folder_without_a_result_counts_for_nothing(fake, go):
+    folder = fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1"
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("a run that was killed")
+    go()
+    assert len(fake.calls()) == 6
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("status", "running"), ("seed", 7), ("shots", 4), ("subsample", "all"), ("trainer", "CoOp"), ("dataset", "Other")],
+)
+def test_a_result_that_answers_another_request_is_run_again(fake, go, key, value):
+    go()
+    fake.calls()
+    path = fake.output / "base2new/test_new/digits/shots_16/RPO/tiny/seed1/results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert go() == []
+    assert len(fake.calls()) == 1
+
+
+def test_a_damaged_result_is_run_again_and_named(fake, go, capfd):
+    go()
+    fake.calls()
+    path = fake.output / "base2new/test_new/digits/shots_16/RPO/tiny/seed1/results.json"
+    path.write_text("{")
+    assert go() == []
+    assert len(fake.calls()) == 1
+    assert capfd.readouterr().err.count(f"{path} is not a usable result") == 1
+
+
+def test_the_test_of_prompts_that_were_trained_anew_is_run_again(fake, go):
+    go()
+    fake.calls()
+    (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
+    fake.behave(prompts="other")
+    assert go() == []
+    assert len(fake.calls()) == 2
+
+
+def test_a_training_that_comes_out_as_before_keeps_its_test(fake, go):
+    go()
+    fake.calls()
+    (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
+    assert go() == []
+    assert len(fake.calls()) == 1
+
+
+def test_a_failed_job_is_reported_stops_only_its_own_test_and_is_tried_again(fake, go, capfd):
+    fake.behave(fail=["RPO/tiny/seed1"])
+    assert go() == [("base", 1), ("new", 1)]
+    assert len(fake.calls()) == 5
+    errors = capfd.readouterr().err
+    assert "FAILED: RPO on digits, 16 shots, seed 1, base: exit status 1; its log: " in errors
+    assert "    error: planted failure" in errors
+    assert "not started, because the training that it tests failed" in errors
+    fake.behave()
+    assert go() == []
+    assert len(fake.calls()) == 2
+
+
+def test_a_job_that_ends_well_without_a_result_has_failed(fake, go, capfd):
+    (fake.root / "train.py").write_text("")
+    assert ("base", 1) in go()
+    assert "ended, but left no results.json" in capfd.readouterr().err
+
+
+def test_a_killed_job_names_the_signal(fake, go, capfd):
+    (fake.root / "train.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    go()
+    assert "killed by SIGKILL; it wrote no log" in capfd.readouterr().err
+
+
+def test_what_runs_print_is_hidden_unless_verbose(fake, go, capfd):
+    go()
+    shown = capfd.readouterr()
+    assert "printed on stdout" not in shown.out + shown.err
+    assert "6/6" in shown.err and "job" in shown.err
+    fake.behave(fail=["RPO/tiny/seed1"])
+    (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
+    go(verbose=True)
+    shown = capfd.readouterr()
+    assert "printed on stdout" in shown.out and "error: planted failure" in shown.err
+
+
+def test_the_folders_of_all_jobs_are_there_before_the_first_ends(fake, go):
+    fake.behave(fail=["seed"])
+    go()
+    assert len(list(fake.output.glob("base2new/*/digits/shots_16/*/tiny/seed*"))) == 6
+
+
+OVERLAP = """
+import os, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+mine = here / f"running.{os.getpid()}"
+mine.write_text("")
+deadline = time.monotonic() + 5
+while len(list(here.glob("running.*"))) < 2 and time.monotonic() < deadline:
+    time.sleep(0.01)
+with open(here / "seen.txt", "a") as file:
+    file.write(f"{len(list(here.glob('running.*')))} {os.environ['OMP_NUM_THREADS']}\\n")
+"""
+
+
+def test_two_jobs_at_a_time_share_the_cores(fake, go, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    (fake.root / "train.py").write_text(OVERLAP)
+    go(at_once=2)
+    assert "2 3" in (fake.root / "seen.txt").read_text().splitlines()
+
+
+def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
+    assert go(at_once=3) == []
+    calls = fake.calls()
+    assert len(calls) == 6
+    trained = [call[call.index("--output-dir") + 1] for call in calls]
+    for position, call in enumerate(calls):
+        if "--model-dir" in call:
+            assert call[call.index("--model-dir") + 1] in trained[:position]

@@ -1,0 +1,201 @@
+from pathlib import Path
+
+import pytest
+
+from basics import UserError
+from dassl.config import get_cfg_default, merge
+from promptlearn.experiments import PROTOCOLS, Asked, Checkout, plan
+from promptlearn.experiments.planning import variants
+from tests.fake_checkout import FakeCheckout
+
+METHODS = 8  # without zero-shot CLIP
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(FakeCheckout(tmp_path).root)
+
+
+def commands(checkout, protocol="base2new", data=None, **asked):
+    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, Asked(**asked))
+    return [" ".join(job.command(checkout, data)) for job in jobs]
+
+
+def values(lines, key):
+    """The words after `key`, each once, in the order in which they first appear."""
+    return list(dict.fromkeys(line.split(f"{key} ")[1].split()[0] for line in lines))
+
+
+def test_a_seed_is_trained_on_base_and_its_model_is_tested_on_new(checkout):
+    train, test = commands(checkout, trainers=["RPO"], seeds=[2])[2:]
+    assert train == (
+        "train.py --seed 2 --trainer RPO --dataset-config-file configs/datasets/digits.yaml "
+        "--config-file configs/trainers/RPO/tiny.yaml "
+        "--output-dir output/base2new/train_base/digits/shots_16/RPO/tiny/seed2 "
+        "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base"
+    )
+    assert test == (
+        "train.py --seed 2 --trainer RPO --dataset-config-file configs/datasets/digits.yaml "
+        "--config-file configs/trainers/RPO/tiny.yaml "
+        "--output-dir output/base2new/test_new/digits/shots_16/RPO/tiny/seed2 "
+        "--model-dir output/base2new/train_base/digits/shots_16/RPO/tiny/seed2 --eval-only "
+        "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new"
+    )
+
+
+def test_few_shot_trains_on_all_classes_once_for_each_number_of_shots(checkout):
+    lines = commands(checkout, "few_shot", trainers=["RPO"], seeds=[1])
+    assert values(lines[1:], "NUM_SHOTS") == ["1", "2", "4", "8", "16"]
+    assert values(lines, "SUBSAMPLE_CLASSES") == ["all"]
+    assert len(lines) == 1 + 5 and "ZeroshotCLIP" in lines[0]
+
+
+@pytest.mark.parametrize("protocol", ["cross_dataset", "domain_generalization"])
+def test_a_model_of_the_source_is_tested_on_each_target_without_training(checkout, protocol):
+    lines = commands(checkout, protocol, trainers=["RPO"], seeds=[3], source="letters", datasets=["braille", "digits"])
+    trained, *tests = lines[3:]
+    folder = "train_source/letters/shots_16/RPO/tiny/seed3"
+    assert "datasets/letters.yaml" in trained and f"--output-dir output/{folder}" in trained
+    assert "--eval-only" not in trained
+    for target, line in zip(["braille", "digits"], tests, strict=True):
+        assert f"datasets/{target}.yaml" in line and f"--model-dir output/{folder} --eval-only" in line
+        assert f"--output-dir output/{protocol}/test_{target}/letters/" in line
+
+
+def test_the_two_transfers_share_their_training(checkout):
+    cross, shifts = (
+        {line for line in commands(checkout, protocol, trainers=["RPO"]) if "--eval-only" not in line}
+        for protocol in ("cross_dataset", "domain_generalization")
+    )
+    assert cross == shifts and len(cross) == 3
+
+
+def test_variance_has_ten_seeds_and_rpo_also_with_four_prompts(checkout):
+    lines = [line for line in commands(checkout, "variance", trainers=["RPO"], shots=[1, 16]) if "RPO" in line]
+    assert values(lines, "--seed") == [str(seed) for seed in range(1, 11)]
+    assert len(lines) == 2 * 2 * 10 * 2
+    few = [line for line in lines if line.endswith("TRAINER.RPO.K 4")]
+    assert len(few) == len(lines) / 2 and all("/RPO/tiny,K=4/seed" in line for line in few)
+
+
+def test_an_ablation_tries_every_combination_in_a_grid_of_its_own_folder(checkout):
+    lines = commands(checkout, "ablation", trainers=["RPO"], seeds=[1])[2:]
+    assert len(lines) == 2 * 2 * 3 * 2 * 2  # start x mask x side x K, base and new
+    assert len(set(values(lines, "--output-dir"))) == len(lines)
+    assert any(
+        line.endswith("INIT random TRAINER.RPO.MASK False TRAINER.RPO.PROMPTS text TRAINER.RPO.K 8") for line in lines
+    )
+
+
+def test_what_is_asked_to_vary_takes_the_place_of_the_protocols_variants(checkout):
+    vary = {"TRAINER.SEP.LAYERS": [[1, 2], []], "OPTIM.LR": [0.1]}
+    lines = commands(checkout, "ablation", trainers=["SEP"], seeds=[1], vary=vary)
+    assert [line.split("/SEP/")[2].split("/")[0] for line in lines[2::2]] == [
+        "tiny,LAYERS=1-2,LR=0.1",
+        "tiny,LAYERS=none,LR=0.1",
+    ]
+    assert lines[2].endswith("TRAINER.SEP.LAYERS [1, 2] OPTIM.LR 0.1")
+
+
+def test_zero_shot_clip_comes_first_once_per_data_set_and_loads_no_model(checkout):
+    lines = commands(checkout, trainers=["RPO"], datasets=["digits", "braille"], seeds=[2, 3], shots=[1, 4])
+    zero_shot = [line for line in lines if "ZeroshotCLIP" in line]
+    assert len(lines) == 2 * (2 + 8) and len(zero_shot) == 4
+    assert zero_shot[:2] == lines[:2]
+    assert all("--seed 1 " in line and "--eval-only" in line and "--model-dir" not in line for line in zero_shot)
+
+
+def test_zero_shot_clip_asked_for_alone_is_not_doubled(checkout):
+    assert len(commands(checkout, trainers=["ZeroshotCLIP"])) == 2
+
+
+def test_nothing_asked_for_means_the_protocols_methods_seeds_and_demo_set(checkout):
+    lines = commands(checkout)
+    assert len(lines) == 2 + METHODS * 3 * 2
+    assert all("datasets/digits.yaml" in line for line in lines)
+
+
+def test_with_data_the_released_configs_are_used(checkout, tmp_path):
+    lines = commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["CoOp", "RPO"], seeds=[1])
+    used = {line.split("configs/trainers/")[1].split(".yaml")[0] for line in lines}
+    assert used == {"ZeroshotCLIP/vit_b16", "CoOp/vit_b16_ep50_ctxv1", "RPO/main_K24"}
+    assert all("--root" in line for line in lines)
+
+
+def test_repeated_names_and_seeds_count_once(checkout):
+    assert len(commands(checkout, trainers=["RPO", "RPO"], datasets=["digits", "digits"], seeds=[1, 1])) == 4
+
+
+def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout, tmp_path):
+    lines = commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["Own"], config="two", seeds=[1])
+    assert "ZeroshotCLIP/vit_b16.yaml" in lines[0] and "Own/two.yaml" in lines[2]
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    [
+        ({"trainers": ["rpo"]}, "unknown trainer 'rpo'; did you mean 'RPO'?"),
+        ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'; there are: CoCoOp, CoOp, IVLP, LP"),
+        ({"datasets": ["brail"]}, "unknown data set 'brail'; did you mean 'braille'?"),
+        ({"trainers": ["RPO"], "config": "main_K2"}, "unknown config of RPO 'main_K2'; did you mean 'main_K24'?"),
+        ({"datasets": ["oxford_pets"]}, "oxford_pets needs its image files"),
+        ({"protocol": "cross_dataset", "source": "oxford_pets"}, "oxford_pets needs its image files"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, asked, message):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        commands(checkout, **asked)
+
+
+def test_a_method_without_a_released_config_asks_for_one(checkout, tmp_path):
+    with pytest.raises(UserError, match="which config of Own.*one, tiny, two"):
+        commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["Own"])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("shot: 16", "unknown key in .*base2new.yaml: 'shot'; did you mean 'shots'"),
+        ("demo:\n  sedes: [1]", "unknown key in .*base2new.yaml: demo: 'sedes'; did you mean 'seeds'"),
+        ("- 16", "expected keys and values"),
+    ],
+)
+def test_a_protocol_file_with_a_mistake_is_refused(checkout, text, message):
+    (checkout.root / "configs" / "protocols" / "base2new.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        commands(checkout)
+
+
+def test_defaults_that_lack_a_key_are_refused(checkout):
+    (checkout.root / "configs" / "protocols" / "defaults.yaml").write_text("shots: [16]")
+    with pytest.raises(UserError, match="defaults.yaml lacks seeds, trainers"):
+        commands(checkout)
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no checkout of this project in"):
+        Checkout(tmp_path)
+
+
+def test_without_a_folder_the_checkout_of_this_code_is_found(tmp_path, monkeypatch):
+    fake = FakeCheckout(tmp_path)
+    monkeypatch.chdir(fake.root)
+    assert Checkout().root == fake.root
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_name_in_the_protocol_files_exists(protocol, tmp_path):
+    checkout = Checkout(Path(__file__).parents[3])
+    assert commands(checkout, protocol)
+    assert commands(checkout, protocol, data=tmp_path)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("demo", [True, False])
+def test_every_setting_that_is_varied_is_a_key_of_the_method(protocol, demo):
+    checkout = Checkout(Path(__file__).parents[3])
+    cfg = get_cfg_default()
+    checkout.load("trainers").extend_cfg(cfg)
+    for grids in checkout.settings(protocol, demo)["variants"].values():
+        for _, overrides in variants(grids):
+            merge(cfg, opts=[word for setting in overrides for word in setting])

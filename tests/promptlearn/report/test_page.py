@@ -1,0 +1,262 @@
+"""The page in a real browser: it loads nothing, shows every figure, sorts, is light, dark and printed."""
+
+import json
+import shutil
+
+import pytest
+
+from promptlearn.experiments import PROTOCOLS
+from promptlearn.report import Comparison, models, page
+from promptlearn.report.explained import Explanation, explanation
+from promptlearn.report.insides import who_reads_whom
+from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FIGURES = [
+    *["Base and new: average", "Base and new: braille", "Base and new: digits"],
+    *["Spread over the seeds: braille", "Spread over the seeds: digits"],
+    *["Row less column, base", "Row less column, new", "Row less column, H of seeds"],
+    *["Critical differences: base", "Critical differences: new", "Critical differences: H of seeds"],
+    "Accuracy and its costs",
+    "Gains and losses per class over zero-shot CLIP: digits",
+    *["Confusion: digits, base", "Confusion: digits, new"],
+    "Who reads whom: RPO",
+    "Image features: digits",
+]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    output = tmp_path_factory.mktemp("output")
+    runs = MadeUpRuns(output)
+    runs.base2new("digits")
+    runs.base2new("braille")
+    for shots in (1, 4, 16):
+        for seed in (1, 2):
+            runs.run("few_shot/train", "digits", "RPO", seed, shots=shots, right=3 + (shots > 1) + (shots > 4))
+    runs.run("few_shot/train", "digits", "ZeroshotCLIP", 1)
+    return output
+
+
+@pytest.fixture(scope="module")
+def html(output):
+    return page(Comparison(PROTOCOLS["base2new"], output), "digits", ["a note"])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no chromium is installed (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
+    )
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def shown(browser, html, tmp_path):
+    """shown(width=1200, **context) -> the page in a window; its errors and what it asked for are noted on it."""
+    path = tmp_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+
+    def show(width=1200, **context):
+        window = browser.new_page(viewport={"width": width, "height": 900}, **context)
+        window.errors, window.asked = [], []
+        window.on("console", lambda message: window.errors.append(message.text))
+        window.on("pageerror", lambda error: window.errors.append(str(error)))
+        window.on("request", lambda request: window.asked.append(request.url))
+        window.goto(path.as_uri())
+        return window
+
+    return show
+
+
+def test_it_opens_from_disk_without_an_error_and_asks_for_nothing_else(shown):
+    window = shown()
+    assert window.errors == []
+    assert [url for url in window.asked if not url.startswith("data:")] == [window.url]
+    assert window.title().startswith("Train on base classes")
+
+
+def test_every_figure_is_there_is_seen_and_is_told_in_words(shown):
+    window = shown()
+    figures = window.locator("figure").all()
+    assert [figure.locator("figcaption").inner_text() for figure in figures] == FIGURES
+    for figure in figures:
+        box = figure.locator("svg").bounding_box()
+        assert box["width"] > 250 and box["height"] > 60
+        assert len(figure.get_by_role("img").get_attribute("aria-label")) > 40
+    pictures = window.locator(".album img")
+    assert pictures.count() > 0
+    assert pictures.evaluate_all("all => all.every(image => image.complete && image.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("width", [1200, 420])
+def test_nothing_stands_out_of_the_window(shown, width):
+    assert shown(width).evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_sorts_the_other_way(shown):
+    window = shown()
+    table = window.locator("#results table")
+    heading = table.get_by_role("button", name="base", exact=True)
+
+    def column():
+        return [float(text.split()[0]) for text in table.locator("tbody tr td:nth-child(3)").all_inner_texts()]
+
+    before = column()
+    heading.click()
+    assert column() == sorted(before, reverse=True) != before
+    assert table.locator("th").nth(2).get_attribute("aria-sort") == "descending"
+    heading.press("Enter")  # by the keyboard as well
+    assert column() == sorted(before)
+    table.get_by_role("button", name="method").click()
+    methods = table.locator("tbody tr td:nth-child(2)").all_inner_texts()
+    assert methods == [name for name in ("zero-shot CLIP", "CoOp", "RPO", "VPT") for _ in range(3)]
+    assert table.locator("th").nth(2).get_attribute("aria-sort") is None
+
+
+def test_what_is_missing_stays_last_whichever_way_is_sorted(output, browser, tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    runs.base2new()
+    gone = tmp_path / "base2new" / "test_new" / "digits" / "shots_16" / "CoOp" / "tiny"
+    for path in gone.glob("*/results.json"):
+        path.unlink()
+    comparison = Comparison(PROTOCOLS["base2new"], tmp_path)
+    (tmp_path / "report.html").write_text(page(comparison, "digits", []), encoding="utf-8")
+    window = browser.new_page()
+    window.goto((tmp_path / "report.html").as_uri())
+    assert "3 runs are missing" in window.locator("header").inner_text()
+    table = window.locator("#results table")
+    for _ in range(2):
+        table.get_by_role("button", name="new").click()
+        assert table.locator("tbody tr").last.inner_text().count("missing") == 3  # new and both means
+
+
+def test_it_is_light_or_dark_as_the_system_is_and_as_the_button_says(shown):
+    colour = "getComputedStyle(document.documentElement).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
+    light, dark = shown(color_scheme="light"), shown(color_scheme="dark")
+    assert light.evaluate(colour) == "rgb(255, 255, 255)" != dark.evaluate(colour)
+    assert light.evaluate(ink) != dark.evaluate(ink)
+    dark.get_by_role("button", name="dark / light").click()
+    assert dark.evaluate(colour) == light.evaluate(colour) and dark.evaluate(ink) == light.evaluate(ink)
+
+
+def test_on_paper_it_is_light_and_without_buttons(shown):
+    window = shown(color_scheme="dark")
+    window.emulate_media(media="print", color_scheme="dark")
+    assert window.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert not window.locator("#theme").is_visible() and not window.locator("nav").is_visible()
+
+
+def test_names_from_results_are_text_and_never_markup(shown):
+    window = shown()
+    assert window.title() != "1" and window.locator("img[src=x]").count() == 0
+    assert window.get_by_text(HOSTILE).count() > 0
+
+
+def test_the_browsers_checks_can_fail(browser, tmp_path):
+    (tmp_path / "bad.html").write_text("<img src='http://127.0.0.1:9/x.png'><script>nowhere()</script>")
+    window = browser.new_page()
+    errors, asked = [], []
+    window.on("pageerror", lambda error: errors.append(str(error)))
+    window.on("request", lambda request: asked.append(request.url))
+    window.goto((tmp_path / "bad.html").as_uri())
+    assert "nowhere" in errors[0] and len(asked) == 2
+
+
+# ---- without a browser
+
+
+def test_numbers_at_the_axes_are_readable(html):
+    assert ">1,000<" in html and ">10,000<" in html and "mathdefault" not in html  # trained parameters
+
+
+def test_the_same_runs_give_the_same_page(output, html):
+    assert page(Comparison(PROTOCOLS["base2new"], output), "digits", ["a note"]) == html
+
+
+def test_few_shot_runs_give_curves(output):
+    html = page(Comparison(PROTOCOLS["few_shot"], output), "digits", [])
+    assert "Few shots: digits, all" in html and "RPO: 50.2 with 1, 66.8 with 4, 83.5 with 16" in html
+    assert "Base against new" not in html
+
+
+def test_numbers_of_shots_side_by_side_are_compared_as_methods_of_their_own(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for subsample, stage in (("base", "train_base"), ("new", "test_new")):
+        for shots in (4, 16):
+            runs.run(f"base2new/{stage}", "digits", "ZeroshotCLIP", 1, subsample, shots=shots, right=3)
+            for seed in (1, 2, 3):
+                runs.run(f"base2new/{stage}", "digits", "RPO", seed, subsample, shots=shots, right=shots // 4)
+    comparison = Comparison(PROTOCOLS["base2new"], tmp_path)
+    assert comparison.methods == ["zero-shot CLIP", "RPO"]
+    assert comparison.number("RPO (4 shots)") == comparison.number("RPO (16 shots)") == comparison.number("RPO") == 1
+    html = page(comparison, "digits", [])
+    table = html[html.index("All pairs of methods, base") :]
+    assert "RPO (4 shots)" in table and "zero-shot CLIP (16 shots)" in table
+
+
+def test_a_transfer_shows_each_target_and_compares_the_means_of_targets(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for stage, right in (("train_source", 5), ("cross_dataset/test_dtd", 4), ("cross_dataset/test_eurosat", 2)):
+        runs.run(stage, "imagenet", "ZeroshotCLIP", 1, right=2)
+        for trainer in ("RPO", "CoOp"):
+            for seed in (1, 2):
+                runs.run(stage, "imagenet", trainer, seed, right=right)
+    html = page(Comparison(PROTOCOLS["cross_dataset"], tmp_path), "imagenet", [])
+    for stage in ("source", "dtd", "eurosat", "mean of targets"):
+        assert f">{stage}</button>" in html
+    assert "RPO, eurosat: 33.4 to 33.5, n = 2" in html and "mean of targets (imagenet) against its costs" in html
+
+
+def test_variants_of_an_ablation_are_methods_of_their_own(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for number in range(20):  # more than are looked into
+        for subsample, stage in (("base", "train_base"), ("new", "test_new")):
+            runs.run(f"ablation/{stage}", "digits", "RPO", 1, subsample, right=number % 7, config=f"tiny,K={number}")
+    comparison = Comparison(PROTOCOLS["ablation"], tmp_path)
+    assert len(comparison.methods) == 20 and comparison.zero_shot is None
+    html = page(comparison, "digits", [])
+    assert "RPO (K=19)" in html and "Base and new: digits" in html and "Classes won and lost" not in html
+
+
+def test_old_runs_without_predictions_or_timings_give_a_page_without_what_they_lack(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    runs.base2new(seeds=(1,))
+    for path in tmp_path.rglob("predictions.csv"):
+        path.unlink()
+    for path in tmp_path.rglob("results.json"):
+        result = json.loads(path.read_text())
+        kept = ("status", "trainer", "dataset", "seed", "shots", "subsample", "prompts_sha256")
+        path.write_text(json.dumps({key: result[key] for key in kept} | {"metrics": {"accuracy": 50.0}}))
+    html = page(Comparison(PROTOCOLS["base2new"], tmp_path), "digits", [])
+    assert "Base against new" in html and "Confusions" not in html and "Classes won and lost" not in html
+
+
+def test_a_side_without_layers_is_left_out_of_the_picture():
+    text = {"text": TOWERS["text"]}
+    picture = who_reads_whom("CoOp", Explanation(text, [], {}))
+    assert "text side" in picture.svg and "image side" not in picture.svg
+
+
+def test_an_explanation_of_an_earlier_model_is_not_shown(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"), digest="an earlier one")
+    run = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits")["RPO"]
+    assert explanation(run) is None
+
+
+@pytest.mark.parametrize("damage", ["explain.json", "explain.npz"])
+def test_a_damaged_explanation_is_as_good_as_none(tmp_path, damage):
+    runs = MadeUpRuns(tmp_path)
+    runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"))
+    [run] = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits").values()
+    assert explanation(run).words
+    path = run.job.folder / "explain" / damage
+    path.write_bytes(path.read_bytes()[:100])
+    assert explanation(run) is None

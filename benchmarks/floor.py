@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clip import Sizes
+from clip import CLIPConfig
 
 FUSION_MLP = 256  # SEP's, `clip.fusion`
 REDUCTION = 16  # CoCoOp's meta-net
@@ -78,11 +78,11 @@ def tower(width: int, layers: int, kinds: dict[str, Tokens]) -> float:
         readers = [name for name, t in kinds.items() if (t.output != 0 if last else layer >= t.replaced)]
         after = dict(states)
         for name in readers:
-            seen = [states[name], *(states[read] for read in kinds[name].reads)]
+            seen = [states[name], *(states[read] for read in kinds[name].attends_to)]
             after[name] = State(all(s.known for s in seen), any(s.learned for s in seen))
         for name, t in kinds.items():
             s = states[name]
-            if not s.known and any(name in kinds[reader].reads for reader in readers):
+            if not s.known and any(name in kinds[reader].attends_to for reader in readers):
                 written = t.last if last and t.last is not None else t.before(layer)
                 total += written * 2 * width**2 * (1 + s.learned)
             if name in readers and not after[name].known:
@@ -98,7 +98,7 @@ def _reading(width: int, layer: int, t: Tokens, states: dict[str, State], name: 
     if not s.known:
         total += t.before(layer) * width**2 * (1 + s.learned)
     total += t.after(layer) * 9 * width**2 * (1 + after.learned)
-    for read, pairs in t.reads.items():
+    for read, pairs in t.attends_to.items():
         products = 2 + 2 * states[read].learned + s.learned + (states[read].learned or s.learned)
         total += pairs * t.after(layer) / t.count * width * products
     return total
@@ -119,7 +119,7 @@ class Step:
         fused: layers before which prompts are fused with tokens (SEP).
     """
 
-    sizes: Sizes
+    sizes: CLIPConfig
     names: list[int]
     texts: list[int]
     batch: int
@@ -159,7 +159,7 @@ class Step:
         s, b, n = self.sizes, self.batch, (self.sizes.image_size // self.sizes.patch_size) ** 2 + 1
         kinds = {"image": Tokens(b * n, {"image": b * n * n}, output=b)}
         if prompts:
-            kinds["image"].reads["prompts"] = b * n * prompts
+            kinds["image"].attends_to["prompts"] = b * n * prompts
             kinds["prompts"] = Tokens(
                 b * prompts,
                 {"image": b * prompts * n, "prompts": b * prompts**2},

@@ -44,7 +44,7 @@ NOTES = {
     "peak above the model, each path in a process of its own. GFLOP is torch's count of our step, without noise.",
     "Test pass": f"{TEST['images']} images in batches of 100; times of fewer are scaled to that, class texts counted "
     "once for ours.",
-    "Memory of a training step": "The plain path's is the line through C = {low} and {high}; seconds are those of "
+    "KVCache of a training step": "The plain path's is the line through C = {low} and {high}; seconds are those of "
     "our second step, at C = {most} of our first.",
 }
 
@@ -63,10 +63,10 @@ def questions(case: Case, rounds: int, threads: int) -> Iterator[tuple[str, Case
         plain: list[float] = []  # the plain path's two points, measured with the first row
         for classes in MEMORY["classes"]:
             at = replace(one, classes=classes)
-            yield "Memory of a training step", at, partial(both_memories, at, plain, threads)
+            yield "KVCache of a training step", at, partial(both_memories, at, plain, threads)
         if method not in FIXED_TEXT:
             blocks = replace(at, text_block=MEMORY["block"])
-            yield "Memory of a training step", blocks, partial(both_memories, blocks, plain, threads)
+            yield "KVCache of a training step", blocks, partial(both_memories, blocks, plain, threads)
 
 
 def wanted_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...], ratio: float, work: float) -> dict:

@@ -1,6 +1,6 @@
 """Frozen CLIP and its prompts. Knows nothing of trainers or data sets."""
 
-from .attention import KeysValues, Memory, Segment, take
+from .attention import KeysValues, KVCache, Segment, gather_tokens
 from .clip import load
 from .fusion import TokenFusion
 from .prompts import (
@@ -12,22 +12,23 @@ from .prompts import (
     image_segments,
     split_words,
 )
+from .ragged import leading_tokens
 from .tokenizer import encode, tokenize
-from .towers import CLIP, Sizes, end_of_text
-from .weights import available_models, backbone_sizes, load_clip
+from .towers import CLIP, CLIPConfig, end_of_text
+from .weights import available_models, backbone_config, load_clip
 from .words import ClassWords
 
 __all__ = [
     "CLIP",
     "ClassWords",
     "KeysValues",
-    "Memory",
+    "KVCache",
     "Segment",
-    "Sizes",
+    "CLIPConfig",
     "TokenFusion",
     "add_parameter",
     "available_models",
-    "backbone_sizes",
+    "backbone_config",
     "context_vectors",
     "deep_names",
     "encode",
@@ -35,9 +36,10 @@ __all__ = [
     "encode_words",
     "end_of_text",
     "image_segments",
+    "leading_tokens",
     "load",
     "load_clip",
     "split_words",
-    "take",
+    "gather_tokens",
     "tokenize",
 ]

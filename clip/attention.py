@@ -1,16 +1,17 @@
-"""Segments and who reads whom: the only place that attends.
+"""Segments and the segments they attend to: the only place where tokens interact.
 
-A *segment* is a set of tokens that travel through the layers together. In each layer a segment **writes** keys and
-values (if anybody reads it) and **reads** the keys and values of the segments it names. Nothing else couples tokens,
-so two facts hold by construction:
+A *segment* is a set of tokens that travel through the layers together. In each layer, a segment provides keys and
+values (if another segment attends to it) and attends to the segments it names. Nothing else couples tokens, so two
+facts hold by construction:
 
-- a segment that reads nothing learnable is frozen: what it writes can be kept in a `Memory` and read again later;
-- a segment that nobody reads changes nobody: RPO's read-only prompts (arXiv 2308.14960, section 3.1) need no mask.
+- A segment that attends to nothing learnable is frozen. Its keys and values can be computed once (prefill), kept in a
+  `KVCache`, and attended to later.
+- A segment that no other segment attends to changes nothing else: RPO's read-only prompts (arXiv 2308.14960,
+  section 3.1) need no mask.
 
-Segments may have different batch shapes; they broadcast when one reads another. A context that all classes share has
-batch shape (1,), the class words (C,): the context runs once, not C times. Rows of several lengths stand one behind
-the other, in groups of one length (`Segment.groups`): what counts token by token runs for all at once, attention group
-by group, and no row is padded.
+Segments may have different batch shapes, which broadcast when one attends to another. A context shared by all classes
+has batch shape (1,) and the class words have (C,): the context runs once, not C times. Rows of different lengths are
+packed into one segment without padding (`clip.ragged`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Groups = tuple[tuple[int, int], ...]  # (rows, length of each)
+Packing = tuple[tuple[int, int], ...]  # (number of rows, their length), group by group
 
 
 @dataclass
@@ -32,56 +33,52 @@ class Segment:
 
     Attributes:
         tokens: (*batch, n, width).
-        reads: names of the segments read, in order of position; itself included if it reads itself.
-        deep: what replaces the tokens before layer 1, 2, ... (deep prompts), each of a shape that `tokens` may have.
-        lengths: (*batch,) int, the number of tokens of each row that are not padding; nobody reads beyond. None: all.
-        output: (*batch, m) int, positions whose tokens are wanted after the last layer; None: all of them.
-        wanted: False for a segment that is only read: its last layer then ends at its keys and values.
-        groups: (rows, length of each) of rows of several lengths, N in all, that stand one behind the other in the n
-            tokens. What such a segment reads has N rows, or one for all. It is read by itself alone; `output` are the
-            N positions, counted in the n tokens, of one token of each row. Empty: one row of n tokens.
+        attends_to: names of the segments it attends to, in order of position, including its own if it does so.
+        deep: replacements of the tokens before layers 1, 2, ... (deep prompts), each of a shape `tokens` may have.
+        lengths: (*batch,) int, the number of tokens of each row that are not padding; None if all count. No token
+            attends to padding.
+        output: (*batch, m) int, the positions whose tokens are needed after the last layer; None for all.
+        wanted: False if the tokens are not needed after the last layer, only their keys and values in it.
+        packing: for ragged rows, N in all, packed into the n tokens: see `clip.ragged`. `output` then holds N
+            positions among the n tokens, one per row. Empty for a single row of n tokens.
     """
 
     tokens: Tensor
-    reads: tuple[str, ...]
+    attends_to: tuple[str, ...]
     deep: Sequence[Tensor] = ()
     lengths: Tensor | None = None
     output: Tensor | None = None
     wanted: bool = True
-    groups: Groups = ()
-
-    def rows(self) -> list[Tensor]:
-        """The tokens of each group, (*batch, rows, length, width)."""
-        return cut(self.tokens, self.groups)
+    packing: Packing = ()
 
 
 class KeysValues(NamedTuple):
-    """What a segment writes in one layer: two tensors of shape (*batch, heads, n, head_width)."""
+    """Keys and values of a segment in one layer, each (*batch, heads, n, head width)."""
 
     keys: Tensor
     values: Tensor
 
 
 @dataclass
-class Memory:
-    """What frozen segments wrote, layer by layer, for others to read later.
+class KVCache:
+    """Keys and values of frozen segments, layer by layer.
 
     Attributes:
-        layers: for each layer, the segment's name -> what it wrote.
-        sizes: the segment's name -> (number of tokens, lengths as in `Segment`).
+        layers: for each layer, segment name -> keys and values.
+        sizes: segment name -> (number of tokens, `Segment.lengths`).
     """
 
     layers: list[dict[str, KeysValues]] = field(default_factory=list)
     sizes: dict[str, tuple[int, Tensor | None]] = field(default_factory=dict)
 
-    def rows(self, rows: slice) -> Memory:
-        """What some rows of a batch wrote, (N, n) tokens in all, as views."""
-        layers = [{name: KeysValues(*(x[rows] for x in w)) for name, w in layer.items()} for layer in self.layers]
-        return Memory(layers, {name: (n, None if m is None else m[rows]) for name, (n, m) in self.sizes.items()})
+    def batch_slice(self, rows: slice) -> KVCache:
+        """The cache of some rows of a one-dimensional batch, as views."""
+        layers = [{name: KeysValues(*(x[rows] for x in kv)) for name, kv in layer.items()} for layer in self.layers]
+        return KVCache(layers, {name: (n, None if m is None else m[rows]) for name, (n, m) in self.sizes.items()})
 
 
 class Attention(nn.Module):
-    """Multi-head attention under OpenAI's parameter names, cut into writing and reading.
+    """Multi-head attention with OpenAI's parameter names.
 
     Args:
         width: token width, a multiple of `heads`.
@@ -94,107 +91,138 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def project(self, x: Tensor, asks: bool, writes: bool) -> tuple[Tensor | None, KeysValues | None]:
-        """Queries, and keys with values, of tokens x (*batch, n, width): only those that somebody needs."""
+    def project(self, x: Tensor, queries: bool, keys_values: bool) -> tuple[Tensor | None, KeysValues | None]:
+        """Queries (*batch, heads, n, head width) and keys with values of tokens x (*batch, n, width), as requested."""
         width = x.shape[-1]
-        rows = slice(0 if asks else width, 3 * width if writes else width)
+        rows = slice(0 if queries else width, 3 * width if keys_values else width)
         parts = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
         parts = [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
-        return (parts[0] if asks else None), (KeysValues(*parts[-2:]) if writes else None)
+        return (parts[0] if queries else None), (KeysValues(*parts[-2:]) if keys_values else None)
 
-    def find(self, queries: Tensor, written: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
-        """What the queries find in what was written, before `out_proj`.
+    def heads_output(self, queries: Tensor, kv: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
+        """Scaled dot-product attention, heads concatenated, before `out_proj`; arguments as in `attend`."""
+        batch = torch.broadcast_shapes(queries.shape[:-3], kv.keys.shape[:-3])
+
+        def flat(x: Tensor) -> Tensor:  # the fused kernels take a single batch axis
+            return x.expand(*batch, *x.shape[-3:]).flatten(0, -4)
+
+        if mask is not None:
+            mask = mask.unsqueeze(-3)  # the same for all heads
+            mask = flat(mask) if mask.dim() > 3 else mask
+        x = F.scaled_dot_product_attention(flat(queries), flat(kv.keys), flat(kv.values), mask, is_causal=causal)
+        x = x.transpose(1, 2).flatten(2)
+        return x.reshape(*batch, *x.shape[1:])
+
+    def attend(self, queries: Tensor, kv: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """The update of the tokens that the queries belong to.
 
         Args:
-            queries: (*batch, heads, m, head_width).
-            written: with a batch shape that broadcasts with the queries'.
-            mask: bool, broadcastable to (*batch, m, number of keys), True where reading is allowed; or None.
-            causal: queries and keys are the same tokens and each reads those up to itself (then no mask is needed).
+            queries: (*batch, heads, m, head width).
+            kv: with a batch shape that broadcasts with the queries'.
+            mask: bool, broadcastable to (*batch, m, number of keys), True where attention is allowed; or None.
+            causal: queries and keys are the same tokens, and each attends to those up to itself; needs no mask.
 
         Returns:
             (*batch, m, width), batch shapes broadcast.
         """
-        batch = torch.broadcast_shapes(queries.shape[:-3], written.keys.shape[:-3])
+        return self.out_proj(self.heads_output(queries, kv, mask, causal))
 
-        def flat(x: Tensor) -> Tensor:  # one batch axis: what the fused kernels take
-            return x.expand(*batch, *x.shape[-3:]).flatten(0, -4)
+    def cross_attend(self, x: Tensor, to: Tensor) -> Tensor:
+        """Tokens x (*batch, m, width) attend to other tokens (*batch, n, width): (*batch, m, width)."""
+        queries, _ = self.project(x, queries=True, keys_values=False)
+        _, kv = self.project(to, queries=False, keys_values=True)
+        return self.attend(queries, kv)
 
-        if mask is not None:
-            mask = mask.unsqueeze(-3)  # all heads alike
-            mask = flat(mask) if mask.dim() > 3 else mask
-        found = F.scaled_dot_product_attention(
-            flat(queries), flat(written.keys), flat(written.values), mask, is_causal=causal
-        )
-        found = found.transpose(1, 2).flatten(2)
-        return found.reshape(*batch, *found.shape[1:])
 
-    def read(self, queries: Tensor, written: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
-        """What goes back into the tokens: `find`, projected."""
-        return self.out_proj(self.find(queries, written, mask, causal))
+class Pattern:
+    """How one segment attends: to which segments, through which mask. Computed once per forward pass.
 
-    def read_rows(
-        self, queries: Tensor, asking: Groups, written: Sequence[KeysValues | list[KeysValues]], masks: list[Tensor]
-    ) -> Tensor:
-        """As `read`, for rows of several lengths: attention group by group, the projection for all at once.
+    Args:
+        name: of the segment.
+        segments: all segments of the pass.
+        cache: the frozen segments of earlier passes.
+        causal: a token that attends to its own segment attends to the tokens up to itself.
+    """
+
+    def __init__(self, name: str, segments: dict[str, Segment], cache: KVCache, causal: bool):
+        self.segment = segments[name]
+        self.causal = causal and self.segment.attends_to == (name,)  # then the kernel needs no mask
+        self.mask = None if self.causal and self.segment.output is None else mask_of(name, segments, cache, causal)
+
+    def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
+        """The update of the segment's tokens (*batch, m, width).
 
         Args:
-            queries: (*batch, heads, m, head_width), of all rows one behind the other.
-            asking: the groups that the m queries form.
-            written: what is read, in order of position: with a batch shape that ends in all rows or 1; the rows' own
-                as a list, group by group.
-            masks: for each group, as in `find`.
-
-        Returns:
-            (*batch, m, width).
+            queries: (*batch, heads, m, head width): of all tokens, or with `output_only` of those at `output`.
+            layer: keys and values of this layer.
         """
-        found, first = [], 0
-        for i, (asked, (rows, _)) in enumerate(zip(cut(queries, asking), asking, strict=True)):
-            read = [w[i] if isinstance(w, list) else rows_of(w, first, rows) for w in written]
-            found.append(self.find(asked.transpose(-3, -4), join(read), masks[i], causal=False).flatten(-3, -2))
-            first += rows
-        return self.out_proj(torch.cat(found, dim=-2))
-
-    def between(self, asking: Tensor, read: Tensor) -> Tensor:
-        """Cross-attention: what tokens (*batch, m, width) find in other tokens (*batch, n, width)."""
-        queries, _ = self.project(asking, asks=True, writes=False)
-        _, written = self.project(read, asks=False, writes=True)
-        return self.read(queries, written, mask=None, causal=False)
+        mask, causal = self.mask, self.causal
+        if output_only:
+            mask, causal = (None if mask is None else gather_tokens(mask, self.segment.output)), False
+        return attention.attend(queries, layer.joined(self.segment.attends_to), None if causal else mask, causal)
 
 
-def join(written: Sequence[KeysValues]) -> KeysValues:
-    """What several segments wrote, one behind the other; batch shapes broadcast."""
-    if len(written) == 1:
-        return written[0]
-    batch = torch.broadcast_shapes(*(w.keys.shape[:-3] for w in written))
+class Layer:
+    """Keys and values of the segments in one layer.
 
-    def behind(parts: Iterable[Tensor]) -> Tensor:
-        return torch.cat([x.expand(*batch, *x.shape[-3:]) for x in parts], dim=-2)
+    Attributes:
+        segments: name -> keys and values.
+    """
 
-    return KeysValues(behind(w.keys for w in written), behind(w.values for w in written))
+    def __init__(self, segments: dict[str, KeysValues]):
+        self.segments = segments
+        self._joined: dict[tuple[str, ...], KeysValues] = {}
 
-
-def cut(x: Tensor, groups: Groups) -> list[Tensor]:
-    """Rows of several lengths that stand one behind the other, x (*batch, n, width): those of each group as views
-    (*batch, rows, length, width)."""
-    parts = x.split([rows * length for rows, length in groups], dim=-2)
-    return [part.unflatten(-2, group) for part, group in zip(parts, groups, strict=True)]
-
-
-def written_rows(written: KeysValues, groups: Groups) -> list[KeysValues]:
-    """What rows of several lengths wrote, group by group: keys and values (*batch, rows, heads, length, head_width)."""
-    keys, values = ([part.transpose(-3, -4) for part in cut(x, groups)] for x in written)
-    return [KeysValues(*pair) for pair in zip(keys, values, strict=True)]
+    def joined(self, names: tuple[str, ...]) -> KeysValues:
+        """Those of several segments, concatenated once for all segments that attend to them."""
+        if names not in self._joined:
+            self._joined[names] = concatenate([self.segments[name] for name in names])
+        return self._joined[names]
 
 
-def rows_of(written: KeysValues, first: int, rows: int) -> KeysValues:
-    """What `rows` rows from the first on read of it: their own part, or what one wrote for all."""
-    if written.keys.shape[-4] == 1:
-        return written
-    return KeysValues(written.keys.narrow(-4, first, rows), written.values.narrow(-4, first, rows))
+def mask_of(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Tensor | None:
+    """The mask of one segment over everything it attends to; None if it may attend to all of it.
+
+    Returns:
+        bool, broadcastable to (*batch, n, total number of keys).
+    """
+    segment = segments[name]
+    n, device = segment.tokens.shape[-2], segment.tokens.device
+    blocks, needed = [], False
+    for other in segment.attends_to:
+        size, lengths = cache.sizes[other] if other not in segments else _size(segments[other], other)
+        block = torch.ones(n, size, dtype=torch.bool, device=device)
+        if causal and other == name:
+            block, needed = block.tril(), True  # padding comes after every token that counts
+        elif lengths is not None:
+            block, needed = block & (torch.arange(size, device=device) < lengths[..., None, None]), True
+        blocks.append(block)
+    if not needed:
+        return None
+    batch = torch.broadcast_shapes(*(b.shape[:-2] for b in blocks))
+    return torch.cat([b.expand(*batch, *b.shape[-2:]) for b in blocks], dim=-1)
 
 
-def take(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows of x (*batch, n, width) at positions (*batch, m): (*batch, m, width), batch shapes broadcast."""
+def _size(segment: Segment, name: str) -> tuple[int, Tensor | None]:
+    if segment.packing:
+        raise ValueError(f"segment {name!r} has ragged rows: no other segment can attend to it")
+    return segment.tokens.shape[-2], segment.lengths
+
+
+def concatenate(parts: Sequence[KeysValues]) -> KeysValues:
+    """Keys and values of several segments in order of position; batch shapes broadcast."""
+    if len(parts) == 1:
+        return parts[0]
+    batch = torch.broadcast_shapes(*(kv.keys.shape[:-3] for kv in parts))
+
+    def cat(tensors: Iterable[Tensor]) -> Tensor:
+        return torch.cat([x.expand(*batch, *x.shape[-3:]) for x in tensors], dim=-2)
+
+    return KeysValues(cat(kv.keys for kv in parts), cat(kv.values for kv in parts))
+
+
+def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
+    """Tokens of x (*batch, n, width) at positions (*batch, m): (*batch, m, width), batch shapes broadcast."""
     batch = torch.broadcast_shapes(x.shape[:-2], positions.shape[:-1])
     x = x.expand(*batch, *x.shape[-2:])
     index = positions.expand(*batch, positions.shape[-1])[..., None].expand(*batch, positions.shape[-1], x.shape[-1])

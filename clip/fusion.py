@@ -35,9 +35,9 @@ class TokenFusion(nn.Module):
         across: attend over the N rows, slot by slot (the released code), in place of the n slots of each row.
         """
         tokens, prompts = tokens.float(), prompts.float().expand(len(tokens), -1, -1)
-        asking, read = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)
+        x, to = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)
         if across:
-            asking, read = asking.transpose(0, 1), read.transpose(0, 1)
-        found = self.promt_attention_visual.between(asking, read)
-        fused = self.scale1 * tokens + (1 - self.scale1) * (found.transpose(0, 1) if across else found)
+            x, to = x.transpose(0, 1), to.transpose(0, 1)
+        attended = self.promt_attention_visual.cross_attend(x, to)
+        fused = self.scale1 * tokens + (1 - self.scale1) * (attended.transpose(0, 1) if across else attended)
         return self.scale2 * fused + (1 - self.scale2) * self.mlp_pa_visual(self.ln_pa_2_visual(fused))

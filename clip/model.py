@@ -22,8 +22,8 @@ from basics import UserError
 
 from . import towers
 from .attention import Attention, Segment
-from .sizes import sizes_of
-from .towers import LayerNorm, QuickGELU, ResidualAttentionBlock, Sizes, end_of_text
+from .sizes import infer_config
+from .towers import CLIPConfig, LayerNorm, QuickGELU, ResidualAttentionBlock, end_of_text
 from .weights import NOT_WEIGHTS, add_counts
 
 __all__ = [
@@ -55,16 +55,19 @@ class Transformer(towers.Transformer):
         super().__init__(width, layers, heads, activation, causal)
         self.width, self.layers = width, layers
 
-    def forward(self, x: Tensor | Sequence, mask: Tensor | None = None) -> Tensor | list:
+    def forward(self, x: Tensor | Sequence | dict, mask=None, before_layer=None) -> Tensor | list | dict:
         """All layers.
 
         Args:
-            x: tokens (L, N, width), or MaPLe's list of the tokens, the later layers' prompts and how many are used up.
+            x: segments, with the other arguments as in `clip.towers`; or tokens (L, N, width); or MaPLe's list of the
+                tokens, the later layers' prompts and how many are used up.
             mask: added to the attention scores: (L, L), or (N * heads, L, L) with all heads of a sequence alike.
 
         Returns:
             As x: tokens, or such a list.
         """
+        if isinstance(x, dict):
+            return super().forward(x, mask, before_layer)
         if mask is not None:
             return self._masked(x.transpose(0, 1), mask).transpose(0, 1)
         if isinstance(x, Tensor):
@@ -81,7 +84,7 @@ class Transformer(towers.Transformer):
         """All layers over x (L, N, width); prompts replace tokens before layers 1, 2, ...: the last ones of an image's
         sequence, those behind the first one of a text's."""
 
-        def rewrite(depth: int, segments: dict[str, Segment]) -> None:
+        def insert(depth: int, segments: dict[str, Segment]) -> None:
             if 0 < depth <= len(deep):
                 tokens = segments["x"].tokens
                 prompts = deep[depth - 1].to(tokens).expand(len(tokens), -1, -1)
@@ -89,16 +92,19 @@ class Transformer(towers.Transformer):
                 parts = [tokens[:, :1], prompts, tokens[:, 1 + n :]] if self.causal else [tokens[:, :-n], prompts]
                 segments["x"].tokens = torch.cat(parts, dim=1)
 
-        return self.walk({"x": Segment(x.transpose(0, 1), reads=("x",))}, rewrite=rewrite)["x"].transpose(0, 1)
+        return (
+            super()
+            .forward({"x": Segment(x.transpose(0, 1), attends_to=("x",))}, before_layer=insert)["x"]
+            .transpose(0, 1)
+        )
 
     def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
         mask = mask.to(x)
         if mask.dim() == 3:
             mask = mask.unflatten(0, (len(x), -1))[:, 0]
         for block in self.resblocks:
-            queries, written = block.attn.project(block.ln_1(x), asks=True, writes=True)
-            x = x + block.attn.read(queries, written, mask, causal=False)
-            x = x + block.mlp(block.ln_2(x))
+            queries, kv = block.attn.project(block.ln_1(x), queries=True, keys_values=True)
+            x = block.update(x, block.attn.attend(queries, kv, mask))
         return x
 
 
@@ -109,7 +115,7 @@ class VisionTransformer(towers.VisionTransformer):
         output_dim: width of the shared embedding.
     """
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: CLIPConfig):
         super().__init__(sizes)
         self.output_dim = sizes.embed_dim
         self.transformer = Transformer(
@@ -136,9 +142,9 @@ class VisionTransformer(towers.VisionTransformer):
 class CLIP(towers.CLIP):
     """CLIP whose parts can be called as the CoOp family's files call them."""
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: CLIPConfig):
         super().__init__(sizes)
-        if isinstance(sizes, Sizes):  # else a ResNet, which is called as in OpenAI's code anyway
+        if isinstance(sizes, CLIPConfig):  # else a ResNet, which is called as in OpenAI's code anyway
             self.visual = VisionTransformer(sizes)
         self.transformer = Transformer(
             sizes.text_width, sizes.text_layers, sizes.text_heads, sizes.activation, causal=True
@@ -168,7 +174,7 @@ def build_model(state_dict: dict[str, Tensor], design_details: dict | None = Non
     if int(state.pop(EXACT_GELU, 0)):
         known["activation"] = "gelu"
     source = "the state dict given to build_model"
-    sizes = sizes_of(state, {"sizes": json.dumps(known)}, source)
+    sizes = infer_config(state, {"sizes": json.dumps(known)}, source)
     with torch.device("meta"):  # shapes only: no time spent on a random start
         model = CLIP(sizes)
     add_counts(state, model.state_dict())
@@ -191,7 +197,7 @@ def convert_weights(model: nn.Module) -> None:
                 parameter.data = parameter.data.half()
 
 
-def numbers_of(sizes: Sizes) -> dict[str, Tensor]:
+def numbers_of(sizes: CLIPConfig) -> dict[str, Tensor]:
     """What `build_model` must be told beside the weights themselves, as entries of their state dict."""
     numbers = {key: torch.tensor(getattr(sizes, key)) for key in HEADS}
     return {**numbers, EXACT_GELU: torch.tensor(int(sizes.activation == "gelu"))}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from basics import UserError
 
-from .towers import Sizes
+from .towers import CLIPConfig
 
 if TYPE_CHECKING:
-    from .resnet import ResNetSizes
+    from .resnet import ResNetConfig
 
 PREFIX = "open_clip:"
 
@@ -28,7 +28,7 @@ VISION = {"image_size", "patch_size", "width", "layers", "head_width"}
 TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
-def look_up(name: str) -> tuple[dict, Path, Sizes | ResNetSizes]:
+def look_up(name: str) -> tuple[dict, Path, CLIPConfig | ResNetConfig]:
     """What open_clip says of published weights (empty: there are none), else the file, and the sizes. Loads nothing.
 
     Args:
@@ -56,10 +56,10 @@ def look_up(name: str) -> tuple[dict, Path, Sizes | ResNetSizes]:
     config = open_clip.get_model_config(model)
     # Published weights say themselves which GELU they were trained with; the model's name may say otherwise.
     quick = (published or config).get("quick_gelu", False)
-    return published, file, sizes_of_config(config, "quick_gelu" if quick else "gelu", name)
+    return published, file, config_from_open_clip(config, "quick_gelu" if quick else "gelu", name)
 
 
-def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
+def locate(name: str) -> tuple[Path, CLIPConfig | ResNetConfig]:
     """The file that holds a backbone, downloaded by open_clip where it must be, and its sizes.
 
     Raises:
@@ -86,7 +86,7 @@ def locate(name: str) -> tuple[Path, Sizes | ResNetSizes]:
         ) from error
 
 
-def sizes_of_config(config: dict, activation: str, name: str) -> Sizes | ResNetSizes:
+def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfig | ResNetConfig:
     """The sizes that a model configuration of open_clip states.
 
     Raises:
@@ -94,7 +94,7 @@ def sizes_of_config(config: dict, activation: str, name: str) -> Sizes | ResNetS
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-    from .resnet import EXPANSION, ResNetSizes
+    from .resnet import EXPANSION, ResNetConfig
     from .tokenizer import simple_tokenizer
 
     parts = {"vision_cfg": (CLIPVisionCfg, VISION), "text_cfg": (CLIPTextCfg, TEXT)}
@@ -128,13 +128,13 @@ def sizes_of_config(config: dict, activation: str, name: str) -> Sizes | ResNetS
         activation=activation,
     )
     if isinstance(vision["layers"], int):
-        return Sizes(
+        return CLIPConfig(
             patch_size=vision["patch_size"],
             vision_layers=vision["layers"],
             vision_heads=vision["width"] // vision["head_width"],
             **common,
         )
-    return ResNetSizes(
+    return ResNetConfig(
         vision_blocks=tuple(vision["layers"]),
         vision_heads=EXPANSION * vision["width"] // vision["head_width"],
         **common,

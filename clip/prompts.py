@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .attention import Segment
 from .tokenizer import decode, encode, tokenize
-from .towers import CLIP, Rewrite, end_of_text
+from .towers import CLIP, BeforeLayer, end_of_text
 from .words import ClassWords
 
 
@@ -52,7 +52,7 @@ def encode_words(
     words: ClassWords,
     ctx: Tensor,
     deep: Sequence[Tensor] = (),
-    rewrite: Rewrite | None = None,
+    before_layer: BeforeLayer | None = None,
     classes: slice = slice(None),
 ) -> Tensor:
     """Unit-length text features (C, D) with one context for all classes, replaced before the first layers.
@@ -62,20 +62,20 @@ def encode_words(
     Args:
         ctx: (M, text width), before the name.
         deep: what takes its place before layers 1, 2, ..., each (M, text width), without positions.
-        rewrite: as in `Transformer.walk`; the segments are "start", "ctx" and "rest", a row a class.
+        before_layer: as in `Transformer.forward`; the segments are "start", "ctx" and "rest", a row a class.
         classes: the C classes that are encoded.
     """
     rows = words.rows(classes)
     start, rest = rows.around(ctx[None])
     dtype = clip_model.dtype
     segments = {
-        "start": Segment(start[:, :1].to(dtype), reads=("start",), wanted=False),
+        "start": Segment(start[:, :1].to(dtype), attends_to=("start",), wanted=False),
         "ctx": Segment(
-            start[:, 1:].to(dtype), reads=("start", "ctx"), deep=[d[None].to(dtype) for d in deep], wanted=False
+            start[:, 1:].to(dtype), attends_to=("start", "ctx"), deep=[d[None].to(dtype) for d in deep], wanted=False
         ),
-        "rest": Segment(rest.to(dtype), reads=("start", "ctx", "rest"), output=rows.end, groups=rows.groups),
+        "rest": Segment(rest.to(dtype), attends_to=("start", "ctx", "rest"), output=rows.end, packing=rows.packing),
     }
-    x = clip_model.transformer.walk(segments, rewrite=rewrite)["rest"]
+    x = clip_model.transformer(segments, before_layer=before_layer)["rest"]
     return F.normalize(clip_model.project_text(x).float(), dim=-1)[rows.back]
 
 
@@ -93,16 +93,16 @@ def image_segments(
     first, *later = (p.to(dtype) if p.dim() == 3 else p[None].to(dtype) for p in (prompts, *deep))
     everyone = ("image", "prompts")
     return {
-        "image": Segment(tower.embed(images), reads=everyone),
-        "prompts": Segment(tower.ln_pre(first), reads=everyone, deep=later, wanted=False),
+        "image": Segment(tower.embed(images), attends_to=everyone),
+        "prompts": Segment(tower.ln_pre(first), attends_to=everyone, deep=later, wanted=False),
     }
 
 
-def encode_image(clip_model: CLIP, segments: dict[str, Segment], rewrite: Rewrite | None = None) -> Tensor:
-    """Unit-length CLS features (B, D) of `image_segments`. rewrite: as in `Transformer.walk`."""
+def encode_image(clip_model: CLIP, segments: dict[str, Segment], before_layer: BeforeLayer | None = None) -> Tensor:
+    """Unit-length CLS features (B, D) of `image_segments`. before_layer: as in `Transformer.forward`."""
     tower, image = clip_model.visual, segments["image"]
     image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
-    x = tower.transformer.walk(segments, rewrite=rewrite)["image"][:, 0]
+    x = tower.transformer(segments, before_layer=before_layer)["image"][:, 0]
     return F.normalize(tower.project(x).float(), dim=-1)
 
 

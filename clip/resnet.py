@@ -31,8 +31,8 @@ class NoImageTokens(UserError, AttributeError):
 
 
 @dataclass(frozen=True)
-class ResNetSizes:
-    """All sizes of a CLIP with a ResNet; the text side's as in `clip.Sizes`.
+class ResNetConfig:
+    """All sizes of a CLIP with a ResNet; the text side's as in `clip.CLIPConfig`.
 
     Attributes:
         vision_width: channels of the first stage.
@@ -64,7 +64,7 @@ class ResNetSizes:
 class ResNet(ModifiedResNet):
     """The image tower: three stem convolutions, four stages of bottleneck blocks, attention pooling."""
 
-    def __init__(self, sizes: ResNetSizes):
+    def __init__(self, sizes: ResNetConfig):
         super().__init__(
             list(sizes.vision_blocks), sizes.embed_dim, sizes.vision_heads, sizes.image_size, sizes.vision_width
         )

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from basics import UserError
 
-from .towers import Sizes
+from .towers import CLIPConfig
 
 if TYPE_CHECKING:
-    from .resnet import ResNetSizes
+    from .resnet import ResNetConfig
 
 OPENAI_HEAD_WIDTH = 64  # width of one attention head in all of OpenAI's models; no shape in the weights tells it
 
 
-def sizes_of(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> Sizes | ResNetSizes:
+def infer_config(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> CLIPConfig | ResNetConfig:
     """All sizes, read off the shapes; heads and activation off the metadata, else as in OpenAI's models.
 
     Raises:
@@ -34,7 +34,7 @@ def sizes_of(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> 
         raise UserError(f"{path} says nothing of its sizes that could be read: {error}; make it again") from error
 
 
-def _read_off(state: dict[str, Tensor], known: dict) -> Sizes | ResNetSizes:
+def _read_off(state: dict[str, Tensor], known: dict) -> CLIPConfig | ResNetConfig:
     text_width = state["ln_final.weight"].shape[0]
     text = dict(
         text_width=text_width,
@@ -49,7 +49,7 @@ def _read_off(state: dict[str, Tensor], known: dict) -> Sizes | ResNetSizes:
         return _resnet_sizes(state, known, text)
     conv = state["visual.conv1.weight"]
     vision_width, patch = conv.shape[0], conv.shape[-1]
-    return Sizes(
+    return CLIPConfig(
         image_size=_grid(state["visual.positional_embedding"]) * patch,
         patch_size=patch,
         vision_width=vision_width,
@@ -59,13 +59,13 @@ def _read_off(state: dict[str, Tensor], known: dict) -> Sizes | ResNetSizes:
     )
 
 
-def _sound(sizes: Sizes | ResNetSizes, path: Path) -> Sizes | ResNetSizes:
+def _sound(sizes: CLIPConfig | ResNetConfig, path: Path) -> CLIPConfig | ResNetConfig:
     """The sizes themselves, unless heads do not divide a width, or something is no positive number."""
     numbers = {k: v for k, v in vars(sizes).items() if k not in ("activation", "vision_blocks")}
     wrong = [f"{k} {v!r}" for k, v in numbers.items() if type(v) is not int or v < 1]
     if not wrong and sizes.text_width % sizes.text_heads:
         wrong.append(f"{sizes.text_heads} heads for a text width of {sizes.text_width}")
-    if not wrong and isinstance(sizes, Sizes) and sizes.vision_width % sizes.vision_heads:
+    if not wrong and isinstance(sizes, CLIPConfig) and sizes.vision_width % sizes.vision_heads:
         wrong.append(f"{sizes.vision_heads} heads for an image width of {sizes.vision_width}")
     if sizes.activation not in ("quick_gelu", "gelu"):
         wrong.append(f"activation {sizes.activation!r}")
@@ -83,11 +83,11 @@ def _grid(positions: Tensor) -> int:
     return round((positions.shape[0] - 1) ** 0.5)
 
 
-def _resnet_sizes(state: dict[str, Tensor], known: dict, text: dict) -> ResNetSizes:
-    from .resnet import EXPANSION, STRIDE, ResNetSizes  # imports open_clip, which takes seconds
+def _resnet_sizes(state: dict[str, Tensor], known: dict, text: dict) -> ResNetConfig:
+    from .resnet import EXPANSION, STRIDE, ResNetConfig  # imports open_clip, which takes seconds
 
     width = state["visual.layer1.0.conv1.weight"].shape[0]
-    return ResNetSizes(
+    return ResNetConfig(
         image_size=_grid(state["visual.attnpool.positional_embedding"]) * STRIDE,
         vision_width=width,
         vision_blocks=tuple(_layers(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, 5)),

@@ -1,4 +1,4 @@
-"""CLIP's two towers with OpenAI's parameter names: the only place that walks the layers.
+"""CLIP's two towers with OpenAI's parameter names: the only place that runs the layers.
 
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020.
 Letters: B images, N texts, L text positions in use, D the shared embedding's width.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 
 from basics import UserError
 
-from .attention import Attention, KeysValues, Memory, Segment, take
-from .readers import reader
+from .attention import Attention, KeysValues, KVCache, Layer, Segment, gather_tokens
+from .ragged import pattern
 
-Rewrite = Callable[[int, dict[str, Segment]], None]
+BeforeLayer = Callable[[int, dict[str, Segment]], None]
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """All sizes of a CLIP. Of a trained one they are read off its weights (`clip.sizes.sizes_of`)."""
+class CLIPConfig:
+    """All sizes of a CLIP. Of a trained one they are read off its weights (`clip.sizes.infer_config`)."""
 
     image_size: int
     patch_size: int
@@ -40,7 +41,7 @@ class Sizes:
     activation: str = "quick_gelu"  # or "gelu"
 
     def image_tower(self) -> nn.Module:
-        """An image tower of these sizes (`clip.resnet.ResNetSizes` makes another kind)."""
+        """An image tower of these sizes (`clip.resnet.ResNetConfig` makes another kind)."""
         return VisionTransformer(self)
 
 
@@ -62,7 +63,7 @@ ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 class ResidualAttentionBlock(nn.Module):
-    """One layer's parts. How they are walked stands in `Transformer`."""
+    """One layer: attention and an MLP, each behind a norm, each added to the tokens."""
 
     def __init__(self, width: int, heads: int, activation: str):
         super().__init__()
@@ -75,89 +76,132 @@ class ResidualAttentionBlock(nn.Module):
         )
         self.ln_2 = LayerNorm(width)
 
+    def update(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        """The tokens after this layer, given the outcome of its attention; all (*batch, n, width)."""
+        x = tokens + attended
+        return x + self.mlp(self.ln_2(x))
+
+
+class Trace(Protocol):
+    """Observes what passes through a tower (`Transformer.trace`)."""
+
+    def on_forward(
+        self, segments: dict[str, Segment], cache: KVCache | None, before_layer: BeforeLayer | None
+    ) -> BeforeLayer | None:
+        """A forward pass begins. Returns `before_layer`, or a function to be called in its place."""
+        ...
+
+    def on_prefill(self, segments: dict[str, Segment], cache: KVCache) -> None:
+        """The cache of some segments has been filled."""
+        ...
+
 
 class Transformer(nn.Module):
     """The layers of one tower.
 
     Args:
-        causal: a segment that reads itself reads, for each token, those up to that token (text) or all (image).
+        causal: a token that attends to its own segment attends to the tokens up to itself (text), or to all (image).
+
+    Attributes:
+        trace: an observer, or None.
     """
 
     def __init__(self, width: int, layers: int, heads: int, activation: str, causal: bool):
         super().__init__()
         self.causal = causal
+        self.trace: Trace | None = None
         self.resblocks = nn.Sequential(*(ResidualAttentionBlock(width, heads, activation) for _ in range(layers)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """All layers over one sequence that reads itself, (n, batch, width) as in OpenAI's code, the same back."""
-        return self.walk({"x": Segment(x.transpose(0, 1), reads=("x",))})["x"].transpose(0, 1)
-
-    def walk(
-        self, segments: dict[str, Segment], memory: Memory | None = None, rewrite: Rewrite | None = None
+    def forward(
+        self, segments: dict[str, Segment], cache: KVCache | None = None, before_layer: BeforeLayer | None = None
     ) -> dict[str, Tensor]:
         """All layers over the segments.
 
         Args:
-            segments: in order of position; their `reads` name each other or parts of the memory.
-            memory: what earlier, frozen segments wrote (`remember`).
-            rewrite: called before each layer with its number and the segments; may set their `tokens` (fused prompts).
+            segments: by name, in order of position; they attend to one another or to segments in the cache.
+            cache: keys and values of frozen segments (`prefill`).
+            before_layer: called before each layer with its index and the segments, whose `tokens` it may set.
 
         Returns:
             For each wanted segment its tokens after the last layer, (*batch, m, width): all, or those at `output`.
         """
-        return self._run(segments, memory or Memory(), rewrite, into=None)
-
-    @torch.no_grad()
-    def remember(self, segments: dict[str, Segment]) -> Memory:
-        """What the segments write in each layer, without gradients, to be read by others later."""
-        memory = Memory(sizes={name: (s.tokens.shape[-2], s.lengths) for name, s in segments.items()})
-        self._run(segments, Memory(), None, into=memory)
-        return memory
-
-    def _run(
-        self, segments: dict[str, Segment], memory: Memory, rewrite: Rewrite | None, into: Memory | None
-    ) -> dict[str, Tensor]:
-        segments = {name: Segment(**vars(s)) for name, s in segments.items()}  # the caller's are left as they are
-        read = {name for s in segments.values() for name in s.reads}
-        unknown = read - segments.keys() - memory.sizes.keys()
-        if unknown:
-            raise ValueError(f"segments {sorted(unknown)} are read, but are neither given nor remembered")
-        readers = {name: reader(name, segments, memory, self.causal) for name in segments}
+        if self.trace is not None:
+            before_layer = self.trace.on_forward(segments, cache, before_layer)
+        segments = {name: Segment(**vars(s)) for name, s in segments.items()}  # copies: the caller's stay unchanged
+        cache = cache or KVCache()
+        attended_to = {name for s in segments.values() for name in s.attends_to}
+        if unknown := attended_to - segments.keys() - cache.sizes.keys():
+            raise ValueError(
+                f"expected {sorted(unknown)} among the segments or in the cache, since others attend to it"
+            )
+        patterns = {name: pattern(name, segments, cache, self.causal) for name in segments}
         for depth, block in enumerate(self.resblocks):
             last = depth == len(self.resblocks) - 1
-            for s in segments.values():
-                if 0 < depth <= len(s.deep):
-                    s.tokens = s.deep[depth - 1]
-            if rewrite is not None:
-                rewrite(depth, segments)
-            # Everyone writes before anyone reads. Who is replaced before the next layer, or only read, does not ask.
-            queries, written = {}, dict(memory.layers[depth]) if memory.layers else {}
+            insert_deep_prompts(segments, depth)
+            if before_layer is not None:
+                before_layer(depth, segments)
+            # Every segment provides its keys and values before any segment attends.
+            queries, keys_values = {}, dict(cache.layers[depth]) if cache.layers else {}
             for name, s in segments.items():
-                asks = (into is None and s.wanted) if last else depth >= len(s.deep)
-                writes = into is not None or name in read
-                some = last and asks and s.output is not None  # only these positions ask
-                x = block.ln_1(s.tokens) if asks or writes else None
-                if some:
-                    queries[name], _ = block.attn.project(take(x, s.output), asks=True, writes=False)
-                if writes or (asks and not some):
-                    asked, written[name] = block.attn.project(x, asks and not some, writes)
-                    if asked is not None:
-                        queries[name] = asked
-            if into is not None:
-                into.layers.append({name: written[name] for name in segments})
-            joined: dict[tuple[str, ...], KeysValues] = {}
-            for name, asked in queries.items():
-                s, output = segments[name], last and segments[name].output is not None
-                tokens = take(s.tokens, s.output) if output else s.tokens
-                x = tokens + readers[name].read(block.attn, asked, written, joined, output)
-                s.tokens = x + block.mlp(block.ln_2(x))
-        return {name: s.tokens for name, s in segments.items() if s.wanted} if into is None else {}
+                # No queries where nothing is needed: of tokens that are about to be replaced, or not wanted at the end.
+                needs_queries = s.wanted if last else depth >= len(s.deep)
+                q, kv = project(block, s, needs_queries, name in attended_to, s.output if last else None)
+                if q is not None:
+                    queries[name] = q
+                if kv is not None:
+                    keys_values[name] = kv
+            layer = Layer(keys_values)
+            for name, q in queries.items():
+                s, output_only = segments[name], last and segments[name].output is not None
+                tokens = gather_tokens(s.tokens, s.output) if output_only else s.tokens
+                s.tokens = block.update(tokens, patterns[name].attend(block.attn, q, layer, output_only))
+        return {name: s.tokens for name, s in segments.items() if s.wanted}
+
+    @torch.no_grad()
+    def prefill(self, segments: dict[str, Segment]) -> KVCache:
+        """Keys and values of the segments in every layer, without gradients. They attend to one another alone."""
+        cache = KVCache(sizes={name: (s.tokens.shape[-2], s.lengths) for name, s in segments.items()})
+        patterns = {name: pattern(name, segments, KVCache(), self.causal) for name in segments}
+        tokens = {name: s.tokens for name, s in segments.items()}
+        for depth, block in enumerate(self.resblocks):
+            last = depth == len(self.resblocks) - 1
+            projected = {name: block.attn.project(block.ln_1(x), not last, True) for name, x in tokens.items()}
+            cache.layers.append({name: kv for name, (_, kv) in projected.items()})
+            if not last:
+                layer = Layer(cache.layers[-1])
+                for name, (queries, _) in projected.items():
+                    attended = patterns[name].attend(block.attn, queries, layer, output_only=False)
+                    tokens[name] = block.update(tokens[name], attended)
+        if self.trace is not None:
+            self.trace.on_prefill(segments, cache)
+        return cache
+
+
+def insert_deep_prompts(segments: dict[str, Segment], depth: int) -> None:
+    """Replace the tokens of the segments that have deep prompts for this layer."""
+    for s in segments.values():
+        if 0 < depth <= len(s.deep):
+            s.tokens = s.deep[depth - 1]
+
+
+def project(
+    block: ResidualAttentionBlock, segment: Segment, queries: bool, keys_values: bool, output: Tensor | None
+) -> tuple[Tensor | None, KeysValues | None]:
+    """Queries, of all tokens or those at `output`, and keys with values of a segment, as requested."""
+    if not queries and not keys_values:
+        return None, None
+    x = block.ln_1(segment.tokens)
+    if not queries or output is None:
+        return block.attn.project(x, queries, keys_values)
+    q, _ = block.attn.project(gather_tokens(x, output), queries=True, keys_values=False)
+    kv = block.attn.project(x, queries=False, keys_values=True)[1] if keys_values else None
+    return q, kv
 
 
 class VisionTransformer(nn.Module):
     """The image tower."""
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: CLIPConfig):
         super().__init__()
         width, grid = sizes.vision_width, sizes.image_size // sizes.patch_size
         self.input_resolution = sizes.image_size
@@ -183,18 +227,18 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The CLS feature: (B, 3, H, W) -> (B, D), not normalised."""
         tokens = self.embed(images)
-        image = Segment(tokens, reads=("image",), output=torch.zeros(1, 1, dtype=torch.long, device=tokens.device))
-        return self.project(self.transformer.walk({"image": image})["image"][:, 0])
+        image = Segment(tokens, attends_to=("image",), output=torch.zeros(1, 1, dtype=torch.long, device=tokens.device))
+        return self.project(self.transformer({"image": image})["image"][:, 0])
 
 
 class CLIP(nn.Module):
     """CLIP: an image tower and a text tower into one space.
 
     Args:
-        sizes: of a CLIP with a ViT, or `clip.resnet.ResNetSizes`.
+        sizes: of a CLIP with a ViT, or `clip.resnet.ResNetConfig`.
     """
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: CLIPConfig):
         super().__init__()
         self.sizes = sizes
         self.context_length = sizes.context_length
@@ -251,8 +295,8 @@ class CLIP(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """The end-of-text feature: (N, context length) int -> (N, D), not normalised."""
         x, end = self.embed_text(tokens)
-        words = Segment(x, reads=("words",), output=end[:, None])
-        return self.project_text(self.transformer.walk({"words": words})["words"][:, 0])
+        words = Segment(x, attends_to=("words",), output=end[:, None])
+        return self.project_text(self.transformer({"words": words})["words"][:, 0])
 
     def encode_image(self, images: Tensor) -> Tensor:
         """The image feature: (B, 3, H, W) -> (B, D), not normalised."""

@@ -25,12 +25,12 @@ from basics import UserError, sha256
 
 from . import open_clip_weights
 from .archive import is_torchscript, read_torchscript
-from .sizes import sizes_of
+from .sizes import infer_config
 from .tokenizer import simple_tokenizer
-from .towers import CLIP, LayerNorm, Sizes
+from .towers import CLIP, CLIPConfig, LayerNorm
 
 if TYPE_CHECKING:
-    from .resnet import ResNetSizes
+    from .resnet import ResNetConfig
 
 TINY = Path(__file__).parent / "tiny" / "tiny.safetensors"
 # Of the file that scripts/pretrain_tiny.py made; to be changed with it.
@@ -54,7 +54,7 @@ def available_models() -> list[str]:
     return [*OPENAI, "tiny"]
 
 
-def backbone_sizes(name: str) -> Sizes | ResNetSizes:
+def backbone_config(name: str) -> CLIPConfig | ResNetConfig:
     """The sizes of a backbone, before any of its weights is loaded: off open_clip's configurations or a file's shapes.
 
     Raises:
@@ -65,9 +65,9 @@ def backbone_sizes(name: str) -> Sizes | ResNetSizes:
     if name in OPENAI:
         from open_clip import get_model_config  # takes seconds
 
-        return open_clip_weights.sizes_of_config(get_model_config(OPENAI[name]), "quick_gelu", name)
+        return open_clip_weights.config_from_open_clip(get_model_config(OPENAI[name]), "quick_gelu", name)
     path = find(name)
-    return sizes_of(*read(path, device="meta"), path)
+    return infer_config(*read(path, device="meta"), path)
 
 
 def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
@@ -82,7 +82,7 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
     else:
         path = find(name)
         state, metadata = read(path)
-        sizes = sizes_of(state, metadata, path)
+        sizes = infer_config(state, metadata, path)
     with torch.device("meta"):  # shapes only: no time spent on a random start
         model = CLIP(sizes)
     expected = model.state_dict()

@@ -2,7 +2,7 @@
 
 A text is `[SOS] context name . [EOS]`; part of the context may stand behind the name. What stands before the name is
 the same for all classes, so it is a segment of its own that runs once. What stands behind has as many tokens as the
-class needs: the rows of all classes, sorted by length, stand one behind the other (`Segment.groups`).
+class needs: the rows of all classes, sorted by length, stand one behind the other (`Segment.packing`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from basics import UserError
 
-from .attention import Groups
+from .attention import Packing
 from .tokenizer import encode, tokenize
 from .towers import CLIP, end_of_text
 
@@ -75,20 +75,20 @@ class ClassRows:
     """The rows of the classes first to last - 1, sorted by length: all that stands behind the part they share.
 
     Attributes:
-        groups: as `Segment` wants them.
+        packing: as `Segment` wants them.
         end: where the [EOS] of each row stands, (C,) int.
         order: which class a row belongs to, counted from `first`, (C,) int.
         back: the row of each class, (C,) int.
     """
 
-    groups: Groups
+    packing: Packing
 
     def __init__(self, words: ClassWords, first: int, last: int):
         self.all, self.classes = words, slice(first, last)
         behind, width, device = words.behind, words.words.shape[1], words.words.device
         order = sorted(range(last - first), key=lambda i: words.lengths[first + i])
         lengths = [words.lengths[first + i] + behind for i in order]
-        self.groups = tuple((len(list(group)), length) for length, group in groupby(lengths))
+        self.packing = tuple((len(list(group)), length) for length, group in groupby(lengths))
         # Where each token comes from: a row of the bank holds "name . [EOS]", then the context that stands behind.
         source, place, ends = [], [], []
         for row, (i, length) in enumerate(zip(order, lengths, strict=True)):

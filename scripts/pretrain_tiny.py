@@ -29,14 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # datasets/ is not an installed package
 
 from basics import write_atomic  # noqa: E402
-from clip import CLIP, Sizes, end_of_text, tokenize  # noqa: E402
+from clip import CLIP, CLIPConfig, end_of_text, tokenize  # noqa: E402
 from clip.weights import load_clip, save_rows  # noqa: E402
 from dassl.utils import stream  # noqa: E402
 from datasets.demo import DEMO_SETS, captions  # noqa: E402
 from datasets.demo.glyphs import load_atlas  # noqa: E402
 from datasets.demo.render import EASY, MEAN, PRETRAINING, SIDE, STD, Renderer, normalise, to_bytes  # noqa: E402
 
-SIZES = Sizes(
+SIZES = CLIPConfig(
     image_size=SIDE,
     patch_size=8,
     vision_width=128,

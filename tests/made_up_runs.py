@@ -12,12 +12,12 @@ DIGEST = "abc"
 HOSTILE = '<img src=x onerror="document.title=1"> $5 & \N{SNOWMAN}'  # the name of a class
 CLASSES = {"base": ["cat", "a class whose name is longer than any axis has room for"], "new": ["fox", HOSTILE]}
 IMAGES = 6  # of a class
-SEGMENT = {"causal": False, "replaced": 0, "rewritten": [], "remembered": False}
+SEGMENT = {"causal": False, "replaced": 0, "rewritten": [], "prefilled": False}
 TOWERS = {
     "text": {
         "layers": 3,
         "scenes": [
-            [SEGMENT | {"name": "words", "tokens": 4, "reads": ["words"], "causal": True, "learned": [False] * 4}]
+            [SEGMENT | {"name": "words", "tokens": 4, "attends_to": ["words"], "causal": True, "learned": [False] * 4}]
         ],
     },
     "image": {
@@ -25,8 +25,9 @@ TOWERS = {
         "scenes": [
             [
                 SEGMENT
-                | {"name": "image", "tokens": 26, "reads": ["image"], "learned": [False] * 26, "remembered": True},
-                SEGMENT | {"name": "prompts", "tokens": 2, "reads": ["image"], "learned": [True] * 2, "replaced": 2},
+                | {"name": "image", "tokens": 26, "attends_to": ["image"], "learned": [False] * 26, "prefilled": True},
+                SEGMENT
+                | {"name": "prompts", "tokens": 2, "attends_to": ["image"], "learned": [True] * 2, "replaced": 2},
             ]
         ],
     },

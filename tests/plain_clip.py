@@ -32,15 +32,15 @@ def linear(sd, name, x):
     return F.linear(x, sd[name + ".weight"], sd[name + ".bias"])
 
 
-def layers(sd, prefix, x, heads, allowed, rewrite=lambda i, x: x):
+def layers(sd, prefix, x, heads, allowed, before_layer=lambda i, x: x):
     """All layers of one tower over sequences (N, n, width): the last hidden states, and those after each layer.
 
-    `rewrite` gives what layer i gets in place of x: deep prompts.
+    `before_layer` gives what layer i gets in place of x: deep prompts.
     """
     hidden = []
     for i in range(len({k.split(".resblocks.")[1].split(".")[0] for k in sd if k.startswith(prefix + "resblocks.")})):
         block = f"{prefix}resblocks.{i}."
-        x = rewrite(i, x)
+        x = before_layer(i, x)
         x = x + attention(sd, block + "attn.", layer_norm(sd, block + "ln_1", x), heads, allowed)
         h = linear(sd, block + "mlp.c_fc", layer_norm(sd, block + "ln_2", x))
         x = x + linear(sd, block + "mlp.c_proj", h * torch.sigmoid(1.702 * h))
@@ -79,9 +79,9 @@ def encode_image(sd, images, heads):
     return F.normalize(project_image(sd, x[:, 0]), dim=-1)
 
 
-def encode_sequences(sd, x, end, heads, rewrite=lambda i, x: x):
+def encode_sequences(sd, x, end, heads, before_layer=lambda i, x: x):
     """End-of-text features (C, D) of embedded texts (C, 77, width) that end at positions (C,), unit length."""
-    x, _ = layers(sd, "transformer.", x + sd["positional_embedding"], heads[1], causal(x.shape[1]), rewrite)
+    x, _ = layers(sd, "transformer.", x + sd["positional_embedding"], heads[1], causal(x.shape[1]), before_layer)
     return F.normalize(project_text(sd, x[torch.arange(len(x)), end]), dim=-1)
 
 
@@ -111,12 +111,12 @@ def encode_with_context(sd, classnames, ctx, heads, position="end", deep=()):
         start, name, rest = x[:1], x[1 + n_ctx : end], x[end:]
         sequences.append(torch.cat([start, c[:half], name, c[half:], rest]))
 
-    def rewrite(i, x):
+    def before_layer(i, x):
         if not 0 < i <= len(deep):
             return x
         return torch.cat([x[:, :1], deep[i - 1].expand(len(x), -1, -1), x[:, 1 + n_ctx :]], dim=1)
 
-    return encode_sequences(sd, torch.stack(sequences), tokens.argmax(dim=1), heads, rewrite)
+    return encode_sequences(sd, torch.stack(sequences), tokens.argmax(dim=1), heads, before_layer)
 
 
 def encode_image_with(sd, images, prompts, deep, heads):
@@ -125,10 +125,10 @@ def encode_image_with(sd, images, prompts, deep, heads):
     n = x.shape[1]
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", prompts).expand(len(x), -1, -1)], dim=1)
 
-    def rewrite(i, x):
+    def before_layer(i, x):
         return torch.cat([x[:, :n], deep[i - 1].expand(len(x), -1, -1)], dim=1) if 0 < i <= len(deep) else x
 
-    x, _ = layers(sd, "visual.transformer.", x, heads[0], everyone(x.shape[1]), rewrite)
+    x, _ = layers(sd, "visual.transformer.", x, heads[0], everyone(x.shape[1]), before_layer)
     return F.normalize(project_image(sd, x[:, 0]), dim=-1)
 
 

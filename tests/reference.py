@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from clip import CLIP, Sizes
+from clip import CLIP, CLIPConfig
 
 CASES = json.loads((Path(__file__).parent / "data" / "reference_values.json").read_text())
 HEADS = (12, 8)  # vision, text
@@ -50,7 +50,7 @@ def weight(name, shape, widths, salt):
 
 def reference_sizes(layers):
     """ViT-B/16's sizes but for the number of layers."""
-    return Sizes(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408)
+    return CLIPConfig(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408)
 
 
 def reference_clip(layers, salt=0):

@@ -2,7 +2,7 @@
 
 import torch
 
-from clip import CLIP, Sizes
+from clip import CLIP, CLIPConfig
 
 SMALL_HEADS = (4, 2)  # vision, text
 
@@ -11,7 +11,7 @@ def make_small_clip(seed=0):
     """A frozen CLIP of a few thousand numbers whose every tensor differs from its usual start."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = CLIP(Sizes(24, 8, 32, 3, SMALL_HEADS[0], 16, 2, SMALL_HEADS[1], 64, 77, 49408))
+        model = CLIP(CLIPConfig(24, 8, 32, 3, SMALL_HEADS[0], 16, 2, SMALL_HEADS[1], 64, 77, 49408))
         for value in model.parameters():
             value.data += 0.1 * torch.randn_like(value)
     return model.eval().requires_grad_(False)

@@ -23,9 +23,9 @@ def shake(model, seed):
 
 def make_small_resnet(seed=0):
     """A frozen CLIP for 32 x 32 pixels with one block a stage."""
-    from clip.resnet import ResNetSizes
+    from clip.resnet import ResNetConfig
 
-    sizes = ResNetSizes(32, 8, (1, 1, 1, 1), 4, 64, 2, 1, 256, 77, 49408)
+    sizes = ResNetConfig(32, 8, (1, 1, 1, 1), 4, 64, 2, 1, 256, 77, 49408)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = shake(CLIP(sizes), seed)

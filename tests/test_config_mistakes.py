@@ -8,7 +8,7 @@ import yaml
 import datasets  # noqa: F401  (registers)
 import trainers
 from basics import UserError
-from clip import backbone_sizes
+from clip import backbone_config
 from dassl.config import flatten, get_cfg_default, merge, merge_what_is_right
 from dassl.engine import check
 
@@ -165,9 +165,9 @@ def test_impossible_settings_are_all_told_before_a_weight_is_loaded(method, no_w
 
 
 def test_sizes_are_known_without_weights_or_network(no_weights):
-    assert backbone_sizes("ViT-L/14@336px").image_size == 336
-    assert backbone_sizes("RN50x4").image_size == 288
-    assert backbone_sizes("open_clip:ViT-B-16/datacomp_xl_s13b_b90k").activation == "gelu"
+    assert backbone_config("ViT-L/14@336px").image_size == 336
+    assert backbone_config("RN50x4").image_size == 288
+    assert backbone_config("open_clip:ViT-B-16/datacomp_xl_s13b_b90k").activation == "gelu"
 
 
 def test_a_precision_that_the_machine_cannot_is_refused(monkeypatch):

@@ -198,7 +198,7 @@ def test_a_hostile_file_is_refused_in_one_line_by_every_reader(planted):
     learner.ctx = nn.Parameter(torch.zeros(4, 3))
     for path in planted:
         for reader in (
-            *(clip.backbone_sizes, clip.load_clip),
+            *(clip.backbone_config, clip.load_clip),
             *(load_checkpoint, lambda path: load_model_file(learner, path)),
             *(read_json, lambda path: read_split(str(path), ""), read_image),
         ):
@@ -241,7 +241,7 @@ def test_weights_that_lie_are_refused_in_one_line(tmp_path, kind):
 def test_sizes_that_make_no_sense_are_refused_in_one_line(tmp_path, sizes):
     state = {k: v.contiguous() for k, v in make_small_clip().state_dict().items()}
     (tmp_path / "odd.safetensors").write_bytes(save(state, metadata={"sizes": sizes}))
-    for reader in (clip.backbone_sizes, clip.load_clip):
+    for reader in (clip.backbone_config, clip.load_clip):
         with pytest.raises(UserError, match="make no sense|could be read") as error:
             reader(str(tmp_path / "odd.safetensors"))
         assert one_line(error.value)

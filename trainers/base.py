@@ -17,7 +17,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from basics import UserError
-from clip import CLIP, Sizes, backbone_sizes, encode, load_clip
+from clip import CLIP, CLIPConfig, backbone_config, encode, load_clip
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
@@ -30,7 +30,7 @@ from dassl.utils import device_name, stream
 from trainers.prompted import PromptedCLIP, whole_model_shapes
 
 if TYPE_CHECKING:
-    from clip.resnet import ResNetSizes
+    from clip.resnet import ResNetConfig
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 SHORTEST_TEXT = 4  # positions: start, a name of one token, the full stop, end
@@ -59,21 +59,22 @@ class PromptTrainer(TrainerX):
     """Trains a method's `prompt_learner` by cross-entropy; CLIP stays as it is.
 
     Attributes:
-        node: the method's node under TRAINER, "" if it has none.
-        registered_name: the folder of its checkpoints, as the released code names it.
+        config_node: the method's node under TRAINER, "" if it has none.
+        checkpoint_name: the folder of its checkpoints, as the released code names it.
     """
 
-    node = ""
-    registered_name = "prompt_learner"
+    config_node = ""
+    checkpoint_name = "prompt_learner"
 
     @property
     def options(self) -> CfgNode:
         """The method's own settings."""
-        return self.cfg.TRAINER[self.node]
+        return self.cfg.TRAINER[self.config_node]
 
-    def prec(self) -> str:
+    @property
+    def precision(self) -> str:
         """PREC: fp32, fp16, bf16 (precision of the frozen towers) or amp. Prompts are always float32."""
-        return self.options.PREC if self.node else "fp32"
+        return self.options.PREC if self.config_node else "fp32"
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         """The method on a frozen CLIP that is already on the device."""
@@ -82,16 +83,18 @@ class PromptTrainer(TrainerX):
     def check_options(self, checks: Checks) -> None:
         """Note what is wrong with the method's own settings; keys are those of its node."""
 
-    def check_sizes(self, checks: Checks, sizes: Sizes | ResNetSizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: CLIPConfig | ResNetConfig) -> None:
         """Note which of the method's settings the backbone is too small for."""
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        self.cfg, checks = cfg, Checks(cfg, f"TRAINER.{self.node}")
-        if self.node:
+        self.cfg, checks = cfg, Checks(cfg, f"TRAINER.{self.config_node}")
+        if self.config_node:
             checks.one_of("PREC", TOWER_DTYPES)
             self.check_options(checks)
-            reason = why_not(device_of(cfg), TOWER_DTYPES.get(self.prec(), torch.float32))
-            checks.require(not reason, f"TRAINER.{self.node}.PREC {self.prec()}: this machine cannot: {reason}")
+            reason = why_not(device_of(cfg), TOWER_DTYPES.get(self.precision, torch.float32))
+            checks.require(
+                not reason, f"TRAINER.{self.config_node}.PREC {self.precision}: this machine cannot: {reason}"
+            )
         checks.require(
             cfg.DATALOADER.K_TRANSFORMS == 1 and not cfg.INPUT.NO_TRANSFORM,
             "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False: the method takes one tensor an image",
@@ -101,7 +104,7 @@ class PromptTrainer(TrainerX):
         with checks.gather():
             whole_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
         with checks.gather():  # sizes alone: no weight is loaded, nothing is fetched
-            sizes = backbone_sizes(cfg.MODEL.BACKBONE.NAME)
+            sizes = backbone_config(cfg.MODEL.BACKBONE.NAME)
             expected, found = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
             checks.require(
                 found == expected,
@@ -118,11 +121,13 @@ class PromptTrainer(TrainerX):
         """Context vectors of a method with N_CTX and CTX_INIT: the tokens of the latter, if it has any."""
         return len(encode(self.options.CTX_INIT.replace("_", " "))) or self.options.N_CTX
 
-    def check_room(self, checks: Checks, sizes: Sizes | ResNetSizes, vectors: int, least: int = SHORTEST_TEXT) -> None:
+    def check_room(
+        self, checks: Checks, sizes: CLIPConfig | ResNetConfig, vectors: int, least: int = SHORTEST_TEXT
+    ) -> None:
         """Note it if `vectors` in a text leave less than `least` positions to the words."""
         checks.require(
             sizes.context_length - vectors >= least,
-            f"TRAINER.{self.node}: {vectors} learned vectors overrun the context: the backbone has "
+            f"TRAINER.{self.config_node}: {vectors} learned vectors overrun the context: the backbone has "
             f"{sizes.context_length} positions, of which {least} must be left to the words",
         )
 
@@ -142,33 +147,33 @@ class PromptTrainer(TrainerX):
 
     def build_model(self) -> None:
         cfg = self.cfg
-        if self.prec() == "fp16" and self.device.type == "cpu":
-            print(f"PREC fp16 is slow on a CPU; TRAINER.{self.node}.PREC fp32 is faster and at least as exact")
+        if self.precision == "fp16" and self.device.type == "cpu":
+            print(f"PREC fp16 is slow on a CPU; TRAINER.{self.config_node}.PREC fp32 is faster and at least as exact")
         classnames = [name.replace("_", " ") for name in self.dm.dataset.classnames]
-        self.check_context(classnames, backbone_sizes(cfg.MODEL.BACKBONE.NAME).context_length)
-        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.prec()])
+        self.check_context(classnames, backbone_config(cfg.MODEL.BACKBONE.NAME).context_length)
+        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.precision])
         self.weights_sha256 = clip_model.weights_sha256
         clip_model = clip_model.to(self.device)
         with torch.random.fork_rng(devices=[]):  # a stream of its own: what a method draws changes nothing elsewhere
             torch.manual_seed(stream(cfg.SEED, "initialisation").initial_seed())
             self.model = self.build_method(clip_model, classnames).to(self.device)
         self.text = None  # the class text, while an evaluation runs
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.prec() == "amp" else None
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
         if hasattr(self.model, "prompt_learner"):
             learner = self.model.prompt_learner
             learner.backbone_shapes = whole_model_shapes(clip_model)
-            if self.model.class_bound:
+            if self.model.per_class_parameters:
                 learner.classnames = classnames
             if cfg.MODEL.INIT_WEIGHTS:
                 load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
                 print(f'Begins with the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
             self.optim = build_optimizer(learner, cfg.OPTIM)
             self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-            self.register_model(self.registered_name, learner, self.optim, self.sched)
+            self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
             self.model.text_block = self._text_block()
             self.step = build_step(self.outputs, learner, cfg.MODEL, self.device)
-        if self.model.image_is_frozen:
-            key = {"weights": self.weights_sha256, "precision": self.prec(), "device": device_name(self.device)}
+        if self.model.frozen_image_encoder:
+            key = {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
             for name in ("train_loader_x", "val_loader", "test_loader"):
                 setattr(self, name, with_features(getattr(self, name), cfg, self.frozen_features, key))
 
@@ -176,23 +181,23 @@ class PromptTrainer(TrainerX):
     def frozen_features(self, images: Tensor) -> Tensor:
         """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
         self.signals.stop_if_asked("while image features were computed")  # nothing is lost: they come before the steps
-        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
     def _text_block(self) -> int:
-        if not self.model.texts_are_apart:
+        if not self.model.independent_classes:
             return 0
         model, batch = self.model, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
         compute, each = partial(model.text_step, batch), model.texts_of_a_class(batch)
-        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, model.n_classes, self.device, each)
 
-    def picked(self) -> dict[str, int]:
+    def auto_settings(self) -> dict[str, int]:
         return {"text_block": self.model.text_block}
 
-    def keep_picked(self, picked: dict[str, int]) -> None:
+    def keep_auto_settings(self, auto_settings: dict[str, int]) -> None:
         if self.cfg.MODEL.TEXT_BLOCK == "auto":  # other blocks would change the last bits
-            self.model.text_block = picked["text_block"]
+            self.model.text_block = auto_settings["text_block"]
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""
@@ -218,7 +223,7 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
         images, labels = self.parse_batch_train(batch)
-        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             loss, logits, self.loss_parts = self.step(images, labels)
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
@@ -228,7 +233,7 @@ class PromptTrainer(TrainerX):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         self.set_model_mode("eval")
-        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             self.text = self.model.text_features()  # once an evaluation, not once a batch
             try:
                 return super().test(split)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
+from clip import CLIP, ClassWords, CLIPConfig, Segment, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -61,7 +61,7 @@ class PromptLearner(nn.Module):
 class CoCoOpCLIP(PromptedCLIP):
     """CLIP whose class texts hold a context that depends on the image."""
 
-    image_is_frozen = True
+    frozen_image_encoder = True
 
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
         super().__init__(clip_model, len(classnames))
@@ -76,10 +76,10 @@ class CoCoOpCLIP(PromptedCLIP):
         dtype, rows = self.clip.dtype, self.words.rows(classes)
         start, rest = rows.around(self.prompt_learner(image))  # (B, 1 + M, width), all rows one behind the other
         segments = {
-            "start": Segment(start[:, None].to(dtype), reads=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), reads=("start", "rest"), output=rows.end, groups=rows.groups),
+            "start": Segment(start[:, None].to(dtype), attends_to=("start",), wanted=False),
+            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=rows.end, packing=rows.packing),
         }
-        x = self.clip.transformer.walk(segments)["rest"]
+        x = self.clip.transformer(segments)["rest"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)[:, rows.back]
 
     def similarities(self, image: Tensor, classes: slice) -> Tensor:
@@ -109,12 +109,12 @@ class CoCoOpCLIP(PromptedCLIP):
 class CoCoOp(PromptTrainer):
     """Conditional context optimisation: cross-entropy, the context and the meta-net learn."""
 
-    node = "COCOOP"
+    config_node = "COCOOP"
 
     def check_options(self, checks: Checks) -> None:
         checks.at_least("N_CTX", 1)
 
-    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, Segment, Sizes, context_vectors
+from clip import CLIP, ClassWords, CLIPConfig, Segment, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -51,23 +51,23 @@ class PromptLearner(nn.Module):
 class CoOpCLIP(PromptedCLIP):
     """CLIP whose class texts hold a learned context."""
 
-    image_is_frozen = True
+    frozen_image_encoder = True
 
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
         super().__init__(clip_model, len(classnames))
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
         n_ctx = self.prompt_learner.ctx.shape[-2]  # M
-        self.class_bound = self.prompt_learner.ctx.dim() == 3
+        self.per_class_parameters = self.prompt_learner.ctx.dim() == 3
         self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
 
     def class_features(self, classes: slice) -> Tensor:
         ctx, dtype, rows = self.prompt_learner.ctx, self.clip.dtype, self.words.rows(classes)
-        start, rest = rows.around(ctx[classes][rows.order] if self.class_bound else ctx[None])
+        start, rest = rows.around(ctx[classes][rows.order] if self.per_class_parameters else ctx[None])
         segments = {
-            "start": Segment(start.to(dtype), reads=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), reads=("start", "rest"), output=rows.end, groups=rows.groups),
+            "start": Segment(start.to(dtype), attends_to=("start",), wanted=False),
+            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=rows.end, packing=rows.packing),
         }
-        x = self.clip.transformer.walk(segments)["rest"]
+        x = self.clip.transformer(segments)["rest"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)[rows.back]
 
 
@@ -75,13 +75,13 @@ class CoOpCLIP(PromptedCLIP):
 class CoOp(PromptTrainer):
     """Context optimisation: cross-entropy over the class texts, the context alone learns."""
 
-    node = "COOP"
+    config_node = "COOP"
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("CLASS_TOKEN_POSITION", POSITIONS)
         checks.at_least("N_CTX", 1)
 
-    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from basics import UserError, write_atomic, write_json
-from clip import CLIP, Memory, Segment, load_clip
+from clip import CLIP, KVCache, Segment, load_clip
 from clip.tokenizer import decode
 from dassl.engine.checkpoints import prompts_sha256
 from trainers.base import PromptTrainer
@@ -47,7 +47,7 @@ def explain(trainer: PromptTrainer) -> None:
     trainer.set_model_mode("eval")
     folder = Path(trainer.output_dir)
     arrays = io.BytesIO()
-    with torch.autocast(trainer.device.type, enabled=trainer.prec() == "amp"):
+    with torch.autocast(trainer.device.type, enabled=trainer.precision == "amp"):
         np.savez_compressed(arrays, **image_features(trainer))
         scenes = observe(trainer)
     write_atomic(folder / "explain.npz", arrays.getvalue())
@@ -82,13 +82,15 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
     if fixed is not None:
         fixed.requires_grad_()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with watched(frozen, parameters, memories=built["memories"]) as answered:
+    prefilled = built["text"].prefilled | built["image"].prefilled
+    with watched(frozen, parameters, prefilled) as answered:
         logits = model(images)
+    scenes = {side: recorder.scenes for side, recorder in answered.items()}
     if fixed is not None and torch.autograd.grad(logits.sum(), fixed, allow_unused=True)[0] is not None:
-        answered["text"] = built["text"] + answered["text"]
+        scenes["text"] = built["text"].scenes + scenes["text"]
     towers = {"text": frozen.transformer, "image": getattr(frozen.visual, "transformer", None)}
     return {
-        side: {"layers": len(tower.resblocks), "scenes": without_repetition(answered[side])}
+        side: {"layers": len(tower.resblocks), "scenes": without_repetition(scenes[side])}
         for side, tower in towers.items()
         if tower is not None  # a ResNet has no layers of segments
     }
@@ -96,59 +98,65 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
 
 @contextmanager
 def watched(
-    clip_model: CLIP, parameters: list[Tensor] = (), memories: dict[int, Scene] | None = None
-) -> Iterator[dict]:
-    """Inside, what passes through the towers is noted.
+    clip_model: CLIP, parameters: list[Tensor] = (), prefilled: dict[int, Scene] | None = None
+) -> Iterator[dict[str, SceneRecorder]]:
+    """Record what passes through the towers inside this context.
 
     Args:
         parameters: what is trained.
-        memories: noted before, with the memories that are read now.
+        prefilled: scenes recorded before, by `cache_id` of the caches that are attended to now.
 
     Returns:
-        {"text": scenes, "image": scenes, "memories": {identity of a Memory: its scene}}, filled while inside.
+        {"text" and "image": recorder}, filled while inside.
     """
-    notes = {"text": [], "image": [], "memories": dict(memories or {})}
     towers = {"text": clip_model.transformer, "image": getattr(clip_model.visual, "transformer", None)}
-    towers = {side: tower for side, tower in towers.items() if tower is not None}
+    recorders = {side: SceneRecorder(tower, parameters, dict(prefilled or {})) for side, tower in towers.items()}
+    towers = {side: tower for side, tower in towers.items() if tower is not None}  # a ResNet has no segments
     for side, tower in towers.items():
-        watch(tower, notes[side], notes["memories"], parameters)
+        tower.trace = recorders[side]
     try:
-        yield notes
+        yield recorders
     finally:
         for tower in towers.values():
-            del tower.walk, tower.remember  # the class's own stand behind them
+            tower.trace = None
 
 
-def watch(tower, scenes: list[Scene], memories: dict[int, Scene], parameters: list[Tensor]) -> None:
-    """Put a note-taker before the two ways through a tower."""
-    walk, remember = tower.walk, tower.remember
+class SceneRecorder:
+    """Records the segments that pass through one tower (a `clip.towers.Trace`).
 
-    def noting_walk(segments, memory=None, rewrite=None, **more):
-        scene = [describe(name, s, tower.causal, parameters) for name, s in segments.items()]
-        scenes.append([*memories.get(identity(memory), []), *scene])
-        by_name = {described["name"]: described for described in scene}
+    Attributes:
+        scenes: one per forward pass.
+        prefilled: the scenes of prefilled caches, by `cache_id`.
+    """
 
-        def noting_rewrite(depth, current):
+    def __init__(self, tower, parameters: list[Tensor], prefilled: dict[int, Scene]):
+        self.tower, self.parameters, self.prefilled = tower, parameters, prefilled
+        self.scenes: list[Scene] = []
+
+    def on_forward(self, segments, cache, before_layer):
+        scene = [describe(name, s, self.tower.causal, self.parameters) for name, s in segments.items()]
+        self.scenes.append([*self.prefilled.get(cache_id(cache), []), *scene])
+        if before_layer is None:
+            return None
+
+        def recording(depth: int, current: dict[str, Segment]) -> None:
             before = {name: s.tokens for name, s in current.items()}
-            rewrite(depth, current)
-            for name, s in current.items():
-                if s.tokens is not before[name] and depth not in by_name[name]["rewritten"]:
-                    by_name[name]["rewritten"].append(depth)
+            before_layer(depth, current)
+            for described in scene:
+                name = described["name"]
+                if current[name].tokens is not before[name] and depth not in described["rewritten"]:
+                    described["rewritten"].append(depth)
 
-        return walk(segments, memory=memory, rewrite=noting_rewrite if rewrite else None, **more)
+        return recording
 
-    def noting_remember(segments, **more):
-        memory = remember(segments, **more)
-        scene = [describe(name, s, tower.causal, parameters) | {"remembered": True} for name, s in segments.items()]
-        memories[identity(memory)] = scene
-        return memory
-
-    tower.walk, tower.remember = noting_walk, noting_remember
+    def on_prefill(self, segments, cache):
+        scene = [describe(name, s, self.tower.causal, self.parameters) for name, s in segments.items()]
+        self.prefilled[cache_id(cache)] = [described | {"prefilled": True} for described in scene]
 
 
-def identity(memory: Memory | None) -> int:
-    """The same number for a memory and a part of its rows: where its first layer's keys are stored."""
-    return next(iter(memory.layers[0].values())).keys.untyped_storage().data_ptr() if memory else 0
+def cache_id(cache: KVCache | None) -> int:
+    """The same number for a cache and for a slice of it: where the keys of its first layer are stored."""
+    return next(iter(cache.layers[0].values())).keys.untyped_storage().data_ptr() if cache else 0
 
 
 def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]) -> dict:
@@ -156,12 +164,12 @@ def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]
     return {
         "name": name,
         "tokens": segment.tokens.shape[-2],
-        "reads": list(segment.reads),
-        "causal": causal and name in segment.reads,
+        "attends_to": list(segment.attends_to),
+        "causal": causal and name in segment.attends_to,
         "learned": learned_tokens(segment.tokens, parameters),
         "replaced": len(segment.deep),
         "rewritten": [],
-        "remembered": False,
+        "prefilled": False,
     }
 
 
@@ -182,7 +190,7 @@ def without_repetition(scenes: list[Scene]) -> list[Scene]:
     """The scenes without those whose segments, with the same reads, all stand in another one."""
 
     def content(scene: Scene) -> set:
-        return {(s["name"], *s["reads"]) for s in scene}
+        return {(s["name"], *s["attends_to"]) for s in scene}
 
     kept: list[Scene] = []
     for scene in sorted(scenes, key=len, reverse=True):

@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from clip import (
     CLIP,
     ClassWords,
-    Sizes,
+    CLIPConfig,
     add_parameter,
     context_vectors,
     deep_names,
@@ -96,8 +96,8 @@ class IVLPCLIP(FixedTextCLIP):
 class IVLP(PromptTrainer):
     """Independent vision-language prompting: cross-entropy, all context vectors learn."""
 
-    node = "IVLP"
-    registered_name = "VLPromptLearner"
+    config_node = "IVLP"
+    checkpoint_name = "VLPromptLearner"
 
     def check_options(self, checks: Checks) -> None:
         for key, least in (
@@ -108,7 +108,7 @@ class IVLP(PromptTrainer):
         ):
             checks.at_least(key, least)
 
-    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
         checks.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the backbone's text tower has no more layers")
         if self.options.PROMPT_DEPTH_TEXT:
             self.check_room(checks, sizes, self.options.N_CTX_TEXT)

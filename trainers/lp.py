@@ -31,7 +31,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 class LPCLIP(FixedTextCLIP):
     """CLIP with a linear map on the image feature: `weight` (D, D) and `bias` (D,)."""
 
-    image_is_frozen = True
+    frozen_image_encoder = True
 
     def __init__(self, clip_model: CLIP, texts: list[str]):
         super().__init__(clip_model, [texts])
@@ -49,8 +49,8 @@ class LPCLIP(FixedTextCLIP):
 class LP(PromptTrainer):
     """Linear probe: cross-entropy against the fixed class texts, the linear map alone learns."""
 
-    node = "LP"
-    registered_name = "lp_layer"
+    config_node = "LP"
+    checkpoint_name = "lp_layer"
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return LPCLIP(clip_model, self.class_texts(classnames))

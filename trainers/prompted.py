@@ -23,17 +23,17 @@ class PromptedCLIP(nn.Module):
 
     Attributes:
         prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
-        class_bound: some of it belongs to single classes, so that it serves no others.
+        per_class_parameters: some of it belongs to single classes, so that it serves no others.
         text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
-        texts_are_apart: a class's features do not depend on which other classes are computed with it.
-        image_is_frozen: of an image the method needs frozen CLIP's feature alone; then `images` may be such features.
+        independent_classes: a class's features do not depend on which other classes are computed with it.
+        frozen_image_encoder: the method needs only frozen CLIP's feature of an image; `images` may be features.
     """
 
     prompt_learner: nn.Module
-    class_bound = False
+    per_class_parameters = False
     text_block = 0
-    texts_are_apart = True
-    image_is_frozen = False
+    independent_classes = True
+    frozen_image_encoder = False
 
     def __init__(self, clip_model: CLIP, n_classes: int):
         super().__init__()
@@ -45,7 +45,7 @@ class PromptedCLIP(nn.Module):
 
     def text_features(self) -> Tensor:
         """`class_features` of all classes."""
-        return self.in_blocks(self.class_features, self.text_block if self.texts_are_apart else 0)
+        return self.in_blocks(self.class_features, self.text_block if self.independent_classes else 0)
 
     def texts_of_a_class(self, batch: int) -> int:
         """How many texts of each class a training step of `batch` images has."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from basics import UserError
-from clip import CLIP, KeysValues, Memory, Segment, Sizes, end_of_text, tokenize
+from clip import CLIP, CLIPConfig, KeysValues, KVCache, Segment, end_of_text, tokenize
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
@@ -85,36 +85,36 @@ class RPOCLIP(FixedTextCLIP):
         super().__init__(clip_model, [texts])
         tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
-        self.image_is_frozen = options.PROMPTS == "text"
+        self.frozen_image_encoder = options.PROMPTS == "text"
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
         self.register_buffer("tokens", tokens, persistent=False)
         # The words read no prompt: they run once, here, and their keys and values stay if they fit.
         size = 2 * clip_model.sizes.text_layers * clip_model.sizes.text_width * clip_model.dtype.itemsize
         fits = size * len(tokens) * int(end_of_text(tokens).max() + 1) <= memory_limit * 2**30
-        self.words = self.remember(slice(None)) if fits and self.prompts != "image" else None
+        self.words = self.prefill(slice(None)) if fits and self.prompts != "image" else None
 
     @torch.no_grad()
-    def remember(self, classes: slice) -> Memory:
+    def prefill(self, classes: slice) -> KVCache:
         """What the words of some classes write, each up to the end-of-text token."""
         words, end = self.clip.embed_text(self.tokens[classes])
-        return self.clip.transformer.remember({"words": Segment(words, reads=("words",), lengths=end + 1)})
+        return self.clip.transformer.prefill({"words": Segment(words, attends_to=("words",), lengths=end + 1)})
 
     def class_features(self, classes: slice) -> Tensor:
         """(C, K, D): t_k(y) for each class y."""
         if self.prompts == "image":
             return super().class_features(classes)[:, None]
-        words = self.remember(classes) if self.words is None else self.words.rows(classes)
+        words = self.prefill(classes) if self.words is None else self.words.batch_slice(classes)
         prompts = self.prompt_learner.text_prompt[None].to(self.clip.dtype)  # one batch row: all classes start alike
-        segments = {"prompts": Segment(prompts, reads=("words", *self.own))}
-        x = self.clip.transformer.walk(segments, memory=words)["prompts"]
+        segments = {"prompts": Segment(prompts, attends_to=("words", *self.own))}
+        x = self.clip.transformer(segments, cache=words)["prompts"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)
 
     @torch.no_grad()
     def image_memory(self, images: Tensor) -> Tensor:
         """What frozen images write, for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
         tower = self.clip.visual
-        image = {"image": Segment(tower.embed(images), reads=("image",), wanted=False)}
-        layers = tower.transformer.remember(image).layers
+        image = {"image": Segment(tower.embed(images), attends_to=("image",), wanted=False)}
+        layers = tower.transformer.prefill(image).layers
         return torch.stack([torch.stack(layer["image"], dim=1) for layer in layers], dim=1)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -123,14 +123,14 @@ class RPOCLIP(FixedTextCLIP):
             return super().image_features(images)[:, None]
         tower = self.clip.visual
         prompts = tower.ln_pre(self.prompt_learner.img_prompt[None].to(self.clip.dtype))
-        segments = {"prompts": Segment(prompts, reads=("image", *self.own))}
+        segments = {"prompts": Segment(prompts, attends_to=("image", *self.own))}
         if images.dim() == MEMORY_DIMS:
             layers = [{"image": KeysValues(*written.unbind(dim=1))} for written in images.unbind(dim=1)]
-            memory = Memory(layers, {"image": (images.shape[-2], None)})
+            memory = KVCache(layers, {"image": (images.shape[-2], None)})
         else:
-            image, memory = Segment(tower.embed(images), reads=("image", *self.own), wanted=False), None
+            image, memory = Segment(tower.embed(images), attends_to=("image", *self.own), wanted=False), None
             segments = {"image": image, **segments}
-        return F.normalize(tower.project(tower.transformer.walk(segments, memory)["prompts"]).float(), dim=-1)
+        return F.normalize(tower.project(tower.transformer(segments, memory)["prompts"]).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """The average over K pairs of their cosines, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
@@ -143,7 +143,7 @@ class RPOCLIP(FixedTextCLIP):
 class RPO(PromptTrainer):
     """Read-only prompt optimization: cross-entropy on the averaged similarities, the 2K prompts alone learn."""
 
-    node = "RPO"
+    config_node = "RPO"
 
     def check_options(self, checks: Checks) -> None:
         checks.at_least("K", 1)
@@ -151,7 +151,7 @@ class RPO(PromptTrainer):
         for key, choices in CHOICES.items():
             checks.one_of(key, choices)
 
-    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
         self.check_room(checks, sizes, self.options.K)
         if self.options.PROMPTS != "text":
             _ = sizes.vision_layers  # a ResNet has none, and says what to do
@@ -180,5 +180,5 @@ class RPO(PromptTrainer):
 
     def image_memory(self, images: Tensor) -> Tensor:
         """`RPOCLIP.image_memory`, on the CPU."""
-        with torch.autocast(self.device.type, enabled=self.prec() == "amp"):
+        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return self.model.image_memory(images.to(self.device)).cpu()

@@ -80,7 +80,7 @@ class SEPCLIP(FixedTextCLIP):
         n_ctx = len(self.prompt_learner.ctx)
         self.words = clip.ClassWords(clip_model, classnames, n_ctx, at_least=n_ctx)
         self.layers, self.across = list(options.LAYERS), options.SELECT == "batch"
-        self.texts_are_apart = not self.across
+        self.independent_classes = not self.across
 
     def fuse(self, modules: nn.ModuleList, depth: int, tokens: Tensor, prompts: clip.Segment) -> None:
         """Puts the fusion of prompts and representative tokens (N, n, width) in the prompts' place."""
@@ -89,27 +89,29 @@ class SEPCLIP(FixedTextCLIP):
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
 
-        def rewrite(depth: int, segments: dict[str, clip.Segment]) -> None:
+        def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
             if depth in self.layers:
-                tokens = torch.cat([rows[:, : len(learner.ctx)] for rows in segments["rest"].rows()])
+                tokens = clip.leading_tokens(segments["rest"], len(learner.ctx))
                 self.fuse(learner.prompt_projections, depth, tokens, segments["ctx"])
 
-        text = clip.encode_words(self.clip, self.words, learner.ctx, rewrite=rewrite, classes=classes)
+        text = clip.encode_words(self.clip, self.words, learner.ctx, before_layer=fuse_before, classes=classes)
         return F.normalize(text + super().class_features(classes), dim=-1)
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Frozen CLIP's feature i0 and the averaged one i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)
 
-        def rewrite(depth: int, segments: dict[str, clip.Segment]) -> None:
+        def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
             if depth in self.layers:
                 image = segments["image"].tokens
                 energy = image.float().square().mean(dim=-1)  # (B, 1 + patches)
                 energy = energy.mean(dim=0, keepdim=True) if self.across else energy
-                tokens = clip.take(image, energy.topk(len(learner.ctx_visual), dim=-1).indices)
+                tokens = clip.gather_tokens(image, energy.topk(len(learner.ctx_visual), dim=-1).indices)
                 self.fuse(learner.visual_prompts, depth, tokens, segments["prompts"])
 
-        i = clip.encode_image(self.clip, clip.image_segments(self.clip, images, learner.ctx_visual), rewrite=rewrite)
+        i = clip.encode_image(
+            self.clip, clip.image_segments(self.clip, images, learner.ctx_visual), before_layer=fuse_before
+        )
         return i0, F.normalize(i + i0, dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ class SEPCLIP(FixedTextCLIP):
 class SEP(PromptTrainer):
     """Self-enhanced prompt tuning: prompts, fusion modules and prototypes learn."""
 
-    node = "SEP"
+    config_node = "SEP"
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("SELECT", ("instance", "batch"))
@@ -132,7 +134,7 @@ class SEP(PromptTrainer):
             f"{self.cfg.MODEL.TEXT_BLOCK}",
         )
 
-    def check_sizes(self, checks: Checks, sizes: clip.Sizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: clip.CLIPConfig) -> None:
         n_ctx = self.n_context()
         self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # n tokens follow the prompt
         layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)

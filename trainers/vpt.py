@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, Segment, Sizes, add_parameter, deep_names, image_segments
+from clip import CLIP, CLIPConfig, Segment, add_parameter, deep_names, image_segments
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -81,13 +81,13 @@ class VPTCLIP(FixedTextCLIP):
     def __init__(self, clip_model: CLIP, classnames: list[str], texts: list[str], options: CfgNode):
         super().__init__(clip_model, [texts])
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
-        self.class_bound = options.HEAD == "linear"
+        self.per_class_parameters = options.HEAD == "linear"
         self.head, self.location, self.pool = options.HEAD, options.LOCATION, options.POOL
 
     def segments(self, images: Tensor) -> dict[str, Segment]:
         """[CLS, patches], and the prompts behind them unless there are none or they are added to the patches."""
         if not self.prompt_learner.names or self.location == "add":
-            return {"image": Segment(self.clip.visual.embed(images), reads=("image",))}
+            return {"image": Segment(self.clip.visual.embed(images), attends_to=("image",))}
         first, *deep = self.prompt_learner.prompts(len(images))
         segments = image_segments(self.clip, images, first, deep)
         segments["prompts"].wanted = self.pool in ("prompts", "all")
@@ -106,7 +106,7 @@ class VPTCLIP(FixedTextCLIP):
         segments = self.segments(images)
         if self.pool == "cls":
             segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
-        x = self.clip.visual.transformer.walk(segments, rewrite=self.add_prompts if self.location == "add" else None)
+        x = self.clip.visual.transformer(segments, before_layer=self.add_prompts if self.location == "add" else None)
         if self.pool == "cls":
             return x["image"][:, 0]
         if self.pool == "patches":
@@ -126,7 +126,7 @@ class VPTCLIP(FixedTextCLIP):
 class VPT(PromptTrainer):
     """Visual prompt tuning: cross-entropy; the prompts learn, and the head if it is linear."""
 
-    node = "VPT"
+    config_node = "VPT"
 
     def check_options(self, checks: Checks) -> None:
         for key, choices in CHOICES.items():
@@ -143,7 +143,7 @@ class VPT(PromptTrainer):
         ):
             checks.require(right, f"TRAINER.VPT.{wanted}")
 
-    def check_sizes(self, checks: Checks, sizes: Sizes) -> None:
+    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
         layers = sizes.vision_layers
         checks.at_most("PROMPT_DEPTH_VISION", layers, f"the backbone's image tower has {layers} layers")
 

@@ -30,7 +30,7 @@ ENSEMBLE = (
 class ZeroshotModel(FixedTextCLIP):
     """Frozen on both sides."""
 
-    image_is_frozen = True
+    frozen_image_encoder = True
 
 
 @TRAINER_REGISTRY.register()

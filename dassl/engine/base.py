@@ -152,7 +152,7 @@ class TrainerBase:
         """Write a checkpoint of every registered model to `<directory>/<name>/`. `epoch` is counted from 0."""
         for name in self.get_model_names():
             optim, sched = self._optims[name], self._scheds[name]
-            class_bound = hasattr(self._models[name], "classnames")  # see checkpoints.load_model_file
+            per_class_parameters = hasattr(self._models[name], "classnames")  # see checkpoints.load_model_file
             save_checkpoint(
                 {
                     "state_dict": checkpoints.snapshot(self._models[name]),
@@ -160,7 +160,7 @@ class TrainerBase:
                     "optimizer": optim.state_dict() if optim is not None else None,
                     "scheduler": sched.state_dict() if sched is not None else None,
                     "val_result": val_result,
-                    **({"classnames": list(self._models[name].classnames)} if class_bound else {}),
+                    **({"classnames": list(self._models[name].classnames)} if per_class_parameters else {}),
                 },
                 Path(directory) / name,
                 is_best=is_best,

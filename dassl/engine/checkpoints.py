@@ -224,7 +224,7 @@ def save_state(trainer, path):
         "progress": trainer.progress.state_dict() if trainer.progress.batches else None,
         "nonfinite_steps": trainer.watch.skipped,
         "sources": _sources(trainer),
-        "picked": trainer.picked(),
+        "auto_settings": trainer.auto_settings(),
         "config": flatten(trainer.cfg),
         "models": {name: snapshot(module) for name, module in trainer._models.items()},
         "optimizers": _state_dicts(trainer._optims),
@@ -294,7 +294,7 @@ def restore_state(trainer, path):
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_result, trainer.best_val = state["best_result"], state["best_val"]
     trainer.rows = state["rows"]
-    trainer.keep_picked(state["picked"])
+    trainer.keep_auto_settings(state["auto_settings"])
     trainer.watch.skipped = state["nonfinite_steps"]
     if state["progress"] is not None:
         trainer.progress.load_state_dict(state["progress"])

@@ -76,12 +76,12 @@ class SimpleTrainer(TrainerBase):
 
     # ---- training
 
-    def picked(self):
+    def auto_settings(self):
         """What settings on "auto" came to on this machine (a dict of numbers), so that a run that goes on keeps it."""
         return {}
 
-    def keep_picked(self, picked):
-        """Take over what `picked` told in the run that this one goes on from."""
+    def keep_auto_settings(self, auto_settings):
+        """Take over what `auto_settings` told in the run that this one goes on from."""
 
     def train(self):
         """Train, test, and write `results.json`. A run that was stopped goes on from its last saved state.

@@ -8,10 +8,10 @@ from basics import UserError, mkdir_if_missing
 from dassl.config import decode
 from promptlearn.cli.common import integer_from, say
 from promptlearn.experiments import (
-    Asked,
     Checkout,
     Job,
     Protocol,
+    RunRequest,
     launch,
     plan,
     refuse_other_settings,
@@ -39,7 +39,7 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     if data and not data.is_dir():
         raise UserError(f"the data folder {args.data} is not a folder (expected: the one that holds the data sets)")
     output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
-    asked = Asked(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
+    asked = RunRequest(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
     jobs = plan(protocol, checkout, output, data, asked)
     if not data:
         say("no data folder given: this is the built-in demo, a tiny CLIP on data sets that render themselves")

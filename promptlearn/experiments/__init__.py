@@ -8,7 +8,7 @@ them: scipy takes its time.
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.fairness import unfair
 from promptlearn.experiments.launcher import launch
-from promptlearn.experiments.planning import Asked, plan
+from promptlearn.experiments.planning import RunRequest, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
 from promptlearn.experiments.results import discover, find_protocols, refuse_other_settings, result_of
 from promptlearn.experiments.summary import summarise, write_summary
@@ -17,7 +17,7 @@ from promptlearn.experiments.tables import FORMATS, table
 __all__ = [
     "FORMATS",
     "PROTOCOLS",
-    "Asked",
+    "RunRequest",
     "Checkout",
     "Job",
     "Protocol",

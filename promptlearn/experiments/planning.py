@@ -11,7 +11,7 @@ from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protoco
 
 
 @dataclass
-class Asked:
+class RunRequest:
     """What a user asks for; None: what the protocol's file says."""
 
     trainers: list[str] | None = None
@@ -24,13 +24,13 @@ class Asked:
 
 
 def plan(
-    protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, asked: Asked | None = None
+    protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, asked: RunRequest | None = None
 ) -> list[Job]:
     """All jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
 
     Raises UserError for every name that does not exist, before any job is started.
     """
-    asked = asked or Asked()
+    asked = asked or RunRequest()
     settings = checkout.settings(protocol.name, demo=not data)
     trainers = unique([ZERO_SHOT, *(asked.trainers or settings["trainers"])])
     datasets = unique(asked.datasets or settings["datasets"])

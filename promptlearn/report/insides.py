@@ -94,7 +94,7 @@ def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
         at += shown + GAP
     for y, reader, own, _ in cells:
         for x, other, position, learned in cells:
-            reads = other["name"] in reader["reads"]
+            reads = other["name"] in reader["attends_to"]
             if reads and reader is other and reader["causal"]:
                 reads = position <= own
             look = {"facecolor": LEARNED if learned else FROZEN, "linewidth": 0}
@@ -106,7 +106,7 @@ def notes(scene: list[dict], layers: int) -> list[str]:
     """What happens to segments between the layers, in lines."""
     found = []
     for segment in scene:
-        if segment["remembered"]:
+        if segment["prefilled"]:
             found.append(f"{segment['name']}: run once without gradients, then only read")
         if segment["replaced"]:
             which = numbers(range(1, segment["replaced"] + 1))
@@ -130,7 +130,7 @@ def sentences(scene: list[dict]) -> list[str]:
     found = []
     for segment in scene:
         what = "learned" if all(segment["learned"]) else "partly learned" if any(segment["learned"]) else "frozen"
-        whom = [name if name != segment["name"] else "itself" for name in segment["reads"]] or ["nobody"]
+        whom = [name if name != segment["name"] else "itself" for name in segment["attends_to"]] or ["nobody"]
         found.append(f"{segment['name']} ({segment['tokens']} tokens, {what}) reads {' and '.join(whom)}")
     return found
 

@@ -103,7 +103,7 @@ def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys, tmp_
     assert call(monkeypatch, "--all", "--output", str(tmp_path)) == 0
     out = capsys.readouterr().out
     titles = [line[3:] for line in out.splitlines() if line.startswith("## ")]
-    assert titles == ["Training step", "Test pass", "Memory of a training step"]
+    assert titles == ["Training step", "Test pass", "KVCache of a training step"]
     assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 10 and 50
     assert {case.method for case in made_up["cases"]} == {*PROMPTS, *TESTED}
     assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
@@ -119,7 +119,7 @@ def test_a_row_that_cannot_be_measured_fails_and_the_others_follow(made_up, monk
     rows = json.loads(capsys.readouterr().out)
     assert rows == json.loads((tmp_path / "results.json").read_text())
     assert {row["table"] for row in rows if row.get("numbers", "").startswith("FAILED: the fast path")} == {"Test pass"}
-    assert rows[-1]["table"] == "Memory of a training step"
+    assert rows[-1]["table"] == "KVCache of a training step"
 
 
 def test_what_is_measured_is_kept_at_once(made_up, monkeypatch, tmp_path):

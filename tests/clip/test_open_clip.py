@@ -180,7 +180,7 @@ def test_another_layout_is_refused_by_what_differs_before_any_download(name, dif
 def test_every_published_plain_clip_is_taken():
     def taken(model):
         try:
-            return open_clip_weights.sizes_of_config(open_clip.get_model_config(model), "gelu", model)
+            return open_clip_weights.config_from_open_clip(open_clip.get_model_config(model), "gelu", model)
         except UserError:
             return None
 

@@ -22,8 +22,8 @@ def image_segments(small_clip, images):
     """[CLS, patches] that read each other, and four prompts that read them and are read by nobody."""
     prompts = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(2))
     return {
-        "image": Segment(small_clip.visual.embed(images), reads=("image",)),
-        "prompts": Segment(prompts, reads=("image",)),
+        "image": Segment(small_clip.visual.embed(images), attends_to=("image",)),
+        "prompts": Segment(prompts, attends_to=("image",)),
     }
 
 
@@ -43,40 +43,32 @@ def test_a_text_does_not_depend_on_the_texts_beside_it(small_clip):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_the_old_calling_convention_walks_the_same_layers(small_clip):
-    tokens = tokenize(TEXTS)
-    x = small_clip.token_embedding(tokens) + small_clip.positional_embedding
-    x = small_clip.transformer(x.transpose(0, 1)).transpose(0, 1)
-    features = small_clip.project_text(x[torch.arange(3), tokens.argmax(dim=1)])
-    torch.testing.assert_close(features, small_clip.encode_text(tokens), atol=1e-5, rtol=0)
-
-
 def test_prompts_that_nobody_reads_leave_the_others_bit_for_bit(small_clip, image_segments):
     tower = small_clip.visual.transformer
-    alone = tower.walk({"image": image_segments["image"]})["image"]
-    beside = tower.walk(image_segments)["image"]
+    alone = tower({"image": image_segments["image"]})["image"]
+    beside = tower(image_segments)["image"]
     assert torch.equal(alone, beside)
 
 
 def test_prompts_that_are_read_do_change_the_others(small_clip, image_segments):
     tower = small_clip.visual.transformer
-    alone = tower.walk({"image": image_segments["image"]})["image"]
-    image_segments["image"].reads = ("image", "prompts")
-    assert not torch.allclose(alone, tower.walk(image_segments)["image"], atol=1e-3)
+    alone = tower({"image": image_segments["image"]})["image"]
+    image_segments["image"].attends_to = ("image", "prompts")
+    assert not torch.allclose(alone, tower(image_segments)["image"], atol=1e-3)
 
 
 def test_reading_a_memory_equals_reading_the_segments_themselves(small_clip, image_segments):
     tower = small_clip.visual.transformer
-    live = tower.walk(image_segments)["prompts"]
-    memory = tower.remember({"image": image_segments["image"]})
-    remembered = tower.walk({"prompts": image_segments["prompts"]}, memory=memory)["prompts"]
+    live = tower(image_segments)["prompts"]
+    memory = tower.prefill({"image": image_segments["image"]})
+    remembered = tower({"prompts": image_segments["prompts"]}, cache=memory)["prompts"]
     assert live.shape == (3, 4, 32)
     torch.testing.assert_close(remembered, live, atol=1e-6, rtol=0)
 
 
 def test_a_memory_holds_no_graph(small_clip, image_segments):
     image_segments["image"].tokens.requires_grad_()
-    memory = small_clip.visual.transformer.remember({"image": image_segments["image"]})
+    memory = small_clip.visual.transformer.prefill({"image": image_segments["image"]})
     assert len(memory.layers) == 3
     assert not any(w.requires_grad for layer in memory.layers for written in layer.values() for w in written)
 
@@ -86,8 +78,8 @@ def test_padding_is_read_by_nobody(small_clip):
     prompts = torch.randn(1, 2, 16, generator=torch.Generator().manual_seed(3))
 
     def read(words):
-        memory = small_clip.transformer.remember({"words": Segment(words, reads=("words",), lengths=end + 1)})
-        return small_clip.transformer.walk({"prompts": Segment(prompts, reads=("words",))}, memory=memory)["prompts"]
+        memory = small_clip.transformer.prefill({"words": Segment(words, attends_to=("words",), lengths=end + 1)})
+        return small_clip.transformer({"prompts": Segment(prompts, attends_to=("words",))}, cache=memory)["prompts"]
 
     other = words.clone()
     for row, e in zip(other, end, strict=True):
@@ -101,27 +93,27 @@ def test_a_start_shared_by_all_classes_equals_a_start_of_their_own(small_clip):
     generator = torch.Generator().manual_seed(4)
     start = torch.randn(1, 3, 16, generator=generator)
     rest, end = torch.randn(5, 4, 16, generator=generator), torch.tensor([[3], [1], [2], [0], [3]])
-    shared = small_clip.transformer.walk(
+    shared = small_clip.transformer(
         {
-            "start": Segment(start, reads=("start",), wanted=False),
-            "rest": Segment(rest, reads=("start", "rest"), output=end),
+            "start": Segment(start, attends_to=("start",), wanted=False),
+            "rest": Segment(rest, attends_to=("start", "rest"), output=end),
         }
     )["rest"]
     whole = torch.cat([start.expand(5, -1, -1), rest], dim=1)
-    own = small_clip.transformer.walk({"x": Segment(whole, reads=("x",), output=end + 3)})["x"]
+    own = small_clip.transformer({"x": Segment(whole, attends_to=("x",), output=end + 3)})["x"]
     torch.testing.assert_close(shared, own, atol=1e-5, rtol=0)
 
 
 def test_wanted_positions_are_those_of_the_whole_output(small_clip, image_segments):
-    whole = small_clip.visual.transformer.walk(image_segments)["image"]
+    whole = small_clip.visual.transformer(image_segments)["image"]
     image_segments["image"].output = torch.tensor([[0, 5]])
-    some = small_clip.visual.transformer.walk(image_segments)["image"]
+    some = small_clip.visual.transformer(image_segments)["image"]
     torch.testing.assert_close(some, whole[:, [0, 5]], atol=1e-5, rtol=0)
 
 
 def test_the_callers_segments_are_left_as_they_are(small_clip, image_segments):
     before = image_segments["image"].tokens.clone()
-    small_clip.visual.transformer.walk(image_segments)
+    small_clip.visual.transformer(image_segments)
     assert torch.equal(image_segments["image"].tokens, before)
 
 
@@ -132,16 +124,16 @@ def test_tokens_can_be_rewritten_before_each_layer(small_clip, image_segments):
         seen.append(depth)
         segments["prompts"].tokens = torch.zeros_like(segments["prompts"].tokens)
 
-    plain = small_clip.visual.transformer.walk(image_segments)["prompts"]
-    rewritten = small_clip.visual.transformer.walk(image_segments, rewrite=rewrite)["prompts"]
+    plain = small_clip.visual.transformer(image_segments)["prompts"]
+    rewritten = small_clip.visual.transformer(image_segments, before_layer=rewrite)["prompts"]
     assert seen == [0, 1, 2]
     assert not torch.allclose(plain, rewritten, atol=1e-3)
 
 
 def test_reading_a_segment_that_is_not_there_is_refused(small_clip, image_segments):
-    image_segments["prompts"].reads = ("patches",)
+    image_segments["prompts"].attends_to = ("patches",)
     with pytest.raises(ValueError, match="patches"):
-        small_clip.visual.transformer.walk(image_segments)
+        small_clip.visual.transformer(image_segments)
 
 
 def test_an_image_of_another_size_is_refused(small_clip):

@@ -31,7 +31,7 @@ def one_line(error):
 
 def loaded(path):
     """Sizes, then the weights, as a run asks for them; each a CLIP or one line."""
-    for ask in (clip.backbone_sizes, clip.load_clip):
+    for ask in (clip.backbone_config, clip.load_clip):
         try:
             ask(str(path))
         except UserError as error:
@@ -120,6 +120,6 @@ def test_a_checkpoint_with_other_content(folder, data):
 @given(name=TEXTS)
 def test_any_name_of_a_backbone(name):
     with pytest.raises(UserError):
-        clip.backbone_sizes(name)
+        clip.backbone_config(name)
     with pytest.raises(UserError):
-        clip.backbone_sizes(f"open_clip:{name}")
+        clip.backbone_config(f"open_clip:{name}")

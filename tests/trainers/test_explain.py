@@ -64,12 +64,12 @@ def test_who_reads_whom_is_what_the_methods_file_says(make, method):
     found = observe(make(method))
     _, text, image = METHODS[method]
     for side, expected in (("text", text), ("image", image)):
-        seen = [{s["name"]: (s["reads"], sum(s["learned"])) for s in scene} for scene in found[side]["scenes"]]
+        seen = [{s["name"]: (s["attends_to"], sum(s["learned"])) for s in scene} for scene in found[side]["scenes"]]
         assert seen == expected, side
         for scene in found[side]["scenes"]:
             for segment in scene:
                 assert len(segment["learned"]) == segment["tokens"]
-                assert segment["causal"] == (side == "text" and segment["name"] in segment["reads"])
+                assert segment["causal"] == (side == "text" and segment["name"] in segment["attends_to"])
 
 
 def test_within_a_segment_learned_tokens_are_told_from_frozen_ones(make):
@@ -79,7 +79,7 @@ def test_within_a_segment_learned_tokens_are_told_from_frozen_ones(make):
 def test_what_happens_between_the_layers_is_told(make, make_trainer):
     assert segments(make("MaPLe"))["text"]["ctx"]["replaced"] == 1
     assert segments(make("SEP"))["image"]["prompts"]["rewritten"] == [1]
-    remembered = {name: s["remembered"] for name, s in segments(make("RPO"))["text"].items()}
+    remembered = {name: s["prefilled"] for name, s in segments(make("RPO"))["text"].items()}
     assert remembered == {"words": True, "prompts": False}
     on_patches = make_trainer("VPT", "TRAINER.VPT.LOCATION", "add", "TRAINER.VPT.PROMPT_DEPTH_VISION", 2)
     assert segments(on_patches)["image"]["image"]["rewritten"] == [0, 1]

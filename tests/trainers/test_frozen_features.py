@@ -94,7 +94,7 @@ def test_features_in_place_of_images_give_the_same_logits(tmp_path, method):
 @pytest.mark.parametrize("method", ["RPO", "VPT", "MaPLe", "IVLP", "SEP"])
 def test_methods_that_prompt_the_image_side_get_images(tmp_path, method):
     built = trainer(tmp_path, method, *(("TRAINER.RPO.PROMPTS", "both") if method == "RPO" else ()))
-    assert not built.model.image_is_frozen and next(iter(built.test_loader))["img"].dim() == 4
+    assert not built.model.frozen_image_encoder and next(iter(built.test_loader))["img"].dim() == 4
 
 
 POOL = ("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, "TRAINER.RPO.PROMPTS", "both")

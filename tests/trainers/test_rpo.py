@@ -35,12 +35,12 @@ def attached(model, method, images):
     words, end = model.embed_text(tokenize(TEXTS))
     learner = method.prompt_learner
     text = {
-        "words": Segment(words, reads=("words",), lengths=end + 1, output=end[:, None]),
-        "prompts": Segment(learner.text_prompt[None], reads=("words",)),
+        "words": Segment(words, attends_to=("words",), lengths=end + 1, output=end[:, None]),
+        "prompts": Segment(learner.text_prompt[None], attends_to=("words",)),
     }
     image = {
-        "image": Segment(model.visual.embed(images), reads=("image",), output=torch.zeros(1, 1, dtype=torch.long)),
-        "prompts": Segment(model.visual.ln_pre(learner.img_prompt[None]), reads=("image",)),
+        "image": Segment(model.visual.embed(images), attends_to=("image",), output=torch.zeros(1, 1, dtype=torch.long)),
+        "prompts": Segment(model.visual.ln_pre(learner.img_prompt[None]), attends_to=("image",)),
     }
     return text, image
 
@@ -48,17 +48,17 @@ def attached(model, method, images):
 def test_own_features_are_bit_for_bit_those_of_the_frozen_model(small_clip, method, images):
     text, image = attached(small_clip, method, images)
     with torch.no_grad():
-        eos = small_clip.project_text(small_clip.transformer.walk(text)["words"][:, 0])
-        cls = small_clip.visual.project(small_clip.visual.transformer.walk(image)["image"][:, 0])
+        eos = small_clip.project_text(small_clip.transformer(text)["words"][:, 0])
+        cls = small_clip.visual.project(small_clip.visual.transformer(image)["image"][:, 0])
     assert torch.equal(eos, small_clip.encode_text(tokenize(TEXTS)))
     assert torch.equal(cls, small_clip.encode_image(images))
 
 
 def test_the_memory_gives_what_the_attached_prompts_read(small_clip, method, images):
     text, image = attached(small_clip, method, images)
-    walked = small_clip.project_text(small_clip.transformer.walk(text)["prompts"])
+    walked = small_clip.project_text(small_clip.transformer(text)["prompts"])
     torch.testing.assert_close(torch.nn.functional.normalize(walked, dim=-1), method.text_features(), atol=1e-6, rtol=0)
-    walked = small_clip.visual.project(small_clip.visual.transformer.walk(image)["prompts"])
+    walked = small_clip.visual.project(small_clip.visual.transformer(image)["prompts"])
     walked = torch.nn.functional.normalize(walked, dim=-1)
     torch.testing.assert_close(walked, method.image_features(images), atol=1e-6, rtol=0)
 
@@ -66,9 +66,9 @@ def test_the_memory_gives_what_the_attached_prompts_read(small_clip, method, ima
 def test_with_the_mask_off_images_read_the_prompts(small_clip, method, images):
     _, image = attached(small_clip, method, images)
     for segment in image.values():
-        segment.reads = ("image", "prompts")
+        segment.attends_to = ("image", "prompts")
     with torch.no_grad():
-        cls = small_clip.visual.project(small_clip.visual.transformer.walk(image)["image"][:, 0])
+        cls = small_clip.visual.project(small_clip.visual.transformer(image)["image"][:, 0])
     assert not torch.allclose(cls, small_clip.encode_image(images), atol=1e-3)
 
 
@@ -125,7 +125,7 @@ def layer_states(tower, segments):
     def look(depth, now):
         states.append({name: s.tokens.detach().clone() for name, s in now.items()})
 
-    tower.walk(segments, rewrite=look)
+    tower(segments, before_layer=look)
     return states
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from promptlearn.experiments import PROTOCOLS, Asked, Checkout, launch, plan
+from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, launch, plan
 from tests.fake_checkout import FakeCheckout
 
 
@@ -17,7 +17,7 @@ def go(fake):
     checkout = Checkout(fake.root)
 
     def run(**options):
-        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, asked=Asked(trainers=["RPO"], seeds=[1, 2]))
+        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, asked=RunRequest(trainers=["RPO"], seeds=[1, 2]))
         return [(job.stage.column, job.seed) for job in launch(jobs, checkout, **options)]
 
     return run

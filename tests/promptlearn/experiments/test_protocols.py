@@ -4,7 +4,7 @@ import pytest
 
 from basics import UserError
 from dassl.config import get_cfg_default, merge
-from promptlearn.experiments import PROTOCOLS, Asked, Checkout, plan
+from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, plan
 from promptlearn.experiments.planning import variants
 from tests.fake_checkout import FakeCheckout
 
@@ -17,7 +17,7 @@ def checkout(tmp_path):
 
 
 def commands(checkout, protocol="base2new", data=None, **asked):
-    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, Asked(**asked))
+    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, RunRequest(**asked))
     return [" ".join(job.command(checkout, data)) for job in jobs]
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from clip import ClassWords, Segment
+from clip.ragged import unpack
 
 LENGTHS = [2, 2, 3, 5]
-GROUPS = ((2, 2), (1, 3), (1, 5))
+PACKING = ((2, 2), (1, 3), (1, 5))
 
 
 def tokens(seed, *shape):
@@ -29,49 +30,48 @@ def ends(at_end):
 def test_groups_equal_rows_that_run_alone(small_clip, rows, batch, at_end):
     start = tokens(9, *batch, 3)
     segments = {
-        "start": Segment(start, reads=("start",), wanted=False),
-        "rest": Segment(torch.cat(rows), reads=("start", "rest"), output=ends(at_end), groups=GROUPS),
+        "start": Segment(start, attends_to=("start",), wanted=False),
+        "rest": Segment(torch.cat(rows), attends_to=("start", "rest"), output=ends(at_end), packing=PACKING),
     }
-    together = small_clip.transformer.walk(segments)["rest"]
+    together = small_clip.transformer(segments)["rest"]
     for i, row in enumerate(rows):
         own = start if batch == (1,) else start[i : i + 1] if batch == (4,) else start[:, 0]
         x = torch.cat([own, row.expand(len(own), -1, -1)], dim=1)
         position = torch.tensor([[3 + (LENGTHS[i] - 1 if at_end else 1)]])
-        alone = small_clip.transformer.walk({"x": Segment(x, reads=("x",), output=position)})["x"][:, 0]
+        alone = small_clip.transformer({"x": Segment(x, attends_to=("x",), output=position)})["x"][:, 0]
         torch.testing.assert_close(together[..., i, :], alone if batch == (3, 1) else alone[0], atol=1e-5, rtol=0)
 
 
 def test_all_tokens_come_back_without_output(small_clip, rows):
-    segments = {"x": Segment(torch.cat(rows), reads=("x",), groups=GROUPS)}
-    together = small_clip.transformer.walk(segments)["x"]
-    alone = [small_clip.transformer.walk({"x": Segment(row[None], reads=("x",))})["x"][0] for row in rows]
+    segments = {"x": Segment(torch.cat(rows), attends_to=("x",), packing=PACKING)}
+    together = small_clip.transformer(segments)["x"]
+    alone = [small_clip.transformer({"x": Segment(row[None], attends_to=("x",))})["x"][0] for row in rows]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_a_segment_gives_its_rows_as_views(rows):
-    segment = Segment(torch.cat(rows), reads=("x",), groups=GROUPS)
-    cut = segment.rows()
+def test_packed_rows_unpack_to_views(rows):
+    cut = unpack(torch.cat(rows), PACKING)
     assert [tuple(part.shape) for part in cut] == [(2, 2, 16), (1, 3, 16), (1, 5, 16)]
     assert torch.equal(cut[0][1], rows[1]) and torch.equal(cut[2][0], rows[3])
 
 
 def test_others_cannot_read_rows_of_several_lengths(small_clip, rows):
-    grouped = Segment(torch.cat(rows), reads=("x",), groups=GROUPS)
-    with pytest.raises(ValueError, match="'x' has rows of several lengths: 'y' cannot read it"):
-        small_clip.transformer.walk({"x": grouped, "y": Segment(tokens(5, 1, 2), reads=("x",))})
-    padded = Segment(tokens(5, 4, 2), reads=("y",), lengths=torch.tensor([1, 2, 1, 2]))
-    grouped.reads = ("y", "x")
-    with pytest.raises(ValueError, match="'x' has rows of several lengths: it cannot read 'y'"):
-        small_clip.transformer.walk({"x": grouped, "y": padded})
+    grouped = Segment(torch.cat(rows), attends_to=("x",), packing=PACKING)
+    with pytest.raises(ValueError, match="'x' has ragged rows: no other segment can attend"):
+        small_clip.transformer({"x": grouped, "y": Segment(tokens(5, 1, 2), attends_to=("x",))})
+    padded = Segment(tokens(5, 4, 2), attends_to=("y",), lengths=torch.tensor([1, 2, 1, 2]))
+    grouped.attends_to = ("y", "x")
+    with pytest.raises(ValueError, match="'x' has ragged rows: it cannot attend to 'y'"):
+        small_clip.transformer({"x": grouped, "y": padded})
 
 
 def test_class_texts_hold_no_padding(small_clip):
     words = ClassWords(small_clip, ["Boeing 747-400", "cat", "yellow dog", "dog"], 4)
     rows = words.rows()
-    assert rows.groups == ((2, 3), (1, 4), (1, words.lengths[0]))  # "cat . [EOS]", "yellow dog . [EOS]"
+    assert rows.packing == ((2, 3), (1, 4), (1, words.lengths[0]))  # "cat . [EOS]", "yellow dog . [EOS]"
     start, rest = rows.around(torch.zeros(1, 4, 16))
     assert start.shape == (1, 5, 16) and rest.shape == (sum(words.lengths), 16)
     assert rows.order.tolist() == [1, 3, 2, 0] and rows.back.tolist() == [3, 0, 2, 1]
     some = words.rows(slice(1, 3))
-    assert some.groups == ((1, 3), (1, 4)) and some.back.tolist() == [0, 1]
+    assert some.packing == ((1, 3), (1, 4)) and some.back.tolist() == [0, 1]
     torch.testing.assert_close(some.around(torch.zeros(1, 4, 16))[1][:3], rest[:3])

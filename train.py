@@ -20,13 +20,13 @@ from yacs.config import CfgNode  # noqa: E402
 
 import datasets  # noqa: E402, F401  (importing it registers the data sets)
 import trainers  # noqa: E402
-from basics import Stopped, StopSignals, UserError, drop, stop_without_parent, tell
+from basics import Stopped, StopSignals, UserError, drop, notify, stop_without_parent
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml  # noqa: E402
 from dassl.engine import (  # noqa: E402
     TRAINER_REGISTRY,
     build_trainer,
-    check,
-    explained,
+    check_config,
+    explain_failures,
     fresh_folder,
     run_folder,
 )
@@ -98,7 +98,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, found {args.seed}; left out, one is drawn")
-    problems += check(cfg)
+    problems += check_config(cfg)
     if problems:
         raise UserError("\n".join(problems))
     folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> None:
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
         print(f"Begins anew in {cfg.OUTPUT_DIR}")
-    with run_folder(cfg.OUTPUT_DIR), explained(cfg):
+    with run_folder(cfg.OUTPUT_DIR), explain_failures(cfg):
         train_or_test(args, cfg)
 
 
@@ -183,10 +183,10 @@ def main(argv: list[str] | None = None) -> int:
         with StopSignals(patient=False):
             run(args)
     except UserError as error:
-        tell(f"error: {error}")
+        notify(f"error: {error}")
         return 2
     except Stopped as stop:
-        tell(f"{stop}; the same command again goes on from the last saved state")
+        notify(f"{stop}; the same command again goes on from the last saved state")
         return stop.status
     except BrokenPipeError:  # nobody reads on, and the run had not begun its log
         drop(console)

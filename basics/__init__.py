@@ -3,7 +3,7 @@
 The lowest package: it imports none of the others, and only `basics.tensors` imports torch.
 """
 
-from basics.console import drop, tell
+from basics.console import drop, notify
 from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError
 from basics.files import (
     cache_dir,
@@ -38,7 +38,7 @@ __all__ = [
     "sha256",
     "stop_without_parent",
     "sweep_litter",
-    "tell",
+    "notify",
     "write_atomic",
     "write_json",
 ]

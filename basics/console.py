@@ -12,7 +12,7 @@ def drop(stream):
     os.close(nowhere)
 
 
-def tell(text):
-    """Print a last word to stderr, if anybody is there to read it."""
+def notify(text):
+    """Print a line to stderr, where progress notes and errors go; a closed console is ignored."""
     with suppress(OSError):
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)

@@ -32,7 +32,7 @@ from dassl.config import get_cfg_default  # noqa: E402
 from dassl.data import build_data_loader  # noqa: E402
 from dassl.data.data_manager import random_state_of  # noqa: E402
 from dassl.data.datasets import Datum  # noqa: E402
-from dassl.data.pictures import PictureStore  # noqa: E402
+from dassl.data.image_cache import ImageCache  # noqa: E402
 from dassl.data.transforms import build_transform  # noqa: E402
 from dassl.utils import stream  # noqa: E402
 from promptlearn.cli.common import integer_from  # noqa: E402
@@ -93,7 +93,7 @@ def seconds(loader: DataLoader, epoch: int) -> float:
 def measure(folder: str, size: str, workers: int, args: argparse.Namespace) -> dict:
     """One row: both loaders in turn, epoch by epoch."""
     cfg, items = config(workers), photographs(folder, args.images, SIZES[size])
-    store = PictureStore([item.impath for item in items], cfg.DATALOADER.KEEP_GIB * 2**30)
+    store = ImageCache([item.impath for item in items], cfg.DATALOADER.KEEP_GIB * 2**30)
     options = dict(sampler_type="RandomSampler", data_source=items, batch_size=args.batch)
     ours = build_data_loader(cfg, tfm=build_transform(cfg), pictures=store, **options)
     plain = build_data_loader(cfg, dataset_wrapper=lambda cfg, source, **_: Straightforward(cfg, source), **options)

@@ -10,7 +10,7 @@ import trainers
 from basics import UserError
 from clip import backbone_config
 from dassl.config import flatten, get_cfg_default, merge, merge_what_is_right
-from dassl.engine import check
+from dassl.engine import check_config
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/[td]*/**/*.yaml"))
@@ -152,15 +152,15 @@ def test_impossible_settings_are_all_told_before_a_weight_is_loaded(method, no_w
     cfg = whole()
     files = [ROOT / "configs/trainers" / method / "tiny.yaml", ROOT / "configs/datasets/digits.yaml"]
     merge(cfg, files, ["TRAINER.NAME", method])
-    assert check(cfg) == []
+    assert check_config(cfg) == []
     wrong = OF_ALL | {f"TRAINER.{method.upper()}.{key}": pair for key, pair in COMBINATIONS[method].items()}
     for key, (value, said) in wrong.items():
         one = cfg.clone()
         merge(one, opts=[key, value])
-        assert [line for line in check(one) if said in line], (key, check(one))
+        assert [line for line in check_config(one) if said in line], (key, check_config(one))
     together = cfg.clone()
     merge(together, opts=[word for key, (value, _) in wrong.items() for word in (key, value)])
-    said_at_once = "\n".join(check(together))
+    said_at_once = "\n".join(check_config(together))
     assert all(said in said_at_once for _, said in wrong.values())
 
 
@@ -177,4 +177,6 @@ def test_a_precision_that_the_machine_cannot_is_refused(monkeypatch):
     cfg = whole()
     merge(cfg, [ROOT / "configs/trainers/RPO/tiny.yaml"], ["TRAINER.NAME", "RPO", "TRAINER.RPO.PREC", "fp16"])
     monkeypatch.setattr("torch.nn.functional.conv2d", cannot)
-    assert "TRAINER.RPO.PREC fp16: this machine cannot: \"slow_conv2d_cpu\" not implemented for 'Half'" in check(cfg)
+    assert "TRAINER.RPO.PREC fp16: this machine cannot: \"slow_conv2d_cpu\" not implemented for 'Half'" in check_config(
+        cfg
+    )

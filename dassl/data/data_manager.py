@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from basics import BadImage, UserError, leave_signals_to_parent
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
+from dassl.data.image_cache import ImageCache
 from dassl.data.loader import Loader
-from dassl.data.pictures import PictureStore
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.utils import available_cores, read_image, stream
@@ -140,7 +140,7 @@ def build_data_loader(
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
-    pictures: PictureStore | None = None,
+    pictures: ImageCache | None = None,
 ) -> Loader:
     """Make a loader. It draws nothing from the global random streams.
 
@@ -210,7 +210,7 @@ class DataManager:
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
 
-        pictures = PictureStore(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
+        pictures = ImageCache(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
 
         def loader(data_source, settings, tfm, is_train):
             return build_data_loader(

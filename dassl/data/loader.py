@@ -8,7 +8,7 @@ from multiprocessing.util import Finalize
 
 from torch.utils.data import DataLoader
 
-from dassl.data.pictures import PictureStore
+from dassl.data.image_cache import ImageCache
 
 SIGNAL_SECONDS = 1.0  # in which the system tells of a child that is gone
 
@@ -33,7 +33,7 @@ class Loader(DataLoader):
         **options: torch's.
     """
 
-    def __init__(self, *, pictures: PictureStore | None = None, **options):
+    def __init__(self, *, pictures: ImageCache | None = None, **options):
         super().__init__(**options)
         self.pictures = pictures
 

@@ -1,7 +1,7 @@
 """The training engine: trainers, their registry, checkpoints, results, and the folder of a run."""
 
-from dassl.engine.build import TRAINER_REGISTRY, build_trainer, check
-from dassl.engine.failures import explained
+from dassl.engine.build import TRAINER_REGISTRY, build_trainer, check_config
+from dassl.engine.failures import explain_failures
 from dassl.engine.run import device_of
 from dassl.engine.run_folder import fresh_folder, run_folder
 from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX
@@ -12,9 +12,9 @@ __all__ = [
     "TrainerBase",
     "TrainerX",
     "build_trainer",
-    "check",
+    "check_config",
     "device_of",
-    "explained",
+    "explain_failures",
     "fresh_folder",
     "run_folder",
 ]

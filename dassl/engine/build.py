@@ -12,7 +12,7 @@ from dassl.utils import Registry
 TRAINER_REGISTRY = Registry("TRAINER")
 
 
-def check(cfg) -> list[str]:
+def check_config(cfg) -> list[str]:
     """What is wrong with a configuration, one line each; nothing is read and no weight is loaded.
 
     Names, the engine's values, and what the method says of its settings and its backbone.

@@ -29,7 +29,7 @@ class DeadWorker(UserError):
 
 
 @contextmanager
-def explained(cfg):
+def explain_failures(cfg):
     """Inside, memory that ran out and data workers that died become a UserError that says what helps."""
     try:
         yield

@@ -1,7 +1,6 @@
 """What several verbs share."""
 
 import argparse
-import sys
 
 
 def integer_from(least: int):
@@ -13,8 +12,3 @@ def integer_from(least: int):
         return int(text)
 
     return parse
-
-
-def say(line: str) -> None:
-    """Progress notes go to stderr; stdout is for tables and commands."""
-    print(line, file=sys.stderr, flush=True)

@@ -8,10 +8,9 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.config import get_cfg_default, merge
 from dassl.data.datasets import DatasetBase, build_dataset
-from promptlearn.cli.common import say
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.prepare import (
     Source,
@@ -144,10 +143,10 @@ def prepare(asked: list[Named], args: argparse.Namespace) -> int:
     failed = False
     for each in asked:
         if not each.source:
-            say(f"{each.name}: nothing to prepare")
+            notify(f"{each.name}: nothing to prepare")
             continue
         if is_prepared(each.source, each.root):
-            say(f"{each.name}: prepared and verified already")
+            notify(f"{each.name}: prepared and verified already")
         elif not prepare_one(each):
             failed = True
             continue
@@ -159,18 +158,18 @@ def prepare(asked: list[Named], args: argparse.Namespace) -> int:
 def prepare_one(each: Named) -> bool:
     """Whether the data set is now there and right; says what is wrong with it."""
     try:
-        lay_out(each.source, each.root, say)
+        lay_out(each.source, each.root, notify)
     except UserError as error:
-        say(f"error: {error}")
+        notify(f"error: {error}")
         return False
     if faults := each.faults():
-        say("\n  ".join([f"error: {each.name} is laid out, but not as published:", *faults]))
+        notify("\n  ".join([f"error: {each.name} is laid out, but not as published:", *faults]))
         return False
-    say(f"{each.name}: prepared and verified")
+    notify(f"{each.name}: prepared and verified")
     try:
         note_prepared(each.source, each.root)
     except UserError as error:  # a folder that others laid out for all may be read-only
-        say(f"Note: the next call verifies it again, because this one {error}")
+        notify(f"Note: the next call verifies it again, because this one {error}")
     return True
 
 

@@ -10,7 +10,7 @@ import importlib
 import signal
 import sys
 
-from basics import Stopped, StopSignals, UserError, drop, tell
+from basics import Stopped, StopSignals, UserError, drop, notify
 from dassl import __version__
 from dassl.config import is_text
 from promptlearn.cli.script import run_script
@@ -77,10 +77,10 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
             return status
     except Stopped as stop:
-        tell(f"{stop}; the same command goes on from here")
+        notify(f"{stop}; the same command goes on from here")
         return stop.status
     except UserError as error:
-        tell(f"error: {error}")
+        notify(f"error: {error}")
         return 2
     except BrokenPipeError:  # nobody reads on, as in `dassl results | head`
         drop(sys.stdout)
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             drop(sys.stdout)
         else:
             raise
-        tell(f"error: cannot use {what}: {error.strerror}")
+        notify(f"error: cannot use {what}: {error.strerror}")
         return 2
 
 

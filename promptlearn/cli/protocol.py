@@ -4,9 +4,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing
+from basics import UserError, mkdir_if_missing, notify
 from dassl.config import decode
-from promptlearn.cli.common import integer_from, say
+from promptlearn.cli.common import integer_from
 from promptlearn.experiments import (
     Checkout,
     Job,
@@ -42,13 +42,13 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     asked = RunRequest(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
     jobs = plan(protocol, checkout, output, data, asked)
     if not data:
-        say("no data folder given: this is the built-in demo, a tiny CLIP on data sets that render themselves")
+        notify("no data folder given: this is the built-in demo, a tiny CLIP on data sets that render themselves")
     done = [job for job in jobs if result_of(job)]
     if done:
-        say(f"{len(done)} of {len(jobs)} runs are done already")
+        notify(f"{len(done)} of {len(jobs)} runs are done already")
     refuse_other_settings(done, checkout, data)
     if args.dry_run:
-        say(f"in {checkout.root}; a line with --model-dir needs the one that writes that folder to have ended")
+        notify(f"in {checkout.root}; a line with --model-dir needs the one that writes that folder to have ended")
         for job in jobs:
             if job not in done:
                 print(shlex.join(["python", *job.command(checkout, data)]))
@@ -65,10 +65,10 @@ def launch_and_tell(
     write_summary(protocol, output)
     print(table(protocol, summarise(protocol, jobs)))
     for line in unfair(jobs):
-        say(f"not a fair comparison: {line}")
-    say(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
+        notify(f"not a fair comparison: {line}")
+    notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
     if unfinished:
-        say(f"{len(unfinished)} of {len(jobs)} runs failed (reasons above); the same command tries them again")
+        notify(f"{len(unfinished)} of {len(jobs)} runs failed (reasons above); the same command tries them again")
     return max(unfinished.values(), default=0)
 
 

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from basics import UserError, write_atomic
-from promptlearn.cli.common import say
+from basics import UserError, notify, write_atomic
 from promptlearn.experiments import Checkout, find_protocols
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
@@ -40,8 +39,8 @@ def run(arguments: list[str]) -> int:
         path = output / comparison.protocol.name / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
         for note in notes:
-            say(note)
-        say(f"{comparison.protocol.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
+            notify(note)
+        notify(f"{comparison.protocol.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
         print(path)
     return int(failed)
 

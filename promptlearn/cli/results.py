@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from promptlearn.cli.common import say
+from basics import notify
 from promptlearn.experiments import FORMATS, discover, find_protocols, summarise, table, unfair
 
 
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
         if protocol != protocols[-1]:
             print()
         for line in unfair(jobs):
-            say(f"not a fair comparison: {line}")
+            notify(f"not a fair comparison: {line}")
     return 0
 
 

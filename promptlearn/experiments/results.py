@@ -3,10 +3,9 @@
 import functools
 import json
 import re
-import sys
 from pathlib import Path
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.config import decode, flatten
 from promptlearn.experiments.checkout import Checkout, plain
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
@@ -27,15 +26,15 @@ def read_result(folder: Path, request: dict) -> dict | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        note(f"{path} is not a usable result ({type(error).__name__}: {error})")
+        notify_once(f"{path} is not a usable result ({type(error).__name__}: {error})")
         return None
     return result if answers else None
 
 
 @functools.cache
-def note(text: str) -> None:
-    """Say it on stderr, once: a result is looked at several times."""
-    print(f"note: {text}", file=sys.stderr)
+def notify_once(text: str) -> None:
+    """Notify once per process, because a result is read several times."""
+    notify(f"note: {text}")
 
 
 def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:

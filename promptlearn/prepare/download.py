@@ -41,7 +41,7 @@ def fetch(file: File, path: Path) -> None:
     raise UserError("; ".join(failures))
 
 
-def check(path: Path, file: File) -> None:
+def check_file(path: Path, file: File) -> None:
     """Compare a file with its published size and hash. Where there is none, it must at least be of its kind.
 
     Raises:
@@ -79,7 +79,7 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
         else:
             _from_web(source, file, part)
         try:
-            check(part, file)
+            check_file(part, file)
         except OtherFile as error:
             _forget(part)
             if resumed:  # perhaps only its beginning, from another time, was wrong

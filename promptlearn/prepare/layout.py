@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from basics import UserError, mkdir_if_missing, read_json, write_atomic, write_json
-from promptlearn.prepare.download import OtherFile, check, fetch
+from promptlearn.prepare.download import OtherFile, check_file, fetch
 from promptlearn.prepare.imagenet import by_class
 from promptlearn.prepare.sources import File, Source, is_there
 from promptlearn.prepare.unpack import unpack
@@ -73,7 +73,7 @@ def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> No
     path = folder / file.name
     if path.is_file():
         try:
-            check(path, file)
+            check_file(path, file)
         except OtherFile as error:
             raise UserError(f"{error}. It is not the published file: delete it") from error
     elif file.same_as and (root / file.same_as).is_file():

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from basics import UserError
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import in_threads, read_image
-from promptlearn.prepare.download import check
+from promptlearn.prepare.download import check_file
 from promptlearn.prepare.sources import Source
 
 
@@ -26,7 +26,7 @@ def wrong_files(source: Source, root: Path) -> list[str]:
     for file in source.files:
         if not file.gives and (folder / file.name).is_file():
             try:
-                check(folder / file.name, file)
+                check_file(folder / file.name, file)
             except UserError as error:
                 lines.append(str(error))
     return lines

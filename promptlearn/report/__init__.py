@@ -1,6 +1,6 @@
 """`dassl report`: all that the runs below a folder show, as one HTML file that needs nothing else."""
 
-from promptlearn.report.explained import explain_missing, models
+from promptlearn.report.explanations import explain_missing, models
 from promptlearn.report.page import page
 from promptlearn.report.runs import Comparison
 

@@ -21,7 +21,7 @@ from promptlearn.report.drawing import (
     series,
     short,
 )
-from promptlearn.report.explained import Explanation
+from promptlearn.report.explanations import Explanation
 
 MOST_TOKENS = 5  # drawn of one group of tokens
 GAP = 0.35  # between groups, in tokens

@@ -16,7 +16,7 @@ from promptlearn.experiments.tables import NOTES
 from promptlearn.report import answers, charts, insides, tables
 from promptlearn.report.answers import Example
 from promptlearn.report.drawing import SERIES, Picture
-from promptlearn.report.explained import MOST_METHODS, Explanation, explanation, models
+from promptlearn.report.explanations import MOST_METHODS, Explanation, explanation, models
 from promptlearn.report.ranks import critical_differences, differences
 from promptlearn.report.runs import Comparison
 from promptlearn.report.tables import Table

@@ -6,7 +6,7 @@ from promptlearn.experiments.published import Published
 from promptlearn.experiments.statistics import ALPHA
 from promptlearn.experiments.statistics import Comparison as Difference
 from promptlearn.experiments.summary import Line, shown_columns
-from promptlearn.report.explained import Explanation
+from promptlearn.report.explanations import Explanation
 from promptlearn.report.runs import Comparison
 
 MISSING = "missing"

@@ -13,7 +13,7 @@ import train
 import trainers
 from basics import UserError
 from dassl.config import flatten, get_cfg_default, merge_what_is_right
-from dassl.engine import check
+from dassl.engine import check_config
 from promptlearn.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def settle(files, opts, method):
     merge_what_is_right(cfg, [ROOT / FILE.format(method), ROOT / "configs/datasets/digits.yaml"])
     problems = merge_what_is_right(cfg, files, opts)
     merge_what_is_right(cfg, opts=["TRAINER.NAME", method])
-    problems += check(cfg)
+    problems += check_config(cfg)
     assert all(isinstance(line, str) and line.strip() for line in problems)
     for key, value in flatten(cfg).items():
         assert type(value) is type(flatten(WHOLE)[key]), key

@@ -8,7 +8,7 @@ import torch
 
 from basics import UserError
 from dassl.config import get_cfg_default, merge
-from dassl.engine import explained
+from dassl.engine import explain_failures
 from dassl.engine.failures import DeadWorker, OutOfMemory
 
 
@@ -47,7 +47,7 @@ def out_of_gpu_memory():
 def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
     cfg.TRAINER.NAME = "Mine"
     cfg.TRAINER.MINE = type(cfg)({"PREC": "fp32"})
-    with pytest.raises(OutOfMemory, match="^out of memory: ") as error, explained(cfg):
+    with pytest.raises(OutOfMemory, match="^out of memory: ") as error, explain_failures(cfg):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=workers)))
     told = str(error.value)
     assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in told and "DATALOADER.NUM_WORKERS is 1: fewer" in told
@@ -65,7 +65,7 @@ def be_killed():
 @pytest.mark.parametrize(("fail", "cause"), [(be_killed, "killed from outside"), (exit_at_once, "ended without a")])
 def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
     told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
-    with pytest.raises(DeadWorker, match=told), explained(cfg):
+    with pytest.raises(DeadWorker, match=told), explain_failures(cfg):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=1)))
 
 
@@ -77,12 +77,12 @@ def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
     ],
 )
 def test_other_ends_of_workers_are_told_apart(cfg, text, cause):
-    with pytest.raises(DeadWorker, match=cause), explained(cfg):
+    with pytest.raises(DeadWorker, match=cause), explain_failures(cfg):
         raise RuntimeError(text)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), UserError("out of memory"), KeyError("x")])
 def test_other_errors_pass_as_they_are(cfg, error):
-    with pytest.raises(type(error)) as raised, explained(cfg):
+    with pytest.raises(type(error)) as raised, explain_failures(cfg):
         raise error
     assert raised.value is error

@@ -11,7 +11,7 @@ from loopback import send
 
 from basics import UserError
 from promptlearn.prepare import File, download
-from promptlearn.prepare.download import ATTEMPTS, OtherFile, check, fetch
+from promptlearn.prepare.download import ATTEMPTS, OtherFile, check_file, fetch
 
 DATA = os.urandom(300_000)
 HALF = len(DATA) // 2
@@ -261,6 +261,6 @@ def test_what_has_no_hash_must_at_least_be_of_its_kind(tmp_path, data, reason):
     path = tmp_path / "split.json"
     path.write_bytes(data)
     with pytest.raises(OtherFile, match=reason):
-        check(path, File("split.json"))
+        check_file(path, File("split.json"))
     path.write_bytes(b"{}")
-    check(path, File("split.json"))
+    check_file(path, File("split.json"))

@@ -7,7 +7,7 @@ import pytest
 
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison, models, page
-from promptlearn.report.explained import Explanation, explanation
+from promptlearn.report.explanations import Explanation, explanation
 from promptlearn.report.insides import who_reads_whom
 from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
 

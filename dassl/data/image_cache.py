@@ -13,7 +13,7 @@ from dassl.utils import in_threads, read_image
 BLOCK_BYTES = 64 * 2**20  # few tensors, because with spawned workers each is a file descriptor
 
 
-class PictureStore:
+class ImageCache:
     """The pixels of pictures, by their paths.
 
     Workers that are forked or spawned after :meth:`fill` share the memory, they do not copy it.

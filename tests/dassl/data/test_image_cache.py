@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from basics import UserError
-from dassl.data import DataManager, pictures
+from dassl.data import DataManager, image_cache
 from dassl.data.datasets import build_dataset
-from dassl.data.pictures import PictureStore
+from dassl.data.image_cache import ImageCache
 from dassl.utils import read_image
 
 PIXELS = 12 * 14 * 3  # bytes of each picture of Small
@@ -23,31 +23,31 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return a.mode == b.mode and np.array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize("block_bytes", [1, 3 * PIXELS, pictures.BLOCK_BYTES])
+@pytest.mark.parametrize("block_bytes", [1, 3 * PIXELS, image_cache.BLOCK_BYTES])
 def test_kept_pictures_are_those_of_the_files_which_are_no_longer_read(paths, monkeypatch, block_bytes):
-    monkeypatch.setattr(pictures, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(image_cache, "BLOCK_BYTES", block_bytes)
     wide = Image.effect_noise((31, 5), 50).convert("RGB")
     wide.save(paths[2])  # not all of one size
     expected = {path: read_image(path) for path in paths}
-    store = PictureStore([*paths, paths[0]], budget=2**20)
+    store = ImageCache([*paths, paths[0]], budget=2**20)
     store.fill()
-    monkeypatch.setattr(pictures, "read_image", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(image_cache, "read_image", lambda path: pytest.fail("read again"))
     store.fill()
     assert all(same(store.read(path), image) for path, image in expected.items())
 
 
 @pytest.mark.parametrize(("budget", "kept"), [(0, 0), (PIXELS, 1), (5 * PIXELS - 1, 4)])
 def test_pictures_beyond_the_budget_are_read_from_their_files(paths, monkeypatch, budget, kept):
-    store = PictureStore(paths, budget)
+    store = ImageCache(paths, budget)
     store.fill()
     read = []
-    monkeypatch.setattr(pictures, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(image_cache, "read_image", lambda path: read.append(path) or read_image(path))
     assert all(same(store.read(path), read_image(path)) for path in paths)
     assert read == paths[kept:]
 
 
 def test_a_kept_picture_can_be_drawn_on_without_changing_the_store(paths):
-    store = PictureStore(paths, budget=2**20)
+    store = ImageCache(paths, budget=2**20)
     store.fill()
     store.read(paths[0]).paste((1, 2, 3), (0, 0, 14, 12))
     assert same(store.read(paths[0]), read_image(paths[0]))
@@ -90,7 +90,7 @@ def test_workers_deliver_what_the_plain_reading_does_without_reading(cfg, paths,
     cfg.DATALOADER.KEEP_GIB, cfg.DATALOADER.NUM_WORKERS = 0.1, 1
     loader = DataManager(cfg).train_loader_x
     loader.multiprocessing_context = start_method
-    loader.pictures.fill()
+    loader.image_cache.fill()
     for path in paths:
         with open(path, "wb"):  # emptied: who reads it fails
             pass

@@ -134,6 +134,10 @@ _C.MODEL.COMPILE = False
 # On a GPU, capture the training step once and replay it: the same kernels, without the time to launch them one by one.
 # A loss that reads numbers off the GPU cannot be captured; it runs as it is, with a note. Not yet tried on a GPU.
 _C.MODEL.CUDA_GRAPH = False
+# Library for multiplying by frozen weights in float32 on a CPU: torch, onednn, or auto, the faster one. The two round
+# differently. auto measures once per machine and number of threads and keeps the answer in the cache folder; a run
+# records it (results.json, "linear"), and a resumed run keeps it.
+_C.MODEL.LINEAR = "auto"
 # Class texts whose activations are kept at a time in a training step; the others' are computed again in the backward
 # pass. auto: as many as fit into half of the free memory, a number, or 0: all. The numbers of a run stay the same up to
 # rounding, so that a run that ran out of memory can go on with less.
@@ -235,6 +239,7 @@ FREE_TO_CHANGE = {
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.KEEP_GIB",
     "DATALOADER.FEATURES_GIB",
+    "MODEL.LINEAR",
     "MODEL.TEXT_BLOCK",
     "MODEL.TEXT_MEMORY",
     "TRAIN.PRINT_FREQ",

@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from basics import UserError
 from dassl.engine.checks import check_method, check_names, check_values
-from dassl.utils import Registry
+from dassl.utils import Registry, keep_freed_memory
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -34,6 +34,7 @@ def build_trainer(cfg):
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
+    keep_freed_memory()
     with _declared_keys(cfg, trainer):
         return trainer(cfg)
 

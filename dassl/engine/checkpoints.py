@@ -238,6 +238,18 @@ def save_state(trainer, path):
     save_tensors(state, path)
 
 
+def saved_auto_settings(cfg):
+    """What `auto_settings` returned in the run that this one resumes; {} if there is none, or its state is damaged."""
+    for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
+        path = Path(folder) / STATE_FILE
+        if path.is_file():
+            try:
+                return dict(load_checkpoint(path)["auto_settings"])
+            except (UserError, KeyError, TypeError, ValueError):
+                return {}  # resuming will report it
+    return {}
+
+
 def _sources(trainer):
     """Digests of what a run is made from beside its configuration: the draw of images, the frozen weights."""
     draw = getattr(trainer.dm.dataset, "draw_hash", None)

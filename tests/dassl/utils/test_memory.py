@@ -61,7 +61,7 @@ def test_freed_memory_goes_back_to_the_system():
 
 
 def test_without_glibc_nothing_happens(monkeypatch):
-    memory._malloc_trim.cache_clear()
+    memory._glibc.cache_clear()
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     return_freed_memory(CPU)
-    memory._malloc_trim.cache_clear()
+    memory._glibc.cache_clear()

@@ -11,7 +11,7 @@ import torch
 CGROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) tells a container its limit
 MEMINFO = Path("/proc/meminfo")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-KEPT = 2**30
+KEPT = 2**31 - 1  # the largest number that mallopt takes
 
 
 def free_memory(device: torch.device) -> int:

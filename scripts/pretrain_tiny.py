@@ -100,10 +100,10 @@ for byte, on the same machine.
 
 ## What it reaches
 
-Zero-shot accuracy in percent on the test pictures, with the data set's prompt: among the base classes (the first half,
+Zero-shot accuracy in percent on the test pictures, with the dataset's prompt: among the base classes (the first half,
 rounded up), among the new classes, and among all. `Digits` are real handwriting; everything else is drawn.
 
-| data set | classes | prompt | base | new | all |
+| dataset | classes | prompt | base | new | all |
 |---|---|---|---|---|---|
 {table}
 """
@@ -261,7 +261,7 @@ def whole(model: CLIP, rows: Tensor) -> CLIP:
 
 @torch.no_grad()
 def zero_shot(model: CLIP, data_set: type) -> tuple[float, float, float]:
-    """Accuracy in percent on the test pictures of a demo data set: base classes, new classes, all."""
+    """Accuracy in percent on the test pictures of a demo dataset: base classes, new classes, all."""
     texts = model.encode_text(tokenize([data_set.prompt.format(name) for name in data_set.names]))
     logits, labels = [], []
     for label in range(len(data_set.names)):
@@ -281,7 +281,7 @@ def zero_shot(model: CLIP, data_set: type) -> tuple[float, float, float]:
 
 
 def model_card(model: CLIP, pool: Pool, steps: int, seed: int, wall: float, cpu: float, size: int) -> str:
-    """The text of MODEL_CARD.md; measures the model on every demo data set."""
+    """The text of MODEL_CARD.md; measures the model on every demo dataset."""
     table = []
     for data_set in tqdm(DEMO_SETS, "measuring zero-shot"):
         accuracies = " | ".join(f"{value:.1f}" for value in zero_shot(model, data_set))

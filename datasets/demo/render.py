@@ -60,7 +60,7 @@ EASY = replace(PRETRAINING, ink=0.75)  # where pretraining starts: without it on
 
 
 def style(name: str = "plain", difficulty: float = 0.5) -> Style:
-    """The style of a data set: `plain`, `v2`, `sketch`, `adversarial` or `rendition`.
+    """The style of a dataset: `plain`, `v2`, `sketch`, `adversarial` or `rendition`.
 
     Args:
         difficulty: in [0, 1]; 0 is about as easy as pretraining.

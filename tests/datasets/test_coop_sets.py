@@ -1,6 +1,6 @@
-"""The data sets with a split of the CoOp family, read from small trees with their true layouts and annotations.
+"""The datasets with a split of the CoOp family, read from small trees with their true layouts and annotations.
 
-Each tree is a function of the DATA folder and `put` that writes it and returns what the data set is: the rule by which
+Each tree is a function of the DATA folder and `put` that writes it and returns what the dataset is: the rule by which
 the original makes its split, [class name, its images] in the order of the labels or first images, and the test images.
 Image paths are relative to the folder that the split's paths are relative to.
 """

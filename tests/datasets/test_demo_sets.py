@@ -1,4 +1,4 @@
-"""The demo data sets: pictures made once, complete or not at all, the same for everybody."""
+"""The demo datasets: pictures made once, complete or not at all, the same for everybody."""
 
 import json
 import subprocess
@@ -231,7 +231,7 @@ def test_pictures_of_another_version_are_refused(few, tmp_path):
 
 def test_foreign_pictures_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match="not rendered by the demo data set Letters"):
+    with pytest.raises(UserError, match="not rendered by the demo dataset Letters"):
         Letters.rendered(tmp_path)
 
 

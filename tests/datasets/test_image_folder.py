@@ -16,7 +16,7 @@ CLASSES = ("cats", "house_plants", "toys")
 
 @pytest.fixture
 def build(cfg, tmp_path):
-    """build(what, KEY=value, ...): the data set of tmp_path / what."""
+    """build(what, KEY=value, ...): the dataset of tmp_path / what."""
     cfg.DATASET.NAME = "ImageFolder"
 
     def build(what="", **settings):

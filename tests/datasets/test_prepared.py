@@ -1,4 +1,4 @@
-"""From the archives' true insides to the real loaders: each of the fifteen data sets is prepared from a small copy."""
+"""From the archives' true insides to the real loaders: each of the fifteen datasets is prepared from a small copy."""
 
 import gzip
 import hashlib

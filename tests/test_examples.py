@@ -62,3 +62,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PromptTrainer" in (copy / "site" / "api" / "index.html").read_text()
+    assert "VisionPromptCLIP" in (copy / "site" / "adding-a-method" / "index.html").read_text()

@@ -1,10 +1,10 @@
 # `make demo` and `make test` do everything on a fresh machine: environment, installation, run.
 PYTHON ?= python3
 WORKERS ?= 2
-ENV = .venv
-BIN = $(CURDIR)/$(ENV)/bin
+VENV = .venv
+BIN = $(CURDIR)/$(VENV)/bin
 # What `source .venv/bin/activate` sets, so that the scripts use this environment whichever one is active.
-ACTIVE = VIRTUAL_ENV="$(CURDIR)/$(ENV)" PATH="$(BIN):$$PATH"
+ACTIVE = VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(BIN):$$PATH"
 # pip's download bars on a terminal, silence in a log file.
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check $(QUIET)
@@ -21,16 +21,16 @@ demo: .venv/installed ## train RPO on handwritten digits with the built-in tiny 
 
 test: .venv/installed-test ## lint, check the spelling, run all tests but the slow ones
 	"$(BIN)/python" -m ruff check .
-	git ls-files -z | xargs -0 "$(BIN)/codespell"
+	"$(BIN)/codespell"
 	$(PYTEST)
 
 test-slow: .venv/installed-test ## run the slow tests: the README's commands, many kills, more fuzzing
 	$(PYTEST) --slow -m slow
 	FUZZ_CASES=500 $(PYTEST) tests/fuzz
 
-test-latest: ENV = .venv-latest
+test-latest: VENV = .venv-latest
 test-latest: ## run the tests with the newest versions that setup.py allows, in .venv-latest
-	$(PYTHON) -m venv $(ENV)
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade --upgrade-strategy eager -e '.[test]'
 	$(PYTEST)
 

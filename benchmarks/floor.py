@@ -1,6 +1,6 @@
 """The work that no exact method can leave out in a training step, computed from the sizes.
 
-A method is told as in the table of who attends_to whom: kinds of tokens, whom each attends_to, what is learned. From that
+A method is described as in the table of attention patterns: kinds of tokens, what each attends to, what is learned. From that
 follows, layer by layer, what must run (w is the tower's width, everything in multiply-adds):
 
 - a token that is read gives keys and values, 2 w^2; a token that goes on attends_to: w^2 for its query, 2 w for each token

@@ -295,7 +295,7 @@ def test_a_gradient_scaler_takes_part_in_the_step(make):
 
 
 def test_tensorboard_is_written_only_when_asked_for(make, tmp_path):
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="need tensorboard (pip install tensorboard)")
     trainer = make("OPTIM.MAX_EPOCH", "1", folder="off")
     trainer.train()
     assert not (tmp_path / "off" / "tensorboard").exists()

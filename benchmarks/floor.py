@@ -1,10 +1,10 @@
 """The work that no exact method can leave out in a training step, computed from the sizes.
 
-A method is described as in the table of attention patterns: kinds of tokens, what each attends to, what is learned. From that
+A method is described by its attention pattern: kinds of tokens, what each attends to, what is learned. From that
 follows, layer by layer, what must run (w is the tower's width, everything in multiply-adds):
 
-- a token that is read gives keys and values, 2 w^2; a token that goes on attends_to: w^2 for its query, 2 w for each token
-  read, w^2 for the projection, 8 w^2 for the MLP;
+- a token that others attend to: 2 w^2 for its keys and values; a token that is still needed after the layer: w^2 for
+  its query, 2 w for each token it attends to, w^2 for the projection, 8 w^2 for the MLP;
 - what is the same in every step (words, the start token) is known beforehand and counts nothing;
 - backward, what depends on something learned runs once more: the towers are frozen, so there are gradients of tokens
   and none of weights. Attention takes, for each token read, two products if the token read depends on something learned

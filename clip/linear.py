@@ -48,6 +48,11 @@ def use(library: str) -> str:
     return library
 
 
+def in_use() -> str:
+    """The library that computes frozen linear maps now."""
+    return _library
+
+
 class _OneDNNLinear(torch.autograd.Function):
     """x (..., in) -> x weight' + bias (..., out), for a frozen weight (out, in) and bias (out,) or None."""
 

@@ -4,8 +4,8 @@ Each command in a ```bash block is run in a copy of the checkout, in the README'
 everywhere is marked by a comment right before it, and its commands are checked as far as they can be:
 `<!-- needs: data -->` and `<!-- needs: gpu -->` in a dry run, with the names, files and flags that they use;
 `<!-- needs: network -->` is for getting the code and installing. What is checked in no way is an error.
-Those that train, and those that read what they leave, take minutes: they run among the slow tests, and are checked as if
-they needed data otherwise.
+Commands that train, and those that read the results, take minutes: they run among the slow tests, and are otherwise
+checked as if they needed data.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Counts the floating-point operations of a step where they happen: matrix products, attention, patch embedding.
 
 Calls are counted by their shapes as the Python code makes them, forward when called and backward when the gradient
-arrives. How a release of torch, or oneDNN, computes them makes no difference, and there is no noise.
+arrives. How a release of torch, or oneDNN, computes them makes no difference, and there is no noise. What text blocks compute again in the backward pass is not counted.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def counted(loss: Callable[[], Tensor]) -> int:
     linear.use("torch")  # the same maps of the same shapes, but as calls that the counter sees
     try:
         with WorkCounter() as counter:
-            torch.autograd.backward(loss())  # not Tensor.backward, inside of which the counter would be off
+            torch.autograd.backward(loss())
     finally:
         linear.use(before)
     return counter.total

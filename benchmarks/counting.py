@@ -1,7 +1,8 @@
 """Counts the floating-point operations of a step where they happen: matrix products, attention, patch embedding.
 
 Calls are counted by their shapes as the Python code makes them, forward when called and backward when the gradient
-arrives. How a release of torch, or oneDNN, computes them makes no difference, and there is no noise. What text blocks compute again in the backward pass is not counted.
+arrives. How a release of torch, or oneDNN, computes them makes no difference, and there is no noise. What text blocks
+compute again in the backward pass is not counted.
 """
 
 from __future__ import annotations

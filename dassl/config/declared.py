@@ -10,6 +10,8 @@ imported to know.
 """
 
 import ast
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -25,12 +27,29 @@ def declare_keys(cfg: CfgNode, folder: Path) -> None:
     Raises:
         NotDeclared: a file has an `extend_cfg` of another form; `cfg` is unchanged.
     """
-    found = [pair for tree in _trees(folder) for pair in _assignments(tree)]
-    for (*path, name), value in found:
-        node = cfg
-        for part in path:
-            node = node[part]
-        node[name] = CfgNode() if value is CfgNode else value
+    steps = [_declaration(path, tree) for path, tree in _trees(folder)]
+    for extend_cfg in steps:
+        extend_cfg(cfg)
+
+
+def _declaration(path: Path, tree: ast.Module) -> Callable[[CfgNode], None]:
+    """What adds the keys of one file: its assignments, or its own function if the file imports nothing but yacs."""
+    try:
+        found = _assignments(tree)
+    except NotDeclared:
+        modules = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        if any(not isinstance(node, ast.ImportFrom) or node.module != "yacs.config" for node in modules):
+            raise
+        return runpy.run_path(str(path))["extend_cfg"]
+
+    def extend_cfg(cfg: CfgNode) -> None:
+        for (*parents, name), value in found:
+            node = cfg
+            for parent in parents:
+                node = node[parent]
+            node[name] = CfgNode() if value is CfgNode else value
+
+    return extend_cfg
 
 
 def registered_names(folder: Path) -> list[str]:
@@ -40,7 +59,7 @@ def registered_names(folder: Path) -> list[str]:
         NotDeclared: a file registers something by a call.
     """
     names = []
-    for tree in _trees(folder):
+    for _, tree in _trees(folder):
         decorators = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
@@ -52,11 +71,11 @@ def registered_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _trees(folder: Path) -> list[ast.Module]:
+def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
     trees = []
     for path in sorted(folder.glob("[!_]*.py")):
         try:
-            trees.append(ast.parse(path.read_text(encoding="utf-8")))
+            trees.append((path, ast.parse(path.read_text(encoding="utf-8"))))
         except (SyntaxError, ValueError):
             pass  # a broken file is left out, as when it is imported
     return trees

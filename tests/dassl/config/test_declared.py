@@ -29,7 +29,7 @@ def test_the_names_read_are_the_registered_ones():
     ["cfg.TRAINER.X = CfgNode({})", "cfg.TRAINER.X = len('ab')", "other.X = 1", "for k in 'ab':\n        cfg[k] = 1"],
 )
 def test_keys_declared_in_another_way_need_an_import(tmp_path, body):
-    (tmp_path / "x.py").write_text(f"def extend_cfg(cfg):\n    {body}\n")
+    (tmp_path / "x.py").write_text(f"import torch\n\n\ndef extend_cfg(cfg):\n    {body}\n")
     cfg = CfgNode({"TRAINER": CfgNode()})
     with pytest.raises(NotDeclared):
         declare_keys(cfg, tmp_path)

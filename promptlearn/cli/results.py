@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> int:
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format))
         if args.statistics is not None:
-            from promptlearn.experiments.statistics_text import statistics_text  # imports scipy, slowly
+            from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))
         if protocol != protocols[-1]:

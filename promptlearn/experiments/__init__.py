@@ -6,13 +6,13 @@ them: scipy takes its time.
 """
 
 from promptlearn.experiments.checkout import Checkout
+from promptlearn.experiments.discovery import discover, find_protocols, refuse_other_settings, result_of
 from promptlearn.experiments.fairness import unfair
 from promptlearn.experiments.launcher import launch
 from promptlearn.experiments.planning import RunRequest, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
-from promptlearn.experiments.results import discover, find_protocols, refuse_other_settings, result_of
-from promptlearn.experiments.summary import summarise, write_summary
-from promptlearn.experiments.tables import FORMATS, table
+from promptlearn.experiments.results_table import summarise, write_summary
+from promptlearn.experiments.table_text import FORMATS, table
 
 __all__ = [
     "FORMATS",

@@ -5,8 +5,8 @@ The order of the training images and their augmented views are functions of the 
 """
 
 from dassl.config import flatten
+from promptlearn.experiments.discovery import result_of
 from promptlearn.experiments.protocols import UNTRAINED, Job
-from promptlearn.experiments.results import result_of
 
 SAME_FOR_ALL = ("INPUT", "DATALOADER.TRAIN_X.SAMPLER", "MODEL.BACKBONE.NAME")
 

@@ -96,7 +96,7 @@ def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
 def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> dict[str, float]:
     """Class name -> accuracy in percent, mean over the seeds."""
     seeds: dict[str, list[float]] = {}
-    for run in comparison.of(method, dataset, stage):
+    for run in comparison.select(method, dataset, stage):
         for name, of_class in run.result["metrics"].get("per_class", {}).items():
             seeds.setdefault(name, []).append(of_class["accuracy"])
     return {name: statistics.mean(values) for name, values in seeds.items()}
@@ -106,7 +106,7 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
     """A matrix for each method's first seed: rows the true class, columns the answer, darkness the share of the row."""
     counted, labels = {}, {}
     for method in methods:
-        for run in comparison.of(method, dataset, stage)[:1]:
+        for run in comparison.select(method, dataset, stage)[:1]:
             rows = run.predictions
             counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
             for row in rows:

@@ -1,8 +1,11 @@
 """Charts of a comparison's figures: base and new, curves over shots, spread over seeds, costs."""
 
+from collections.abc import Callable
+from statistics import mean, median, stdev
+
 from matplotlib.axes import Axes
 
-from promptlearn.experiments.summary import AVERAGE, H_OF_MEANS
+from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS
 from promptlearn.report.drawing import (
     GRID,
     INK,
@@ -39,9 +42,8 @@ def base_and_new(comparison: Comparison) -> list[Picture]:
 
 
 def one_base_and_new(comparison: Comparison, place: str) -> Picture:
-    lines = {method: comparison.line(method, place) for method in comparison.methods}
     columns = (BASE, NEW, H_OF_MEANS)
-    means = {method: {c: comparison.measured(line, c) for c in columns} for method, line in lines.items()}
+    means = {method: {c: comparison.mean(method, place, c) for c in columns} for method in comparison.methods}
     means = {method: of for method, of in means.items() if None not in of.values()}
     methods = sorted(means, key=lambda method: means[method][H_OF_MEANS])
 
@@ -75,8 +77,8 @@ def curves(comparison: Comparison, stage: str) -> list[Picture]:
     for dataset in comparison.datasets:
         lines = {}
         for method in comparison.methods:
-            cells = {shots: comparison.spread(method, dataset, stage, shots) for shots in comparison.shots}
-            points = [(shots, cell.mean, cell.deviation or 0.0) for shots, cell in cells.items() if cell.values]
+            runs = {shots: comparison.accuracies(method, dataset, stage, shots) for shots in comparison.shots}
+            points = [(shots, mean(of), stdev(of) if len(of) > 1 else 0.0) for shots, of in runs.items() if of]
             if points:
                 lines[method] = points
         if any(len(points) > 1 for points in lines.values()):
@@ -128,7 +130,7 @@ def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> No
 def spread(comparison: Comparison, dataset: str) -> Picture | None:
     """Box plots of each method's accuracies over the seeds, one panel a stage, a dot for each run."""
     values: dict[str, dict[str, list[float]]] = {
-        stage: {m: list(comparison.spread(m, dataset, stage).values.values()) for m in comparison.methods}
+        stage: {method: comparison.accuracies(method, dataset, stage) for method in comparison.methods}
         for stage in comparison.stages
     }
     if not any(len(runs) > 1 for of in values.values() for runs in of.values()):
@@ -185,9 +187,9 @@ def box(axes: Axes, runs: list[float], height: float, own: str) -> None:
 def costs(comparison: Comparison) -> Picture | None:
     """The methods' measure, averaged over the data sets, against what it costs."""
     place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
-    heights = {m: comparison.measured(comparison.line(m, place)) for m in comparison.methods}
+    heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
-    at = {label: {m: comparison.typical(m, figure) for m in heights} for label, figure in COSTS.items()}
+    at = {label: {m: typical(comparison, m, figure) for m in heights} for label, figure in COSTS.items()}
     if not 1 < len(heights.keys() - comparison.untrained) <= MOST_LABELS:
         return None
     between = 0.07 * (max(heights.values()) - min(heights.values()))
@@ -217,6 +219,13 @@ def costs(comparison: Comparison) -> Picture | None:
     )
     alt = f"{comparison.measure} ({place}) against its costs, medians over the trainings. {said}."
     return draw("Accuracy and its costs", alt, (WIDTH, 3.6), paint, wide=True)
+
+
+def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:
+    """The median of a figure in the results.json of a method's trainings, None if no training recorded it."""
+    results = [run.result for run in comparison.runs if run.method == method and not run.job.source]
+    values = [value for result in results if (value := figure(result)) is not None]
+    return median(values) if values else None
 
 
 def beside(axes: Axes, text: str, point: tuple[float, float], height: float, own: str) -> None:

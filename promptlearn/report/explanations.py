@@ -53,7 +53,7 @@ def models(comparison: Comparison, dataset: str) -> dict[str, Run]:
     """For each method the run that its model is looked at in: the most shots, the first seed that trained."""
     found = {}
     for method in comparison.methods[:MOST_METHODS]:
-        trained = [run for run in comparison.of(method, dataset) if run.job.source is None]
+        trained = [run for run in comparison.select(method, dataset) if run.job.source is None]
         if trained:
             found[method] = trained[0]
     return found

@@ -9,17 +9,17 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 import dassl
-from promptlearn.experiments.statistics import ALPHA, compare, friedman, scores_of
-from promptlearn.experiments.statistics_text import RELIABLE_BLOCKS, measures
-from promptlearn.experiments.summary import AVERAGE
-from promptlearn.experiments.tables import NOTES
-from promptlearn.report import answers, charts, insides, tables
+from promptlearn.experiments.results_table import AVERAGE
+from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
+from promptlearn.experiments.significance_text import RELIABLE_BLOCKS, measures
+from promptlearn.experiments.table_text import NOTES
+from promptlearn.report import answers, charts, html_tables, insides
 from promptlearn.report.answers import Example
 from promptlearn.report.drawing import SERIES, Picture
 from promptlearn.report.explanations import MOST_METHODS, Explanation, explanation, models
+from promptlearn.report.html_tables import Table
 from promptlearn.report.ranks import critical_differences, differences
 from promptlearn.report.runs import Comparison
-from promptlearn.report.tables import Table
 
 DEMO_BACKBONE = "tiny"
 
@@ -55,7 +55,7 @@ def sections_of(comparison: Comparison, dataset: str) -> list[Section]:
 
 def over_all(comparison: Comparison) -> Iterator[Section]:
     """Accuracies over all data sets and seeds."""
-    table = tables.accuracies(comparison)
+    table = html_tables.accuracies(comparison)
     text = [note for key, note in NOTES.items() if not key or key in table.header]
     text = ". ".join(note[0].upper() + note[1:] for note in text)
     yield Section("Results", [f"{text}. Bold: the best of its data set. Click a heading to sort."], tables=[table])
@@ -102,7 +102,7 @@ def statistical(comparison: Comparison) -> Section:
             said += " No method can be said to differ from another." if ranks.p > ALPHA else ""
             said += " With so little data this is rough." if ranks.n <= RELIABLE_BLOCKS else ""
         section.text.append(said)
-        section.tables.append(tables.differences(comparison, found, measure))
+        section.tables.append(html_tables.differences(comparison, found, measure))
     section.pictures += diagrams
     return section
 
@@ -116,9 +116,9 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     methods = comparison.methods[:MOST_METHODS]
     stages = comparison.stages[: answers.MOST_STAGES]
     pictures = [p for stage in stages if (p := answers.confusion(comparison, methods, dataset, stage))]
-    first = {m: found[0] for m in methods if (found := comparison.of(m, dataset, stages[-1]))}
+    first = {m: found[0] for m in methods if (found := comparison.select(m, dataset, stages[-1]))}
     pairs = {method: answers.frequent_confusions(run) for method, run in first.items()}
-    listed = [tables.confusions(comparison, pairs)] if any(pairs.values()) else []
+    listed = [html_tables.confusions(comparison, pairs)] if any(pairs.values()) else []
     text = f"The first seed's answers on {dataset}. Rows: the true class; columns: the answer; blue is right."
     yield Section("Confusions", [text], pictures, listed)
     albums = []
@@ -145,7 +145,7 @@ def from_inside(comparison: Comparison, dataset: str) -> Iterator[Section]:
         "The words whose embeddings are nearest to the learned text vectors, by Euclidean distance. A distance nearly "
         "as large as the vector's norm means: near no word."
     )
-    listed = tables.words(comparison, explained)
+    listed = html_tables.words(comparison, explained)
     yield Section("Nearest words", [text], tables=[listed] if listed else [])
     if explained:
         picture, same = insides.features(explained, dataset)
@@ -158,7 +158,7 @@ def from_inside(comparison: Comparison, dataset: str) -> Iterator[Section]:
 def every_run(comparison: Comparison) -> Section:
     text = "One row a run. Runs with the same draw of training images have the same draw hash."
     missing = [str(job) for job in comparison.missing]
-    return Section("Every run", [text], tables=[tables.runs(comparison)], lines=missing)
+    return Section("Every run", [text], tables=[html_tables.runs(comparison)], lines=missing)
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
@@ -197,7 +197,7 @@ def page(comparison: Comparison, dataset: str, notes: list[str]) -> str:
         notes=notes,
         sections=sections_of(comparison, dataset),
         series=SERIES,
-        missing=tables.MISSING,
+        missing=html_tables.MISSING,
         version=f"version {dassl.__version__}",
         css=css,
         script=script,

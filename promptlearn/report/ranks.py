@@ -5,8 +5,8 @@ The diagram is Demsar's (Statistical Comparisons of Classifiers over Multiple Da
 
 from matplotlib.patches import Rectangle
 
-from promptlearn.experiments.statistics import ALPHA, Ranks
-from promptlearn.experiments.statistics import Comparison as Difference
+from promptlearn.experiments.significance import ALPHA, Ranks
+from promptlearn.experiments.significance import Comparison as Difference
 from promptlearn.report.charts import HALF, ROW, WIDTH, colour
 from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Picture, draw, plain_axes
 from promptlearn.report.runs import Comparison

@@ -15,8 +15,8 @@ import numpy as np
 from scipy import stats
 
 from promptlearn.experiments.protocols import UNTRAINED
-from promptlearn.experiments.summary import Line
-from promptlearn.experiments.tables import namer
+from promptlearn.experiments.results_table import Line
+from promptlearn.experiments.table_text import method_namer
 
 ALPHA = 0.05  # level of the tests; intervals have 1 - ALPHA
 RESAMPLES = 9999  # of the bootstrap
@@ -26,11 +26,11 @@ Scores = dict[str, dict[tuple[str, int], float]]  # method -> (data set, seed) -
 
 def scores_of(lines: list[Line], column: str) -> Scores:
     """The scores of each method in one column of the table."""
-    name, scores = namer(lines), {}
-    seeds = sorted({seed for line in lines if line.row.trainer not in UNTRAINED for seed in line.cells[column].values})
+    name, scores = method_namer(line.row for line in lines), {}
+    seeds = sorted({seed for line in lines if line.row.trainer not in UNTRAINED for seed in line.columns[column]})
     for line in lines:
         own = scores.setdefault(name(line.row), {})
-        values = line.cells[column].values
+        values = line.columns[column]
         if line.row.trainer in UNTRAINED and values:
             [score] = values.values()
             values = dict.fromkeys(seeds or values, score)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from promptlearn.experiments.published import Published
-from promptlearn.experiments.statistics import ALPHA
-from promptlearn.experiments.statistics import Comparison as Difference
-from promptlearn.experiments.summary import Line, shown_columns
+from promptlearn.experiments.results_table import Line, columns_of
+from promptlearn.experiments.significance import ALPHA
+from promptlearn.experiments.significance import Comparison as Difference
 from promptlearn.report.explanations import Explanation
-from promptlearn.report.runs import Comparison
+from promptlearn.report.runs import Comparison, complete_mean
 
 MISSING = "missing"
 
@@ -58,40 +58,33 @@ def named(comparison: Comparison, method: str) -> Cell:
 
 
 def accuracies(comparison: Comparison) -> Table:
-    """The table of `dassl results`: every data set and the average over them."""
-    lines, protocol = comparison.lines, comparison.protocol
-    columns = shown_columns(protocol, lines)
+    """The table of `dassl results`: every dataset, and the average over them."""
+    lines = comparison.lines
+    columns = columns_of(lines)
     with_shots = len({line.row.shots for line in lines}) > 1
-    published = Published(protocol, lines)
-    beside = [published.beside(line) for line in lines]
+    published = Published(comparison.protocol, lines)
+    compared = [published.compare(line) for line in lines]
     header = ["data set", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
-    header += ["published", "difference"] if any(beside) else []
-    best = {(line.row.dataset, column): greatest(comparison, line, column) for line in lines for column in columns}
+    header += ["published", "difference"] if any(compared) else []
     rows = []
-    for line, figures in zip(lines, beside, strict=True):
+    for line, figures in zip(lines, compared, strict=True):
+        rivals = [other for other in lines if other.row.dataset == line.row.dataset]
         row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
         row += [number(line.row.shots, 0)] if with_shots else []
-        row += [accuracy(comparison, line, column, best[line.row.dataset, column]) for column in columns]
-        row += [number(max(cell.asked for cell in line.cells.values()), 0)]
-        row += [Cell(text) for text in figures or ("", "")] if any(beside) else []
+        row += [*(accuracy(line, column, rivals) for column in columns), number(line.seeds, 0)]
+        row += [Cell(text) for text in figures or ("", "")] if any(compared) else []
         rows.append(row)
     return Table("Accuracy", header, rows, [False, False, *[True] * (len(header) - 2)])
 
 
-def greatest(comparison: Comparison, line: Line, column: str) -> float | None:
-    """The best of the line's data set in a column; None where there is nothing to compare."""
-    lines = [other for other in comparison.lines if other.row.dataset == line.row.dataset]
-    values = [value for other in lines if (value := comparison.measured(other, column)) is not None]
-    return max(values) if len(values) > 1 else None
-
-
-def accuracy(comparison: Comparison, line: Line, column: str, best: float | None) -> Cell:
-    """A mean with its deviation; one that lacks runs says how many are there."""
-    cell, value = line.cells.get(column), comparison.measured(line, column)
-    if cell and cell.values and not cell.complete:
-        return Cell(f"{cell.mean:.2f}", f"{len(cell.values)} of {cell.asked}", cell.mean)
-    detail = f"± {cell.deviation:.2f}" if cell and cell.deviation is not None else ""
-    return number(value, detail=detail, best=value is not None and value == best)
+def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
+    """A mean with its deviation, or with the number of runs if some are missing; bold if it is the best of several."""
+    mean, deviation = line.mean(column), line.deviation(column)
+    if mean is not None and not line.is_complete(column):
+        return number(mean, detail=f"{len(line.columns[column])} of {line.seeds}")
+    means = [value for other in rivals if (value := complete_mean(other, column)) is not None]
+    detail = f"± {deviation:.2f}" if deviation is not None else ""
+    return number(mean, detail=detail, best=len(means) > 1 and mean == max(means))
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
@@ -119,7 +112,7 @@ def runs(comparison: Comparison) -> Table:
         rows.append(
             [
                 word(row.dataset),
-                named(comparison, comparison.method(row)),
+                named(comparison, run.method),
                 number(row.shots, 0),
                 number(run.job.seed, 0),
                 word(run.job.stage.column),

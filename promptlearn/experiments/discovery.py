@@ -1,4 +1,4 @@
-"""Reads results.json files back: which runs are done, which are there, and whether they can be compared."""
+"""Reads results.json files: which runs a folder holds, which are done, and whether they used today's settings."""
 
 import functools
 import json
@@ -17,18 +17,18 @@ RUN_FOLDER = re.compile(
 
 
 def read_result(folder: Path, request: dict) -> dict | None:
-    """The results.json of a run that is done and is the one that was asked for, or None."""
+    """The results.json of a run that is done and matches the request, or None."""
     path = folder / "results.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        answers = result["status"] == "done" and all(result[key] == value for key, value in request.items())
+        matches = result["status"] == "done" and all(result[key] == value for key, value in request.items())
         float(result["metrics"]["accuracy"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         notify_once(f"{path} is not a usable result ({type(error).__name__}: {error})")
         return None
-    return result if answers else None
+    return result if matches else None
 
 
 @functools.cache

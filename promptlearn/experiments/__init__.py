@@ -11,8 +11,7 @@ from promptlearn.experiments.fairness import unfair
 from promptlearn.experiments.launcher import launch
 from promptlearn.experiments.planning import RunRequest, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
-from promptlearn.experiments.results_table import summarise, write_summary
-from promptlearn.experiments.table_text import FORMATS, table
+from promptlearn.experiments.results_table import FORMATS, summarise, table, write_summary
 
 __all__ = [
     "FORMATS",

@@ -6,26 +6,31 @@ follows the convention that `harmonic` names.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from basics import read_json
 from promptlearn.experiments.protocols import Protocol
-from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS, H_OF_SEEDS, Line
+
+if TYPE_CHECKING:
+    from promptlearn.experiments.results_table import Line
 
 FILE = Path(__file__).with_name("published.json")
 BACKBONE = "ViT-B/16"  # of all figures
+# What the table forms from its other columns and over all datasets; published tables have the same.
+H_OF_MEANS, H_OF_SEEDS, TARGETS, AVERAGE = "H", "H of seeds", "mean of targets", "average"
 
 
 class Published:
     """The published figures of one protocol."""
 
-    def __init__(self, protocol: Protocol, lines: list[Line]):
+    def __init__(self, protocol: Protocol, lines: "list[Line]"):
         tables = [entry for entry in read_json(FILE) if entry["protocol"] == protocol.name]
         self.tables = {(entry["trainer"], entry["shots"], entry["variant"]): entry for entry in tables}
         datasets = {dataset for entry in tables for dataset in entry["figures"]} - {AVERAGE}
         # An average can be compared only if it is over the same datasets.
         self.same_datasets = datasets == {line.row.dataset for line in lines}
 
-    def compare(self, line: Line) -> tuple[str, str] | None:
+    def compare(self, line: "Line") -> tuple[str, str] | None:
         """The published figures of a line and ours minus theirs, each "base / new / H".
 
         None where nothing was published, or the runs used another backbone than the papers.

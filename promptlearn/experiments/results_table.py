@@ -1,6 +1,6 @@
 """The table of results: one line for each method and dataset, holding every seed's accuracy in each column.
 
-This is plain Python, not pandas: `dassl results` prints the table, and importing pandas takes longer (0.6 s) than that
+This is plain Python, not pandas: `dassl results` prints the table, and importing pandas (0.6 s) takes longer than that
 command may take as a whole.
 """
 
@@ -11,11 +11,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tabulate import tabulate
+
 from basics import write_atomic, write_json
 from promptlearn.experiments.discovery import discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
+from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
 
-H_OF_MEANS, H_OF_SEEDS, TARGETS, AVERAGE = "H", "H of seeds", "mean of targets", "average"
+# tabulate's names of the formats; CSV does not need one
+FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
+NOTES = {
+    "": "accuracy in percent: mean ± sample standard deviation over the seeds; averages over data sets need every run",
+    H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
+    H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and data sets of each run's harmonic mean (RPO's tables)",
+    TARGETS: f"{TARGETS}: mean of all columns but the source",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours less theirs",
+}
+FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,14 @@ class Line:
 
     Attributes:
         row: what was trained. An average over datasets has AVERAGE as its dataset.
+        method: its name, which distinguishes it from the other lines of its dataset.
         columns: {column: {seed: accuracy in percent}} of the finished runs.
         seeds: the number of seeds that every column should have.
         backbones: the backbones of the runs.
     """
 
     row: Row
+    method: str
     columns: dict[str, dict[int, float]]
     seeds: int
     backbones: frozenset[str] = frozenset()
@@ -55,6 +69,14 @@ class Line:
         values = self.columns.get(column, {}).values()
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def text(self, column: str) -> str:
+        """Mean, deviation, and the number of runs if some are missing, such as `91.00 ± 1.41 (2 of 3)`."""
+        mean, deviation = self.mean(column), self.deviation(column)
+        if mean is None:
+            return "missing"
+        text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+        return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
+
 
 def summarise(protocol: Protocol, jobs: list[Job]) -> list[Line]:
     """One line for each row, including the derived columns; sorted by name, zero-shot CLIP first on each dataset."""
@@ -69,7 +91,8 @@ def summarise(protocol: Protocol, jobs: list[Job]) -> list[Line]:
             results.setdefault(row, {_shots_column(n): {} for n in shots})  # shots that only other methods have
         for column in columns:
             results.setdefault(row, {}).setdefault(column, {})[job.seed] = result_of(job)
-    return [_line(protocol, row, of_row) for row, of_row in results.items()]
+    name = method_namer(results)
+    return [_line(protocol, row, name(row), of_row) for row, of_row in results.items()]
 
 
 def _position(job: Job) -> tuple:
@@ -82,7 +105,27 @@ def _shots_column(shots: int) -> str:
     return f"{shots} shot" + ("s" if shots > 1 else "")
 
 
-def _line(protocol: Protocol, row: Row, results: dict[str, dict[int, dict | None]]) -> Line:
+def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
+    """A function that names a row's method, with its config and shots where they distinguish rows of one trainer."""
+    configs: dict[str, set] = {}
+    shots: dict[str, set] = {}
+    for row in rows:
+        configs.setdefault(row.trainer, set()).add(row.config)
+        shots.setdefault(row.trainer, set()).add(row.shots)
+
+    def name(row: Row) -> str:
+        details = [
+            row.config if len(configs[row.trainer]) > 1 else "",
+            row.variant.replace(",", ", "),
+            f"{row.shots} shots" if len(shots[row.trainer]) > 1 else "",
+        ]
+        details = ", ".join(filter(None, details))
+        return ("zero-shot CLIP" if row.trainer == ZERO_SHOT else row.trainer) + (f" ({details})" if details else "")
+
+    return name
+
+
+def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int, dict | None]]) -> Line:
     done = {column: {seed: r for seed, r in of.items() if r} for column, of in results.items()}
     columns = {column: {seed: r["metrics"]["accuracy"] for seed, r in of.items()} for column, of in done.items()}
     if protocol.harmonic:
@@ -91,7 +134,7 @@ def _line(protocol: Protocol, row: Row, results: dict[str, dict[int, dict | None
         targets = [values for column, values in columns.items() if column != protocol.stages[0].column]
         columns[TARGETS] = _by_seed(statistics.mean, targets)
     backbones = frozenset(r.get("backbone", "") for of in done.values() for r in of.values())
-    return Line(row, columns, max(map(len, results.values())), backbones)
+    return Line(row, method, columns, max(map(len, results.values())), backbones)
 
 
 def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float]:
@@ -118,7 +161,9 @@ def averages(lines: list[Line]) -> list[Line]:
             values = [line.columns[column] for line in own]
             same_seeds = all(of.keys() == values[0].keys() for of in values)
             columns[column] = _by_seed(statistics.mean, values) if whole and same_seeds else {}
-        found.append(Line(row, columns, own[0].seeds, frozenset().union(*(line.backbones for line in own))))
+        found.append(
+            replace(own[0], row=row, columns=columns, backbones=frozenset().union(*(of.backbones for of in own)))
+        )
     return found if len(datasets) > 1 else []
 
 
@@ -128,19 +173,36 @@ def columns_of(lines: Iterable[Line]) -> list[str]:
     return [name for column in columns for name in ([H_OF_MEANS] if column == H_OF_SEEDS else []) + [column]]
 
 
+def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
+    """The lines and their averages in one of FORMATS. All but CSV end with notes on what the figures are.
+
+    Published figures stand next to the results that can be compared with them.
+    """
+    if style == "csv":
+        return as_csv(protocol, lines).rstrip("\n")
+    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol, lines)
+    compared = [published.compare(line) for line in everything]
+    header = ["data set", "method", *columns, "seeds"]
+    body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
+    if any(compared):
+        header += ["published", "difference"]
+        body = [row + list(figures or ("", "")) for row, figures in zip(body, compared, strict=True)]
+    align = ["left", "left", *["right"] * (len(header) - 2)]
+    notes = [note for key, note in NOTES.items() if not key or key in header]
+    # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.
+    text = tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True)
+    return text + "\n\n" + "\n".join(f"% {note}" if style == "latex" else note for note in notes)
+
+
 def records(protocol: Protocol, lines: list[Line]) -> list[dict]:
-    """The lines as plain dicts: the row's fields, {mean, deviation, n, missing, seeds} of each column, and H."""
+    """The lines as plain dicts: the row's fields, FIGURES and seeds of each column, and H."""
     found = []
     for line in lines:
         record = dict(vars(line.row))
         for column, values in line.columns.items():
-            record[column] = {
-                "mean": line.mean(column),
-                "deviation": line.deviation(column),
-                "n": len(values),
-                "missing": line.seeds - len(values),
-                "seeds": {str(seed): value for seed, value in sorted(values.items())},
-            }
+            figures = line.mean(column), line.deviation(column), len(values), line.seeds - len(values)
+            seeds = {str(seed): value for seed, value in sorted(values.items())}
+            record[column] = dict(zip(FIGURES, figures, strict=True)) | {"seeds": seeds}
         found.append(record | ({H_OF_MEANS: line.mean(H_OF_MEANS)} if protocol.harmonic else {}))
     return found
 
@@ -151,10 +213,7 @@ def as_csv(protocol: Protocol, lines: list[Line]) -> str:
     for record in records(protocol, [*lines, *averages(lines)]):
         row = {}
         for key, value in record.items():
-            if isinstance(value, dict):
-                row |= {f"{key}_{figure}": value[figure] for figure in ("mean", "deviation", "n", "missing")}
-            else:
-                row[key] = value
+            row |= {f"{key}_{name}": value[name] for name in FIGURES} if isinstance(value, dict) else {key: value}
         rows.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator="\n")

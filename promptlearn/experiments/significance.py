@@ -16,7 +16,6 @@ from scipy import stats
 
 from promptlearn.experiments.protocols import UNTRAINED
 from promptlearn.experiments.results_table import Line
-from promptlearn.experiments.table_text import method_namer
 
 ALPHA = 0.05  # level of the tests; intervals have 1 - ALPHA
 RESAMPLES = 9999  # of the bootstrap
@@ -26,10 +25,10 @@ Scores = dict[str, dict[tuple[str, int], float]]  # method -> (data set, seed) -
 
 def scores_of(lines: list[Line], column: str) -> Scores:
     """The scores of each method in one column of the table."""
-    name, scores = method_namer(line.row for line in lines), {}
+    scores = {}
     seeds = sorted({seed for line in lines if line.row.trainer not in UNTRAINED for seed in line.columns[column]})
     for line in lines:
-        own = scores.setdefault(name(line.row), {})
+        own = scores.setdefault(line.method, {})
         values = line.columns[column]
         if line.row.trainer in UNTRAINED and values:
             [score] = values.values()

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from basics import UserError
 from promptlearn.experiments.protocols import Protocol
-from promptlearn.experiments.results_table import H_OF_SEEDS, TARGETS, Line, columns_of
+from promptlearn.experiments.results_table import FORMATS, H_OF_SEEDS, TARGETS, Line, columns_of
 from promptlearn.experiments.significance import (
     ALPHA,
     Comparison,
@@ -19,7 +19,6 @@ from promptlearn.experiments.significance import (
     needed,
     scores_of,
 )
-from promptlearn.experiments.table_text import FORMATS, method_namer
 
 RELIABLE_BLOCKS = 10  # above it Friedman's chi-squared is a good approximation (Demsar, section 3.2.2)
 
@@ -33,8 +32,7 @@ def measures(protocol: Protocol, lines: list[Line]) -> list[str]:
 
 def statistics_text(protocol: Protocol, lines: list[Line], against: str | None = None, style: str = "text") -> str:
     """For each measure: every pair of methods, or `against` with all others, and the ranks of all together."""
-    name = method_namer(line.row for line in lines)
-    methods = list(dict.fromkeys(name(line.row) for line in lines))
+    methods = list(dict.fromkeys(line.method for line in lines))
     if against and against not in methods:
         raise UserError(f"there are no results of {against!r} to compare with; there are: {', '.join(methods)}")
     parts = []

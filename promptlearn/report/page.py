@@ -9,10 +9,9 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 import dassl
-from promptlearn.experiments.results_table import AVERAGE
+from promptlearn.experiments.results_table import AVERAGE, NOTES
 from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
 from promptlearn.experiments.significance_text import RELIABLE_BLOCKS, measures
-from promptlearn.experiments.table_text import NOTES
 from promptlearn.report import answers, charts, html_tables, insides
 from promptlearn.report.answers import Example
 from promptlearn.report.drawing import SERIES, Picture

@@ -7,8 +7,15 @@ from pathlib import Path
 
 from promptlearn.experiments.discovery import discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
-from promptlearn.experiments.results_table import H_OF_MEANS, TARGETS, Line, averages, columns_of, summarise
-from promptlearn.experiments.table_text import method_namer
+from promptlearn.experiments.results_table import (
+    H_OF_MEANS,
+    TARGETS,
+    Line,
+    averages,
+    columns_of,
+    method_namer,
+    summarise,
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,7 @@ class Comparison:
         self.untrained = {name for name, trainer in trainers.items() if trainer in UNTRAINED}
         self.zero_shot = next((name for name, trainer in trainers.items() if trainer == ZERO_SHOT), None)
         # The significance tests treat the same method with other shots as another method.
-        name_with_shots = method_namer(line.row for line in lines)
-        self._numbers = {name_with_shots(line.row): self.methods.index(self.method(line.row)) for line in lines}
+        self._numbers = {line.method: self.methods.index(self.method(line.row)) for line in lines}
         self._numbers |= {method: number for number, method in enumerate(self.methods)}
         results = {job: result_of(job) for job in jobs}
         self.runs = [Run(job, self.method(job.row), result) for job, result in results.items() if result]

@@ -6,7 +6,7 @@ import pytest
 from basics import UserError
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.experiments.protocols import Row
-from promptlearn.experiments.results_table import Line
+from promptlearn.experiments.results_table import Line, method_namer
 from promptlearn.experiments.significance import compare, friedman, holm, interval, needed, scores_of, wilcoxon
 from promptlearn.experiments.significance_text import statistics_text
 
@@ -17,7 +17,8 @@ def keyed(*scores):
 
 
 def line(trainer, dataset, values, column="base"):
-    return Line(Row(dataset, trainer, "tiny", 16), {column: dict(enumerate(values, start=1))}, seeds=len(values))
+    row = Row(dataset, trainer, "tiny", 16)
+    return Line(row, method_namer([row])(row), {column: dict(enumerate(values, start=1))}, seeds=len(values))
 
 
 def test_pairs_are_of_the_same_data_set_and_seed():

@@ -17,15 +17,15 @@ def unfair(jobs: list[Job]) -> list[str]:
     Compared are the few-shot draw, the frozen weights, and the settings SAME_FOR_ALL. A run that is not done, or that
     does not say, is left out; of methods that train nothing the weights alone count.
     """
-    groups: dict[tuple, dict[str, dict]] = {}
+    compared: dict[tuple, dict[str, dict]] = {}
     for job in jobs:
         result = result_of(job)
         if result:
             name = f"{job.row.trainer} {job.row.config} {job.row.variant}".strip()
             key = (job.row.dataset, job.row.shots, job.seed, job.stage.column)
-            groups.setdefault(key, {})[name] = chances(result, trained=job.row.trainer not in UNTRAINED)
+            compared.setdefault(key, {})[name] = chances(result, trained=job.row.trainer not in UNTRAINED)
     found: dict[str, None] = {}  # in the order found
-    for (dataset, *_), methods in groups.items():
+    for (dataset, *_), methods in compared.items():
         for what in dict.fromkeys(key for own in methods.values() for key in own):
             distinct: dict[str, str] = {}  # value -> the first method that has it
             for name, own in methods.items():

@@ -38,7 +38,7 @@ def scores_of(lines: list[Line], column: str) -> Scores:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Difference:
     """Method `a` less method `b`."""
 
     a: str
@@ -49,7 +49,7 @@ class Comparison:
     p: float | None  # of Wilcoxon's test, corrected by Holm; None: too few pairs to reach ALPHA whatever they are
 
 
-def compare(scores: Scores, against: str | None = None) -> list[Comparison]:
+def compare(scores: Scores, against: str | None = None) -> list[Difference]:
     """All pairs of methods, or one against all others. Holm's correction counts the pairs that can be tested."""
     if against is None:
         pairs = list(itertools.combinations(scores, 2))
@@ -63,7 +63,7 @@ def compare(scores: Scores, against: str | None = None) -> list[Comparison]:
     tested = [i for i, d in enumerate(differences) if len(d) >= enough]
     corrected = dict(zip(tested, holm([wilcoxon(differences[i]) for i in tested]), strict=True))
     return [
-        Comparison(a, b, len(d), float(d.mean()) if len(d) else None, interval(d), corrected.get(i))
+        Difference(a, b, len(d), float(d.mean()) if len(d) else None, interval(d), corrected.get(i))
         for i, ((a, b), d) in enumerate(zip(pairs, differences, strict=True))
     ]
 
@@ -111,33 +111,33 @@ class Ranks:
     """Friedman's test, and what a critical-difference diagram shows."""
 
     ranks: dict[str, float]  # method -> mean rank, 1 the best; best first
-    n: int  # blocks: data sets and seeds that all methods have
+    n: int  # cases: data sets and seeds that all methods have
     p: float  # that all methods are alike
     critical_difference: float  # of mean ranks
-    groups: list[list[str]]  # largest groups, each of methods that are not told apart
+    indistinct: list[list[str]]  # the largest sets of methods whose mean ranks are within the critical difference
 
 
-def blocks_of(scores: Scores) -> list:
+def shared_cases(scores: Scores) -> list:
     """The data sets x seeds that all methods have."""
     return sorted(set.intersection(*(set(own) for own in scores.values()))) if scores else []
 
 
 def friedman(scores: Scores) -> Ranks | None:
-    """None where it cannot be done: fewer than three methods, or than two blocks that all of them have."""
-    blocks = blocks_of(scores)
-    k, n = len(scores), len(blocks)
+    """None where it cannot be done: fewer than three methods, or than two cases that all of them have."""
+    cases = shared_cases(scores)
+    k, n = len(scores), len(cases)
     if k < 3 or n < 2:
         return None
-    table = np.array([[own[block] for block in blocks] for own in scores.values()])  # (methods, blocks)
+    table = np.array([[own[case] for case in cases] for own in scores.values()])  # (methods, cases)
     mean_ranks = stats.rankdata(-table, axis=0).mean(axis=1)
     ranks = dict(sorted(zip(scores, mean_ranks.tolist(), strict=True), key=lambda pair: pair[1]))
-    # All methods equal in all blocks: there is nothing to test.
+    # All methods equal in all cases: there is nothing to test.
     p = float(stats.friedmanchisquare(*table).pvalue) if np.ptp(table, axis=0).any() else 1.0
     difference = float(stats.studentized_range.ppf(1 - ALPHA, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * n)) ** 0.5)
-    return Ranks(ranks, n, p, difference, groups(ranks, difference))
+    return Ranks(ranks, n, p, difference, indistinct_methods(ranks, difference))
 
 
-def groups(ranks: dict[str, float], difference: float) -> list[list[str]]:
+def indistinct_methods(ranks: dict[str, float], difference: float) -> list[list[str]]:
     """The largest groups of two or more neighbours whose mean ranks lie within `difference`."""
     names, found, reached = list(ranks), [], 0
     for first, name in enumerate(names):

@@ -10,17 +10,17 @@ from promptlearn.experiments.protocols import Protocol
 from promptlearn.experiments.results_table import FORMATS, H_OF_SEEDS, TARGETS, Line, columns_of
 from promptlearn.experiments.significance import (
     ALPHA,
-    Comparison,
+    Difference,
     Ranks,
     Scores,
-    blocks_of,
     compare,
     friedman,
     needed,
     scores_of,
+    shared_cases,
 )
 
-RELIABLE_BLOCKS = 10  # above it Friedman's chi-squared is a good approximation (Demsar, section 3.2.2)
+RELIABLE_CASES = 10  # above it Friedman's chi-squared is a good approximation (Demsar, section 3.2.2)
 
 
 def measures(protocol: Protocol, lines: list[Line]) -> list[str]:
@@ -50,7 +50,7 @@ def said(text: str, style: str) -> str:
     return "\n".join(mark + line for line in text.splitlines())
 
 
-def pairs_text(comparisons: list[Comparison], style: str) -> tuple[str, str]:
+def pairs_text(comparisons: list[Difference], style: str) -> tuple[str, str]:
     """The table of the pairs, and a note on it."""
     enough = needed(len(comparisons))
     body = []
@@ -79,8 +79,8 @@ def ranks_text(ranks: Ranks | None, scores: Scores) -> str:
     methods = len(scores)
     if ranks is None:
         return (
-            f"Friedman's test: too little data (found {methods} methods and {len(blocks_of(scores))} data sets x seeds "
-            "that all have; 3 and 2 are needed)"
+            f"Friedman's test: too little data (found {methods} methods and {len(shared_cases(scores))} data sets x "
+            "seeds that all have; 3 and 2 are needed)"
         )
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
     lines = [
@@ -88,10 +88,10 @@ def ranks_text(ranks: Ranks | None, scores: Scores) -> str:
         f"mean ranks: {order}",
         f"critical difference of mean ranks (Nemenyi, {ALPHA}): {ranks.critical_difference:.2f}",
     ]
-    if ranks.n <= RELIABLE_BLOCKS:
-        lines.append(f"little data: with {RELIABLE_BLOCKS} or fewer these figures are rough")
+    if ranks.n <= RELIABLE_CASES:
+        lines.append(f"little data: with {RELIABLE_CASES} or fewer these figures are rough")
     if ranks.p > ALPHA:
         lines.append("no method can be said to differ from another")
     else:
-        lines += ["not told apart: " + ", ".join(group) for group in ranks.groups] or ["all are told apart"]
+        lines += ["not told apart: " + ", ".join(names) for names in ranks.indistinct] or ["all are told apart"]
     return "\n".join(lines)

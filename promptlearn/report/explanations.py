@@ -34,7 +34,7 @@ class Explanation:
     features: dict[str, np.ndarray]
 
 
-def explanation(run: Run) -> Explanation | None:
+def read_explanation(run: Run) -> Explanation | None:
     """What was written about the run's model; None if there is nothing, or it is about an earlier model."""
     folder = run.job.folder / FOLDER
     try:
@@ -61,7 +61,7 @@ def models(comparison: Comparison, dataset: str) -> dict[str, Run]:
 
 def explain_missing(runs: list[Run], checkout: Checkout) -> list[str]:
     """Let train.py explain the models that are not explained yet; return what went wrong, a line each."""
-    missing = [run for run in runs if explanation(run) is None]
+    missing = [run for run in runs if read_explanation(run) is None]
     problems = []
     for run in tqdm(missing, desc="explaining", unit="run", disable=None):
         folder = run.job.folder
@@ -70,7 +70,7 @@ def explain_missing(runs: list[Run], checkout: Checkout) -> list[str]:
         command += ["--output-dir", folder / FOLDER]
         silent = os.environ | for_this_process() | {"TQDM_DISABLE": "1"}
         done = subprocess.run(command, cwd=checkout.root, env=silent, stdin=subprocess.DEVNULL, capture_output=True)
-        if done.returncode or explanation(run) is None:
+        if done.returncode or read_explanation(run) is None:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             problems.append(f"{run.job}: {said[-1] if said else f'exit status {done.returncode}'}")
     return problems

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from promptlearn.experiments.published import Published
 from promptlearn.experiments.results_table import Line, columns_of
-from promptlearn.experiments.significance import ALPHA
-from promptlearn.experiments.significance import Comparison as Difference
+from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
 from promptlearn.report.runs import Comparison, complete_mean
 
@@ -129,10 +128,10 @@ def runs(comparison: Comparison) -> Table:
     return Table("Runs", header, rows, numeric)
 
 
-def words(comparison: Comparison, explained: dict[str, Explanation]) -> Table | None:
+def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table | None:
     """Learned text vectors with the nearest words of the vocabulary."""
     rows = []
-    for method, explanation in explained.items():
+    for method, explanation in explanations.items():
         for vector in explanation.words:
             near = [Cell(text, f"{distance:.3f}", distance) for text, distance in vector["words"]]
             rows.append([named(comparison, method), word(vector["vector"]), number(vector["norm"], 3), *near])

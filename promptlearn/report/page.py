@@ -11,14 +11,14 @@ from jinja2 import Environment, StrictUndefined
 import dassl
 from promptlearn.experiments.results_table import AVERAGE, NOTES
 from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
-from promptlearn.experiments.significance_text import RELIABLE_BLOCKS, measures
-from promptlearn.report import answers, charts, html_tables, insides
-from promptlearn.report.answers import Example
+from promptlearn.experiments.significance_text import RELIABLE_CASES, measures
+from promptlearn.report import charts, html_tables, model_charts, predictions
 from promptlearn.report.drawing import SERIES, Picture
-from promptlearn.report.explanations import MOST_METHODS, Explanation, explanation, models
+from promptlearn.report.explanations import MOST_METHODS, Explanation, models, read_explanation
 from promptlearn.report.html_tables import Table
-from promptlearn.report.ranks import critical_differences, differences
+from promptlearn.report.predictions import Example
 from promptlearn.report.runs import Comparison
+from promptlearn.report.significance_charts import critical_difference_diagram, difference_matrix
 
 DEMO_BACKBONE = "tiny"
 
@@ -55,8 +55,8 @@ def sections_of(comparison: Comparison, dataset: str) -> list[Section]:
 def over_all(comparison: Comparison) -> Iterator[Section]:
     """Accuracies over all data sets and seeds."""
     table = html_tables.accuracies(comparison)
-    text = [note for key, note in NOTES.items() if not key or key in table.header]
-    text = ". ".join(note[0].upper() + note[1:] for note in text)
+    notes = [note for key, note in NOTES.items() if not key or key in table.header]
+    text = ". ".join(note[0].upper() + note[1:] for note in notes)
     yield Section("Results", [f"{text}. Bold: the best of its data set. Click a heading to sort."], tables=[table])
     if comparison.protocol.harmonic:
         text = "What is gained on the classes that were trained on, and what that costs on those that were not."
@@ -90,16 +90,16 @@ def statistical(comparison: Comparison) -> Section:
         if len(scores) > MOST_METHODS:
             continue
         found, ranks = compare(scores), friedman(scores)
-        section.pictures.append(differences(comparison, found, measure))
+        section.pictures.append(difference_matrix(comparison, found, measure))
         if ranks and ranks.p <= ALPHA:
-            diagrams.append(critical_differences(comparison, ranks, measure))
+            diagrams.append(critical_difference_diagram(comparison, ranks, measure))
         said = f"Friedman's test of {measure}: "
         if ranks is None:
             said += "too little data; it takes three methods, and two runs that all have."
         else:
             said += f"p = {ranks.p:.4f} that all {len(scores)} methods are alike, over {ranks.n} data sets x seeds."
             said += " No method can be said to differ from another." if ranks.p > ALPHA else ""
-            said += " With so little data this is rough." if ranks.n <= RELIABLE_BLOCKS else ""
+            said += " With so little data this is rough." if ranks.n <= RELIABLE_CASES else ""
         section.text.append(said)
         section.tables.append(html_tables.differences(comparison, found, measure))
     section.pictures += diagrams
@@ -109,20 +109,20 @@ def statistical(comparison: Comparison) -> Section:
 def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     """Classes and images of one data set."""
     if comparison.zero_shot:
-        picture = answers.class_gains(comparison, dataset)
+        picture = predictions.class_gains(comparison, dataset)
         text = "Points of accuracy, mean over the seeds. A vertical line parts the classes of two tests."
         yield Section("Classes won and lost", [text], [picture] if picture else [])
     methods = comparison.methods[:MOST_METHODS]
-    stages = comparison.stages[: answers.MOST_STAGES]
-    pictures = [p for stage in stages if (p := answers.confusion(comparison, methods, dataset, stage))]
+    stages = comparison.stages[: predictions.MOST_STAGES]
+    pictures = [p for stage in stages if (p := predictions.confusion(comparison, methods, dataset, stage))]
     first = {m: found[0] for m in methods if (found := comparison.select(m, dataset, stages[-1]))}
-    pairs = {method: answers.frequent_confusions(run) for method, run in first.items()}
+    pairs = {method: predictions.frequent_confusions(run) for method, run in first.items()}
     listed = [html_tables.confusions(comparison, pairs)] if any(pairs.values()) else []
     text = f"The first seed's answers on {dataset}. Rows: the true class; columns: the answer; blue is right."
     yield Section("Confusions", [text], pictures, listed)
     albums = []
     for method, run in first.items():
-        shown = answers.examples(run, first.get(comparison.zero_shot) if method != comparison.zero_shot else None)
+        shown = predictions.examples(run, first.get(comparison.zero_shot) if method != comparison.zero_shot else None)
         if shown:
             albums.append(Album(method, comparison.number(method), shown))
     text = f"Test images of {dataset} ({stages[-1]}), the first seed's most confident answers first."
@@ -132,26 +132,25 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
 def from_inside(comparison: Comparison, dataset: str) -> Iterator[Section]:
     """What the models look like inside."""
     runs = models(comparison, dataset)
-    explained: dict[str, Explanation] = {m: e for m, run in runs.items() if (e := explanation(run))}
+    explanations: dict[str, Explanation] = {m: e for m, run in runs.items() if (e := read_explanation(run))}
     text = (
         "Drawn from what the towers were seen to do while a few images were classified: a row's tokens read the filled "
         "columns. Orange tokens are learned or depend on what is; blue ones are frozen as they enter the first layer. "
-        f"At most {insides.MOST_TOKENS} tokens of a group are drawn; their number stands behind the segment's name, "
-        "which is the code's."
+        f"At most {model_charts.MOST_TOKENS} tokens of a group are drawn; their number stands behind the segment's "
+        "name, which is the code's."
     )
-    yield Section("Who reads whom", [text], [insides.who_reads_whom(m, e) for m, e in explained.items()])
+    yield Section("Who reads whom", [text], [model_charts.who_reads_whom(m, e) for m, e in explanations.items()])
     text = (
         "The words whose embeddings are nearest to the learned text vectors, by Euclidean distance. A distance nearly "
         "as large as the vector's norm means: near no word."
     )
-    listed = html_tables.words(comparison, explained)
+    listed = html_tables.words(comparison, explanations)
     yield Section("Nearest words", [text], tables=[listed] if listed else [])
-    if explained:
-        picture, same = insides.features(explained, dataset)
-        text = [f"t-SNE of the same test images of {dataset}, started from where frozen CLIP places them."]
-        if same:
-            text.append(f"Features are frozen CLIP's own in {', '.join(same)}.")
-        yield Section("Image features, before and after", [" ".join(text)], [picture] if picture else [])
+    if explanations:
+        picture, same = model_charts.features(explanations, dataset)
+        text = f"t-SNE of the same test images of {dataset}, started from where frozen CLIP places them."
+        text += f" Features are frozen CLIP's own in {', '.join(same)}." if same else ""
+        yield Section("Image features, before and after", [text], [picture] if picture else [])
 
 
 def every_run(comparison: Comparison) -> Section:

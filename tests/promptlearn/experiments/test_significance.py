@@ -118,7 +118,7 @@ def test_ranks_and_critical_difference_are_those_of_the_papers_example():
     }
     assert found.critical_difference == pytest.approx(2.569 * (4 * 5 / (6 * 14)) ** 0.5, abs=0.001)
     assert found.p < 0.05
-    assert found.groups == [["C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"]]
+    assert found.indistinct == [["C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5"]]
 
 
 def test_groups_are_the_largest_ones_and_no_part_of_another():
@@ -127,7 +127,7 @@ def test_groups_are_the_largest_ones_and_no_part_of_another():
         name: keyed(*(level + rng.normal(0, 0.1, size=30))) for name, level in zip("abcd", [9, 9.01, 5, 1], strict=True)
     }
     found = friedman(scores)
-    assert {frozenset(group) for group in found.groups} == {frozenset("ab")} and found.p < 1e-6
+    assert {frozenset(names) for names in found.indistinct} == {frozenset("ab")} and found.p < 1e-6
 
 
 def test_only_what_all_methods_have_is_ranked():
@@ -144,7 +144,7 @@ def test_two_methods_or_one_run_of_each_have_no_ranks(scores):
 
 def test_methods_that_are_all_alike_do_not_differ():
     found = friedman({name: keyed(1.0, 2.0, 3.0) for name in "abc"})
-    assert found.p == 1.0 and len(found.groups) == 1
+    assert found.p == 1.0 and len(found.indistinct) == 1
 
 
 def test_the_text_says_when_there_is_too_little_data_to_tell():

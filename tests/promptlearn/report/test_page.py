@@ -7,8 +7,8 @@ import pytest
 
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison, models, page
-from promptlearn.report.explanations import Explanation, explanation
-from promptlearn.report.insides import who_reads_whom
+from promptlearn.report.explanations import Explanation, read_explanation
+from promptlearn.report.model_charts import who_reads_whom
 from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -246,7 +246,7 @@ def test_an_explanation_of_an_earlier_model_is_not_shown(tmp_path):
     runs = MadeUpRuns(tmp_path)
     runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"), digest="an earlier one")
     run = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits")["RPO"]
-    assert explanation(run) is None
+    assert read_explanation(run) is None
 
 
 @pytest.mark.parametrize("damage", ["explain.json", "explain.npz"])
@@ -254,7 +254,7 @@ def test_a_damaged_explanation_is_as_good_as_none(tmp_path, damage):
     runs = MadeUpRuns(tmp_path)
     runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"))
     [run] = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits").values()
-    assert explanation(run).words
+    assert read_explanation(run).words
     path = run.job.folder / "explain" / damage
     path.write_bytes(path.read_bytes()[:100])
-    assert explanation(run) is None
+    assert read_explanation(run) is None

@@ -5,8 +5,7 @@ The diagram is Demsar's (Statistical Comparisons of Classifiers over Multiple Da
 
 from matplotlib.patches import Rectangle
 
-from promptlearn.experiments.significance import ALPHA, Ranks
-from promptlearn.experiments.significance import Comparison as Difference
+from promptlearn.experiments.significance import ALPHA, Difference, Ranks
 from promptlearn.report.charts import HALF, ROW, WIDTH, colour
 from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Picture, draw, plain_axes
 from promptlearn.report.runs import Comparison
@@ -14,7 +13,7 @@ from promptlearn.report.runs import Comparison
 SQUARES = 8  # that a row of differences has room for at least, so that few are no wide bars
 
 
-def differences(comparison: Comparison, found: list[Difference], measure: str) -> Picture:
+def difference_matrix(comparison: Comparison, found: list[Difference], measure: str) -> Picture:
     """The mean difference of each pair, row less column; filled where the test tells the two apart."""
     of = {}
     for pair in found:
@@ -49,11 +48,11 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
     return draw(f"Row less column, {measure}", alt, size, paint)
 
 
-def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> Picture:
+def critical_difference_diagram(comparison: Comparison, ranks: Ranks, measure: str) -> Picture:
     """Methods on a line of mean ranks, the best at the left; a bar joins those that are not told apart."""
     names = list(ranks.ranks)
     half = -(-len(names) // 2)
-    bars = len(ranks.groups)
+    bars = len(ranks.indistinct)
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
@@ -62,8 +61,8 @@ def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> 
         for rank in range(first, last + 1):
             axes.plot([rank, rank], [0, 0.22], color=INK, linewidth=1.2)
             axes.text(rank, 0.34, str(rank), ha="center", va="bottom", color=MUTED)
-        for number, group in enumerate(ranks.groups):
-            ends = ranks.ranks[group[0]] - 0.05, ranks.ranks[group[-1]] + 0.05
+        for number, together in enumerate(ranks.indistinct):
+            ends = ranks.ranks[together[0]] - 0.05, ranks.ranks[together[-1]] + 0.05
             axes.plot(ends, [-0.4 - 0.4 * number] * 2, color=INK, linewidth=4)
         for place, (name, rank) in enumerate(ranks.ranks.items()):
             left = place < half
@@ -83,7 +82,7 @@ def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> 
         axes.set_xlim(first - 0.3 * (last - first) - 0.6, last + 0.3 * (last - first) + 0.6)
 
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
-    together = "; ".join(", ".join(group) for group in ranks.groups) or "none"
+    together = "; ".join(", ".join(names) for names in ranks.indistinct) or "none"
     alt = f"Mean ranks in {measure}: {order}. Critical difference {ranks.critical_difference:.2f}. Not told apart: "
     size = (WIDTH, 0.9 + ROW * (half + 0.5 * bars + 1.5))
     return draw(f"Critical differences: {measure}", f"{alt}{together}.", size, paint, wide=True)

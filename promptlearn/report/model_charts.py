@@ -66,10 +66,10 @@ def who_reads_whom(method: str, explanation: Explanation) -> Picture:
 
 def extent(scene: list[dict]) -> float:
     """The side of a scene's matrix, in tokens."""
-    return sum(min(number, MOST_TOKENS) + GAP for _, _, number, _ in groups(scene))
+    return sum(min(number, MOST_TOKENS) + GAP for _, _, number, _ in spans(scene))
 
 
-def groups(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
+def spans(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
     """Neighbouring tokens of one segment that are alike: (segment, first, number, whether they are learned)."""
     found = []
     for segment in scene:
@@ -84,7 +84,7 @@ def groups(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
 def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
     """A square for each pair of tokens, filled where the row's token reads the column's. left, top: its corner."""
     cells, at = [], 0.0  # of the tokens drawn: (place, segment, position in it, learned)
-    for segment, first, number, learned in groups(scene):
+    for segment, first, number, learned in spans(scene):
         shown = min(number, MOST_TOKENS)
         cells += [(at + i, segment, first + i, learned) for i in range(shown)]
         name, own, middle = f"{segment['name']} ({number})", LEARNED if learned else FROZEN, at + shown / 2
@@ -135,17 +135,17 @@ def sentences(scene: list[dict]) -> list[str]:
     return found
 
 
-def features(explained: dict[str, Explanation], dataset: str) -> tuple[Picture | None, list[str]]:
+def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Picture | None, list[str]]:
     """t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
 
     Args:
-        explained: method -> what its run left; all of one data set.
+        explanations: method -> what its run left; all of one data set.
 
     Returns:
         The picture (None: no method changes a feature), and the methods that leave the features as they are.
     """
-    changed = {method: e.features for method, e in explained.items() if moves(e.features)}
-    same = [method for method in explained if method not in changed]
+    changed = {method: e.features for method, e in explanations.items() if moves(e.features)}
+    same = [method for method in explanations if method not in changed]
     if not changed:
         return None, same
     first = next(iter(changed.values()))

@@ -109,8 +109,8 @@ def _unpack(file: File, folder: Path, say: Callable[[str], None]) -> None:
     say(f"unpacking {folder / file.name}")
     unpacked = folder / UNPACKING
     try:
-        arrange = by_class(folder / file.devkit.name) if file.devkit else None
-        unpack(folder / file.name, file.gives, unpacked, file.inner, arrange)
+        rename = by_class(folder / file.devkit.name) if file.devkit else None
+        unpack(folder / file.name, file.gives, unpacked, file.inner, rename)
         os.sync()  # the names below promise that all is on the disk
         for path in file.gives:
             if not is_there(folder / path):

@@ -100,12 +100,12 @@ class TestAGoodArchive:
         }
 
     def test_that_lacks_what_is_wanted_is_refused(self, data, pack, out):
-        with pytest.raises(UserError, match="does not hold pets/nothing"):
+        with pytest.raises(UserError, match="expected an archive that holds pets/nothing"):
             unpack(pack(data), {"images": "pets/nothing", "o": "other"}, out)
 
     def test_that_is_cut_short_is_refused(self, data, pack, out):
         for kept in (len(data) // 3, len(data) * 2 // 3):
-            with pytest.raises(UserError, match="damaged|does not hold|refused"):
+            with pytest.raises(UserError, match="expected"):
                 unpack(pack(data[:kept]), {path: path for path in FILES}, out)
             shutil.rmtree(out, ignore_errors=True)
 
@@ -126,6 +126,8 @@ class TestAGoodArchive:
 BIG = b"\0" * CHUNK
 SLINK, SCHR, SFIFO = stat.S_IFLNK | 0o777, stat.S_IFCHR | 0o644, stat.S_IFIFO | 0o644
 OUTSIDE = "leads out of its folder"
+NO_FILE = "which is no file before it"
+TOO_MUCH = "more files or bytes than any dataset"
 ATTACKS = {
     "tar: absolute path": (tar_bytes(tar_member("/tmp/evil", b"x")), OUTSIDE),
     "tar: ..": (tar_bytes(tar_member("../evil", b"x")), OUTSIDE),
@@ -133,26 +135,26 @@ ATTACKS = {
     "tar: .. of a folder": (tar_bytes(tar_member("../evil", type=tarfile.DIRTYPE)), OUTSIDE),
     "tar: backslashes": (tar_bytes(tar_member("..\\evil", b"x")), OUTSIDE),
     "tar: a drive's letter": (tar_bytes(tar_member("C:/evil", b"x")), OUTSIDE),
-    "tar: link to an absolute path": (tar_bytes(link("passwd", "/etc/passwd")), OUTSIDE),
-    "tar: link out": (tar_bytes(link("a/up", "../../outside")), OUTSIDE),
-    "tar: hard link out": (tar_bytes(link("passwd", "../../etc/passwd", tarfile.LNKTYPE)), OUTSIDE),
+    "tar: link to an absolute path": (tar_bytes(link("passwd", "/etc/passwd")), NO_FILE),
+    "tar: link out": (tar_bytes(link("a/up", "../../outside")), NO_FILE),
+    "tar: hard link out": (tar_bytes(link("passwd", "../../etc/passwd", tarfile.LNKTYPE)), NO_FILE),
     "tar: file through a link to a folder": (
         tar_bytes(tar_member("d", type=tarfile.DIRTYPE), link("e", "d"), tar_member("e/x", b"x")),
-        "link to 'd', which is no file",
+        NO_FILE,
     ),
-    "tar: link to nothing": (tar_bytes(link("a", "b")), "link to 'b', which is no file"),
-    "tar: link to itself": (tar_bytes(link("a", "a")), "link to 'a', which is no file"),
+    "tar: link to nothing": (tar_bytes(link("a", "b")), NO_FILE),
+    "tar: link to itself": (tar_bytes(link("a", "a")), NO_FILE),
     "tar: bomb of links": (
         tar_bytes(tar_member("a", BIG), *(link(f"l{n}", "a", tarfile.LNKTYPE) for n in range(50))),
-        "without end",
+        TOO_MUCH,
     ),
     "tar: device": (tar_bytes(device("null")), "device or pipe"),
     "tar: block device": (tar_bytes(device("disk", tarfile.BLKTYPE)), "device or pipe"),
     "tar: pipe": (tar_bytes(device("pipe", tarfile.FIFOTYPE)), "device or pipe"),
     "tar: file and folder of one name": (tar_bytes(tar_member("a", b"x"), tar_member("a/b", b"x")), "unpacked"),
-    "tar.gz: bomb": (gzip.compress(tar_bytes(*(tar_member(f"{n}", BIG) for n in range(4)))), "without end"),
-    "tar.gz: bomb after the end": (gzip.compress(TAR + BIG * 4), "goes on after its end"),
-    "tar.gz: size without bytes": (gzip.compress(tar_bytes()[:512]), "damaged|does not hold"),
+    "tar.gz: bomb": (gzip.compress(tar_bytes(*(tar_member(f"{n}", BIG) for n in range(4)))), TOO_MUCH),
+    "tar.gz: bomb after the end": (gzip.compress(TAR + BIG * 4), "continues after its end"),
+    "tar.gz: size without bytes": (gzip.compress(tar_bytes()[:512]), "expected"),
     "tar: header that fills the memory": (
         tar_member("x" * 200)[0].tobuf(tarfile.GNU_FORMAT).replace(b"%011o\0" % 201, b"%011o\0" % (1 << 32)),
         "impossible size|damaged",
@@ -160,12 +162,12 @@ ATTACKS = {
     "zip: absolute path": (zip_bytes(("/tmp/evil", b"x", 0o644)), OUTSIDE),
     "zip: ..": (zip_bytes(("a/../../evil", b"x", 0o644)), OUTSIDE),
     "zip: backslashes": (zip_bytes(("..\\evil", b"x", 0o644)), OUTSIDE),
-    "zip: link to an absolute path": (zip_bytes(("passwd", b"/etc/passwd", SLINK)), OUTSIDE),
-    "zip: link out": (zip_bytes(("a/up", b"../../outside", SLINK)), OUTSIDE),
-    "zip: link with a target of megabytes": (zip_bytes(("a", b"a" * CHUNK, SLINK)), "a target of 1,048,576 bytes"),
+    "zip: link to an absolute path": (zip_bytes(("passwd", b"/etc/passwd", SLINK)), NO_FILE),
+    "zip: link out": (zip_bytes(("a/up", b"../../outside", SLINK)), NO_FILE),
+    "zip: link with a target of megabytes": (zip_bytes(("a", b"a" * CHUNK, SLINK)), NO_FILE),
     "zip: device": (zip_bytes(("null", b"", SCHR)), "device or pipe"),
     "zip: pipe": (zip_bytes(("pipe", b"", SFIFO)), "device or pipe"),
-    "zip: bomb": (zip_bytes(*((f"{n}", BIG, 0o644) for n in range(4))), "without end"),
+    "zip: bomb": (zip_bytes(*((f"{n}", BIG, 0o644) for n in range(4))), TOO_MUCH),
     "neither tar nor zip": (b"#!/bin/sh\necho evil\n" * 100, "damaged"),
     "empty": (b"", "damaged"),
 }
@@ -191,7 +193,7 @@ def test_an_attack_that_is_not_even_wanted_is_refused(attack, pack, out):
 
 def test_more_files_than_any_data_set_has_are_refused(pack, out, monkeypatch):
     monkeypatch.setattr(module, "MAX_FILES", 3)
-    with pytest.raises(UserError, match="without end"):
+    with pytest.raises(UserError, match=TOO_MUCH):
         unpack(pack(TAR), ALL, out)
 
 
@@ -253,7 +255,7 @@ class TestArchivesInAnArchive:
     def test_bombs_in_them_are_refused(self, pack, out):
         bomb = gzip.compress(tar_bytes(*(tar_member(f"{n}", BIG) for n in range(2))))
         data = tar_bytes(*(tar_member(f"n{n}.tar", bomb) for n in range(3)))
-        with pytest.raises(UserError, match="without end"):
+        with pytest.raises(UserError, match=TOO_MUCH):
             unpack(pack(data), ALL, out, inner="n*.tar")
 
 

@@ -1,8 +1,8 @@
-"""Protocols as data: which runs a comparison needs, running those that are not done, and tables of their results.
+"""Protocols as data: plan the runs of a comparison, run the unfinished ones, and tabulate their results.
 
-Runs are subprocesses of the checkout's train.py and are known by the `results.json` that they leave; nothing here
-imports a trainer, a data set or CLIP. The statistics (`statistics`, `statistics_text`) are imported by whoever needs
-them: scipy takes its time.
+Runs are subprocesses of the checkout's train.py, identified by the `results.json` that they write. Nothing here imports
+a trainer, a dataset or CLIP. Import the statistics (`significance`, `significance_text`) only where they are needed:
+scipy is slow to import.
 """
 
 from promptlearn.experiments.checkout import Checkout

@@ -21,11 +21,11 @@ from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, T
 # tabulate's names of the formats; CSV does not need one
 FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
 NOTES = {
-    "": "accuracy in percent: mean ± sample standard deviation over the seeds; averages over data sets need every run",
+    "": "accuracy in percent: mean ± sample standard deviation over the seeds; averages over datasets need every run",
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
-    H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and data sets of each run's harmonic mean (RPO's tables)",
-    TARGETS: f"{TARGETS}: mean of all columns but the source",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours less theirs",
+    H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
+    TARGETS: f"{TARGETS}: mean of all columns except the source",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs",
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
@@ -182,7 +182,7 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
         return as_csv(protocol, lines).rstrip("\n")
     everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol, lines)
     compared = [published.compare(line) for line in everything]
-    header = ["data set", "method", *columns, "seeds"]
+    header = ["dataset", "method", *columns, "seeds"]
     body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
     if any(compared):
         header += ["published", "difference"]

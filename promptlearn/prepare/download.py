@@ -38,7 +38,7 @@ def fetch(file: File, path: Path) -> None:
             return
         except UserError as error:
             failures.append(str(error))
-    raise UserError("; ".join(failures))
+    raise UserError(" ".join(failures))
 
 
 def check_file(path: Path, file: File) -> None:
@@ -66,7 +66,7 @@ def _check_kind(path: Path, file: File) -> None:
         try:
             read_json(path)
         except UserError as error:
-            raise OtherFile(str(error)) from None
+            raise OtherFile(f"{error}.") from None
 
 
 def _fetch_from(source: str, file: File, path: Path) -> None:
@@ -88,7 +88,7 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
         _tag_of(part).unlink(missing_ok=True)
         os.replace(part, path)
     except requests.RequestException as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{source}: {error}.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from None
 

@@ -67,8 +67,8 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
     "arguments, message",
     [
         (["output", "--look-into", "digts"], "unknown data set 'digts'; did you mean 'digits'?"),
-        (["nowhere"], "nowhere is not a folder"),
-        (["configs"], "holds no results of a protocol"),
+        (["nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
+        (["configs"], "got a folder without results"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(checkout, capfd, arguments, message):

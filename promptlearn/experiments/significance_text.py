@@ -84,7 +84,7 @@ def ranks_text(ranks: Ranks | None, scores: Scores) -> str:
         )
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
     lines = [
-        f"Friedman's test: p = {ranks.p:.4f} for {methods} equal methods, over {ranks.n} datasets x seeds",
+        f"Friedman's test that all {methods} methods are equal: p = {ranks.p:.4f}, over {ranks.n} datasets x seeds",
         f"mean ranks: {order}",
         f"critical difference of mean ranks (Nemenyi, {ALPHA}): {ranks.critical_difference:.2f}",
     ]

@@ -1,4 +1,4 @@
-"""Tables of the page: rows of cells that know how they are sorted."""
+"""Tables of the page: rows of cells with their sort order."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, a smaller text behind it, and what it is sorted by (None: last, whichever way)."""
+    """A cell: its text, a smaller text after it, and what it is sorted by (None: always last)."""
 
     text: str
     detail: str = ""
     order: float | str | None = None
     best: bool = False
-    method: int | None = None  # number of the method whose colour stands before the text
+    method: int | None = None  # number of the method whose color precedes the text
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Table:
     """Rows under a header.
 
     Attributes:
-        numeric: which columns hold numbers: they are aligned right, and sorted from the greatest on first.
-        folded: shown when it is asked for.
+        numeric: which columns hold numbers; they are right-aligned and sorted in descending order first.
+        folded: collapsed until the reader opens it.
     """
 
     title: str
@@ -51,7 +51,7 @@ def number(value: float | None, digits: int = 2, detail: str = "", best: bool = 
 
 
 def named(comparison: Comparison, method: str) -> Cell:
-    """A method's name with its colour, sorted in the comparison's order."""
+    """A method's name with its color, sorted in the order of the comparison."""
     place = comparison.number(method)
     return Cell(method, order=place, method=place)
 
@@ -63,7 +63,7 @@ def accuracies(comparison: Comparison) -> Table:
     with_shots = len({line.row.shots for line in lines}) > 1
     published = Published(comparison.protocol, lines)
     compared = [published.compare(line) for line in lines]
-    header = ["data set", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
+    header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
     header += ["published", "difference"] if any(compared) else []
     rows = []
     for line, figures in zip(lines, compared, strict=True):
@@ -87,7 +87,7 @@ def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
-    """Pairs of methods, with what the tests say."""
+    """All pairs of methods with the results of the tests."""
     rows = []
     for pair in found:
         interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
@@ -95,19 +95,19 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
         difference = number(pair.difference)
         methods = named(comparison, pair.a), named(comparison, pair.b)
         rows.append([*methods, difference, Cell(interval), number(pair.n, 0), verdict])
-    header = ["method", "less method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
+    header = ["method", "minus method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
     numeric = [False, False, True, True, True, True]
     return Table(f"All pairs of methods, {measure}", header, rows, numeric, folded=True)
 
 
 def runs(comparison: Comparison) -> Table:
-    """Every run with what it took."""
-    header = ["data set", "method", "shots", "seed", "tested on", "%", "images"]
-    header += ["parameters", "train, s", "s / epoch", "MiB", "draw"]
+    """Every run with its costs."""
+    header = ["dataset", "method", "shots", "seed", "tested on", "%", "images"]
+    header += ["parameters", "train, s", "s / epoch", "MiB", "sample"]
     rows = []
     for run in comparison.runs:
         row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
-        trained = not run.job.source and run.model is not None  # a test of another run's model trained nothing
+        trained = not run.job.source and run.model is not None  # a test of another run's model trains nothing
         rows.append(
             [
                 word(row.dataset),
@@ -143,11 +143,11 @@ def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table
 
 
 def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]]) -> Table:
-    """`found`: method -> (true class, answer, images, share of the class in percent)."""
+    """`found`: method -> (true class, prediction, images, share of the class in percent)."""
     rows = [
-        [named(comparison, method), word(truth), word(answer), number(n, 0), number(share, 1)]
+        [named(comparison, method), word(truth), word(predicted), number(n, 0), number(share, 1)]
         for method, pairs in found.items()
-        for truth, answer, n, share in pairs
+        for truth, predicted, n, share in pairs
     ]
-    header = ["method", "true class", "answered", "images", "share of the class, %"]
+    header = ["method", "true class", "predicted", "images", "share of the class, %"]
     return Table("Most frequent confusions", header, rows, [False, False, False, True, True])

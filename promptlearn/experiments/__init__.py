@@ -11,7 +11,7 @@ from promptlearn.experiments.fairness import unfair
 from promptlearn.experiments.launcher import launch
 from promptlearn.experiments.planning import RunRequest, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
-from promptlearn.experiments.results_table import FORMATS, summarise, table, write_summary
+from promptlearn.experiments.results_table import FORMATS, summarize, table, write_summary
 
 __all__ = [
     "FORMATS",
@@ -26,7 +26,7 @@ __all__ = [
     "plan",
     "refuse_other_settings",
     "result_of",
-    "summarise",
+    "summarize",
     "table",
     "unfair",
     "write_summary",

@@ -78,7 +78,7 @@ class Line:
         return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
 
 
-def summarise(protocol: Protocol, jobs: list[Job]) -> list[Line]:
+def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
     """One line for each row, including the derived columns; sorted by name, zero-shot CLIP first on each dataset."""
     shots = sorted({job.row.shots for job in jobs})
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
@@ -224,7 +224,7 @@ def as_csv(protocol: Protocol, lines: list[Line]) -> str:
 
 def write_summary(protocol: Protocol, output: Path) -> None:
     """Write all of the protocol's results in `output` to summary.json and summary.csv in the protocol's folder."""
-    lines = summarise(protocol, discover(protocol, output))
+    lines = summarize(protocol, discover(protocol, output))
     summary = {
         "format": 1,
         "protocol": protocol.name,

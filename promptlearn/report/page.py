@@ -154,7 +154,7 @@ def model_sections(comparison: Comparison, dataset: str) -> Iterator[Section]:
 
 
 def every_run(comparison: Comparison) -> Section:
-    text = "One row per run. Runs with the same few-shot sample have the same hash of it."
+    text = "One row per run. Runs with the same sample (a hash) were trained on the same images."
     missing = [str(job) for job in comparison.missing]
     return Section("Every run", [text], tables=[html_tables.runs(comparison)], missing=missing)
 

@@ -172,13 +172,11 @@ def examples(run: Run, zero_shot: Run | None) -> dict[str, list[Example]]:
     Empty if the image files are no longer there.
     """
     rows = sorted(run.predictions, key=lambda row: float(row["confidence"]), reverse=True)
-    missed = {row["impath"] for row in zero_shot.predictions if row["label"] != row["predicted"]} if zero_shot else {}
-    kinds = {
-        "correct where zero-shot CLIP is wrong": lambda row: is_correct(row) and row["impath"] in missed,
-        "correct": is_correct,
-        "wrong": lambda row: not is_correct(row),
-    }
-    del kinds["correct" if zero_shot else "correct where zero-shot CLIP is wrong"]
+    kinds = {"correct": is_correct, "wrong": lambda row: not is_correct(row)}
+    if zero_shot:
+        missed = {row["impath"] for row in zero_shot.predictions if not is_correct(row)}
+        gained = {"correct where zero-shot CLIP is wrong": lambda row: is_correct(row) and row["impath"] in missed}
+        kinds = gained | {"wrong": kinds["wrong"]}
     folder = Path(run.result.get("dataset_dir") or "")
     found = {}
     for kind, fits in kinds.items():

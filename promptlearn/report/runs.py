@@ -14,7 +14,7 @@ from promptlearn.experiments.results_table import (
     averages,
     columns_of,
     method_namer,
-    summarise,
+    summarize,
 )
 
 
@@ -63,7 +63,7 @@ class Comparison:
     def __init__(self, protocol: Protocol, output: Path):
         self.protocol = protocol
         jobs = discover(protocol, output)
-        lines = summarise(protocol, jobs)
+        lines = summarize(protocol, jobs)
         self.lines = [*lines, *averages(lines)]
         self.measure = H_OF_MEANS if protocol.harmonic else TARGETS if protocol.transfer else columns_of(lines)[-1]
         self.stages = list(dict.fromkeys(job.stage.column for job in jobs))

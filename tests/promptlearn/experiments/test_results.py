@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from basics import UserError
-from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarise, table, write_summary
+from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarize, table, write_summary
 
 BASE2NEW = PROTOCOLS["base2new"]
 SUBSAMPLE = {"train_base": "base", "test_new": "new"}
@@ -36,7 +36,7 @@ def put(tmp_path):
 
 @pytest.fixture
 def lines(tmp_path):
-    return lambda protocol=BASE2NEW: summarise(protocol, discover(protocol, tmp_path))
+    return lambda protocol=BASE2NEW: summarize(protocol, discover(protocol, tmp_path))
 
 
 @pytest.fixture

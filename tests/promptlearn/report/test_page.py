@@ -238,8 +238,8 @@ def test_old_runs_without_predictions_and_timings_give_a_page(tmp_path):
 
 def test_a_side_without_layers_is_not_drawn():
     text = {"text": TOWERS["text"]}
-    picture = attention_patterns("CoOp", Explanation(text, [], {}))
-    assert "text side" in picture.svg and "image side" not in picture.svg
+    chart = attention_patterns("CoOp", Explanation(text, [], {}))
+    assert "text side" in chart.svg and "image side" not in chart.svg
 
 
 def test_an_explanation_of_an_earlier_model_is_ignored(tmp_path):

@@ -151,7 +151,7 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
     if len(names) < len(order):
         title += f" (the {len(names)} of {len(order)} classes confused most)"
     summary = "; ".join(
-        f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f} % correct"
+        f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f}% correct"
         for method, count in counted.items()
     )
     alt = f"Confusion matrices on {dataset}, {stage}; rows: true class, columns: prediction. {summary}."

@@ -1,4 +1,4 @@
-"""Reads results.json files: which runs a folder holds, which are done, and whether they used today's settings."""
+"""Reads results.json files: which runs a folder holds, which are done, and whether they used the current settings."""
 
 import functools
 import json
@@ -111,7 +111,7 @@ def find_protocols(folder: Path) -> tuple[list[Protocol], Path]:
     found = [protocol for protocol in PROTOCOLS.values() if discover(protocol, folder)]
     if not found:
         raise UserError(
-            f"{folder}: expected the --output folder of a protocol, got a folder without results. Name that folder, or "
-            f"the one in it that is called {', '.join(list(PROTOCOLS)[:-1])} or {list(PROTOCOLS)[-1]}."
+            f"{folder}: expected the --output folder of a protocol, got a folder without results. Name that folder or "
+            f"one of its subfolders {', '.join(list(PROTOCOLS)[:-1])} and {list(PROTOCOLS)[-1]}."
         )
     return found, folder

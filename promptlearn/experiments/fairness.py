@@ -1,4 +1,4 @@
-"""Checks in their results.json whether compared runs had the same chances.
+"""Checks in the results.json files whether compared runs had the same conditions.
 
 The order of the training images and their augmentations are functions of the seed, the few-shot sample and INPUT's
 settings (dassl.data). Where these agree, all methods saw the same images. The class texts (DATASET.PROMPT) belong to
@@ -24,7 +24,7 @@ def unfair(jobs: list[Job]) -> list[str]:
         if result:
             name = f"{job.row.trainer} {job.row.config} {job.row.variant}".strip()
             key = (job.row.dataset, job.row.shots, job.seed, job.stage.column)
-            compared.setdefault(key, {})[name] = chances(result, trained=job.row.trainer not in UNTRAINED)
+            compared.setdefault(key, {})[name] = conditions(result, trained=job.row.trainer not in UNTRAINED)
     found: dict[str, None] = {}  # ordered
     for (dataset, *_), methods in compared.items():
         for what in dict.fromkeys(key for own in methods.values() for key in own):
@@ -39,7 +39,7 @@ def unfair(jobs: list[Job]) -> list[str]:
     return list(found)
 
 
-def chances(result: dict, trained: bool) -> dict[str, object]:
+def conditions(result: dict, trained: bool) -> dict[str, object]:
     """What has to be the same, by name."""
     alike = {"hash of the weights": result.get("weights_sha256")}
     if trained:

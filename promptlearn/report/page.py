@@ -61,7 +61,7 @@ def overview(comparison: Comparison) -> Iterator[Section]:
     text = ". ".join(note[0].upper() + note[1:] for note in notes)
     yield Section("Results", [f"{text}. Bold: the best on its dataset. Click a heading to sort."], tables=[table])
     if comparison.protocol.harmonic:
-        text = "The gain on the classes used for training, and its cost on the other classes."
+        text = "The gain on the base classes, and what it costs on the new ones."
         yield Section("Base vs. new", [text], charts.base_and_new(comparison))
     if len(comparison.shots) > 1:
         figures = [figure for stage in comparison.stages for figure in charts.curves(comparison, stage)]

@@ -10,14 +10,13 @@ Such files find a backbone's weights themselves:
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from basics import UserError, cache_dir
+from basics import UserError, cache_dir, write_atomic
 
 from .model import CLIP, build_model, numbers_of
 from .open_clip_weights import PREFIX
@@ -71,7 +70,9 @@ def _download(url: str, root: str | None = None) -> str:
     key = hashlib.sha256(f"{model.weights_sha256} {model.sizes}".encode()).hexdigest()
     path = (Path(root) if root else cache_dir("clip")) / f"{key}.pt"
     if not path.is_file():
-        _save_atomic({**model.state_dict(), **numbers_of(model.sizes)}, path)
+        data = io.BytesIO()
+        torch.save({**model.state_dict(), **numbers_of(model.sizes)}, data)
+        write_atomic(path, data.getvalue())
     return str(path)
 
 
@@ -110,16 +111,3 @@ def _transform(n_px: int, pixels: tuple = OPENAI_PIXELS):
 
 def _rgb(image):
     return image.convert("RGB")
-
-
-def _save_atomic(state: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save(state, temporary)
-            os.replace(temporary, path)  # two processes at once write the same
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {error}; set DASSL_CACHE to a folder that can be written") from error

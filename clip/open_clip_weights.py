@@ -7,13 +7,12 @@ towers are laid out as OpenAI's are taken.
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import UserError
+from basics import UserError, did_you_mean
 
 from .towers import CLIPConfig
 
@@ -43,15 +42,15 @@ def look_up(name: str) -> tuple[dict, Path, CLIPConfig | ResNetConfig]:
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if model not in open_clip.list_models():
         raise UserError(
-            f"unknown open_clip model {model!r} in {name!r}{_nearest(model, open_clip.list_models())} Expected "
-            f"{PREFIX}MODEL/TAG with one of the models that open_clip.list_models() gives, such as ViT-B-16"
+            f"{name}: expected {PREFIX}MODEL/TAG with a model in open_clip.list_models(), such as ViT-B-16, got "
+            f"{model!r}.{did_you_mean(model, open_clip.list_models(), count=3)}"
         )
     published, file = get_pretrained_cfg(model, tag), Path(os.path.expanduser(tag))
     if not published and not os.path.isfile(file):
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise UserError(
-            f"unknown weights {tag!r} in {name!r}{_nearest(tag, tags)} Expected {PREFIX}{model}/TAG with one of "
-            f"{', '.join(tags) or 'no published weights'}, or {PREFIX}{model}/FILE with a weights file that exists"
+            f"{name}: expected {PREFIX}{model}/TAG with one of {', '.join(tags) or 'no published weights'}, or "
+            f"{PREFIX}{model}/FILE with an existing weights file, got {tag!r}.{did_you_mean(tag, tags, count=3)}"
         )
     config = open_clip.get_model_config(model)
     # Published weights say themselves which GELU they were trained with; the model's name may say otherwise.
@@ -139,8 +138,3 @@ def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfi
         vision_heads=EXPANSION * vision["width"] // vision["head_width"],
         **common,
     )
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else "."

@@ -7,11 +7,8 @@ is read is executed.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import warnings
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from basics import UserError, sha256
+from basics import UserError, did_you_mean, sha256
+from basics.tensors import Refused, read_tensors
 
 from . import open_clip_weights
 from .archive import is_torchscript, read_torchscript
@@ -44,7 +42,6 @@ OPENAI = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-LONGEST_NAME = 100  # letters of a name that is not known, as far as it is looked at
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives keep beside
 FILE_FORMAT = "clip-1"
 
@@ -137,11 +134,9 @@ def find(name: str) -> Path:
     path = os.path.expanduser(name)
     if os.path.isfile(path):  # unlike pathlib's it has an answer to any text
         return Path(path)
-    near = difflib.get_close_matches(name[:LONGEST_NAME], available_models(), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise UserError(
-        f"unknown backbone {name!r}{hint} Expected one of {', '.join(available_models())}, or a weights file "
-        f"(.safetensors or .pt) that exists, or {open_clip_weights.PREFIX}MODEL/TAG"
+        f"MODEL.BACKBONE.NAME: expected one of {', '.join(available_models())}, {open_clip_weights.PREFIX}MODEL/TAG, or "
+        f"an existing weights file (.safetensors or .pt), got {name!r}.{did_you_mean(name, available_models())}"
     )
 
 
@@ -180,7 +175,9 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
     try:
         archive = is_torchscript(path)
     except Exception as error:  # a table of contents that lies
-        raise UserError(f"weights file {path} cannot be read: {error}; download or make it again") from error
+        raise UserError(
+            f"{path}: it is damaged ({type(error).__name__}). Download or create the file again."
+        ) from error
     if archive:
         if sha256(path) not in published_hashes():
             raise UserError(
@@ -190,21 +187,15 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
         state = read_torchscript(path, device)
         return {k: v for k, v in state.items() if k not in NOT_WEIGHTS}, {}
     try:
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            _check_zip(path, sums=device != "meta")
         if path.suffix == ".safetensors":
             state, metadata = _read_safetensors(path, device)
         else:
-            mapped = zipped and device == "meta"  # so that the numbers stay on the disk
-            with warnings.catch_warnings(action="ignore"):  # of torch, about what a stranger's file is like
-                state, metadata = torch.load(path, map_location=device, weights_only=True, mmap=mapped), {}
+            state, metadata = read_tensors(path, device), {}
     except Exception as error:  # each reader has its own kinds; whatever it is, the file is not readable
-        kind = f"it is damaged or of another kind ({type(error).__name__})"
-        reason = str(error) if isinstance(error, ValueError) else kind
+        reason = str(error) if isinstance(error, Refused) else f"it is damaged ({type(error).__name__})"
         raise UserError(
-            f"weights file {path} cannot be read: {reason}. Expected tensors only (a .safetensors file or a plain "
-            f"state dict); download or make it again"
+            f"{path}: expected tensors only (a .safetensors file or a plain state dict), but {reason}. Download or "
+            f"create the file again."
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     state = {k.removeprefix("module."): v for k, v in state.items() if _is_dense(v) and k not in NOT_WEIGHTS}
@@ -243,15 +234,6 @@ def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> byt
         },
     )
     return _sorted_metadata(data)
-
-
-def _check_zip(path: Path, sums: bool) -> None:
-    """Refuse what torch does not look for: records that unfold to more than the file, and wrong check sums."""
-    with zipfile.ZipFile(path) as archive:
-        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-            raise ValueError("its records are compressed, which torch.save does not do")
-        if sums and (damaged := archive.testzip()):
-            raise ValueError(f"the check sum of {damaged} is wrong")
 
 
 def _read_safetensors(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -54,5 +54,6 @@ def write_archive(path, state, payload=None):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/data.pkl", description.getvalue())
         archive.writestr("m/constants.pkl", b"")
+        archive.writestr("m/version", b"3\n")
         for i, record in records.items():
             archive.writestr(f"m/data/{i}", record)

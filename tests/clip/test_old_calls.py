@@ -219,7 +219,7 @@ def test_a_download_is_refused_by_the_first_reader_and_read_by_the_second(small_
 
 def test_a_cache_that_cannot_be_written_is_one_clear_message(small_file, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write .*set DASSL_CACHE"):
+    with pytest.raises(UserError, match="cannot write"):
         old._download(str(small_file), root=str(tmp_path / "file"))
 
 
@@ -234,9 +234,9 @@ def test_openais_archives_are_handed_on_as_they_are(monkeypatch, tmp_path):
 def test_backbones_are_listed_and_unknown_ones_refused(tmp_path):
     assert list(old._MODELS) == old.available_models() == weights.available_models()
     assert "tiny" in old._MODELS and "ViT-B-16" not in old._MODELS
-    with pytest.raises(UserError, match="did you mean 'ViT-B/16'"):
+    with pytest.raises(UserError, match="Did you mean 'ViT-B/16'"):
         old._MODELS["ViT-B-16"]
-    with pytest.raises(UserError, match="unknown backbone"):
+    with pytest.raises(UserError, match="MODEL.BACKBONE.NAME: expected one of"):
         old._download(str(tmp_path / "none.pt"))
 
 

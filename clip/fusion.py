@@ -38,6 +38,8 @@ class TokenFusion(nn.Module):
         x, to = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)
         if across:
             x, to = x.transpose(0, 1), to.transpose(0, 1)
-        attended = self.promt_attention_visual.cross_attend(x, to)
+        queries, _ = self.promt_attention_visual.project(x, queries=True, keys_values=False)
+        _, kv = self.promt_attention_visual.project(to, queries=False, keys_values=True)
+        attended = self.promt_attention_visual.attend(queries, kv)
         fused = self.scale1 * tokens + (1 - self.scale1) * (attended.transpose(0, 1) if across else attended)
         return self.scale2 * fused + (1 - self.scale2) * self.mlp_pa_visual(self.ln_pa_2_visual(fused))

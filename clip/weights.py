@@ -135,8 +135,8 @@ def find(name: str) -> Path:
     if os.path.isfile(path):  # unlike pathlib's it has an answer to any text
         return Path(path)
     raise UserError(
-        f"MODEL.BACKBONE.NAME: expected one of {', '.join(available_models())}, {open_clip_weights.PREFIX}MODEL/TAG, or "
-        f"an existing weights file (.safetensors or .pt), got {name!r}.{did_you_mean(name, available_models())}"
+        f"MODEL.BACKBONE.NAME: expected one of {', '.join(available_models())}, {open_clip_weights.PREFIX}MODEL/TAG, "
+        f"or an existing weights file (.safetensors or .pt), got {name!r}.{did_you_mean(name, available_models())}"
     )
 
 

@@ -72,7 +72,7 @@ def _without_programs(path: Path) -> io.BytesIO:
 
 
 def _tensors(module: Module, prefix: str = "") -> dict[str, Tensor]:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in module.attributes.items():
         if isinstance(value, Module):
             tensors |= _tensors(value, f"{prefix}{name}.")

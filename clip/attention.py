@@ -91,13 +91,25 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = Linear(width, width)
 
-    def project(self, x: Tensor, queries: bool, keys_values: bool) -> tuple[Tensor | None, KeysValues | None]:
-        """Queries (*batch, heads, n, head width) and keys with values of tokens x (*batch, n, width), as requested."""
+    def queries(self, x: Tensor) -> Tensor:
+        """Queries of tokens x (*batch, n, width): (*batch, heads, n, head width)."""
+        return self._project(x, 0, 1)[0]
+
+    def keys_values(self, x: Tensor) -> KeysValues:
+        """Keys and values of tokens x (*batch, n, width)."""
+        return KeysValues(*self._project(x, 1, 3))
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, KeysValues]:
+        """Queries, and keys with values, of tokens x (*batch, n, width), in one matrix product."""
+        queries, keys, values = self._project(x, 0, 3)
+        return queries, KeysValues(keys, values)
+
+    def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
+        """Parts first to last - 1 of the queries, keys and values."""
         width = x.shape[-1]
-        rows = slice(0 if queries else width, 3 * width if keys_values else width)
+        rows = slice(first * width, last * width)
         parts = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
-        parts = [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
-        return (parts[0] if queries else None), (KeysValues(*parts[-2:]) if keys_values else None)
+        return [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
 
     def attend_heads(self, queries: Tensor, kv: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
         """Scaled dot-product attention, heads concatenated, before `out_proj`; arguments as in `attend`."""
@@ -126,6 +138,10 @@ class Attention(nn.Module):
             (*batch, m, width), batch shapes broadcast.
         """
         return self.out_proj(self.attend_heads(queries, kv, mask, causal))
+
+    def cross_attend(self, x: Tensor, to: Tensor) -> Tensor:
+        """Tokens x (*batch, m, width) attend to other tokens (*batch, n, width): (*batch, m, width)."""
+        return self.attend(self.queries(x), self.keys_values(to))
 
 
 class Pattern:

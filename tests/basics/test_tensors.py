@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 import torch
-from original_files import OPTIMISERS, SCHEDULES, original_checkpoint
+from original_files import OPTIMIZERS, SCHEDULES, original_checkpoint
 from torch import nn
 
 from basics import UserError
@@ -26,9 +26,9 @@ def save(content, path, **settings):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMISERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_tensors_next_to_pickled_schedules_and_optimizers_are_read(tmp_path, optimizer, schedule):
-    original = original_checkpoint(STATE, optimiser=optimizer, schedule=schedule)
+    original = original_checkpoint(STATE, optimizer=optimizer, schedule=schedule)
     before_torch_1_6 = save(original, tmp_path / "old", _use_new_zipfile_serialization=False)
     for path in (save(original, tmp_path / "new"), before_torch_1_6):
         found = read_tensors(path)
@@ -78,8 +78,8 @@ def test_a_schedule_that_was_not_rebuilt_cannot_be_resumed(tmp_path):
     model = nn.Linear(2, 2)
     save(original_checkpoint(model.state_dict()), tmp_path / "model.pth.tar-50")
     (tmp_path / "checkpoint").write_text("model.pth.tar-50\n")
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    schedule = ConstantWarmupScheduler(optimiser, torch.optim.lr_scheduler.StepLR(optimiser, 9), 1, 1e-5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = ConstantWarmupScheduler(optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 9), 1, 1e-5)
     with pytest.raises(UserError, match="cannot be gone on with"):
         resume_from_checkpoint(tmp_path, model, scheduler=schedule)
 

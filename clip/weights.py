@@ -263,7 +263,7 @@ def _all_rows(state: dict[str, Tensor], metadata: dict[str, str], path: Path) ->
         if used.is_meta:
             return used.new_empty(vocab_size, width)
         if vocab_size != simple_tokenizer().vocab_size or rows.shape != used.shape[:1]:
-            raise ValueError(f"a vocabulary of {vocab_size}, and numbers of {tuple(rows.shape)} rows")
+            raise ValueError(f"a vocabulary of {vocab_size!r}, and numbers of {tuple(rows.shape)} rows")
         table = torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed)) * std
         table[rows.long()] = used.float()
         return table

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-import zipfile
 from pathlib import Path
 
 import torch
@@ -35,33 +34,13 @@ def load_checkpoint(fpath):
         raise ValueError("File path is None")
     if not Path(fpath).is_file():
         raise MissingFile(f'File is not found at "{fpath}"')
-    if damage := _damage(fpath):
+    try:
+        return read_tensors(fpath)
+    except Refused as reason:
         raise UserError(
-            f'"{fpath}" is damaged: {damage}. Restore the file, or train again: delete it and start the same command'
-        )
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, about what a stranger's file is like
-            return torch.load(fpath, map_location="cpu", weights_only=True)
-    except Exception:  # objects inside; or a damaged file, which raises nearly anything, from EOFError to IndexError
-        try:
-            return read_tensors(fpath)
-        except Refused as reason:
-            raise UserError(
-                f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or train again: delete it and '
-                "start the same command"
-            ) from reason
-
-
-def _damage(path):
-    """What is wrong with a zip file that torch would not notice; None: nothing, or it is no zip file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-                return "its records are compressed, which torch.save does not do"  # they could fill the memory
-            wrong = archive.testzip()
-    except Exception:  # not a zip file, or one that lies: the readers say what is wrong
-        return None
-    return f"the check sum of {wrong} is wrong" if wrong else None
+            f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or train again: delete it and '
+            "start the same command"
+        ) from reason
 
 
 def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):

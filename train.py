@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import Stopped, StopSignals, UserError, drop, notify, stop_without_parent
+from basics import Stopped, StopSignals, UserError, did_you_mean, drop, notify, stop_without_parent
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 
@@ -113,6 +113,11 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, found {args.seed}; left out, one is drawn")
+    name, known = cfg.TRAINER.NAME, method_names()
+    if name and name not in known:
+        problems.append(
+            f"--trainer: unknown method {name!r}.{did_you_mean(name, known)} Expected one of: {', '.join(known)}"
+        )
     if problems:
         raise UserError("\n".join(problems))
     check_values(cfg)

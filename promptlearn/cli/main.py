@@ -3,13 +3,12 @@
 Exit status: 0 success; 1 a run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM; that of a script, if one was run.
 """
 
-import difflib
 import errno
 import importlib
 import signal
 import sys
 
-from basics import Stopped, StopSignals, UserError, drop, notify
+from basics import Stopped, StopSignals, UserError, did_you_mean, drop, notify
 from dassl import __version__
 from dassl.config import is_text
 from promptlearn.cli.script import run_script
@@ -108,10 +107,9 @@ def dispatch(argv: list[str]) -> int:
     if verb == "train":
         return run_script(str(Checkout().root / "train.py"), arguments)
     if verb not in VERBS:
-        nearest = difflib.get_close_matches(verb, [*VERBS, "train"], n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        hint = did_you_mean(verb, [*VERBS, "train"])
         raise UserError(
-            f"unknown command {verb!r}; {hint}there are: train, {', '.join(VERBS)}, or a script such as train.py"
+            f"unknown command {verb!r}.{hint} Expected train, {', '.join(VERBS)}, or a script such as train.py"
         )
     # Imported here: some commands import packages that take seconds, and none should wait for another's.
     file = importlib.import_module(f"promptlearn.cli.{VERBS[verb]}")

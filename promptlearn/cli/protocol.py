@@ -68,9 +68,7 @@ def launch_and_report(
         notify(f"not a fair comparison: {line}")
     notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
     if unfinished:
-        notify(
-            f"{len(unfinished)} of {len(jobs)} runs failed (see above); the same command tries them again"
-        )
+        notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above); the same command tries them again")
     return max(unfinished.values(), default=0)
 
 

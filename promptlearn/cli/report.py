@@ -19,9 +19,9 @@ not explained.
 
 
 def run(arguments: list[str]) -> int:
-    from promptlearn.report import Comparison, explain_missing, models, page  # matplotlib takes a second
-
     args = parser().parse_args(arguments)
+    from promptlearn.report import Comparison, explain_missing, models, page  # imports matplotlib
+
     protocols, output = find_protocols(Path(args.folder).expanduser())
     comparisons = [Comparison(protocol, output) for protocol in protocols]
     comparisons = [comparison for comparison in comparisons if comparison.runs]

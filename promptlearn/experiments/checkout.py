@@ -1,12 +1,11 @@
 """The checkout: where train.py and the configs are, and which names they offer."""
 
-import difflib
 import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from basics import UserError
+from basics import UserError, did_you_mean
 from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 
 # What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
@@ -125,7 +124,5 @@ def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:
     """Raise UserError for the first of `names` that is not `known`, with the nearest and the whole list."""
     for name in names:
         if name not in known:
-            same_but_case = [other for other in known if other.lower() == name.lower()]
-            nearest = same_but_case or difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise UserError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(known) or 'none'}")
+            hint = did_you_mean(name, known)
+            raise UserError(f"unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known) or 'none'}")

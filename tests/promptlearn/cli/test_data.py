@@ -205,8 +205,8 @@ class TestList:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["verify", "oxford_pet"], "unknown dataset 'oxford_pet'; did you mean 'oxford_pets'?"),
-        (["prepare", "OXFORDPETS"], "did you mean 'OxfordPets'?"),
+        (["verify", "oxford_pet"], "unknown dataset 'oxford_pet'. Did you mean 'oxford_pets'?"),
+        (["prepare", "OXFORDPETS"], "Did you mean 'OxfordPets'?"),
     ],
 )
 def test_a_misspelt_name_is_refused_with_the_nearest(call, arguments, message):

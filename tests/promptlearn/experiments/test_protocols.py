@@ -134,10 +134,10 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
 @pytest.mark.parametrize(
     "asked, message",
     [
-        ({"trainers": ["rpo"]}, "unknown trainer 'rpo'; did you mean 'RPO'?"),
-        ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'; there are: CoCoOp, CoOp, IVLP, LP"),
-        ({"datasets": ["brail"]}, "unknown dataset 'brail'; did you mean 'braille'?"),
-        ({"trainers": ["RPO"], "config": "main_K2"}, "unknown config of RPO 'main_K2'; did you mean 'main_K24'?"),
+        ({"trainers": ["rpo"]}, "unknown trainer 'rpo'. Did you mean 'RPO'?"),
+        ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'. Expected one of: CoCoOp, CoOp, IVLP, LP"),
+        ({"datasets": ["brail"]}, "unknown dataset 'brail'. Did you mean 'braille'?"),
+        ({"trainers": ["RPO"], "config": "main_K2"}, "unknown config of RPO 'main_K2'. Did you mean 'main_K24'?"),
         ({"datasets": ["oxford_pets"]}, "oxford_pets needs its image files"),
         ({"protocol": "cross_dataset", "source": "oxford_pets"}, "oxford_pets needs its image files"),
     ],
@@ -155,8 +155,8 @@ def test_a_method_without_a_released_config_asks_for_one(checkout, tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("shot: 16", "unknown key in .*base2new.yaml: 'shot'; did you mean 'shots'"),
-        ("demo:\n  sedes: [1]", "unknown key in .*base2new.yaml: demo: 'sedes'; did you mean 'seeds'"),
+        ("shot: 16", "unknown key in .*base2new.yaml: 'shot'. Did you mean 'shots'"),
+        ("demo:\n  sedes: [1]", "unknown key in .*base2new.yaml: demo: 'sedes'. Did you mean 'seeds'"),
         ("- 16", "expected keys and values"),
     ],
 )

@@ -140,7 +140,7 @@ def build_data_loader(
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
-    pictures: ImageCache | None = None,
+    image_cache: ImageCache | None = None,
 ) -> Loader:
     """Make a loader. It draws nothing from the global random streams.
 
@@ -153,7 +153,7 @@ def build_data_loader(
         tfm: the transform.
         is_train: for training.
         dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs from a RandomSampler.
-        pictures: where a :class:`DatasetWrapper` finds decoded pictures; a training loader fills it before its first
+        image_cache: where a :class:`DatasetWrapper` finds decoded pictures; a training loader fills it before its first
             batch.
 
     Raises:
@@ -165,10 +165,10 @@ def build_data_loader(
     # Results do not depend on the number of workers; more of them than cores would only be slower.
     num_workers = min(cfg.DATALOADER.NUM_WORKERS, available_cores())
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
-    if pictures is not None and isinstance(dataset, DatasetWrapper):
-        dataset.read = pictures.read
+    if image_cache is not None and isinstance(dataset, DatasetWrapper):
+        dataset.read = image_cache.read
     return Loader(
-        pictures=pictures if is_train else None,
+        image_cache=image_cache if is_train else None,
         dataset=dataset,
         batch_size=batch_size,
         sampler=build_sampler(sampler_type, data_source, seed, cfg.INPUT.VIEWS if is_train else 0),
@@ -210,7 +210,7 @@ class DataManager:
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
 
-        pictures = ImageCache(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
+        image_cache = ImageCache(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
 
         def loader(data_source, settings, tfm, is_train):
             return build_data_loader(
@@ -221,7 +221,7 @@ class DataManager:
                 tfm=tfm,
                 is_train=is_train,
                 dataset_wrapper=dataset_wrapper,
-                pictures=pictures,
+                image_cache=image_cache,
             )
 
         loaders = cfg.DATALOADER

@@ -56,7 +56,7 @@ class FeatureLoader:
         self.key = {**(key or {}), "block": BLOCK, "seed": loader.dataset.seed if loader.dataset.is_train else None}
         self._in_order = InOrder(loader.dataset)
         self._images = Loader(
-            pictures=loader.pictures,
+            image_cache=loader.image_cache,
             dataset=loader.dataset,
             batch_size=BLOCK,
             sampler=self._in_order,

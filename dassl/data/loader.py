@@ -29,13 +29,13 @@ class Loader(DataLoader):
     """A torch DataLoader.
 
     Args:
-        pictures: filled before the first batch, and before any worker starts, so that the workers share them.
+        image_cache: filled before the first batch, and before any worker starts, so that the workers share them.
         **options: torch's.
     """
 
-    def __init__(self, *, pictures: ImageCache | None = None, **options):
+    def __init__(self, *, image_cache: ImageCache | None = None, **options):
         super().__init__(**options)
-        self.pictures = pictures
+        self.image_cache = image_cache
 
     def __iter__(self) -> Iterator[dict]:
         """The batches of one pass.
@@ -44,8 +44,8 @@ class Loader(DataLoader):
             UserError: an image cannot be read.
             RuntimeError: a worker is gone; in torch's words, with its process and the signal that ended it.
         """
-        if self.pictures is not None:
-            self.pictures.fill()
+        if self.image_cache is not None:
+            self.image_cache.fill()
         try:
             yield from super().__iter__()
         except (ConnectionError, EOFError) as error:

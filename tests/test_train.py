@@ -97,7 +97,7 @@ def test_a_seed_that_was_not_given_is_drawn_and_kept(in_checkout, tmp_path, caps
     opts = [*SHORT, "OPTIM.MAX_EPOCH", "1"]
     assert train.main(["--trainer", "RPO", "--output-dir", str(tmp_path), *opts]) == 0
     seed = json.loads((tmp_path / "results.json").read_text())["seed"]
-    assert seed >= 0 and f"No seed given; drawn: {seed}" in capsys.readouterr().out
+    assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().out
     # The same command goes on, with the seed of the run that is there; but not if that shall be left alone.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
     assert f"No seed given; that of the run in {tmp_path}: {seed}" in capsys.readouterr().out

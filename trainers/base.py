@@ -21,9 +21,8 @@ from clip import CLIP, CLIPConfig, backbone_config, encode, load_clip
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TrainerX, device_of
-from dassl.engine.blocks import pick_text_block
+from dassl.engine.accelerate import Outputs, build_step, pick_text_block
 from dassl.engine.checkpoints import load_model_file
-from dassl.engine.compiling import Outputs, build_step
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import secrets
 
 import numpy as np
 import torch
@@ -13,6 +14,13 @@ def set_random_seed(seed):
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def sample_seed() -> int:
+    """Return a seed for a run that was given none, from the system's entropy, and print it."""
+    seed = secrets.randbelow(2**31)
+    print(f"No seed given; sampled: {seed}")
+    return seed
 
 
 def stream(seed, purpose, *keys):

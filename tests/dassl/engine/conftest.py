@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dassl.config import get_cfg_default, merge
-from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer, run
+from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer, trainer
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import set_random_seed, stream
@@ -109,7 +109,7 @@ class ToyZeroShot(TrainerX):
 @pytest.fixture
 def make(monkeypatch, tmp_path):
     """make(*opts, folder="run", kind="Toy") -> a trainer whose output folder is tmp_path / folder."""
-    monkeypatch.setattr(run, "DataManager", FakeDataManager)
+    monkeypatch.setattr(trainer, "DataManager", FakeDataManager)
 
     def make_trainer(*opts, folder="run", kind="Toy"):
         cfg = get_cfg_default()

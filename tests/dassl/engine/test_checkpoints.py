@@ -143,7 +143,7 @@ def test_a_run_in_another_folder_is_gone_on_with_by_resume(make, tmp_path):
     assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
     make("RESUME", str(tmp_path / "second"), folder="third").train()  # of which nothing is left to train
     assert rows_of(tmp_path / "third") == rows_of(tmp_path / "second") == rows_of(tmp_path / "whole")
-    with pytest.raises(UserError, match='no run to resume in ".*fourth"'):
+    with pytest.raises(UserError, match="RESUME: expected a folder that holds state.pt, got .*fourth"):
         make("RESUME", str(tmp_path / "fourth"), folder="fifth").train()
 
 
@@ -166,7 +166,7 @@ def test_a_run_does_not_go_on_with_other_images_or_weights(make, tmp_path, what)
     trainer.train()  # nothing to compare with
     other = make()
     setattr(other if what == "weights_sha256" else other.dm.dataset, what, "other")
-    with pytest.raises(FolderTaken, match="belongs to a run on other data"):
+    with pytest.raises(FolderTaken, match="expected a run on this data, got one for which"):
         other.train()
 
 
@@ -194,7 +194,7 @@ def test_keys_without_influence_on_the_numbers_may_change(make, tmp_path):
 
 def test_resume_false_refuses_a_folder_that_holds_a_run(make):
     make("TRAIN.RESUME", "False", "OPTIM.MAX_EPOCH", "1").train()
-    with pytest.raises(UserError, match="holds a run, and TRAIN.RESUME is False"):
+    with pytest.raises(UserError, match="expected a folder without a run, because TRAIN.RESUME is False"):
         make("TRAIN.RESUME", "False", "OPTIM.MAX_EPOCH", "1").train()
 
 
@@ -255,7 +255,7 @@ def test_evaluation_loads_the_last_checkpoint_and_writes_results(make, tmp_path)
 
 def test_evaluation_does_not_overwrite_the_results_of_a_training_run(make, tmp_path):
     trained(make)
-    with pytest.raises(UserError, match="holds a training run.*another --output-dir"):
+    with pytest.raises(UserError, match="expected a folder without a training run.*another --output-dir"):
         make(folder="trained").evaluate(tmp_path / "trained")
 
 
@@ -271,14 +271,14 @@ def test_the_best_checkpoint_goes_first_and_an_epoch_can_be_chosen(make, tmp_pat
 
 def test_without_a_directory_nothing_is_loaded(make, capsys):
     assert make().load_model("") is None
-    assert "Nothing is loaded" in capsys.readouterr().out
+    assert "nothing is loaded" in capsys.readouterr().out
 
 
 def test_a_missing_epoch_names_those_that_are_there(make, tmp_path):
     make("TRAIN.CHECKPOINT_FREQ", "2", folder="trained").train()
-    with pytest.raises(MissingFile, match="no checkpoint of epoch 9 in .*there are: 2, 4$"):
+    with pytest.raises(MissingFile, match=r"expected a checkpoint of epoch 9, got epochs 2, 4\.$"):
         make(folder="test").load_model(tmp_path / "trained", epoch=9)
-    with pytest.raises(MissingFile, match='no checkpoints of "prompt_learner": expected the folder'):
+    with pytest.raises(MissingFile, match='expected the folder with the checkpoints of "prompt_learner"'):
         make(folder="test").load_model(tmp_path / "nowhere")
 
 
@@ -302,9 +302,9 @@ def test_tensors_that_depend_on_the_class_names_are_not_loaded(make, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: tensors.pop("ctx"), r"ctx: expected shape \(4, 3\), found nothing"),
-        (lambda tensors: tensors.update(ctx=torch.ones(2)), r"ctx: expected shape \(4, 3\), found \(2,\)"),
-        (lambda tensors: tensors.update(other=torch.ones(2)), r"other: found shape \(2,\), but the model has nothing"),
+        (lambda tensors: tensors.pop("ctx"), r"ctx: expected shape \(4, 3\), got nothing"),
+        (lambda tensors: tensors.update(ctx=torch.ones(2)), r"ctx: expected shape \(4, 3\), got \(2,\)"),
+        (lambda tensors: tensors.update(other=torch.ones(2)), r"other: expected no tensor of this name, got shape \(2,\)"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_names_the_key(make, tmp_path, change, message):
@@ -391,5 +391,5 @@ def test_keys_of_other_methods_files_and_versions_do_not_stop_a_run_from_going_o
 
 
 def test_a_method_that_is_trained_is_not_tested_untrained(make):
-    with pytest.raises(UserError, match="nothing to test: .* is trained first. Give --model-dir"):
+    with pytest.raises(UserError, match="--model-dir: expected the output folder of a trained run, got nothing"):
         make().evaluate("")

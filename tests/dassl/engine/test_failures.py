@@ -51,7 +51,7 @@ def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=workers)))
     told = str(error.value)
     assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in told and "DATALOADER.NUM_WORKERS is 1: fewer" in told
-    assert "TRAINER.MINE.PREC is 'fp32': fp16" in told and "The same command goes on" in told
+    assert "TRAINER.MINE.PREC is 'fp32': fp16" in told and "The same command resumes" in told
 
 
 def exit_at_once():
@@ -62,7 +62,7 @@ def be_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("fail", "cause"), [(be_killed, "killed from outside"), (exit_at_once, "ended without a")])
+@pytest.mark.parametrize(("fail", "cause"), [(be_killed, "it was killed from outside"), (exit_at_once, "it ended without a")])
 def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
     told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
     with pytest.raises(DeadWorker, match=told), explain_failures(cfg):

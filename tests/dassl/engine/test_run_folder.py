@@ -73,7 +73,7 @@ def test_the_folder_is_refused_while_another_process_has_it_and_free_when_that_i
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
     write_json({"state": "running", "pid": holder.pid, "host": "here"}, tmp_path / "status.json")
     holder.stdout.readline()
-    with pytest.raises(FolderTaken, match=rf"is in use by process {holder.pid} on here .*another --output-dir"):
+    with pytest.raises(FolderTaken, match=rf"in use by process {holder.pid} on here .*another --output-dir"):
         with run_folder(tmp_path):
             pass
     assert status(tmp_path)["pid"] == holder.pid
@@ -90,7 +90,7 @@ def test_without_locks_on_the_file_system_a_run_goes_on_with_a_note(tmp_path, mo
     monkeypatch.setattr(fcntl, "lockf", fail)
     with run_folder(tmp_path):
         pass
-    assert "Note: no locks on the file system" in capsys.readouterr().out
+    assert "cannot be locked" in capsys.readouterr().out
     assert status(tmp_path)["state"] == "done"
 
 
@@ -101,5 +101,5 @@ def test_a_fresh_folder_is_never_one_that_holds_something(tmp_path):
     assert fresh_folder(tmp_path / "run") == tmp_path / "run-2"
     assert fresh_folder(tmp_path / "run") == tmp_path / "run-3"
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="expected to create this folder|cannot make the folder"):
         fresh_folder(tmp_path / "file")

@@ -166,7 +166,7 @@ def test_best_val_is_kept_deployed_and_told(make, tmp_path):
 
 def test_best_val_without_a_validation_set_is_refused(make, monkeypatch):
     monkeypatch.setattr(sys.modules[make.__module__].FakeDataManager, "has_val", False)
-    with pytest.raises(UserError, match="best_val: the data set .* has no validation set"):
+    with pytest.raises(UserError, match="got best_val; the dataset .* has no validation images"):
         make("TEST.FINAL_MODEL", "best_val")
 
 
@@ -186,10 +186,10 @@ def test_a_method_without_a_trained_model_is_tested_only(make, tmp_path, capsys)
 
 def test_seed_zero_is_a_seed_and_a_negative_one_is_drawn(make, capsys):
     assert make("SEED", "0").cfg.SEED == 0
-    assert "drew" not in capsys.readouterr().out
+    assert "sampled" not in capsys.readouterr().out
     seed = make("SEED", "-1").cfg.SEED
     assert seed >= 0
-    assert capsys.readouterr().out == f"SEED is negative: drew {seed}\n"
+    assert capsys.readouterr().out == f"No seed given; sampled: {seed}\n"
 
 
 def test_the_sampler_is_told_the_epoch_whatever_a_method_overrides(make):
@@ -212,8 +212,8 @@ def test_the_sampler_is_told_the_epoch_whatever_a_method_overrides(make):
     [
         (("TEST.FINAL_MODEL", "best"), "TEST.FINAL_MODEL: .*last_step, best_val"),
         (("TEST.SPLIT", "train"), "TEST.SPLIT: .*test, val"),
-        (("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ: expected at least 1, found 0"),
-        (("TRAIN.CHECKPOINT_MINUTES", "-1"), "TRAIN.CHECKPOINT_MINUTES: expected at least 0, found -1"),
+        (("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ: expected at least 1, got 0"),
+        (("TRAIN.CHECKPOINT_MINUTES", "-1"), "TRAIN.CHECKPOINT_MINUTES: expected at least 0, got -1"),
         (("TRAIN.ON_NONFINITE", "skip"), "TRAIN.ON_NONFINITE: expected stop, or skip:N"),
         (("TRAIN.ON_NONFINITE", "skip:0"), "TRAIN.ON_NONFINITE: expected stop, or skip:N"),
     ],
@@ -241,7 +241,7 @@ def test_only_registered_modules_are_switched(make):
 
 def test_names_are_registered_once_and_after_init(make):
     trainer = make()
-    with pytest.raises(AssertionError, match="registered already"):
+    with pytest.raises(AssertionError, match="already registered"):
         trainer.register_model("prompt_learner", nn.Linear(1, 1))
     with pytest.raises(AssertionError, match='no model named "x"'):
         trainer.get_model_names("x")

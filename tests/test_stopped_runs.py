@@ -159,7 +159,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(runs, tmp_p
     first = under_way(runs, tmp_path / "run")
     second = runs.start(tmp_path / "run", command("RPO", *LONG))
     assert second.wait() == 2
-    assert f'"{tmp_path / "run"}" is in use by process {first.pid} on ' in second.text()
+    assert f"got one in use by process {first.pid} on " in second.text()
     status = read(tmp_path / "run", "status.json")
     assert (status["state"], status["pid"]) == ("running", first.pid)
     first.kill(signal.SIGTERM)
@@ -168,7 +168,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(runs, tmp_p
     third.kill()
     third.wait()
     fourth = runs.start(tmp_path / "run", command("RPO", *LONG))
-    fourth.until(lambda: f"ended without a word (killed?): process {third.pid} on " in fourth.text())
+    fourth.until(lambda: f"ended without a status; was it killed? (process {third.pid} on " in fourth.text())
     fourth.kill()
     fourth.wait()
 
@@ -206,7 +206,7 @@ def test_a_data_worker_that_dies_is_told_with_its_cause(runs, tmp_path):
     worker = int(children.read_text().split()[0])
     os.kill(worker, signal.SIGKILL)
     assert run.wait() == 2
-    assert f"error: a data worker died (process {worker}): killed from outside" in run.text()
+    assert f"error: a data worker died (process {worker}): it was killed from outside" in run.text()
     assert "DATALOADER.NUM_WORKERS is 2" in run.text() and "Traceback" not in run.text()
     assert read(tmp_path / "run", "status.json")["state"] == "failed"
 
@@ -217,5 +217,5 @@ def test_a_run_that_is_refused_leaves_the_other_ones_status_alone(runs, whole):
     other = runs.start(folder, command("LP", "OPTIM.LR", "0.5"))
     assert other.wait() == 2 and "OPTIM.LR: 0.01 there, 0.5 now" in other.text()
     evaluation = runs.start(folder, ["--eval-only", "--model-dir", str(folder), *command("LP")])
-    assert evaluation.wait() == 2 and "holds a training run" in evaluation.text()
+    assert evaluation.wait() == 2 and "expected a folder without a training run" in evaluation.text()
     assert (outcome(folder), read(folder, "status.json")) == before

@@ -51,7 +51,7 @@ def test_the_logs_of_training_and_test_are_read_by_the_familys_parser(in_checkou
 
 
 MISTAKES = {
-    "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR (nearest: OPTIM.LR)"),
+    "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR. Did you mean OPTIM.LR?"),
     "wrong type": (["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH: expected an integer"),
     "unknown trainer": (["--trainer", "RPOO"], "RPO"),
     "unknown data set": (["DATASET.NAME", "Digit"], "Digits"),
@@ -66,10 +66,10 @@ MISTAKES = {
     "K too large": (["TRAINER.RPO.K", "99"], "TRAINER.RPO: 99 learned vectors overrun the context"),
     "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40), found (32, 32)"),
     "no such model": (["--eval-only", "--model-dir", "none"], 'no folder "none"'),
-    "nothing to test": (["--eval-only"], "Give --model-dir"),
+    "nothing to test": (["--eval-only"], "--model-dir: expected the output folder of a trained run"),
     "negative seed": (["--seed", "-5"], "--seed: expected 0 or more, found -5"),
-    "batch of none": (["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "BATCH_SIZE: expected at least 1, found 0"),
-    "no method": (["--trainer", ""], "no method given: --trainer, one of"),
+    "batch of none": (["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "BATCH_SIZE: expected at least 1, got 0"),
+    "no method": (["--trainer", ""], "--trainer: expected a method, one of"),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class GraphedStep:
 
     def __init__(self, step: TrainStep, learner: nn.Module):
         self.plain, self.learner = step, learner
-        self.graphed: Callable[..., Outputs] | None = None
+        self.graphed: Callable[..., Any] | None = None
         self.shapes: tuple[torch.Size, torch.Size] | None = None  # the captured, or tried, shapes
 
     def __call__(self, images: Tensor, labels: Tensor) -> Outputs:

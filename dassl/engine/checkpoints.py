@@ -6,6 +6,7 @@ They hold only what is trained; frozen parameters come from the backbone's own f
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -218,7 +219,7 @@ def _abbreviated(classnames: list[str]) -> str:
     return ", ".join(classnames[:5]) + (f" and {len(classnames) - 5} more" if len(classnames) > 5 else "")
 
 
-def _are_tensors(tensors) -> bool:
+def _are_tensors(tensors: object) -> TypeGuard[dict[str, Tensor]]:
     """Return whether `tensors` is a dict of names and dense tensors; a file can also bring sparse or quantized ones."""
     return isinstance(tensors, dict) and all(
         isinstance(name, str)

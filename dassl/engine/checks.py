@@ -81,9 +81,7 @@ def check_names(cfg, trainers) -> list[str]:
     """Return a line each if no method of the registry `trainers` is named, and no dataset."""
     checks, methods = Checks(cfg), ", ".join(trainers.registered_names())
     checks.expect(bool(cfg.TRAINER.NAME), "--trainer", f"a method, one of {methods}", "none")
-    checks.expect(
-        bool(cfg.DATASET.NAME), "--dataset-config-file", "a dataset, one of configs/datasets/*.yaml", "none"
-    )
+    checks.expect(bool(cfg.DATASET.NAME), "--dataset-config-file", "a dataset, one of configs/datasets/*.yaml", "none")
     for registry, name in ((trainers, cfg.TRAINER.NAME), (DATASET_REGISTRY, cfg.DATASET.NAME)):
         if name:
             with checks.gather():

@@ -84,8 +84,8 @@ def check_reported_losses(trainer, summary) -> None:
     losses = [torch.as_tensor(value) for name, value in (summary or {}).items() if "loss" in name]
     if any(trainer.detect_anomaly(loss) for loss in losses):
         raise UserError(
-            f"TRAIN.ON_NONFINITE: expected stop, got {trainer.cfg.TRAIN.ON_NONFINITE}; {trainer.cfg.TRAINER.NAME} steps "
-            "its optimizer itself, so a step on an infinite or NaN loss cannot be skipped. Set the key to stop."
+            f"TRAIN.ON_NONFINITE: expected stop, got {trainer.cfg.TRAIN.ON_NONFINITE}; {trainer.cfg.TRAINER.NAME} "
+            "steps its optimizer itself, so a step on an infinite or NaN loss cannot be skipped. Set the key to stop."
         )
 
 
@@ -106,26 +106,23 @@ def load_model(trainer, directory, epoch=None):
         raise MissingFile(str(error)) from error
 
 
-class ForkMethods:
-    """Methods of Dassl's forks that trainer files call; mixed into `TrainerBase`."""
+def prograd_backward_and_update(trainer, loss_a, loss_b, lambda_=1, names=None):
+    """Make ProGrad's step (Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023); a method of its fork.
 
-    def prograd_backward_and_update(self, loss_a, loss_b, lambda_=1, names=None):
-        """Make ProGrad's step (Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023).
-
-        It follows the gradient of `loss_a` minus `lambda_` times the part that opposes the gradient of `loss_b`, for
-        each parameter separately.
-        """
-        names = self.get_model_names(names)
-        parameters = [p for name in names for p in self._models[name].parameters() if p.requires_grad]
-        if self.detect_anomaly(loss_b):
-            return
-        general = torch.autograd.grad(loss_b, parameters, retain_graph=True)
-        self.model_zero_grad(names)
-        self.model_backward(loss_a)
-        if self.step_skipped:
-            return
-        for parameter, direction in zip(parameters, general, strict=True):
-            unit = nn.functional.normalize(direction.flatten(), dim=0).view_as(direction)
-            opposing = (parameter.grad * unit).sum().clamp(max=0)
-            parameter.grad -= lambda_ * opposing * unit
-        self.model_update(names)
+    It follows the gradient of `loss_a` minus `lambda_` times the part that opposes the gradient of `loss_b`, for each
+    parameter separately.
+    """
+    names = trainer.get_model_names(names)
+    parameters = [p for name in names for p in trainer._models[name].parameters() if p.requires_grad]
+    if trainer.detect_anomaly(loss_b):
+        return
+    general = torch.autograd.grad(loss_b, parameters, retain_graph=True)
+    trainer.model_zero_grad(names)
+    trainer.model_backward(loss_a)
+    if trainer.step_skipped:
+        return
+    for parameter, direction in zip(parameters, general, strict=True):
+        unit = nn.functional.normalize(direction.flatten(), dim=0).view_as(direction)
+        opposing = (parameter.grad * unit).sum().clamp(max=0)
+        parameter.grad -= lambda_ * opposing * unit
+    trainer.model_update(names)

@@ -3,19 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from dassl.engine import checkpoints
-from dassl.engine.compat import ForkMethods, SummaryWriter
+from dassl.engine import checkpoints, compat
 from dassl.engine.nonfinite import LossWatch, StepInfo
 from dassl.utils import save_checkpoint, tolist_if_not
 
 
-class TrainerBase(ForkMethods):
+class TrainerBase:
     """The models that a method trains, by name, and what the engine does with each of them."""
 
     def __init__(self):
-        self._models: dict[str, nn.Module] = {}
+        self._models: dict[str, Any] = {}
         self._optims: dict[str, Any] = {}
         self._scheds: dict[str, Any] = {}
         self._writer = None  # TensorBoard's
@@ -115,6 +112,8 @@ class TrainerBase(ForkMethods):
         self.model_backward(loss)
         self.model_update(names)
 
+    prograd_backward_and_update = compat.prograd_backward_and_update
+
     # ---- checkpoints
 
     def save_model(self, epoch, directory, is_best=False, val_result=None, model_name=""):
@@ -165,7 +164,7 @@ class TrainerBase(ForkMethods):
 
     def init_writer(self, log_dir):
         if self._writer is None:
-            self._writer = SummaryWriter(log_dir=str(log_dir))
+            self._writer = compat.SummaryWriter(log_dir=str(log_dir))
 
     def close_writer(self):
         if self._writer is not None:

@@ -96,8 +96,8 @@ class LossWatch:
         skipped = f" {self.skipped} steps were skipped before." if self.skipped else ""
         return (
             f"Loss is infinite or NaN! Got {loss.flatten().tolist()} in {step}.{skipped} The step was not saved. "
-            "Try a smaller OPTIM.LR, a larger OPTIM.EPS (Adam) or full precision; TRAIN.ON_NONFINITE skip:N skips up to "
-            f"N such steps.{step.details()}"
+            "Try a smaller OPTIM.LR, a larger OPTIM.EPS (Adam) or full precision; TRAIN.ON_NONFINITE skip:N skips up "
+            f"to N such steps.{step.details()}"
         )
 
 

@@ -198,4 +198,6 @@ class RunRecord:
             results.write_predictions(answers, impaths, dataset_dir, self.folder / "predictions.csv")
 
     def write_results(self, task: str, metrics: dict | None, test_seconds: float | None, **source) -> None:
-        write_json(results.collect_results(self.trainer, task, metrics, test_seconds, **source), self.folder / "results.json")
+        write_json(
+            results.collect_results(self.trainer, task, metrics, test_seconds, **source), self.folder / "results.json"
+        )

@@ -79,7 +79,7 @@ def fresh_folder(folder: str | Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise UserError(f"{numbered}: expected to create this folder, got {error.strerror}.") from error
+            raise UserError(f"{numbered}: cannot create the folder: {error.strerror}.") from error
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         file = open(folder / LOCK_FILE, "a")
     except OSError as error:
-        raise UserError(f"{folder}: expected a folder to write in, got {error.strerror}.") from error
+        raise UserError(f"{folder}: cannot write in the folder: {error.strerror}.") from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -63,7 +63,9 @@ def _explain_malformed(restore):
             raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
-            raise UserError(f"{path}: expected the state of a run, got {reason}. Delete the file to restart.") from error
+            raise UserError(
+                f"{path}: expected the state of a run, got an unusable one ({reason}). Delete the file to restart."
+            ) from error
 
     return explained
 

@@ -9,13 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from basics import StopSignals, UserError
 from dassl.data import DataManager
 from dassl.engine import compat
-from dassl.engine.checks import check_method, check_values
 from dassl.engine.checkpoints import BEST_FILE
+from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
 from dassl.engine.nonfinite import LossWatch, allowed_steps
@@ -34,6 +35,8 @@ class TrainerX(TrainerBase):
     lab2cname, epoch and batch_idx (from 0), num_batches, max_epoch, output_dir; after `build_model` also evaluator and
     best_result. A method may set `weights_sha256`, the digest of its frozen weights; it is recorded in the results.
     """
+
+    model: nn.Module
 
     # ---- build
 
@@ -101,7 +104,8 @@ class TrainerX(TrainerBase):
             self.before_train()
             # The bar goes to stderr, and only if that is a terminal.
             with tqdm(total=self.max_epoch, initial=self.start_epoch, desc="train", unit="epoch", disable=None) as bar:
-                for self.epoch in range(self.start_epoch, self.max_epoch):
+                for epoch in range(self.start_epoch, self.max_epoch):
+                    self.epoch = epoch
                     self._set_sampler_epoch()
                     self.record.open_epoch()
                     self.before_epoch()
@@ -110,7 +114,7 @@ class TrainerX(TrainerBase):
                     self.after_epoch()
                     bar.set_postfix(self.record.progress.summary(), refresh=False)
                     self.record.close_epoch()
-                    self.signals.stop_if_asked(f"after epoch {self.epoch + 1}")
+                    self.signals.stop_if_asked(f"after epoch {epoch + 1}")
                     bar.update()
             self.after_train()
 
@@ -157,14 +161,15 @@ class TrainerX(TrainerBase):
         batch_time, data_time = AverageMeter(), AverageMeter()
         batches = self.record.remaining_batches(self.train_loader_x)
         start = time.time()
-        for self.batch_idx, batch in enumerate(batches, start=self.record.progress.batches):
+        for batch_idx, batch in enumerate(batches, start=self.record.progress.batches):
+            self.batch_idx = batch_idx
             data_time.update(time.time() - start)
             self._run_step(batch)
             batch_time.update(time.time() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
             self.record.save_if_due()
-            self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {self.batch_idx + 1}")
+            self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
             start = time.time()
 
     def _run_step(self, batch):

@@ -1,4 +1,4 @@
-"""Helpers that know nothing of models or data sets."""
+"""Helpers that do not depend on models or datasets."""
 
 from basics import mkdir_if_missing, read_json, write_json
 from dassl.utils.images import read_image

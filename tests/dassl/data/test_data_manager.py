@@ -136,7 +136,7 @@ def test_several_transforms_give_numbered_images(cfg):
 
 def test_copies_without_a_transform_are_refused(cfg):
     cfg.DATALOADER.K_TRANSFORMS = 2
-    with pytest.raises(UserError, match="K_TRANSFORMS is 2"):
+    with pytest.raises(UserError, match="K_TRANSFORMS: expected 1 without a transform, got 2"):
         DatasetWrapper(cfg, build_dataset(cfg).train_x, transform=None, is_train=True)
 
 
@@ -151,5 +151,5 @@ def test_custom_transforms_and_wrappers_are_used(cfg):
 
 
 def test_no_images_are_refused(cfg):
-    with pytest.raises(UserError, match="Small: there are no images to load for testing"):
+    with pytest.raises(UserError, match="expected images for testing in Small, got 0"):
         build_data_loader(cfg, data_source=[], is_train=False)

@@ -44,7 +44,7 @@ def forbidden(images):
 def assert_same(a, b):
     for one, other in zip(a, b, strict=True):
         assert one["impath"] == other["impath"]
-        assert all(torch.equal(one[key], other[key]) for key in ("img", "label", "domain", "index"))
+        assert all(torch.equal(one[key], other[key]) for key in ("features", "label", "domain", "index"))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -55,7 +55,7 @@ def test_batches_are_those_of_the_loader_with_features_for_images(cfg, num_worke
         assert isinstance(ours, FeatureLoader) and len(ours) == len(plain)
         expected = passes(plain, (0, 2))
         for batch in expected:
-            batch["img"] = sums(batch["img"])
+            batch["features"] = sums(batch["img"])
         assert_same(passes(ours, (0, 2)), expected)
 
 
@@ -71,7 +71,7 @@ def test_a_filled_store_serves_other_batches_and_runs_without_reading_an_image(c
         assert_same(a, c)
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 5
     train, _ = loaders(cfg, forbidden)
-    assert sum(len(batch["img"]) for batch in passes(train)) == 15
+    assert sum(len(batch["features"]) for batch in passes(train)) == 15
 
 
 def change_image(cfg):
@@ -123,7 +123,7 @@ def test_views_return_in_turn_and_are_encoded_once(cfg):
     seen = []
     for epoch in range(4):
         batches = passes(train, (epoch,))
-        indices, features = (torch.cat([batch[key] for batch in batches]) for key in ("index", "img"))
+        indices, features = (torch.cat([batch[key] for batch in batches]) for key in ("index", "features"))
         seen.append(dict(zip(indices.tolist(), features[:, 0].tolist(), strict=True)))
     both = [seen[0].keys() & seen[epoch].keys() for epoch in range(4)]
     assert all(seen[0][i] != seen[1][i] for i in both[1]) and all(seen[0][i] == seen[2][i] for i in both[2])

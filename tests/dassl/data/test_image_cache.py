@@ -23,9 +23,9 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return a.mode == b.mode and np.array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize("block_bytes", [1, 3 * PIXELS, image_cache.BLOCK_BYTES])
-def test_kept_pictures_are_those_of_the_files_which_are_no_longer_read(paths, monkeypatch, block_bytes):
-    monkeypatch.setattr(image_cache, "BLOCK_BYTES", block_bytes)
+@pytest.mark.parametrize("chunk_bytes", [1, 3 * PIXELS, image_cache.CHUNK_BYTES])
+def test_kept_pictures_are_those_of_the_files_which_are_no_longer_read(paths, monkeypatch, chunk_bytes):
+    monkeypatch.setattr(image_cache, "CHUNK_BYTES", chunk_bytes)
     wide = Image.effect_noise((31, 5), 50).convert("RGB")
     wide.save(paths[2])  # not all of one size
     expected = {path: read_image(path) for path in paths}

@@ -304,7 +304,10 @@ def test_tensors_that_depend_on_the_class_names_are_not_loaded(make, tmp_path):
     [
         (lambda tensors: tensors.pop("ctx"), r"ctx: expected shape \(4, 3\), got nothing"),
         (lambda tensors: tensors.update(ctx=torch.ones(2)), r"ctx: expected shape \(4, 3\), got \(2,\)"),
-        (lambda tensors: tensors.update(other=torch.ones(2)), r"other: expected no tensor of this name, got shape \(2,\)"),
+        (
+            lambda tensors: tensors.update(other=torch.ones(2)),
+            r"other: expected no tensor of this name, got shape \(2,\)",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_names_the_key(make, tmp_path, change, message):
@@ -368,7 +371,9 @@ def test_a_flipped_bit_is_found_and_nothing_is_lost(make, tmp_path, file):
     first = record.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     data[first] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="is damaged: the check sum of .* is wrong. Restore the file, or train again"):
+    with pytest.raises(
+        UserError, match="got a damaged one: the checksum of .* is wrong. Restore the file, or delete it"
+    ):
         if file == "state.pt":
             make(folder="trained").train()
         else:

@@ -62,7 +62,9 @@ def be_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("fail", "cause"), [(be_killed, "it was killed from outside"), (exit_at_once, "it ended without a")])
+@pytest.mark.parametrize(
+    ("fail", "cause"), [(be_killed, "it was killed from outside"), (exit_at_once, "it ended without a")]
+)
 def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
     told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
     with pytest.raises(DeadWorker, match=told), explain_failures(cfg):

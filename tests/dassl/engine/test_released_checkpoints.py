@@ -54,11 +54,20 @@ DEEPER = "image_encoder.transformer.resblocks.5.VPT_shallow"
         ({"prompt_learner.ctx": torch.ones(3, 3)}, r"^prompt_learner\.ctx: expected shape \(2, 3\), got \(3, 3\)"),
         ({"image_encoder.VPT": None}, r"^image_encoder\.VPT: expected shape \(4,\), got nothing"),
         ({DEEPER: torch.ones(4)}, r"5\.VPT_shallow: expected no tensor of this name, got shape \(4,\)"),
-        ({"prompt_learner.proj": torch.ones(1)}, r"^prompt_learner\.proj: expected no tensor of this name, got shape \(1,\)"),
+        (
+            {"prompt_learner.proj": torch.ones(1)},
+            r"^prompt_learner\.proj: expected no tensor of this name, got shape \(1,\)",
+        ),
         ({"image_encoder.proj": torch.ones(4, 4)}, r"^image_encoder\.proj: expected shape \(3, 3\), got \(4, 4\)"),
         ({"ctx": torch.ones(2, 3)}, r"^ctx: expected one tensor ctx, got two"),
-        ({"prompt_learner.ctx": torch.full((2, 3), torch.nan)}, r"^prompt_learner\.ctx: expected finite numbers, got NaN"),
-        ({"prompt_learner.ctx": torch.full((2, 3), torch.inf)}, r"^prompt_learner\.ctx: expected finite numbers, got NaN"),
+        (
+            {"prompt_learner.ctx": torch.full((2, 3), torch.nan)},
+            r"^prompt_learner\.ctx: expected finite numbers, got NaN",
+        ),
+        (
+            {"prompt_learner.ctx": torch.full((2, 3), torch.inf)},
+            r"^prompt_learner\.ctx: expected finite numbers, got NaN",
+        ),
         ({"prompt_learner.ctx": torch.ones(2, 3).long()}, r"^prompt_learner\.ctx: expected torch\.float32, got tor"),
     ],
 )

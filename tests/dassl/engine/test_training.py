@@ -224,7 +224,7 @@ def test_impossible_settings_are_refused_before_training(make, opts, message):
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(make):
-    with pytest.raises(UnknownName, match='unknown trainer "Toyy" .*do you mean "Toy"'):
+    with pytest.raises(UnknownName, match='unknown trainer "Toyy"[.] Did you mean "Toy"'):
         make(kind="Toyy")
 
 

@@ -38,7 +38,7 @@ def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, ending):
 @pytest.mark.parametrize("values", [np.eye(2, dtype="float32"), np.full((2, 2), 70000, "int32")])
 def test_grey_without_a_known_white_is_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(BadImage, match=r"a\.tif.*are not 0 to 65535; save it with 8 or 16 bits"):
+    with pytest.raises(BadImage, match=r"a\.tif.*outside 0 to 65535; save it with 8 or 16 bits"):
         read_image(tmp_path / "a.tif")
 
 
@@ -75,9 +75,9 @@ def test_the_content_counts_and_not_the_ending(tmp_path, colours):
 
 
 def test_a_missing_file_a_folder_and_a_damaged_image_are_named(tmp_path):
-    with pytest.raises(MissingFile, match=r"no image file at .*a\.png"):
+    with pytest.raises(MissingFile, match=r"a\.png: expected an image file"):
         read_image(tmp_path / "a.png")
-    with pytest.raises(UserError, match="cannot open"):
+    with pytest.raises(UserError, match="cannot open the file"):
         read_image(tmp_path)
     for ending in ("png", "jpg", "gif", "tif", "webp", "bmp"):
         path = tmp_path / f"a.{ending}"
@@ -85,7 +85,7 @@ def test_a_missing_file_a_folder_and_a_damaged_image_are_named(tmp_path):
         whole = path.read_bytes()
         for damaged in (b"", b"no image", whole[:30], whole[: len(whole) // 2]):
             path.write_bytes(damaged)
-            with pytest.raises(BadImage, match=rf"cannot read .*a\.{ending}"):
+            with pytest.raises(BadImage, match=rf"a\.{ending}: expected an image"):
                 read_image(path)
 
 

@@ -39,7 +39,7 @@ def test_a_missing_file_is_warned_of(tmp_path):
 
 def test_an_unavailable_choice_names_the_nearest():
     check_availability("sgd", ["adam", "sgd"])
-    with pytest.raises(ValueError, match='do you mean "sgd"'):
+    with pytest.raises(ValueError, match='Did you mean "sgd"'):
         check_availability("SDG", ["adam", "sgd"])
 
 

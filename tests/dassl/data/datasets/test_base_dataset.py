@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from basics import UserError
-from dassl.data.datasets import DatasetBase, Datum, check_images, draw_fewshot
+from dassl.data.datasets import DatasetBase, Datum, check_images, sample_fewshot
 from dassl.data.datasets.base_dataset import check_duplicates
 from dassl.utils import set_random_seed
 
@@ -51,8 +51,8 @@ def test_a_draw_from_its_own_stream_equals_the_original(scenario, key):
     val = items(SIZES["val4" if scenario == "main_val4" else "val7"])
 
     rng = random.Random(seed)
-    drawn_train = draw_fewshot(train, shots, rng)
-    drawn_val = draw_fewshot(val, min(shots, 4), rng)
+    drawn_train = sample_fewshot(train, shots, rng)
+    drawn_val = sample_fewshot(val, min(shots, 4), rng)
 
     assert ids(drawn_train) == expected["train"]
     assert ids(drawn_val) == expected["val"]
@@ -143,7 +143,7 @@ def test_missing_images_are_counted_and_the_first_three_named(files, tmp_path):
     with pytest.raises(UserError) as error:
         check_images([Datum(path) for path in files + absent], "the split")
     message = str(error.value)
-    assert "the split: 4 of 10 image files are not there" in message
+    assert "the split: 4 of 10 image files are missing" in message
     assert ", ".join(absent[:3]) in message and absent[3] not in message
 
 
@@ -159,9 +159,9 @@ def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
     ("labels", "test_labels", "expected"),
     [
         ([], [], "there are no training images"),
-        ([0, 2], [0], r"must be 0 to 2 without a gap.*first classes without a training image: 1"),
+        ([0, 2], [0], r"from 0 to 2 without gaps.*first classes without a training image: 1"),
         ([0, 1], [0, 2], r"labels that no training image has: \[2\]"),
-        ([0, 10**15], [0], "must be 0 to 1000000000000000 without a gap"),
+        ([0, 10**15], [0], "from 0 to 1000000000000000 without gaps"),
         ([-1, 0], [0], "from -1 to 0"),
     ],
 )
@@ -187,7 +187,7 @@ def test_images_in_train_and_test_and_names_of_two_classes_are_noted(files, caps
     train = [Datum(path, label, classname="crane") for label, path in enumerate(files[:3])]
     check_duplicates(train, train[1:2], "Birds")
     noted = capsys.readouterr().out.splitlines()
-    assert noted[0].startswith("Note: 1 images are in train and in test") and files[1] in noted[0]
-    assert noted[1] == "Note: 1 names are those of several classes, which no text tells apart: crane"
+    assert noted[0].startswith("Note: 1 images are in both train and test") and files[1] in noted[0]
+    assert noted[1] == "Note: 1 names belong to several classes, so their texts are equal: crane"
     check_duplicates([Datum(files[0], 0, classname="cat")], [Datum(files[1], 0, classname="cat")], "Pets")
     assert not capsys.readouterr().out

@@ -12,5 +12,5 @@ def test_a_registered_data_set_is_built(cfg):
 
 def test_an_unknown_data_set_is_answered_with_the_list(cfg):
     cfg.DATASET.NAME = "Smal"
-    with pytest.raises(UserError, match=r'"Smal" \(do you mean "Small"\?\)'):
+    with pytest.raises(UserError, match=r'"Smal"[.] Did you mean "Small"[?]'):
         build_dataset(cfg)

@@ -79,7 +79,9 @@ def test_a_record_of_another_draw_stops_the_run(cfg, root):
     changed = json.loads(record(root).read_text())
     changed["train"].reverse()
     record(root).write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="shot_2-seed_1.json records another draw of 2 shots for seed 1"):
+    with pytest.raises(
+        UserError, match="shot_2-seed_1.json: expected this dataset's sample of 2 shots for seed 1, got another"
+    ):
         build(cfg)
     assert json.loads(record(root).read_text()) == changed
 
@@ -117,7 +119,7 @@ def test_a_draw_made_with_another_split_is_refused(cfg, root):
     parts["train"], parts["val"] = parts["val"], parts["train"]
     split.write_text(json.dumps(parts))
     assert json.loads(record(root).read_text())["after_making_split"]
-    with pytest.raises(UserError, match="records another draw"):
+    with pytest.raises(UserError, match="got another; the images or the split have changed"):
         build(cfg)
 
 
@@ -129,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_noted(cfg, root, monkeypatch, capsys
     record(root).unlink()
     monkeypatch.setattr(fewshot, "write_json", refuse)
     assert paths(build(cfg).train_x) == paths(expected.train_x)
-    assert "Note: the draw is not recorded. cannot write" in capsys.readouterr().out
+    assert "Note: the sample is not recorded. " in capsys.readouterr().out
     assert not record(root).exists()
 
 
@@ -158,23 +160,25 @@ def test_the_config_may_replace_the_prompt(cfg):
     assert build(cfg).prompt == "a drawing of a {}."
     assert build(cfg, PROMPT="one {}").prompt == "one {}"
     assert build(cfg, PROMPT="a photo of a _.").prompt == "a photo of a {}."
-    with pytest.raises(UserError, match="must contain {} where the class name goes, found 'a photo'"):
+    with pytest.raises(UserError, match="DATASET.PROMPT: expected a text with {} for the class name, got 'a photo'"):
         build(cfg, PROMPT="a photo")
 
 
 def test_a_wrong_root_is_explained(cfg, root):
-    with pytest.raises(UserError, match="Small needs a DATA folder that contains small/.*--root"):
+    with pytest.raises(UserError, match="--root: expected the DATA folder that contains small/ for Small, got none"):
         build(cfg, ROOT="")
-    with pytest.raises(UserError, match="the DATA folder .*nowhere does not exist"):
+    with pytest.raises(
+        UserError, match="--root: expected the DATA folder for Small, got .*nowhere, which does not exist"
+    ):
         build(cfg, ROOT=str(root / "nowhere"))
-    with pytest.raises(UserError, match="expected the folder small/ in the DATA folder .*, found pictures"):
+    with pytest.raises(UserError, match="--root: expected the folder small/ of Small in .*, got pictures"):
         build(cfg, ROOT=str(root / "small"))
 
 
 def test_a_root_that_is_the_data_set_itself_is_corrected(cfg, root):
     with pytest.raises(UserError) as error:
         build(cfg, ROOT=str(root / "small"))
-    assert str(error.value).endswith(f"Give --root its parent, {root}")
+    assert str(error.value).endswith(f"Set --root to its parent, {root}.")
 
 
 def test_a_split_without_images_of_a_class_is_refused(cfg, root):
@@ -191,7 +195,7 @@ def test_a_split_without_images_of_a_class_is_refused(cfg, root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda parts: parts.update(test=[]), "no images to load for testing"),
+        (lambda parts: parts.update(test=[]), "expected images for testing"),
         (lambda parts: parts.update(train=[]), "there are no training images"),
         (lambda parts: parts["test"][0].__setitem__(1, 3), r"labels that no training image has: \[3\]"),
         (lambda parts: parts["train"][0].__setitem__(1, -1), "from -1 to 2"),

@@ -45,7 +45,7 @@ def run(data, method, *opts):
 
 
 @pytest.mark.parametrize("method", ["RPO", "CoOp"])  # on images, and on frozen features
-def test_training_names_every_bad_picture_and_stops_before_its_first_step(data, method, capsys):
+def test_training_names_every_bad_image_and_stops_before_its_first_step(data, method, capsys):
     split = data / "oxford_pets" / "split_zhou_OxfordPets.json"
     assert run(data, method, "OPTIM.MAX_EPOCH", "0") == 0  # makes the split
     drawn = [Path(path).name for path, _, _ in json.loads(split.read_text())["train"]]
@@ -59,7 +59,7 @@ def test_training_names_every_bad_picture_and_stops_before_its_first_step(data, 
 
 
 @pytest.mark.parametrize("method", ["RPO", "ZeroshotCLIP"])
-def test_an_evaluation_stops_at_a_bad_picture_or_counts_it_as_wrong_as_told(data, method, capsys):
+def test_a_test_stops_at_a_bad_image_or_counts_it_as_wrong(data, method, capsys):
     bad = cut(data, "beagle_test2.jpg")
     assert run(data, method) == 2
     assert f"error: {bad}: expected an image" in capsys.readouterr().err

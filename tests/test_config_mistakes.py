@@ -1,4 +1,4 @@
-"""Each key of each shipped configuration file misspelt, each value of another type: refused, with what was meant."""
+"""Each misspelled key and each value of a wrong type in a shipped config file is refused, with a suggestion."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def all_settings():
     return {".".join(path): v for file in FILES for path, v in leaves(yaml.safe_load((ROOT / file).read_text()))}
 
 
-def test_every_key_misspelt_by_one_letter_is_refused_and_the_right_one_is_named():
+def test_a_key_one_letter_off_is_refused_with_the_right_one():
     cfg, settings = whole(), all_settings()
     known = flatten(cfg)
     pairs = [(slip, right) for right in settings for slip in slips(right) if slip not in known]
@@ -84,9 +84,9 @@ def test_every_value_of_another_type_is_refused():
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_file_whose_every_key_is_misspelt_or_every_value_wrong_is_told_all_of_it(file, tmp_path):
-    def misspelt(tree):
-        return {f"{key}Q": misspelt(v) if isinstance(v, dict) else v for key, v in tree.items()}
+def test_every_misspelled_key_and_wrong_value_of_a_file_is_reported(file, tmp_path):
+    def misspelled(tree):
+        return {f"{key}Q": misspelled(v) if isinstance(v, dict) else v for key, v in tree.items()}
 
     def wrong(tree, path=""):
         return {
@@ -96,7 +96,7 @@ def test_a_file_whose_every_key_is_misspelt_or_every_value_wrong_is_told_all_of_
 
     tree, known = yaml.safe_load((ROOT / file).read_text()), flatten(whole())
     keys = [".".join(path) for path, _ in leaves(tree)]
-    said = refused(tmp_path, misspelt(tree))
+    said = refused(tmp_path, misspelled(tree))
     assert len(said) == len(keys)
     assert all(line.startswith("unknown key ") and "Did you mean " in line for line in said)
     said = refused(tmp_path, wrong(tree))
@@ -148,7 +148,7 @@ def no_weights(monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_impossible_settings_are_all_told_before_a_weight_is_loaded(method, no_weights):
+def test_impossible_settings_are_reported_before_weights_are_loaded(method, no_weights):
     cfg = whole()
     files = [ROOT / "configs/trainers" / method / "tiny.yaml", ROOT / "configs/datasets/digits.yaml"]
     merge(cfg, files, ["TRAINER.NAME", method])

@@ -134,7 +134,7 @@ def split_by_class(
 
 
 def subsample_classes(*sources: list[Datum], subsample: str = "all"):
-    """Keep all classes, the base classes (first half, rounded up) or the new classes (the rest), labelled from 0.
+    """Keep all classes, the base classes (first half, rounded up) or the new classes (the rest), labeled from 0.
 
     The classes are those of the first source, in the order of their labels.
 

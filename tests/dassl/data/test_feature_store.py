@@ -62,7 +62,7 @@ def test_beyond_the_budget_the_longest_unused_go(tmp_path, tensor):
     assert len(os.listdir(tmp_path)) == 3
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, tensor, monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_the_run_continues(tmp_path, tensor, monkeypatch, capsys):
     def full(path, data):
         raise UserError(f'cannot write "{path}": No space left on device')
 

@@ -37,7 +37,7 @@ def left():
 
 
 @pytest.mark.parametrize(("end", "cause"), [(killed, "is killed by signal: Killed"), (left, "exited unexpectedly")])
-def test_a_worker_that_dies_is_told_of_with_its_process_and_cause(end, cause):
+def test_a_dead_worker_is_reported_with_its_process_and_cause(end, cause):
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid") as error:
         list(Loader(dataset=Deadly(end), num_workers=1))
     assert any(cause in str(e) for e in (error.value, error.value.__cause__, error.value.__context__))

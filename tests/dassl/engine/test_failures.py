@@ -1,4 +1,4 @@
-"""Memory that ran out and workers that died are told with what helps."""
+"""Memory that ran out and workers that died are reported with what helps."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def be_killed():
 @pytest.mark.parametrize(
     ("fail", "cause"), [(be_killed, "it was killed from outside"), (exit_at_once, "it ended without a")]
 )
-def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
+def test_a_dead_worker_is_reported_with_its_cause(cfg, fail, cause):
     told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
     with pytest.raises(DeadWorker, match=told), explain_failures(cfg):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=1)))
@@ -78,13 +78,13 @@ def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", "ended by Segmentation fault"),
     ],
 )
-def test_other_ends_of_workers_are_told_apart(cfg, text, cause):
+def test_other_ends_of_workers_are_distinguished(cfg, text, cause):
     with pytest.raises(DeadWorker, match=cause), explain_failures(cfg):
         raise RuntimeError(text)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), UserError("out of memory"), KeyError("x")])
-def test_other_errors_pass_as_they_are(cfg, error):
+def test_other_errors_pass_unchanged(cfg, error):
     with pytest.raises(type(error)) as raised, explain_failures(cfg):
         raise error
     assert raised.value is error

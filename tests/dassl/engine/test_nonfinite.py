@@ -1,4 +1,4 @@
-"""A loss that is infinite or NaN: told with all that is known, never stepped on, never saved."""
+"""An infinite or NaN loss is reported with its details, never stepped on and never saved."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_the_run_stops_with_step_files_and_parts_before_anything_is_changed(make
     assert torch.equal(trainer.model.ctx, before)
 
 
-def test_what_was_saved_and_the_best_model_stay_and_the_run_can_go_on(make, tmp_path):
+def test_saved_files_survive_a_bad_loss_and_the_run_can_resume(make, tmp_path):
     opts = ("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_MINUTES", "1e-9")
     make(*opts, folder="whole").train()
     trainer = make(*opts)
@@ -55,7 +55,7 @@ def test_what_was_saved_and_the_best_model_stay_and_the_run_can_go_on(make, tmp_
     assert digests[0] == digests[1]
 
 
-def test_so_many_steps_as_allowed_are_left_out_and_counted(make, tmp_path, capsys):
+def test_as_many_steps_as_allowed_are_skipped_and_counted(make, tmp_path, capsys):
     opts = ("TRAIN.ON_NONFINITE", "skip:2", "TRAIN.CHECKPOINT_MINUTES", "1e-9")
     trainer = make(*opts)
     trainer.bad_at = [(0, 1), (2, 0), (3, 2)]
@@ -71,7 +71,7 @@ def test_so_many_steps_as_allowed_are_left_out_and_counted(make, tmp_path, capsy
     assert json.loads((tmp_path / "run" / "results.json").read_text())["nonfinite_steps"] == 3
 
 
-def test_a_step_left_out_changes_nothing_but_the_schedule(make, tmp_path):
+def test_a_skipped_step_changes_nothing_but_the_schedule(make, tmp_path):
     trainer = make("TRAIN.ON_NONFINITE", "skip:9", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.MAX_EPOCH", "2")
     trainer.bad_at = [(1, 0), (1, 1), (1, 2)]
     trainer.train()
@@ -81,7 +81,7 @@ def test_a_step_left_out_changes_nothing_but_the_schedule(make, tmp_path):
     assert "loss" not in trainer.record.rows[1] and second["scheduler"]["last_epoch"] == 2
 
 
-def test_a_scaler_and_prograd_leave_out_bad_steps(make):
+def test_a_scaler_and_prograd_skip_bad_steps(make):
     trainer = make("TRAIN.ON_NONFINITE", "skip:3")
     trainer.scaler = torch.amp.GradScaler("cpu")
     before, loss = trainer.model.ctx.clone(), trainer.model(torch.ones(1, 4)).sum()

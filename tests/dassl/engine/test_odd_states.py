@@ -1,4 +1,4 @@
-"""A state with other content than this version writes is refused, or gone on from; nothing in between."""
+"""A state with unexpected content is refused with a message, or resumed; nothing in between."""
 
 import torch
 from hypothesis import given
@@ -10,7 +10,7 @@ from dassl.engine import record, state
 from dassl.utils import load_checkpoint
 
 
-def test_a_state_with_other_content_is_refused_in_words(make):
+def test_a_state_with_other_content_is_refused_with_a_message(make):
     trainer = make()
     trainer.train()
     path = f"{trainer.output_dir}/{record.STATE_FILE}"

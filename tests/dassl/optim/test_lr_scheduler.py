@@ -58,7 +58,7 @@ def test_every_epoch_has_the_rate_of_the_original(name):
 
 @pytest.mark.parametrize("name", GOLDEN)
 @pytest.mark.parametrize("stop", [1, 2, 4])
-def test_the_rates_go_on_after_saving_and_loading(name, stop):
+def test_the_rates_continue_after_saving_and_loading(name, stop):
     golden = GOLDEN[name]
     cfg = optim_cfg(*(word for pair in golden["config"].items() for word in pair))
     optimizer, scheduler = build(cfg)
@@ -78,7 +78,7 @@ def test_the_rates_go_on_after_saving_and_loading(name, stop):
     assert rates(optimizer) == golden["lr_after_last_step"]
 
 
-def test_a_second_schedule_on_one_optimiser_is_warned_of():
+def test_a_second_schedule_on_one_optimizer_is_warned_of():
     cfg = optim_cfg()
     optimizer, _ = build(cfg)
     with pytest.warns(UserWarning, match="already has a learning-rate schedule"):

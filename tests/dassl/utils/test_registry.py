@@ -29,7 +29,7 @@ def test_an_unknown_name_lists_all_with_the_nearest_first():
         filled().get("rpoo")
 
 
-def test_an_unknown_name_is_a_mistake_of_the_user_and_a_value_error():
+def test_an_unknown_name_is_a_user_error_and_a_value_error():
     assert issubclass(UnknownName, UserError) and issubclass(UnknownName, ValueError)
 
 

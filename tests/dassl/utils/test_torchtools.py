@@ -75,7 +75,7 @@ def test_a_damaged_or_foreign_file_is_named_and_nothing_in_it_is_executed(tmp_pa
     assert "executed" not in capsys.readouterr().out
 
 
-def test_no_path_and_no_file_are_told_apart(tmp_path):
+def test_no_path_and_no_file_are_different_errors(tmp_path):
     with pytest.raises(ValueError, match="File path is None"):
         load_checkpoint(None)
     with pytest.raises(FileNotFoundError, match="File is not found at"):
@@ -114,7 +114,7 @@ def test_only_the_opened_layers_are_trained():
 
 
 @pytest.mark.parametrize("scheme", ["normal", "xavier", "kaiming", "orthogonal"])
-def test_weights_are_drawn_and_biases_are_zero(scheme):
+def test_weights_are_random_and_biases_are_zero(scheme):
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     before = model[0].weight.clone()
     init_network_weights(model, scheme)
@@ -123,6 +123,6 @@ def test_weights_are_drawn_and_biases_are_zero(scheme):
     assert model[1].weight.tolist() == [1.0, 1.0, 1.0]
 
 
-def test_an_unknown_initialisation_is_refused():
+def test_an_unknown_initialization_is_refused():
     with pytest.raises(ValueError, match="expected one of normal"):
         init_network_weights(nn.Linear(1, 1), "uniform")

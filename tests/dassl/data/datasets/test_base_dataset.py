@@ -1,4 +1,4 @@
-"""Datum, the checks of a data set's lists, and few-shot draws: equal to the reference draws of the CoOp family."""
+"""Datum, the checks of a dataset's lists, and few-shot samples, which equal the CoOp family's."""
 
 import json
 import random
@@ -42,7 +42,7 @@ def assert_next_draws(expected, rng):
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scenario", ["main_val4", "main_val7", "interleaved"])
-def test_a_draw_from_its_own_stream_equals_the_original(scenario, key):
+def test_a_sample_from_its_own_stream_equals_the_original(scenario, key):
     seed, shots = seed_and_shots(key)
     expected = GOLDEN[scenario][key]
     train = items(SIZES["train"])
@@ -63,9 +63,9 @@ def test_a_draw_from_its_own_stream_equals_the_original(scenario, key):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_method_draws_from_the_global_stream_as_the_original_does(key, capsys):
+def test_the_method_samples_from_the_global_stream_like_the_original(key, capsys):
     seed, shots = seed_and_shots(key)
-    dataset = DatasetBase.__new__(DatasetBase)  # data set classes of the family draw before super().__init__
+    dataset = DatasetBase.__new__(DatasetBase)  # the family's dataset classes sample before super().__init__
     expected = GOLDEN["main_val7"][key]
 
     set_random_seed(seed)
@@ -88,7 +88,7 @@ def test_repeat_fills_small_classes_as_the_original_does(key):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_two_sources_in_one_call_are_drawn_as_the_original_draws_them(key):
+def test_two_sources_in_one_call_are_sampled_like_the_original(key):
     seed, shots = seed_and_shots(key)
     dataset = DatasetBase.__new__(DatasetBase)
     expected = GOLDEN["two_sources_one_call"][key]
@@ -120,7 +120,7 @@ def files(tmp_path):
     return [str(path) for path in paths]
 
 
-def test_a_data_set_knows_its_classes(files):
+def test_a_dataset_knows_its_classes(files):
     labels = (2, 0, 1, 1, 0, 2)
     train = [Datum(path, label, classname=f"name {label}") for path, label in zip(files, labels, strict=True)]
     data = DatasetBase(train_x=train, test=train[:1])
@@ -183,7 +183,7 @@ def test_an_image_with_two_labels_is_refused(files):
         check_duplicates(train, [], "Pets")
 
 
-def test_images_in_train_and_test_and_names_of_two_classes_are_noted(files, capsys):
+def test_images_in_train_and_test_and_shared_names_are_reported(files, capsys):
     train = [Datum(path, label, classname="crane") for label, path in enumerate(files[:3])]
     check_duplicates(train, train[1:2], "Birds")
     noted = capsys.readouterr().out.splitlines()

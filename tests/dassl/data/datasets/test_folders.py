@@ -21,7 +21,7 @@ def found(items, folder):
     return [(os.path.relpath(item.impath, folder), item.label, item.classname) for item in items]
 
 
-def test_folders_and_pictures_come_sorted_whatever_the_file_system_says(folder, monkeypatch):
+def test_folders_and_images_are_sorted_on_every_file_system(folder, monkeypatch):
     listing = os.listdir
     monkeypatch.setattr("os.listdir", lambda path: sorted(listing(path), reverse=True))
     assert class_folders(folder) == ["a", "b"]
@@ -43,7 +43,7 @@ def test_linked_folders_are_class_folders(folder, tmp_path_factory):
     assert class_folders(folder) == ["a", "b", "c"]
 
 
-def test_classes_without_pictures_are_counted_and_named(folder):
+def test_classes_without_images_are_counted_and_named(folder):
     with pytest.raises(UserError, match="2 of 3 class folders are missing or hold no images, first: c, d.$"):
         read_class_folders(folder, {"a": "a", "c": "c", "d": "d"})
     with pytest.raises(UserError, match="expected class folders, got 1 files"):
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
         read(folder)
 
 
-def test_other_files_are_noted(folder, capsys):
+def test_other_files_are_reported(folder, capsys):
     open(os.path.join(folder, "b", "notes.txt"), "w").close()
     assert len(read_class_folders(folder)) == 3
     assert f"Note: skipped 1 files in {folder} with other names than images: b/notes.txt" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_a_class_too_small_for_three_parts_is_refused():
 
 
 @pytest.mark.parametrize(("num_classes", "num_base"), [(1, 1), (2, 1), (5, 3), (7, 4), (10, 5)])
-def test_base_is_the_first_half_rounded_up_and_new_is_relabelled(num_classes, num_base):
+def test_base_is_the_first_half_rounded_up_and_new_is_relabeled(num_classes, num_base):
     train = items([*reversed(range(num_classes)), *range(num_classes)])
     test = items(range(num_classes))
 

@@ -126,7 +126,7 @@ def test_missing_annotations_and_pictures_are_named(cfg, folder):
         build_dataset(cfg)
 
     (folder / "annotations" / "trainval.txt").unlink()
-    with pytest.raises(UserError, match=f"trainval.txt: expected a file, got nothing. OxfordPets needs it, or the split file {SPLIT} in"):
+    with pytest.raises(UserError, match=f"trainval.txt: .* OxfordPets needs it, or the split file {SPLIT} in"):
         build_dataset(cfg)
 
 

@@ -1,10 +1,10 @@
 """The work that no exact method can leave out in a training step, computed from the sizes.
 
-A method is told as in the table of who reads whom: kinds of tokens, whom each reads, what is learned. From that
+A method is described by its attention pattern: kinds of tokens, what each attends to, what is learned. From that
 follows, layer by layer, what must run (w is the tower's width, everything in multiply-adds):
 
-- a token that is read gives keys and values, 2 w^2; a token that goes on reads: w^2 for its query, 2 w for each token
-  read, w^2 for the projection, 8 w^2 for the MLP;
+- a token that others attend to: 2 w^2 for its keys and values; a token that is still needed after the layer: w^2 for
+  its query, 2 w for each token it attends to, w^2 for the projection, 8 w^2 for the MLP;
 - what is the same in every step (words, the start token) is known beforehand and counts nothing;
 - backward, what depends on something learned runs once more: the towers are frozen, so there are gradients of tokens
   and none of weights. Attention takes, for each token read, two products if the token read depends on something learned
@@ -30,7 +30,7 @@ class Tokens:
 
     Attributes:
         count: how many run.
-        reads: kind -> number of (reader, read) pairs in a layer.
+        attends_to: kind -> number of (reader, read) pairs in a layer.
         known: the same in every step, before the first layer.
         learned: depend on something learned, before the first layer.
         replaced: learned ones take their place before layers 1 to `replaced`.
@@ -41,7 +41,7 @@ class Tokens:
     """
 
     count: int
-    reads: dict[str, int]
+    attends_to: dict[str, int]
     known: bool = False
     learned: bool = False
     replaced: int = 0

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.counting import counted
 from benchmarks.methods import Case, Paths, build, reference_images
 from trainers.base import TOWER_DTYPES
 
@@ -140,13 +140,6 @@ def profile(case: Case, steps: int, threads: int) -> str:
         for _ in range(steps):
             step(loss, learner)
     return profiler.key_averages().table(sort_by=f"self_{case.device}_time_total", row_limit=25)
-
-
-def counted(loss: Callable[[], torch.Tensor]) -> int:
-    """Floating-point operations of a step, by torch's count: no noise."""
-    with FlopCounterMode(display=False) as counter:
-        loss().backward()
-    return counter.get_total_flops()
 
 
 def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dict, dict]:

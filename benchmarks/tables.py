@@ -41,7 +41,7 @@ FIXED_TEXT = ("VPT",)  # nothing of its text side runs in a step: there is nothi
 
 NOTES = {
     "Training step": "Both paths take turns on the same images; the median of {rounds} rounds counts. Memory is the "
-    "peak above the model, each path in a process of its own. GFLOP is torch's count of our step, without noise.",
+    "peak above the model, each path in a process of its own. GFLOP is the counted work of our step, without noise.",
     "Test pass": f"{TEST['images']} images in batches of 100; times of fewer are scaled to that, class texts counted "
     "once for ours.",
     "KVCache of a training step": "The plain path's is the line through C = {low} and {high}; seconds are those of "

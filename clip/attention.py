@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear, linear
+
 Packing = tuple[tuple[int, int], ...]  # (number of rows, their length), group by group
 
 
@@ -89,13 +91,13 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))  # rows: queries, keys, values
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def project(self, x: Tensor, queries: bool, keys_values: bool) -> tuple[Tensor | None, KeysValues | None]:
         """Queries (*batch, heads, n, head width) and keys with values of tokens x (*batch, n, width), as requested."""
         width = x.shape[-1]
         rows = slice(0 if queries else width, 3 * width if keys_values else width)
-        parts = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
+        parts = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
         parts = [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
         return (parts[0] if queries else None), (KeysValues(*parts[-2:]) if keys_values else None)
 

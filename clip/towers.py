@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from basics import UserError
 
 from .attention import Attention, KeysValues, KVCache, Layer, Segment, gather_tokens
+from .linear import Linear
 from .ragged import pattern
 
 BeforeLayer = Callable[[int, dict[str, Segment]], None]
@@ -70,9 +71,7 @@ class ResidualAttentionBlock(nn.Module):
         self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
         self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width), gelu=ACTIVATIONS[activation](), c_proj=nn.Linear(4 * width, width)
-            )
+            OrderedDict(c_fc=Linear(width, 4 * width), gelu=ACTIVATIONS[activation](), c_proj=Linear(4 * width, width))
         )
         self.ln_2 = LayerNorm(width)
 
@@ -268,6 +267,13 @@ class CLIP(nn.Module):
                 nn.init.normal_(block.attn.out_proj.weight, std=out_std)
                 nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
                 nn.init.normal_(block.mlp.c_proj.weight, std=out_std)
+
+    def tower_shapes(self) -> list[tuple[int, int]]:
+        """(tokens of one text or image, width) of each tower that is a transformer."""
+        shapes = [(self.context_length, self.sizes.text_width)]
+        if isinstance(self.visual, VisionTransformer):
+            shapes.append((len(self.visual.positional_embedding), self.sizes.vision_width))
+        return shapes
 
     @property
     def dtype(self) -> torch.dtype:

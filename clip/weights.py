@@ -207,12 +207,16 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
             f"state dict); download or make it again"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor) and k not in NOT_WEIGHTS}
+    state = {k.removeprefix("module."): v for k, v in state.items() if _is_dense(v) and k not in NOT_WEIGHTS}
     if "logit_scale" in state and state["logit_scale"].numel() == 1:
         state["logit_scale"] = state["logit_scale"].reshape(())  # some files hold a vector of one number
     if "token_embedding.rows" in state:
         state["token_embedding.weight"] = _all_rows(state, metadata, path)
     return state, metadata
+
+
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The data sets, one short file each. Importing this package registers each data set whose file lies in this folder."""
+"""The datasets, one short file each. Importing this package registers each dataset whose file lies in this folder."""
 
 import importlib
 import pkgutil

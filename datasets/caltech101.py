@@ -1,4 +1,4 @@
-"""Caltech 101: pictures of 100 kinds of things (Fei-Fei et al., "Learning generative visual models ...", CVPRW 2004).
+"""Caltech 101: images of 100 kinds of things (Fei-Fei et al., "Learning generative visual models ...", CVPRW 2004).
 
 Expected in the DATA folder: ``caltech-101/101_ObjectCategories/<class>/*.jpg`` and, to use the CoOp family's split,
 ``caltech-101/split_zhou_Caltech101.json``.

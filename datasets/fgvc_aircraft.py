@@ -1,7 +1,7 @@
 """FGVC Aircraft: 100 variants (Maji et al., "Fine-Grained Visual Classification of Aircraft", arXiv:1306.5151).
 
 Expected in the DATA folder: the archive's ``data/`` as ``fgvc_aircraft/``, with ``images/*.jpg``, ``variants.txt`` and
-``images_variant_{train,val,test}.txt``. The split is the data set's own.
+``images_variant_{train,val,test}.txt``. The split is the dataset's own.
 """
 
 import os

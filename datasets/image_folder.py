@@ -1,16 +1,16 @@
-"""Your own pictures: a folder of class folders, or a CSV file. Nothing to code.
+"""Your own photos: a folder of class folders, or a CSV file. Nothing to code.
 
 ``DATASET.ROOT`` is one of
 
 - a folder of class folders: ``photos/<class>/*.jpg``. Half of each class is train, 20 % val and 30 % test. That split
-  is drawn from a fixed seed: it is the same for every SEED, as long as the pictures are the same;
+  is drawn from a fixed seed: it is the same for every SEED, as long as the images are the same;
 - a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``. Without ``test/``, ``val/`` is the test set, as in
   ImageNet; with ``train/`` alone, its classes are split as above;
 - a CSV file with the header ``path,label`` or ``path,label,split`` (train, val or test); paths are relative to it.
 
 The classes are the folders (or labels) in sorted order. Their names are the folders' with ``_`` as spaces, or those of
-a ``classnames.txt`` beside them with lines such as ``folder the class name`` (a tab between them, where a folder's name
-has spaces).
+a ``classnames.txt`` next to them with lines such as ``folder the class name``, separated by a tab where a folder's
+name has spaces.
 """
 
 import csv
@@ -37,10 +37,10 @@ HEADERS = (["path", "label"], ["path", "label", "split"])
 
 @DATASET_REGISTRY.register()
 class ImageFolder(FewShotDataset):
-    """Pictures in class folders, with or without train/, val/ and test/, or named by a CSV file."""
+    """Images in class folders, with or without train/, val/ and test/, or named by a CSV file."""
 
     def find_root(self, cfg) -> str:
-        """The folder of the pictures, or of the CSV file."""
+        """The folder of the images, or of the CSV file."""
         if not cfg.DATASET.ROOT:
             raise UserError("ImageFolder: name your folder of class folders, or CSV file, as DATASET.ROOT or --root")
         path = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
@@ -50,7 +50,7 @@ class ImageFolder(FewShotDataset):
         if not self._table:
             return path
         folder, file = os.path.split(path)
-        self.record_dir = os.path.join(self.record_dir, file)  # several tables may name pictures of one folder
+        self.record_dir = os.path.join(self.record_dir, file)  # several tables may name images of one folder
         return folder
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
@@ -63,7 +63,7 @@ class ImageFolder(FewShotDataset):
         return split_by_class(parts["train"], rng=random.Random(SPLIT_SEED))
 
     def _read_folders(self, root: str) -> dict[str, list[Datum]]:
-        """The pictures of each part that has a folder; without such folders, all of them as train."""
+        """The images of each part that has a folder; without such folders, all of them as train."""
         folders = [name for name in class_folders(root) if name != self.record_dir]
         if "train" not in folders or not set(folders) <= set(PARTS):
             return {"train": read_class_folders(root, self._names(folders))}
@@ -80,7 +80,7 @@ class ImageFolder(FewShotDataset):
         return parts
 
     def _read_table(self) -> dict[str, list[Datum]]:
-        """The pictures of each part that the table's column split names; without it, all of them as train."""
+        """The images of each part that the table's column split names; without it, all of them as train."""
         rows = read_rows(self._table)
         names = self._names(sorted({row["label"] for row in rows}))
         labels = {folder: label for label, folder in enumerate(names)}
@@ -104,7 +104,7 @@ def read_rows(path: str) -> list[dict[str, str]]:
     """The rows of a CSV file with one of HEADERS, as dicts without spaces at the values' ends.
 
     Raises:
-        UserError: not such a file; a row is incomplete or names no part; a picture is named twice.
+        UserError: not such a file; a row is incomplete or names no part; an image is named twice.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
@@ -113,14 +113,14 @@ def read_rows(path: str) -> list[dict[str, str]]:
         raise UserError(f"{path} cannot be read as a CSV file: {error}") from error
     if header not in HEADERS or not rows:
         raise UserError(
-            f"{path}: expected the header path,label or path,label,split and a line for each picture, found "
+            f"{path}: expected the header path,label or path,label,split and a line for each image, found "
             f"{','.join(header)!r} and {len(rows)} lines"
         )
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header) or not all(row) or (len(row) == 3 and row[2] not in PARTS):
             parts = f"; split is one of {', '.join(PARTS)}" if len(header) == 3 else ""
-            raise UserError(f"{path}, picture {number}: expected {','.join(header)}{parts}; found {','.join(row)!r}")
+            raise UserError(f"{path}, image {number}: expected {','.join(header)}{parts}; found {','.join(row)!r}")
     twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
     if twice:
-        raise UserError(f"{path} names {len(twice)} pictures more than once, first: {', '.join(twice[:3])}")
+        raise UserError(f"{path} names {len(twice)} images more than once, first: {', '.join(twice[:3])}")
     return [dict(zip(header, row, strict=True)) for row in rows]

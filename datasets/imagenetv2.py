@@ -11,7 +11,7 @@ from .imagenet import ImageNetShift
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetShift):
-    """New pictures of ImageNet's classes. For testing only."""
+    """New images of ImageNet's classes. For testing only."""
 
     dataset_dir = "imagenetv2"
     image_dir = "imagenetv2-matched-frequency-format-val"

@@ -1,7 +1,7 @@
 """Oxford Flowers 102 (Nilsback and Zisserman, "Automated Flower Classification ...", ICVGIP 2008).
 
 Expected in the DATA folder: ``oxford_flowers/jpg/image_*.jpg`` and, to use the CoOp family's split,
-``oxford_flowers/split_zhou_OxfordFlowers.json``; without it, ``imagelabels.mat`` and ``cat_to_name.json`` beside it.
+``oxford_flowers/split_zhou_OxfordFlowers.json``; without it, ``imagelabels.mat`` and ``cat_to_name.json`` next to it.
 """
 
 import os
@@ -20,7 +20,7 @@ class OxfordFlowers(FewShotDataset):
     prompt = "a photo of a {}, a type of flower."
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        """The labels are one number a picture, counted from 1, in the order of the pictures' numbers."""
+        """The labels are one number an image, counted from 1, in the order of the images' numbers."""
         labels = read_mat(os.path.join(self.dataset_dir, "imagelabels.mat"), "labels", int, "a number")
         path = os.path.join(self.dataset_dir, "cat_to_name.json")
         names = read_json(path)

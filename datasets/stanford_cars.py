@@ -2,7 +2,7 @@
 
 Expected in the DATA folder: ``stanford_cars/cars_train/*.jpg``, ``stanford_cars/cars_test/*.jpg`` and, to use the CoOp
 family's split, ``stanford_cars/split_zhou_StanfordCars.json``; without it, ``devkit/cars_train_annos.mat``,
-``devkit/cars_meta.mat`` and ``cars_test_annos_withlabels.mat`` beside it.
+``devkit/cars_meta.mat`` and ``cars_test_annos_withlabels.mat`` next to it.
 """
 
 import os

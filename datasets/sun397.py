@@ -1,7 +1,7 @@
 """SUN397: 397 kinds of scenes (Xiao et al., "SUN Database: Large-scale Scene Recognition ...", CVPR 2010).
 
 Expected in the DATA folder: ``sun397/SUN397/<letter>/<scene>/*.jpg`` and, to use the CoOp family's split,
-``sun397/split_zhou_SUN397.json``; without it, ``ClassName.txt``, ``Training_01.txt`` and ``Testing_01.txt`` beside it.
+``sun397/split_zhou_SUN397.json``; without it, ``ClassName.txt``, ``Training_01.txt`` and ``Testing_01.txt`` next to it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """UCF101: 101 human actions (Soomro et al., "UCF101 ...", arXiv:1212.0402), as the middle frame of each video.
 
 Expected in the DATA folder: ``ucf101/UCF-101-midframes/<Action_Name>/*.jpg`` and, to use the CoOp family's split,
-``ucf101/split_zhou_UCF101.json``; without it, ``ucfTrainTestlist/{classInd,trainlist01,testlist01}.txt`` beside it.
+``ucf101/split_zhou_UCF101.json``; without it, ``ucfTrainTestlist/{classInd,trainlist01,testlist01}.txt`` next to it.
 """
 
 import os

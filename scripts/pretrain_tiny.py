@@ -6,8 +6,8 @@ Takes 10 to 15 minutes on two free CPU cores and writes tiny.safetensors (3 MB) 
 folder when it is done. The same seed gives the same bytes on the same machine. Where the cores are shared,
 OMP_WAIT_POLICY=passive helps.
 
-The recipe: symmetric contrast of pictures and captions of the demo world (datasets/demo), first on an easy part of
-it; beside it a throw-away linear head that names the glyph. Without the easy part and the head only colours are
+The recipe: symmetric contrast of images and captions of the demo world (datasets/demo), first on an easy part of
+it; next to it a throw-away linear head that names the glyph. Without the easy part and the head only colors are
 learned.
 """
 
@@ -34,7 +34,7 @@ from clip.weights import load_clip, save_rows  # noqa: E402
 from dassl.utils import stream  # noqa: E402
 from datasets.demo import DEMO_SETS, captions  # noqa: E402
 from datasets.demo.glyphs import load_atlas  # noqa: E402
-from datasets.demo.render import EASY, MEAN, PRETRAINING, SIDE, STD, Renderer, normalise, to_bytes  # noqa: E402
+from datasets.demo.render import EASY, MEAN, PRETRAINING, SIDE, STD, Renderer, normalize, to_bytes  # noqa: E402
 
 SIZES = CLIPConfig(
     image_size=SIDE,
@@ -51,11 +51,11 @@ SIZES = CLIPConfig(
 )
 THREADS = 2  # part of the recipe: another number may round sums differently
 STEPS = 3800
-POOL = 65_536  # pictures, beside a quarter as many easy ones; each is drawn once
-CHUNK = 256  # pictures drawn at once
+POOL = 65_536  # images, next to a quarter as many easy ones; each is drawn once
+CHUNK = 256  # images drawn at once
 BATCH = 128
 SHORT = 12  # a caption whose end-of-text token stands later goes into batches of long captions
-EASY_SHARE = 0.25  # of the steps: at first, only easy pictures
+EASY_SHARE = 0.25  # of the steps: at first, only easy images
 HEAD_SHARE, HEAD_WEIGHT, LATE_HEAD_WEIGHT = 0.6, 1.0, 0.2  # the head's weight in the loss, up to that share and after
 LEARNING_RATE, WARM_UP, WEIGHT_DECAY, CLIP_NORM = 1.5e-3, 150, 0.05, 1.0
 MAX_LOGIT_SCALE = math.log(100)  # as OpenAI's
@@ -69,22 +69,22 @@ CARD = """\
 A CLIP small enough to train, and to run everything of this project with, offline and on a CPU: the demo backbone
 (`MODEL.BACKBONE.NAME tiny`).
 
-**All figures with it are figures of a demo backbone on small drawn pictures. They are not figures of CLIP, and say
+**All figures with it are figures of a demo backbone on small drawn images. They are not figures of CLIP, and say
 nothing about how methods compare on CLIP.**
 
 ## How it was made
 
     python scripts/pretrain_tiny.py --seed {seed} --output clip/tiny
 
-Trained from scratch in one go: {steps:,} steps of {batch} pictures, seed {seed}; {wall:.1f} minutes of wall time and
+Trained from scratch in one go: {steps:,} steps of {batch} images, seed {seed}; {wall:.1f} minutes of wall time and
 {cpu:.1f} minutes of CPU time ({threads} threads, no GPU, torch {torch}). The same command gives the same weights, byte
 for byte, on the same machine.
 
-- Training data: {pictures:,} pictures of {s.image_size} x {s.image_size} pixels with captions, drawn by
+- Training data: {pictures:,} images of {s.image_size} x {s.image_size} pixels with captions, drawn by
   `datasets/demo`: pictograms, letters (capitals, lower case, braille), digits and roman numerals from the fonts that
-  ship with matplotlib, in several colours and on cluttered backgrounds. No photograph, no handwriting, no text from
+  ship with matplotlib, in several colors and on cluttered backgrounds. No photograph, no handwriting, no text from
   elsewhere.
-- Loss: symmetric contrast of pictures and captions, and a linear head that names the glyph and is thrown away.
+- Loss: symmetric contrast of images and captions, and a linear head that names the glyph and is thrown away.
 - Afterwards the residual stream of both towers was multiplied by {rescale}: the same function, with tokens of about
   CLIP's scale, so that the methods' published learning rates move the prompts.
 
@@ -100,10 +100,10 @@ for byte, on the same machine.
 
 ## What it reaches
 
-Zero-shot accuracy in percent on the test pictures, with the data set's prompt: among the base classes (the first half,
+Zero-shot accuracy in percent on the test images, with the dataset's prompt: among the base classes (the first half,
 rounded up), among the new classes, and among all. `Digits` are real handwriting; everything else is drawn.
 
-| data set | classes | prompt | base | new | all |
+| dataset | classes | prompt | base | new | all |
 |---|---|---|---|---|---|
 {table}
 """
@@ -112,7 +112,7 @@ rounded up), among the new classes, and among all. `Digits` are real handwriting
 class Pool(NamedTuple):
     """The world as pretraining sees it.
 
-    pictures (n, 3, 40, 40) uint8; tokens (n, 77) int64, numbered by their place in `rows`; concepts (n,) int64, the
+    images (n, 3, 40, 40) uint8; tokens (n, 77) int64, numbered by their place in `rows`; concepts (n,) int64, the
     number of the (notation, name); easy (n,) bool; rows (R,) int64, the token numbers in use, ascending.
     """
 
@@ -124,7 +124,7 @@ class Pool(NamedTuple):
 
 
 def draw_pool(seed: int, easy: int, others: int) -> Pool:
-    """Draw the pictures and captions of pretraining, in parts of CHUNK."""
+    """Draw the images and captions of pretraining, in parts of CHUNK."""
     atlas = load_atlas()
     renderer = Renderer(atlas)
     kinds = [(notation, name) for notation, names in atlas.training.items() for name in names]
@@ -134,8 +134,8 @@ def draw_pool(seed: int, easy: int, others: int) -> Pool:
     for part, style in enumerate(tqdm(parts, "drawing the world", unit_scale=CHUNK, unit=" pictures")):
         generator, rng = stream(seed, "pictures", part), random.Random(f"captions {seed} {part}")
         scenes = [captions.draw_scene(atlas, rng) for _ in range(CHUNK)]
-        glyphs, colours = torch.tensor([s.glyph for s in scenes]), torch.tensor([s.colour for s in scenes])
-        drawn, media = renderer.render(glyphs, colours, style, generator)
+        glyphs, colors = torch.tensor([s.glyph for s in scenes]), torch.tensor([s.color for s in scenes])
+        drawn, media = renderer.render(glyphs, colors, style, generator)
         pictures.append(to_bytes(drawn))
         texts += [captions.caption(scene, medium, rng) for scene, medium in zip(scenes, media.tolist(), strict=True)]
         concepts += [numbers[s.notation, s.name] for s in scenes]
@@ -161,7 +161,7 @@ def number_tokens(texts: list[str]) -> tuple[Tensor, Tensor]:
 def start_model(vocab_size: int) -> CLIP:
     """A CLIP at its start, from torch's global random state."""
     model = CLIP(replace(SIZES, vocab_size=vocab_size))
-    # Sine-cosine places for the patches: learned ones start too weak beside the content.
+    # Sine-cosine places for the patches: learned ones start too weak next to the content.
     width, grid = SIZES.vision_width, SIZES.image_size // SIZES.patch_size
     frequencies = 2 / 100 ** (torch.arange(width // 4) / (width // 4))
     y, x = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
@@ -181,7 +181,7 @@ def make_optimizer(model: CLIP, head: nn.Linear) -> torch.optim.AdamW:
 
 
 def epoch_batches(pool: Pool, allowed: Tensor, generator: Generator) -> list[Tensor]:
-    """One pass over the allowed pictures in random order: (BATCH,) picture numbers, with captions of like length."""
+    """One pass over the allowed images in random order: (BATCH,) image numbers, with captions of like length."""
     long = end_of_text(pool.tokens) > SHORT
     batches = []
     for chosen in (allowed & ~long, allowed & long):
@@ -192,11 +192,11 @@ def epoch_batches(pool: Pool, allowed: Tensor, generator: Generator) -> list[Ten
 
 
 def augment(pictures: Tensor, generator: Generator) -> Tensor:
-    """Uint8 pictures -> the tower's input: all shifted by the same few pixels, with noise."""
+    """Uint8 images -> the tower's input: all shifted by the same few pixels, with noise."""
     x = F.pad(pictures.float() / 255, (AUGMENT_SHIFT,) * 4, mode="replicate")
     top, left = torch.randint(0, 2 * AUGMENT_SHIFT + 1, (2,), generator=generator).tolist()
     x = x[:, :, top : top + SIDE, left : left + SIDE]
-    return normalise(x + AUGMENT_NOISE * torch.randn(x.shape, generator=generator))
+    return normalize(x + AUGMENT_NOISE * torch.randn(x.shape, generator=generator))
 
 
 def train(pool: Pool, steps: int, seed: int) -> CLIP:
@@ -261,12 +261,12 @@ def whole(model: CLIP, rows: Tensor) -> CLIP:
 
 @torch.no_grad()
 def zero_shot(model: CLIP, data_set: type) -> tuple[float, float, float]:
-    """Accuracy in percent on the test pictures of a demo data set: base classes, new classes, all."""
+    """Accuracy in percent on the test images of a demo dataset: base classes, new classes, all."""
     texts = model.encode_text(tokenize([data_set.prompt.format(name) for name in data_set.names]))
     logits, labels = [], []
     for label in range(len(data_set.names)):
         pictures = data_set.pictures("test", label)
-        images = F.normalize(model.encode_image(normalise(pictures.float() / 255)), dim=-1)
+        images = F.normalize(model.encode_image(normalize(pictures.float() / 255)), dim=-1)
         logits.append(images @ F.normalize(texts, dim=-1).t())
         labels.append(torch.full((len(pictures),), label))
     logits, labels = torch.cat(logits), torch.cat(labels)
@@ -281,7 +281,7 @@ def zero_shot(model: CLIP, data_set: type) -> tuple[float, float, float]:
 
 
 def model_card(model: CLIP, pool: Pool, steps: int, seed: int, wall: float, cpu: float, size: int) -> str:
-    """The text of MODEL_CARD.md; measures the model on every demo data set."""
+    """The text of MODEL_CARD.md; measures the model on every demo dataset."""
     table = []
     for data_set in tqdm(DEMO_SETS, "measuring zero-shot"):
         accuracies = " | ".join(f"{value:.1f}" for value in zero_shot(model, data_set))

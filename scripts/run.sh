@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# bash scripts/run.sh PROTOCOL METHOD [DATASET ...] [OPTION ...]    (the scripts beside this one are one line over it)
+# bash scripts/run.sh PROTOCOL METHOD [DATASET ...] [OPTION ...]    (the scripts next to this one are one line over it)
 #
-# DATA    the folder that holds the data sets; unset: the built-in demo
+# DATA    the folder that holds the datasets; unset: the built-in demo
 # OUTPUT  where runs and tables go (output/ in the checkout)
 # SEEDS   such as "1 2 3"; unset: the protocol's (configs/protocols/)
 # METHOD "" stands for all. Options are those of `dassl PROTOCOL --help`, such as --dry-run.

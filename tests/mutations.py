@@ -5,12 +5,12 @@ import os
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-# FUZZ_CASES sets the number of cases of each test; without it they are few, and the same ones every time.
+# FUZZ_CASES sets the number of cases of each test. They are the same ones every time, unless FUZZ_RANDOM is set.
 CASES = int(os.environ.get("FUZZ_CASES", "25"))
 settings.register_profile(
     "fuzz",
     max_examples=CASES,
-    derandomize="FUZZ_CASES" not in os.environ,
+    derandomize="FUZZ_RANDOM" not in os.environ,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

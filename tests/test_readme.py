@@ -4,6 +4,8 @@ Each command in a ```bash block is run in a copy of the checkout, in the README'
 everywhere is marked by a comment right before it, and its commands are checked as far as they can be:
 `<!-- needs: data -->` and `<!-- needs: gpu -->` in a dry run, with the names, files and flags that they use;
 `<!-- needs: network -->` is for getting the code and installing. What is checked in no way is an error.
+Commands that train, and those that read the results, take minutes: they run among the slow tests, and are otherwise
+checked as if they needed data.
 """
 
 import functools
@@ -20,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NEEDS = ("data", "gpu", "network")
 BLOCK = re.compile(r"(?:<!-- needs: (?P<needs>\w+) -->\n+)?^```bash\n(?P<body>.*?)^```", re.DOTALL | re.MULTILINE)
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "output", "__pycache__", ".*_cache", "*.egg-info", "build")
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "output", "__pycache__", ".*_cache", "*.egg-info", "build")
 TIME_LIMIT = 300  # seconds for a command
 
 
@@ -154,9 +156,27 @@ def check_training(arguments: list[str], folder: Path) -> None:
             assert (folder / "checkout" / "configs" / "trainers" / arguments[position + 1]).is_dir()
 
 
-@pytest.mark.parametrize("command, needs", README, ids=[command for command, _ in README])
+def takes_long(command: str, needs: str | None) -> bool:
+    _, words = split(command)
+    return needs is None and words[0] != "make" and words[:2] != ["dassl", "data"]
+
+
+def has_dry_run(command: str) -> bool:
+    _, words = split(command)
+    return words[0] == "bash" or "train.py" in words or "--trainers" in words
+
+
+@pytest.mark.parametrize(
+    "command, needs",
+    [pytest.param(*row, id=row[0], marks=[pytest.mark.slow] if takes_long(*row) else []) for row in README],
+)
 def test_the_command_works(command, needs, copy):
     check(command, needs, copy)
+
+
+@pytest.mark.parametrize("command", [row[0] for row in README if takes_long(*row) and has_dry_run(row[0])])
+def test_a_command_that_takes_long_is_well_formed(command, copy):
+    check(command, "data", copy)
 
 
 EXAMPLE = """

@@ -101,12 +101,16 @@ def killed_and_done(runs, folder, arguments, kills, lines):
     assert last.wait() == 0, last.text()
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(runs, whole, tmp_path, method, workers):
+# A few kills of each method, every other one with data workers; among the slow tests, many kills of each both ways.
+KILLS = [(method, "02"[turn % 2], 2) for turn, method in enumerate(METHODS)]
+MANY_KILLS = [pytest.param(method, workers, 20, marks=pytest.mark.slow) for method in METHODS for workers in "02"]
+
+
+@pytest.mark.parametrize(("method", "workers", "kills"), KILLS + MANY_KILLS)
+def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(runs, whole, tmp_path, method, workers, kills):
     undisturbed, lines = whole(method)
     arguments = command(method, "DATALOADER.NUM_WORKERS", workers, *EVERY_STEP)
-    killed_and_done(runs, tmp_path / "killed", arguments, 2, lines)
+    killed_and_done(runs, tmp_path / "killed", arguments, kills, lines)
     assert outcome(tmp_path / "killed") == outcome(undisturbed)
     assert read(tmp_path / "killed", "status.json")["state"] == "done"
     assert not list(tmp_path.rglob("*.tmp"))

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
-from clip import CLIP, CLIPConfig, backbone_config, encode, load_clip
+from clip import CLIP, CLIPConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
 from dassl.data import prompt_template, with_features
 from dassl.engine import TrainerX, device_of
 from dassl.engine.accelerate import Outputs, build_step, pick_text_block
 from dassl.engine.checkpoints import load_model_file
+from dassl.engine.state import saved_auto_settings
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream
@@ -143,6 +144,7 @@ class PromptTrainer(TrainerX):
         self.check_context(classnames, backbone_config(cfg.MODEL.BACKBONE.NAME).context_length)
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.precision])
         self.weights_sha256 = clip_model.weights_sha256
+        self.linear = self._linear_library(clip_model)  # before anything is computed
         clip_model = clip_model.to(self.device)
         with torch.random.fork_rng(devices=[]):  # a stream of its own: what a method draws changes nothing elsewhere
             torch.manual_seed(stream(cfg.SEED, "initialisation").initial_seed())
@@ -174,6 +176,13 @@ class PromptTrainer(TrainerX):
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
+    def _linear_library(self, clip_model: CLIP) -> str:
+        """The library for frozen linear maps (MODEL.LINEAR) from here on; a resumed run keeps that of its start."""
+        library = self.cfg.MODEL.LINEAR
+        if library == "auto":
+            library = saved_auto_settings(self.cfg).get("linear") or linear.faster(clip_model.tower_shapes())
+        return linear.use(library)
+
     def _text_block(self) -> int:
         if not self.model.independent_classes:
             return 0
@@ -182,10 +191,10 @@ class PromptTrainer(TrainerX):
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return pick_text_block(self.cfg.MODEL.TEXT_BLOCK, compute, model.n_classes, self.device, each)
 
-    def auto_settings(self) -> dict[str, int]:
-        return {"text_block": self.model.text_block}
+    def auto_settings(self) -> dict[str, int | str]:
+        return {"text_block": self.model.text_block, "linear": self.linear}
 
-    def keep_auto_settings(self, auto_settings: dict[str, int]) -> None:
+    def keep_auto_settings(self, auto_settings: dict[str, int | str]) -> None:
         if self.cfg.MODEL.TEXT_BLOCK == "auto":  # other blocks would change the last bits
             self.model.text_block = auto_settings["text_block"]
 

@@ -2,7 +2,7 @@
 
 from dassl.engine.checks import check_method, check_names, check_values
 from dassl.engine.compat import explain_undeclared_keys
-from dassl.utils import Registry
+from dassl.utils import Registry, keep_freed_memory
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
@@ -29,5 +29,6 @@ def build_trainer(cfg):
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")
+    keep_freed_memory()
     with explain_undeclared_keys(cfg, trainer):
         return trainer(cfg)

@@ -7,9 +7,8 @@ from pathlib import Path
 from basics import UserError, mkdir_if_missing, write_atomic, write_json
 from dassl.engine import checkpoints, results, state
 from dassl.engine.run_folder import FolderTaken
+from dassl.engine.state import STATE_FILE
 from dassl.utils import MetricMeter, get_random_state, set_random_state
-
-STATE_FILE = "state.pt"
 
 
 class EpochProgress:

@@ -105,6 +105,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
             "python": platform.python_version(),
         },
         "device": device_name(trainer.device),
+        "linear": getattr(trainer, "linear", None),
         "seconds": {
             "train": sum(epoch_seconds),
             "per_epoch": sum(epoch_seconds) / len(epoch_seconds) if epoch_seconds else None,

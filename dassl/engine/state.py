@@ -1,6 +1,7 @@
 """`state.pt`: everything that the rest of a run depends on, in one file that is written as a whole."""
 
 import functools
+from pathlib import Path
 
 from basics import UserError
 from dassl.config import FREE_TO_CHANGE, flatten
@@ -8,6 +9,7 @@ from dassl.engine.checkpoints import load_trained, snapshot
 from dassl.engine.run_folder import FolderTaken
 from dassl.utils import get_random_state, load_checkpoint, save_tensors, set_random_state
 
+STATE_FILE = "state.pt"
 STATE_FORMAT = 2
 LONGEST_REASON = 200  # characters of a library's complaint about the content of a file
 OTHER_FOLDER = "Choose another --output-dir, or delete that folder to restart."
@@ -37,6 +39,18 @@ def save_state(trainer, path):
         "random": get_random_state(),
     }
     save_tensors(state, path)
+
+
+def saved_auto_settings(cfg) -> dict:
+    """Return the `auto_settings` of the run that this one resumes; {} if there is none, or its state is damaged."""
+    for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
+        path = Path(folder) / STATE_FILE
+        if path.is_file():
+            try:
+                return dict(load_checkpoint(path)["auto_settings"])
+            except (UserError, KeyError, TypeError, ValueError):
+                return {}  # resuming will report it
+    return {}
 
 
 def _sources(trainer):

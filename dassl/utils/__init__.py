@@ -3,7 +3,7 @@
 from basics import mkdir_if_missing, read_json, write_json
 from dassl.utils.images import read_image
 from dassl.utils.logger import Logger, setup_logger
-from dassl.utils.memory import free_memory, return_freed_memory
+from dassl.utils.memory import free_memory, keep_freed_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
 from dassl.utils.seeds import get_random_state, sample_seed, set_random_seed, set_random_state, stream
@@ -48,6 +48,7 @@ __all__ = [
     "get_random_state",
     "in_threads",
     "init_network_weights",
+    "keep_freed_memory",
     "last_checkpoint",
     "listdir_nohidden",
     "load_checkpoint",

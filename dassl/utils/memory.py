@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 
 CGROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) has a container's limit
 MEMINFO = Path("/proc/meminfo")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+KEPT = 2**31 - 1  # the largest number that mallopt takes
 
 
 def free_memory(device: torch.device) -> int:
@@ -36,9 +39,23 @@ def free_memory(device: torch.device) -> int:
 
 
 @cache
-def _malloc_trim():
+def _glibc(name: str) -> Callable[..., int]:
     """Return glibc's function of that name; with another C library, one that does nothing."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, TypeError):  # another C library; Windows
+        return lambda *arguments: 0
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of freed tensors instead of returning it to the system after each one.
+
+    By default, glibc requests the memory of a large tensor from the system, and returns it when the tensor is freed. The
+    kernel then clears the same pages again in each training step: 1.35 million page faults in a step of RPO with 500
+    classes. At most KEPT bytes of free memory are kept; `return_freed_memory` returns those, too.
+    """
+    _glibc("mallopt")(M_MMAP_THRESHOLD, KEPT)
+    _glibc("mallopt")(M_TRIM_THRESHOLD, KEPT)
 
 
 def return_freed_memory(device: torch.device) -> None:
@@ -48,4 +65,4 @@ def return_freed_memory(device: torch.device) -> None:
     process that frees everything it allocates, a few hundred MB at a time, may still grow by several GiB.
     """
     if device.type == "cpu" and not torch.compiler.is_compiling():
-        _malloc_trim()(0)
+        _glibc("malloc_trim")(0)

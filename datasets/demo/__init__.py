@@ -1,10 +1,10 @@
-"""The built-in demo: a procedural world that the tiny CLIP is trained on, and data sets that need no download.
+"""The built-in demo: a procedural world that the tiny CLIP is trained on, and datasets that need no download.
 
 glyphs    what exists in the world and how it looks (the atlas)
-render    pictures of it
+render    images of it
 captions  what is said about it in pretraining
-store     demo data sets as image files
-sets      the rendered data sets
+store     demo datasets as image files
+sets      the rendered datasets
 digits    real handwritten digits
 """
 

@@ -1,10 +1,10 @@
-"""What is said about a picture of the demo world: the scenes, captions and templates of pretraining."""
+"""What is said about an image of the demo world: the scenes, captions and templates of pretraining."""
 
 import random
 from typing import NamedTuple
 
 from .glyphs import DIGITS, Atlas
-from .render import COLOURS, INK, PHOTO, SKETCH
+from .render import COLORS, INK, PHOTO, SKETCH
 
 # Share of each notation among the scenes of pretraining.
 SHARES = {"pictogram": 0.46, "capital": 0.14, "lowercase": 0.11, "braille": 0.11, "digit": 0.10, "roman": 0.08}
@@ -29,32 +29,32 @@ UNSAID = 0.15  # share of captions that leave the notation out; as many again sa
 
 
 class Scene(NamedTuple):
-    """What a picture shows. `glyph`: mask number of the atlas; `colour`: position in COLOURS."""
+    """What an image shows. `glyph`: mask number of the atlas; `color`: position in COLORS."""
 
     notation: str
     name: str
     glyph: int
-    colour: int
+    color: int
 
 
 def draw_scene(atlas: Atlas, rng: random.Random) -> Scene:
     """A random scene of pretraining; no held-out font."""
     notation = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
     name = rng.choice(list(atlas.training[notation]))
-    return Scene(notation, name, rng.choice(atlas.training[notation][name]), rng.randrange(len(COLOURS)))
+    return Scene(notation, name, rng.choice(atlas.training[notation][name]), rng.randrange(len(COLORS)))
 
 
 def caption(scene: Scene, medium: int, rng: random.Random) -> str:
-    """A random caption of the scene. Only a photo's tells the colour: sketches and ink have none."""
+    """A random caption of the scene. Only a photo's tells the color: sketches and ink have none."""
     words = thing_words(scene.notation, scene.name, rng)
     templates = TEMPLATES
     if medium == PHOTO:
-        colour = list(COLOURS)[scene.colour] + " " if rng.random() < 0.5 else ""
+        color = list(COLORS)[scene.color] + " " if rng.random() < 0.5 else ""
         if rng.random() < 0.05:
             words = SORTS[scene.notation]
-        elif colour and rng.random() < 0.03:
+        elif color and rng.random() < 0.03:
             words = "thing"
-        words = colour + words
+        words = color + words
     elif medium == SKETCH and rng.random() < 0.7:
         templates = SKETCH_TEMPLATES
     elif medium == INK and rng.random() < 0.5:

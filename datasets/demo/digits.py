@@ -1,4 +1,4 @@
-"""Real handwritten digits: the 1,797 pictures of 8 x 8 pixels that come with scikit-learn.
+"""Real handwritten digits: the 1,797 images of 8 x 8 pixels that come with scikit-learn.
 
 Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (1998).
 """
@@ -17,12 +17,12 @@ from .render import SIDE, to_bytes
 from .store import SEED, DemoDataset
 
 DIGIT_SIDE, MARGIN = 28, 6  # pixels of the enlarged digit, and of the paper around it
-PAPER, STROKE = 0.95, 0.10  # grey of the paper and of the full stroke
+PAPER, STROKE = 0.95, 0.10  # gray of the paper and of the full stroke
 
 
 @DATASET_REGISTRY.register()
 class Digits(DemoDataset):
-    """Handwritten digits, dark on light. All pictures are used: what train and val leave is the test set."""
+    """Handwritten digits, dark on light. All images are used: what train and val leave is the test set."""
 
     dataset_dir = "digits"
     prompt = "a photo of a digit {}."
@@ -47,7 +47,7 @@ def enlarge(scans: Tensor) -> Tensor:
 
 @cache
 def scikit_digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's pictures (1797, 8, 8) float32 in [0, 1] and their labels (1797,) int64, in its order."""
+    """scikit-learn's images (1797, 8, 8) float32 in [0, 1] and their labels (1797,) int64, in its order."""
     from sklearn.datasets import load_digits  # here: importing scikit-learn takes a second
 
     digits = load_digits()

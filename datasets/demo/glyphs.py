@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from basics import write_atomic
 
-SIDE = 56  # pixels of a mask, well above the 40 of a picture: placing it only ever shrinks it
+SIDE = 56  # pixels of a mask, well above the 40 of an image: placing it only ever shrinks it
 FILL = 0.92  # the longer side of a drawn character, as a share of SIDE
 SHEET_COLUMNS = 40
 SHEET = Path(__file__).with_name("atlas.png")
@@ -150,7 +150,7 @@ def _has(font: str, character: str) -> bool:
 
 
 def _character(characters: str, font: str) -> np.ndarray:
-    """Characters, cropped, scaled to FILL and centred: (56, 56) uint8."""
+    """Characters, cropped, scaled to FILL and centered: (56, 56) uint8."""
     canvas = Image.new("L", (400, 400), 0)
     ImageDraw.Draw(canvas).text((110, 90), characters, font=ImageFont.truetype(str(_fonts() / font), 150), fill=255)
     ink = canvas.crop(canvas.getbbox())
@@ -174,7 +174,7 @@ def _braille(dots: str, raised: float, flat: float) -> np.ndarray:
 
 
 def write_atlas() -> None:
-    """Draw the atlas anew and write atlas.png and atlas.json beside this file."""
+    """Redraw the atlas and write atlas.png and atlas.json next to this file."""
     masks, index = draw_atlas()
     rows = -(-len(masks) // SHEET_COLUMNS)
     sheet = np.zeros((rows * SHEET_COLUMNS, SIDE, SIDE), dtype=np.uint8)

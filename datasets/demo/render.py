@@ -1,7 +1,7 @@
-"""Pictures of the demo world, drawn in batches by torch: a glyph in a colour, before a cluttered background.
+"""Images of the demo world, drawn in batches by torch: a glyph in a color, before a cluttered background.
 
 Everything random comes from the generator that is handed in; the global random state is neither read nor moved.
-Shifts, warps and widths are in units of half a picture (a picture spans [-1, 1]), angles in radians, colours in [0, 1].
+Shifts, warps and widths are in units of half an image (an image spans [-1, 1]), angles in radians, colors in [0, 1].
 """
 
 import math
@@ -13,21 +13,21 @@ from torch import Generator, Tensor
 
 from .glyphs import Atlas
 
-SIDE = 40  # pixels of a picture
-COLOURS = {
+SIDE = 40  # pixels of an image
+COLORS = {
     "red": (220, 30, 30), "orange": (245, 140, 20), "yellow": (240, 225, 40), "green": (30, 160, 50),
     "cyan": (40, 210, 220), "blue": (35, 60, 215), "purple": (130, 40, 170), "pink": (250, 130, 190),
     "brown": (120, 70, 30), "white": (245, 245, 245), "black": (18, 18, 18), "grey": (130, 130, 130),
 }  # fmt: skip
-PHOTO, SKETCH, INK = 0, 1, 2  # what a picture was made with
+PHOTO, SKETCH, INK = 0, 1, 2  # what an image was made with
 MEAN, STD = 0.5, 0.27  # what the tiny CLIP subtracts from pixels in [0, 1], and divides by
 
 
 @dataclass(frozen=True)
 class Style:
-    """How pictures are made."""
+    """How images are made."""
 
-    size: tuple[float, float]  # share of the picture that the glyph's mask spans: least, most
+    size: tuple[float, float]  # share of the image that the glyph's mask spans: least, most
     rotation: float  # largest angle
     shift: float  # largest shift beyond the edge
     warp: float  # deviation of a smooth displacement
@@ -35,11 +35,11 @@ class Style:
     clutter_opacity: float
     clouds: float  # largest deviation of the background's clouds
     noise: float  # deviation of the pixels' noise
-    bar: float  # share of pictures with a bar across
-    blur: float  # share of blurred pictures
-    sketch: float = 0.0  # share of outlines on paper, of the pictures without ink
+    bar: float  # share of images with a bar across
+    blur: float  # share of blurred images
+    sketch: float = 0.0  # share of outlines on paper, of the images without ink
     ink: float = 0.0  # share of dark silhouettes on pale paper
-    rendition: bool = False  # inverted, grey or in few tones, in equal shares
+    rendition: bool = False  # inverted, gray or in few tones, in equal shares
 
 
 PRETRAINING = Style(
@@ -56,11 +56,11 @@ PRETRAINING = Style(
     sketch=0.1,
     ink=0.2,
 )
-EASY = replace(PRETRAINING, ink=0.75)  # where pretraining starts: without it only colours are learned
+EASY = replace(PRETRAINING, ink=0.75)  # where pretraining starts: without it only colors are learned
 
 
 def style(name: str = "plain", difficulty: float = 0.5) -> Style:
-    """The style of a data set: `plain`, `v2`, `sketch`, `adversarial` or `rendition`.
+    """The style of a dataset: `plain`, `v2`, `sketch`, `adversarial` or `rendition`.
 
     Args:
         difficulty: in [0, 1]; 0 is about as easy as pretraining.
@@ -91,37 +91,37 @@ def style(name: str = "plain", difficulty: float = 0.5) -> Style:
 
 
 class Renderer:
-    """Draws glyphs of an atlas as pictures of `side` x `side` pixels."""
+    """Draws glyphs of an atlas as images of `side` x `side` pixels."""
 
     def __init__(self, atlas: Atlas, side: int = SIDE):
         self.atlas = atlas
         self.side = side
         self.scraps = atlas.training_numbers()  # clutter shows no held-out font
-        self.palette = torch.tensor(list(COLOURS.values())) / 255
+        self.palette = torch.tensor(list(COLORS.values())) / 255
         line = torch.linspace(-1, 1, side)
         self.y, self.x = torch.meshgrid(line, line, indexing="ij")
 
-    def render(self, glyphs: Tensor, colours: Tensor, style: Style, generator: Generator) -> tuple[Tensor, Tensor]:
-        """One picture for each glyph.
+    def render(self, glyphs: Tensor, colors: Tensor, style: Style, generator: Generator) -> tuple[Tensor, Tensor]:
+        """One image for each glyph.
 
         Args:
             glyphs: (n,) int64 mask numbers of the atlas.
-            colours: (n,) int64 positions in COLOURS; ink, sketches and renditions do not keep them.
+            colors: (n,) int64 positions in COLORS; ink, sketches and renditions do not keep them.
 
         Returns:
             (n, 3, side, side) float32 in [0, 1], and (n,) int64 of PHOTO, SKETCH or INK.
         """
         n, draw = len(glyphs), _Draw(generator)
         mask = self._place(glyphs, draw, style.size, style.rotation, style.shift, style.warp)
-        colour = (self.palette[colours] + 0.06 * draw.normal(n, 3)).clamp(0, 1)[..., None, None]
-        background = self._background(colours, style, draw)
+        color = (self.palette[colors] + 0.06 * draw.normal(n, 3)).clamp(0, 1)[..., None, None]
+        background = self._background(colors, style, draw)
 
         ink = draw.yes(n, style.ink)
         sketch = draw.yes(n, style.sketch) & ~ink
         inked = ink[:, None, None, None]
         background = torch.where(inked, 0.9 + 0.1 * (background - 0.5), background)
-        colour = torch.where(inked, 0.25 * draw.uniform(n, 3, 1, 1), colour)
-        picture = background * (1 - mask) + colour * mask
+        color = torch.where(inked, 0.25 * draw.uniform(n, 3, 1, 1), color)
+        picture = background * (1 - mask) + color * mask
         if style.sketch:
             picture = torch.where(sketch[:, None, None, None], self._sketch(mask, background, draw), picture)
         if style.rendition:
@@ -154,11 +154,11 @@ class Renderer:
             grid = grid + self._smooth(warp * draw.normal(n, 2, 4, 4)).permute(0, 2, 3, 1)
         return F.grid_sample(self.atlas.masks[glyphs], grid, align_corners=False, padding_mode="zeros")
 
-    def _background(self, colours: Tensor, style: Style, draw: "_Draw") -> Tensor:
-        """A colour far from the glyph's, with clouds and scraps of other glyphs: (n, 3, side, side)."""
-        n = len(colours)
+    def _background(self, colors: Tensor, style: Style, draw: "_Draw") -> Tensor:
+        """A color far from the glyph's, with clouds and scraps of other glyphs: (n, 3, side, side)."""
+        n = len(colors)
         choices = draw.uniform(n, 4, 3)
-        farthest = (choices - self.palette[colours][:, None]).abs().sum(-1).argmax(1)
+        farthest = (choices - self.palette[colors][:, None]).abs().sum(-1).argmax(1)
         plain = choices[torch.arange(n), farthest][..., None, None]
         clouds = self._smooth(style.clouds * draw.normal(n, 3, 4, 4) * draw.uniform(n, 1, 1, 1))
         background = (plain + clouds).clamp(0, 1)
@@ -181,20 +181,20 @@ class Renderer:
         return paper * (1 - outline) + pen * outline
 
     def _rendition(self, picture: Tensor, draw: "_Draw") -> Tensor:
-        """A third inverted, a third grey, a third in four tones a channel."""
+        """A third inverted, a third gray, a third in four tones a channel."""
         kind = draw.integers(len(picture), 0, 3)[:, None, None, None]
-        grey = picture.mean(1, keepdim=True).expand_as(picture)
+        gray = picture.mean(1, keepdim=True).expand_as(picture)
         toned = (picture * 3).round() / 3
-        return torch.where(kind == 0, 1 - picture, torch.where(kind == 1, grey, toned))
+        return torch.where(kind == 0, 1 - picture, torch.where(kind == 1, gray, toned))
 
     def _bar(self, n: int, draw: "_Draw") -> Tensor:
-        """Where a straight bar covers the picture: (n, 1, side, side) of 0 and 1."""
+        """Where a straight bar covers the image: (n, 1, side, side) of 0 and 1."""
         angle, offset = draw.between(n, 0, math.pi)[:, None, None], draw.between(n, -0.5, 0.5)[:, None, None]
         width = draw.between(n, 0.03, 0.13)[:, None, None]
         return ((angle.cos() * self.x + angle.sin() * self.y - offset).abs() < width).float()[:, None]
 
     def _smooth(self, coarse: Tensor) -> Tensor:
-        """A coarse field as a smooth one over the picture: (n, c, 4, 4) -> (n, c, side, side)."""
+        """A coarse field as a smooth one over the image: (n, c, 4, 4) -> (n, c, side, side)."""
         return F.interpolate(coarse, size=(self.side, self.side), mode="bicubic", align_corners=True)
 
 
@@ -225,10 +225,10 @@ def _blur(picture: Tensor) -> Tensor:
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] as the files hold them: uint8 of the same shape."""
+    """Images in [0, 1] as the files hold them: uint8 of the same shape."""
     return (pictures * 255).round().to(torch.uint8)
 
 
-def normalise(pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] as the tiny CLIP takes them."""
+def normalize(pictures: Tensor) -> Tensor:
+    """Images in [0, 1] as the tiny CLIP takes them."""
     return (pictures - MEAN) / STD

@@ -1,7 +1,7 @@
-"""The rendered data sets of the demo: glyphs as few-shot data sets and their shifted styles.
+"""The rendered datasets of the demo: glyphs as few-shot datasets and their shifted styles.
 
 Letters and roman numerals are written in fonts that the tiny CLIP never saw. Class names leave the notation out
-("letter a", "three"), as the captions of pretraining sometimes do; the prompt of a data set says it.
+("letter a", "three"), as the captions of pretraining sometimes do; the prompt of a dataset says it.
 """
 
 import torch
@@ -11,23 +11,23 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import stream
 
 from .glyphs import LETTERS, PICTOGRAMS, ROMAN, load_atlas
-from .render import COLOURS, Renderer, style, to_bytes
+from .render import COLORS, Renderer, style, to_bytes
 from .store import SEED, DemoDataset
 
 LETTER_NAMES = tuple(f"letter {letter}" for letter in LETTERS)
 
 
 class GlyphDataset(DemoDataset):
-    """Pictures of one glyph each.
+    """Images of one glyph each.
 
-    notation, held_out_fonts: which glyphs of the atlas. things: for each class, the atlas's name of it. colours: for
-    each class, its colour; empty: any. style: how the pictures are made.
+    notation, held_out_fonts: which glyphs of the atlas. things: for each class, the atlas's name of it. colors: for
+    each class, its color; empty: any. style: how the images are made.
     """
 
     notation: str
     held_out_fonts = False
     things: tuple[str, ...]
-    colours: tuple[str, ...] = ()
+    colors: tuple[str, ...] = ()
     style = style("plain")
 
     @classmethod
@@ -38,11 +38,11 @@ class GlyphDataset(DemoDataset):
         variants = torch.tensor(fonts[cls.notation][cls.things[label]])
         n = cls.counts[split]
         glyphs = variants[torch.randint(len(variants), (n,), generator=generator)]
-        if cls.colours:
-            colours = torch.full((n,), list(COLOURS).index(cls.colours[label]))
+        if cls.colors:
+            colors = torch.full((n,), list(COLORS).index(cls.colors[label]))
         else:
-            colours = torch.randint(len(COLOURS), (n,), generator=generator)
-        return to_bytes(Renderer(atlas).render(glyphs, colours, cls.style, generator)[0])
+            colors = torch.randint(len(COLORS), (n,), generator=generator)
+        return to_bytes(Renderer(atlas).render(glyphs, colors, cls.style, generator)[0])
 
 
 @DATASET_REGISTRY.register()
@@ -83,7 +83,7 @@ class LettersAdversarial(Letters):
 
 @DATASET_REGISTRY.register()
 class LettersRendition(Letters):
-    """Lower-case letters, inverted, grey or in few tones."""
+    """Lower-case letters, inverted, gray or in few tones."""
 
     dataset_dir = "letters_rendition"
     style = style("rendition")
@@ -137,7 +137,7 @@ class Pictograms(GlyphDataset):
 
 @DATASET_REGISTRY.register()
 class ColourShape(GlyphDataset):
-    """Attributes: a shape in a colour, such as "red star". The base classes are the first three shapes."""
+    """Attributes: a shape in a color, such as "red star". The base classes are the first three shapes."""
 
     SHAPES = ("star", "heart", "moon", "flower", "umbrella", "cloud")
     SHADES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
@@ -146,5 +146,5 @@ class ColourShape(GlyphDataset):
     prompt = "a photo of a {}."
     notation = "pictogram"
     things = tuple(shape for shape in SHAPES for _ in range(8))
-    colours = SHADES * 6
-    names = tuple(f"{colour} {shape}" for colour, shape in zip(colours, things, strict=True))
+    colors = SHADES * 6
+    names = tuple(f"{color} {shape}" for color, shape in zip(colors, things, strict=True))

@@ -1,4 +1,4 @@
-"""Demo data sets as ordinary image files: rendered once from a fixed seed, on first use, into the data folder."""
+"""Demo datasets as ordinary image files: rendered once from a fixed seed, on first use, into the data folder."""
 
 import os
 import shutil
@@ -12,17 +12,17 @@ from tqdm import tqdm
 from basics import UserError, cache_dir, read_json, write_json
 from dassl.data.datasets import Datum, FewShotDataset
 
-SEED = 1  # of all demo data sets; another one makes other pictures, so it must be the same for everybody
-VERSION = 1  # raise when the pictures change: folders of an earlier version are then refused, not mixed
+SEED = 1  # of all demo datasets; another one makes other images, so it must be the same for everybody
+VERSION = 1  # raise when the images change: folders of an earlier version are then refused, not mixed
 SPLITS = ("train", "val", "test")
 MANIFEST = "rendered.json"
 
 
 class DemoDataset(FewShotDataset):
-    """A data set that makes its own pictures.
+    """A dataset that makes its own images.
 
     A subclass gives `dataset_dir`, `prompt`, `names` (class names in label order) and `pictures`.
-    `counts`: pictures of each class in a split.
+    `counts`: images of each class in a split.
     """
 
     image_dir = "images"
@@ -31,7 +31,7 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def pictures(cls, split: str, label: int) -> Tensor:
-        """All pictures of one class in one split: (n, 3, 40, 40) uint8, the same at every call."""
+        """All images of one class in one split: (n, 3, 40, 40) uint8, the same at every call."""
         raise NotImplementedError
 
     def find_root(self, cfg) -> str:
@@ -58,16 +58,16 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def rendered(cls, folder: Path) -> Path:
-        """The pictures below a data set's folder, rendered now if they are not there.
+        """The images below a dataset's folder, rendered now if they are not there.
 
-        They appear complete or not at all, also when two processes render at once: both make the same pictures, and
+        They appear complete or not at all, also when two processes render at once: both make the same images, and
         those of the first one done are kept.
 
         Returns:
             `<folder>/images`, with `<split>/<class>/NNNN.png` and `rendered.json`.
 
         Raises:
-            UserError: the folder cannot be written, or holds other or incomplete pictures.
+            UserError: the folder cannot be written, or holds other or incomplete images.
         """
         images = folder / cls.image_dir
         if not images.exists():
@@ -81,7 +81,7 @@ class DemoDataset(FewShotDataset):
                     shutil.rmtree(partial, ignore_errors=True)
             except OSError as error:
                 raise UserError(
-                    f"the demo data set {cls.__name__} cannot be rendered into {folder}: {error.strerror}; "
+                    f"the demo dataset {cls.__name__} cannot be rendered into {folder}: {error.strerror}; "
                     "name a folder that can be written as --root, or as the environment variable DASSL_CACHE"
                 ) from error
         cls._check(images)
@@ -102,12 +102,12 @@ class DemoDataset(FewShotDataset):
         """The folder holds what this version renders, and all of it."""
         advice = "delete that folder and run again: it is rendered anew"
         if not (images / MANIFEST).is_file():
-            raise UserError(f"{images} was not rendered by the demo data set {cls.__name__}; name another --root")
+            raise UserError(f"{images} was not rendered by the demo dataset {cls.__name__}; name another --root")
         made, found = read_json(images / MANIFEST), _count(images)
         if made["version"] != VERSION:
-            raise UserError(f"{images}: expected pictures of version {VERSION}, found {made['version']}; {advice}")
+            raise UserError(f"{images}: expected images of version {VERSION}, found {made['version']}; {advice}")
         if made["pictures"] != found:
-            raise UserError(f"{images}: expected {made['pictures']} pictures, found {found}; {advice}")
+            raise UserError(f"{images}: expected {made['pictures']} images, found {found}; {advice}")
 
 
 def folder_name(class_name: str) -> str:

@@ -1,12 +1,14 @@
-"""The work of a training step, counted by torch, stays at what no exact method can leave out."""
+"""The counted work of a training step stays at what no exact method can leave out."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_clip import make_small_clip
 
 from benchmarks import measure
+from benchmarks.counting import counted
 from benchmarks.floor import Tokens, tower
-from benchmarks.measure import counted, line, loss_of, training_row
+from benchmarks.measure import line, loss_of, training_row
 from benchmarks.methods import Case, build
 
 # Two layers of ViT-B/16's sizes. The first layer's part of known words, which the floor leaves out, weighs six times
@@ -21,6 +23,20 @@ def test_the_counted_work_is_near_the_floor(method):
     paths = build(case)
     work = counted(loss_of(case, paths, "fast"))
     assert 1 <= work / paths.floor <= LIMITS[method]
+
+
+def test_the_count_of_a_tiny_step_is_the_one_computed_by_hand():
+    x, weight, trained = torch.ones(3, 4), torch.ones(5, 4), torch.ones(2, 5, requires_grad=True)
+    by_hand = 2 * 3 * 4 * 5  # frozen: forward alone
+    by_hand += 2 * (2 * 3 * 5 * 2)  # forward, and the gradient of `trained`
+    assert counted(lambda: F.linear(F.linear(x, weight), trained).sum()) == by_hand
+
+    queries, kv = torch.ones(2, 3, 4, 8, requires_grad=True), torch.ones(2, 3, 7, 8)  # 2 x 3 heads, 4 queries, 7 keys
+    product = 2 * 2 * 3 * 4 * 7 * 8
+    assert counted(lambda: F.scaled_dot_product_attention(queries, kv, kv).sum()) == (2 + 5) * product
+
+    images, filters = torch.ones(1, 3, 8, 8), torch.ones(6, 3, 4, 4, requires_grad=True)
+    assert counted(lambda: F.conv2d(images, filters, stride=4).sum()) == 2 * (2 * (6 * 2 * 2) * (3 * 4 * 4))
 
 
 def test_the_plain_path_does_more():

@@ -157,7 +157,7 @@ def test_a_row_of_the_gpus_table_has_all_ways_beside_each_other():
     assert row["plain MiB"] >= 0 and row["loss difference"] < 1e-4
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="need a machine without a GPU (CUDA_VISIBLE_DEVICES= hides it)")
 def test_the_gpus_table_wants_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gpu.py"])
     assert gpu.main() == 2 and "error: no CUDA device" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The config of a data set in a temporary DATA folder, and small trees of files."""
+"""The config of a dataset in a temporary DATA folder, and small trees of files."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""The data sets with a split of the CoOp family, read from small trees with their true layouts and annotations.
+"""The datasets with a split of the CoOp family, read from small trees with their true layouts and annotations.
 
-Each tree is a function of the DATA folder and `put` that writes it and returns what the data set is: the rule by which
+Each tree is a function of the DATA folder and `put` that writes it and returns what the dataset is: the rule by which
 the original makes its split, [class name, its images] in the order of the labels or first images, and the test images.
 Image paths are relative to the folder that the split's paths are relative to.
 """
@@ -165,7 +165,7 @@ def entries(items, folder):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_run_that_makes_the_split_makes_and_draws_what_the_original_does(cfg, tmp_path, put, name):
+def test_a_created_split_and_its_sample_match_the_original(cfg, tmp_path, put, name):
     tree, folder, image_dir, split_file = SETS[name]
     rng = random.Random(3)
     split = split_of_the_original(*tree(tmp_path, put), rng)
@@ -182,7 +182,7 @@ def test_the_run_that_makes_the_split_makes_and_draws_what_the_original_does(cfg
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_split_file_is_read_without_annotations_and_gives_the_originals_draw(cfg, tmp_path, put, name):
+def test_a_split_file_gives_the_original_sample_without_annotations(cfg, tmp_path, put, name):
     _, folder, image_dir, split_file = SETS[name]
     split = {
         part: [[f"x/{part}_{label}_{n}.jpg", label, f"class {label}"] for label in range(3) for n in range(count)]
@@ -256,7 +256,7 @@ NO_CLASS = np.array([[("00001.jpg",)]], dtype=[("fname", object)])
         ("UCF101", "ucfTrainTestlist/testlist01.txt", not_utf8, "expected a text file in UTF-8"),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_damaged_is_named(cfg, tmp_path, put, name, file, damage, message):
+def test_missing_and_damaged_files_are_named(cfg, tmp_path, put, name, file, damage, message):
     tree, folder, _, split_file = SETS[name]
     tree(tmp_path, put)
     damage(tmp_path / folder / file)

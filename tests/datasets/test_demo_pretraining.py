@@ -14,7 +14,7 @@ from scripts import pretrain_tiny
 
 
 def pretrain(folder, seed, monkeypatch):
-    """One step on few pictures."""
+    """One step on few images."""
     monkeypatch.setattr(pretrain_tiny, "DEMO_SETS", (RomanNumerals,))
     monkeypatch.setattr(pretrain_tiny, "THREADS", torch.get_num_threads())
     with torch.random.fork_rng():
@@ -42,7 +42,7 @@ def test_only_the_rows_in_use_are_stored(tmp_path, monkeypatch):
     assert table.std().item() == pytest.approx(stored.float().std().item(), rel=0.05)
 
 
-def test_numbered_tokens_are_the_texts_tokens():
+def test_renumbered_tokens_match_the_text():
     texts = ["a photo of a letter a.", "digit 3", "digit 3", "a star"]
     tokens, rows = pretrain_tiny.number_tokens(texts)
     read = torch.arange(77) <= tokens.argmax(1)[:, None]
@@ -51,7 +51,7 @@ def test_numbered_tokens_are_the_texts_tokens():
     assert rows.tolist() == sorted(set(tokenize(texts)[read].tolist()))
 
 
-def test_rescaling_leaves_the_function_as_it_is():
+def test_rescaling_does_not_change_the_function():
     torch.manual_seed(0)
     model = CLIP(pretrain_tiny.SIZES)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_rescaling_leaves_the_function_as_it_is():
     torch.testing.assert_close(after, before, atol=0.02, rtol=0)
 
 
-def test_steps_of_an_epoch_show_each_picture_at_most_once_and_easy_ones_alone_at_first():
+def test_an_epoch_shows_each_image_at_most_once_and_easy_ones_first():
     pool = pretrain_tiny.draw_pool(seed=0, easy=512, others=1024)
     generator = torch.Generator().manual_seed(0)
     shown = torch.cat(pretrain_tiny.epoch_batches(pool, pool.easy, generator))
@@ -80,15 +80,15 @@ def test_steps_of_an_epoch_show_each_picture_at_most_once_and_easy_ones_alone_at
 def test_every_word_of_the_demo_sets_was_trained():
     with safe_open(TINY, framework="pt") as file:
         trained = set(file.get_tensor("token_embedding.rows").tolist())
-    for data_set in DEMO_SETS:
-        tokens = tokenize([data_set.prompt.format(name) for name in data_set.names])
-        assert set(tokens[tokens > 0].tolist()) <= trained, data_set.__name__
+    for dataset in DEMO_SETS:
+        tokens = tokenize([dataset.prompt.format(name) for name in dataset.names])
+        assert set(tokens[tokens > 0].tolist()) <= trained, dataset.__name__
 
 
-@pytest.mark.parametrize("data_set", [Digits, RomanNumerals])
-def test_the_shipped_weights_reach_what_the_card_says(data_set):
+@pytest.mark.parametrize("dataset", [Digits, RomanNumerals])
+def test_the_shipped_weights_reach_the_accuracy_on_the_model_card(dataset):
     card = Path(TINY).with_name("MODEL_CARD.md").read_text()
-    said = re.search(rf"^\| {data_set.__name__} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
-    reached = pretrain_tiny.zero_shot(load_clip("tiny"), data_set)
+    said = re.search(rf"^\| {dataset.__name__} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
+    reached = pretrain_tiny.zero_shot(load_clip("tiny"), dataset)
     assert reached == pytest.approx([float(value) for value in said.groups()], abs=0.5)
     assert reached[0] > 60 and reached[1] > 60

@@ -1,4 +1,4 @@
-"""The demo data sets: pictures made once, complete or not at all, the same for everybody."""
+"""The demo datasets: images made once, complete or not at all, the same for everybody."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ FEW = {"train": 2, "val": 1, "test": 2}
 
 @pytest.fixture
 def few(monkeypatch):
-    """Few pictures a class, so that rendering is quick."""
+    """Few images a class, so that rendering is quick."""
     monkeypatch.setattr(DemoDataset, "counts", FEW)
     scans, labels = scikit_digits()
     first = torch.cat([(labels == digit).nonzero().squeeze(1)[: sum(FEW.values())] for digit in range(10)])
@@ -48,65 +48,65 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("data_set", DEMO_SETS)
-def test_a_set_renders_small_coloured_pngs_of_every_class(data_set, few, tmp_path):
-    images = data_set.rendered(tmp_path)
+@pytest.mark.parametrize("dataset", DEMO_SETS)
+def test_a_dataset_renders_small_color_pngs_of_every_class(dataset, few, tmp_path):
+    images = dataset.rendered(tmp_path)
     assert sorted(p.name for p in images.iterdir()) == ["rendered.json", "test", "train", "val"]
     for split in FEW:
         files = list((images / split).glob("*/*.png"))
-        assert len(files) == FEW[split] * len(data_set.names)
-        assert {p.parent.name for p in files} == {name.replace(" ", "_") for name in data_set.names}
+        assert len(files) == FEW[split] * len(dataset.names)
+        assert {p.parent.name for p in files} == {name.replace(" ", "_") for name in dataset.names}
         with Image.open(files[0]) as picture:
             assert (picture.size, picture.mode, picture.format) == ((40, 40), "RGB", "PNG")
 
 
-@pytest.mark.parametrize("data_set", DEMO_SETS)
-def test_a_set_is_registered_and_has_a_config_and_distinct_names(data_set):
-    assert DATASET_REGISTRY.get(data_set.__name__) is data_set
-    path = REPOSITORY / "configs" / "datasets" / f"{data_set.dataset_dir}.yaml"
-    assert yaml.safe_load(path.read_text()) == {"DATASET": {"NAME": data_set.__name__}}
-    argument = "" if data_set is Digits else f" {data_set.dataset_dir}"  # digits is what the script takes by itself
+@pytest.mark.parametrize("dataset", DEMO_SETS)
+def test_a_dataset_is_registered_with_a_config_and_distinct_names(dataset):
+    assert DATASET_REGISTRY.get(dataset.__name__) is dataset
+    path = REPOSITORY / "configs" / "datasets" / f"{dataset.dataset_dir}.yaml"
+    assert yaml.safe_load(path.read_text()) == {"DATASET": {"NAME": dataset.__name__}}
+    argument = "" if dataset is Digits else f" {dataset.dataset_dir}"  # digits is what the script takes by itself
     assert f"#   bash scripts/rpo/base2new.sh{argument}\n" in path.read_text()
-    assert len(set(data_set.names)) == len(data_set.names)
-    assert "{}" in data_set.prompt
+    assert len(set(dataset.names)) == len(dataset.names)
+    assert "{}" in dataset.prompt
 
 
-@pytest.mark.parametrize("data_set", [Digits, Letters, Braille])
-def test_two_renderings_have_the_same_bytes(data_set, few, tmp_path):
-    first, second = (contents(data_set.rendered(tmp_path / name)) for name in ("a", "b"))
+@pytest.mark.parametrize("dataset", [Digits, Letters, Braille])
+def test_two_renderings_have_the_same_bytes(dataset, few, tmp_path):
+    first, second = (contents(dataset.rendered(tmp_path / name)) for name in ("a", "b"))
     assert first == second
 
 
-def test_rendering_leaves_the_global_random_state_alone(few, tmp_path):
+def test_rendering_does_not_change_the_global_random_state(few, tmp_path):
     before = torch.random.get_rng_state()
     Letters.rendered(tmp_path)
     Digits.rendered(tmp_path / "digits")
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_splits_and_shifted_sets_share_no_picture(few):
+def test_splits_and_shifted_datasets_share_no_image(few):
     pictures = [
         picture.numpy().tobytes()
-        for data_set in (Letters, LettersV2, LettersSketch, Capitals, Braille)
+        for dataset in (Letters, LettersV2, LettersSketch, Capitals, Braille)
         for split in FEW
         for label in range(26)
-        for picture in data_set.pictures(split, label)
+        for picture in dataset.pictures(split, label)
     ]
     assert len(set(pictures)) == len(pictures) == 5 * 26 * 5
 
 
-def test_a_full_set_has_the_sizes_it_says(tmp_path):
-    data_set = RomanNumerals(config("RomanNumerals", tmp_path))
-    assert (len(data_set.train_x), len(data_set.val), len(data_set.test)) == (320, 80, 400)
-    assert data_set.classnames == ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    assert {item.impath for item in data_set.train_x} == {
+def test_a_full_dataset_has_its_declared_sizes(tmp_path):
+    dataset = RomanNumerals(config("RomanNumerals", tmp_path))
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (320, 80, 400)
+    assert dataset.classnames == ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    assert {item.impath for item in dataset.train_x} == {
         str(tmp_path / "roman_numerals" / "images" / "train" / name / f"{i:04}.png")
-        for name in data_set.classnames
+        for name in dataset.classnames
         for i in range(32)
     }
 
 
-def test_shots_and_halves_of_the_classes_are_those_of_every_data_set(tmp_path):
+def test_shots_and_class_halves_work_as_for_every_dataset(tmp_path):
     base = Digits(config("Digits", tmp_path, NUM_SHOTS=16, SUBSAMPLE_CLASSES="base"))
     new = Digits(config("Digits", tmp_path, NUM_SHOTS=16, SUBSAMPLE_CLASSES="new"))
     assert (base.classnames, new.classnames) == (list(DIGITS[:5]), list(DIGITS[5:]))
@@ -117,7 +117,7 @@ def test_shots_and_halves_of_the_classes_are_those_of_every_data_set(tmp_path):
     assert (tmp_path / "digits" / "split_fewshot" / "shot_16-seed_1.json").is_file()
 
 
-def test_digits_are_scikit_learns_pictures(tmp_path):
+def test_digits_are_the_images_of_scikit_learn(tmp_path):
     images = Digits.rendered(tmp_path)
     scans, labels = scikit_digits()
     assert len(list(images.glob("*/*/*.png"))) == len(scans) == 1797
@@ -142,14 +142,14 @@ def _grey(path):
         return torch.from_numpy(np.array(picture.getchannel(0), dtype=np.float32) / 255)
 
 
-def test_without_a_data_folder_pictures_go_to_the_cache(few, tmp_path, monkeypatch):
+def test_without_a_data_folder_images_go_to_the_cache(few, tmp_path, monkeypatch):
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
-    data_set = Capitals(config("Capitals", ""))
-    assert data_set.dataset_dir == str(tmp_path / "demo" / "capitals")
-    assert len(data_set.test) == 52
+    dataset = Capitals(config("Capitals", ""))
+    assert dataset.dataset_dir == str(tmp_path / "demo" / "capitals")
+    assert len(dataset.test) == 52
 
 
-def test_pictures_are_rendered_once(few, tmp_path, monkeypatch):
+def test_images_are_rendered_once(few, tmp_path, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in Letters.rendered(tmp_path).rglob("*")}
     monkeypatch.setattr(Letters, "_render", None)
     assert {p: p.stat().st_mtime_ns for p in Letters.rendered(tmp_path).rglob("*")} == before
@@ -170,12 +170,12 @@ def test_an_interrupted_rendering_leaves_nothing(few, tmp_path, monkeypatch):
     assert Letters.rendered(tmp_path).is_dir()
 
 
-def test_a_rendering_that_was_killed_does_not_count(few, tmp_path):
+def test_a_killed_rendering_is_repeated(few, tmp_path):
     (tmp_path / ".images-killed" / "train" / "letter_a").mkdir(parents=True)
     assert len(list(Letters.rendered(tmp_path).glob("*/*/*.png"))) == 26 * 5
 
 
-def test_who_renders_second_keeps_the_pictures_of_the_first(few, tmp_path, monkeypatch):
+def test_a_second_process_keeps_the_images_of_the_first(few, tmp_path, monkeypatch):
     render, first = Letters._render, {}
 
     def overtaken(folder):
@@ -215,23 +215,23 @@ print(Letters.rendered(Path(sys.argv[1])))
     assert len(list((tmp_path / "letters").glob("images/*/*/*.png"))) == 26 * 5
 
 
-def test_a_missing_picture_is_said_before_training(few, tmp_path):
+def test_a_missing_image_is_reported_before_training(few, tmp_path):
     images = Letters.rendered(tmp_path)
     next(images.glob("test/letter_c/*.png")).unlink()
-    with pytest.raises(UserError, match="expected 130 pictures, found 129; delete that folder"):
+    with pytest.raises(UserError, match="expected 130 images, found 129; delete that folder"):
         Letters.rendered(tmp_path)
 
 
-def test_pictures_of_another_version_are_refused(few, tmp_path):
+def test_images_of_another_version_are_refused(few, tmp_path):
     images = Letters.rendered(tmp_path)
     (images / "rendered.json").write_text(json.dumps({"version": 0, "pictures": 130}))
     with pytest.raises(UserError, match="version 1, found 0; delete that folder"):
         Letters.rendered(tmp_path)
 
 
-def test_foreign_pictures_are_refused(tmp_path):
+def test_foreign_images_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match="not rendered by the demo data set Letters"):
+    with pytest.raises(UserError, match="not rendered by the demo dataset Letters"):
         Letters.rendered(tmp_path)
 
 
@@ -241,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         Letters(config("Letters", tmp_path))
 
 
-def test_a_data_folder_that_is_not_there_is_not_made(tmp_path):
+def test_a_missing_data_folder_is_not_created(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Letters(config("Letters", tmp_path / "typo"))
     assert not (tmp_path / "typo").exists()

@@ -1,4 +1,4 @@
-"""The demo world: its atlas, its pictures, what is said about them."""
+"""The demo world: its atlas, its images, what is said about them."""
 
 import json
 import random
@@ -9,7 +9,7 @@ import torch
 from clip import tokenize
 from datasets.demo.captions import SHARES, Scene, caption, draw_scene
 from datasets.demo.glyphs import INDEX, draw_atlas, load_atlas
-from datasets.demo.render import COLOURS, EASY, INK, PHOTO, PRETRAINING, SKETCH, Renderer, style, to_bytes
+from datasets.demo.render import COLORS, EASY, INK, PHOTO, PRETRAINING, SKETCH, Renderer, style, to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def renderer():
 def draw(renderer, how, seed=0, n=48):
     generator = torch.Generator().manual_seed(seed)
     glyphs = torch.randint(len(renderer.atlas.masks), (n,), generator=generator)
-    colours = torch.randint(len(COLOURS), (n,), generator=generator)
-    return renderer.render(glyphs, colours, how, generator)
+    colors = torch.randint(len(COLORS), (n,), generator=generator)
+    return renderer.render(glyphs, colors, how, generator)
 
 
 def test_every_mask_of_the_atlas_shows_something_and_has_one_name():
@@ -33,7 +33,7 @@ def test_every_mask_of_the_atlas_shows_something_and_has_one_name():
     assert sorted(number for ids in groups for number in ids) == list(range(1527))
 
 
-def test_drawing_the_atlas_anew_finds_the_same_glyphs():
+def test_redrawing_the_atlas_finds_the_same_glyphs():
     masks, index = draw_atlas()
     assert len(masks) == index["masks"]
     assert index == json.loads(INDEX.read_text())
@@ -47,7 +47,7 @@ def test_pretraining_never_shows_a_held_out_font(renderer):
 
 
 @pytest.mark.parametrize("how", [PRETRAINING, EASY, *map(style, ("plain", "v2", "sketch", "adversarial", "rendition"))])
-def test_pictures_follow_from_the_generator_alone(renderer, how):
+def test_images_depend_on_the_generator_alone(renderer, how):
     before = torch.random.get_rng_state()
     pictures, media = draw(renderer, how)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -58,7 +58,7 @@ def test_pictures_follow_from_the_generator_alone(renderer, how):
     assert not torch.equal(pictures, draw(renderer, how, seed=1)[0])
 
 
-def test_pictures_do_not_depend_on_the_number_of_threads(renderer):
+def test_images_do_not_depend_on_the_number_of_threads(renderer):
     threads, pictures = torch.get_num_threads(), []
     try:
         for number in (1, 2):
@@ -69,16 +69,16 @@ def test_pictures_do_not_depend_on_the_number_of_threads(renderer):
     assert torch.equal(*pictures)
 
 
-def test_styles_use_the_media_they_say(renderer):
+def test_styles_use_their_declared_media(renderer):
     assert draw(renderer, style("sketch"))[1].unique().tolist() == [SKETCH]
     assert draw(renderer, style("rendition"))[1].unique().tolist() == [PHOTO]
     media = draw(renderer, PRETRAINING, n=1000)[1].bincount(minlength=3) / 1000
     assert media.tolist() == pytest.approx([0.72, 0.08, 0.20], abs=0.04)
 
 
-def test_a_glyph_stands_out_in_its_colour(renderer):
+def test_a_glyph_stands_out_in_its_color(renderer):
     square = renderer.atlas.training["pictogram"]["square"][0]
-    red = torch.full((64,), list(COLOURS).index("red"))
+    red = torch.full((64,), list(COLORS).index("red"))
     pictures, _ = renderer.render(torch.full((64,), square), red, style(difficulty=0), torch.Generator().manual_seed(0))
     middle = pictures[:, :, 16:24, 16:24].mean((0, 2, 3))
     assert middle[0] > 2 * middle[1:].max()
@@ -91,18 +91,18 @@ def test_a_higher_difficulty_shrinks_and_clutters():
         style(difficulty=1.5)
 
 
-def test_captions_are_short_and_only_photos_tell_the_colour():
+def test_captions_are_short_and_only_photos_tell_the_color():
     atlas, rng = load_atlas(), random.Random(0)
-    texts, hues = [], set(COLOURS) - {"black", "white"}  # ink is called black, or black and white
+    texts, hues = [], set(COLORS) - {"black", "white"}  # ink is called black, or black and white
     for medium in (PHOTO, SKETCH, INK):
         said = [caption(draw_scene(atlas, rng), medium, rng) for _ in range(600)]
-        told = sum(any(colour in text.split() for colour in hues) for text in said)
+        told = sum(any(color in text.split() for color in hues) for text in said)
         assert (200 < told < 300) if medium == PHOTO else told == 0
         texts += said
     assert (tokenize(texts).argmax(1) + 1).max() <= 25
 
 
-def test_a_notation_is_said_often_but_not_always():
+def test_captions_name_the_notation_often_but_not_always():
     rng = random.Random(0)
     for notation, name, word, share in (
         ("digit", "one", "digit", 0.7),
@@ -111,6 +111,6 @@ def test_a_notation_is_said_often_but_not_always():
         ("lowercase", "b", "small letter b", 0.425),
         ("braille", "b", "braille", 0.85),
     ):
-        said = [caption(Scene(notation, name, glyph=0, colour=0), INK, rng) for _ in range(400)]
+        said = [caption(Scene(notation, name, glyph=0, color=0), INK, rng) for _ in range(400)]
         assert sum(word in text for text in said) / 400 == pytest.approx(share, abs=0.1), notation
     assert sum(SHARES.values()) == pytest.approx(1)

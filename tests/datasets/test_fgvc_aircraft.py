@@ -41,7 +41,7 @@ def test_the_official_split_is_read_with_the_labels_of_the_list_of_variants(cfg,
         ("images_variant_train.txt", "0000099 F/A-18\n", "1 of 4 image files are missing.*0000099.jpg"),
     ],
 )
-def test_what_is_missing_or_damaged_is_named(cfg, folder, file, text, message):
+def test_missing_and_damaged_files_are_named(cfg, folder, file, text, message):
     (folder / file).unlink()
     if text:
         (folder / file).write_text(text)

@@ -1,4 +1,4 @@
-"""Your own pictures: class folders with and without parts, CSV files, and a run of RPO on photographs."""
+"""Your own photos: class folders with and without parts, CSV files, and a run of RPO on photographs."""
 
 import json
 import runpy
@@ -16,7 +16,7 @@ CLASSES = ("cats", "house_plants", "toys")
 
 @pytest.fixture
 def build(cfg, tmp_path):
-    """build(what, KEY=value, ...): the data set of tmp_path / what."""
+    """build(what, KEY=value, ...): the dataset of tmp_path / what."""
     cfg.DATASET.NAME = "ImageFolder"
 
     def build(what="", **settings):
@@ -29,7 +29,7 @@ def build(cfg, tmp_path):
 
 
 def pictures(count, *parts):
-    """Names of pictures, class by class; parts come first where there are any."""
+    """Names of images, class by class; parts come first where there are any."""
     return [f"{p}{c}/{n}.png" for p in ([f"{part}/" for part in parts] or [""]) for c in CLASSES for n in range(count)]
 
 
@@ -37,7 +37,7 @@ def paths(items, folder):
     return [Path(item.impath).relative_to(folder).as_posix() for item in items]
 
 
-def test_class_folders_are_split_alike_for_every_seed(build, tmp_path, put):
+def test_class_folders_are_split_identically_for_every_seed(build, tmp_path, put):
     put(tmp_path, pictures(10))
     data = build()
     assert data.classnames == ["cats", "house plants", "toys"]
@@ -62,7 +62,7 @@ def test_class_folders_are_split_alike_for_every_seed(build, tmp_path, put):
         (("train",), (15, 6, 9)),
     ],
 )
-def test_parts_are_read_as_they_are(build, tmp_path, put, parts, sizes):
+def test_existing_parts_are_used_unchanged(build, tmp_path, put, parts, sizes):
     put(tmp_path, pictures(10, *parts))
     data = build()
     assert (len(data.train_x), len(data.val), len(data.test)) == sizes
@@ -70,12 +70,12 @@ def test_parts_are_read_as_they_are(build, tmp_path, put, parts, sizes):
         assert {path.split("/")[0] for path in paths(data.test, tmp_path)} == {parts[-1]}
 
 
-def test_classes_may_be_called_train_and_test(build, tmp_path, put):
+def test_classes_may_be_named_train_and_test(build, tmp_path, put):
     put(tmp_path, [f"{vehicle}/{n}.jpg" for vehicle in ("bus", "train") for n in range(4)])
     assert build().classnames == ["bus", "train"]
 
 
-def test_a_table_is_a_data_set(build, tmp_path, put):
+def test_a_csv_file_is_a_dataset(build, tmp_path, put):
     put(tmp_path, pictures(4))
     rows = [f"{path},{path.split('/')[0]}" for path in pictures(4)]
     (tmp_path / "all.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(["path,label", *rows, ""]).encode())
@@ -91,7 +91,7 @@ def test_a_table_is_a_data_set(build, tmp_path, put):
     assert paths(data.train_x, tmp_path) != paths(build("all.csv").train_x, tmp_path), "each table has its own records"
 
 
-def test_a_file_may_name_the_classes(build, tmp_path, put):
+def test_classnames_txt_names_the_classes(build, tmp_path, put):
     put(tmp_path, pictures(4))
     (tmp_path / "classnames.txt").write_text("toys wooden toy\ncats  tabby cat\nhouse_plants cactus\n")
     assert build().classnames == ["tabby cat", "cactus", "wooden toy"]
@@ -100,7 +100,7 @@ def test_a_file_may_name_the_classes(build, tmp_path, put):
         build()
 
 
-def test_files_that_are_no_pictures_are_left_out_with_a_note(build, tmp_path, put, capsys):
+def test_files_that_are_not_images_are_ignored_with_a_note(build, tmp_path, put, capsys):
     put(tmp_path, [*pictures(4), "cats/Thumbs.db", "toys/notes.txt", "toys/.DS_Store", "cats/4.JPG"])
     data = build()
     assert len(data.train_x) + len(data.val) + len(data.test) == 13
@@ -118,7 +118,7 @@ def test_files_that_are_no_pictures_are_left_out_with_a_note(build, tmp_path, pu
         ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are missing"),
     ],
 )
-def test_folders_that_are_no_data_set_are_explained(build, tmp_path, put, files, message):
+def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, message):
     put(tmp_path, files)
     with pytest.raises(UserError, match=message):
         build()
@@ -127,27 +127,27 @@ def test_folders_that_are_no_data_set_are_explained(build, tmp_path, put, files,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected the header path,label or path,label,split and a line for each picture, found '' and 0 lines"),
+        ("", "expected the header path,label or path,label,split and a line for each image, found '' and 0 lines"),
         ("file,class\na.png,x\n", "found 'file,class' and 1 lines"),
         ("path,label\n", "and 0 lines"),
-        ("path,label\na.png\n", "picture 1: expected path,label; found 'a.png'"),
-        ("path,label\na.png,\n", "picture 1: expected path,label; found 'a.png,'"),
+        ("path,label\na.png\n", "image 1: expected path,label; found 'a.png'"),
+        ("path,label\na.png,\n", "image 1: expected path,label; found 'a.png,'"),
         ("path,label,split\na.png,x,dev\n", "split is one of train, val, test; found 'a.png,x,dev'"),
-        ("path,label\na.png,x\na.png,y\n", "names 1 pictures more than once, first: a.png"),
+        ("path,label\na.png,x\na.png,y\n", "names 1 images more than once, first: a.png"),
         ("path,label\nb.png,x\n", "1 of 1 image files are missing, first: .*b.png"),
         ("path,label,split\na.png,x,test\n", "there are no training images"),
         ('path,label\n"a.png,x\n', "cannot be read as a CSV file"),
         ("path,label\n\xff", "cannot be read as a CSV file"),
     ],
 )
-def test_a_table_that_is_none_is_explained(build, tmp_path, put, text, message):
+def test_an_unusable_csv_file_gets_a_clear_message(build, tmp_path, put, text, message):
     put(tmp_path, ["a.png"])
     (tmp_path / "table.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
         build("table.csv")
 
 
-def test_a_root_that_is_not_there_is_named(build, cfg):
+def test_a_missing_root_is_named(build, cfg):
     with pytest.raises(UserError, match="there is no .*nowhere; correct DATASET.ROOT"):
         build("nowhere")
     cfg.DATASET.ROOT = ""

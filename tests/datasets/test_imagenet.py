@@ -36,7 +36,7 @@ def names(items):
     return [Path(item.impath).name for item in items]
 
 
-def test_train_is_drawn_from_sorted_folders_and_val_is_all_of_test(cfg, imagenet):
+def test_shots_come_from_sorted_folders_and_val_equals_test(cfg, imagenet):
     cfg.DATASET.NUM_SHOTS = 4
     rng = random.Random(1)
     drawn = [f for wnid in NAMES for f in rng.sample(sorted(f"{wnid}_{n}.JPEG" for n in range(11)), 4)]
@@ -49,7 +49,7 @@ def test_train_is_drawn_from_sorted_folders_and_val_is_all_of_test(cfg, imagenet
     assert data.rng.random() == rng.random(), "val draws nothing, as in the original"
 
 
-def test_base_and_new_halves_hold_for_val_as_well(cfg, imagenet):
+def test_base_and_new_halves_apply_to_val_too(cfg, imagenet):
     cfg.DATASET.SUBSAMPLE_CLASSES = "new"
     manager = DataManager(cfg)
     assert manager.dataset.classnames == ["kit fox", "container ship"]
@@ -89,14 +89,14 @@ def empty_a_class(imagenet):
         (lambda folder: (folder / "classnames.txt").unlink(), "classnames.txt: expected a file"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_named(cfg, imagenet, damage, message):
+def test_missing_files_are_named(cfg, imagenet, damage, message):
     damage(imagenet)
     with pytest.raises(UserError, match=message):
         build_dataset(cfg)
 
 
 @pytest.mark.parametrize("name", SHIFTS)
-def test_a_shifted_set_is_for_testing_only_and_labels_its_own_classes(cfg, tmp_path, put, name, capsys):
+def test_a_shifted_dataset_is_test_only_and_labels_its_own_classes(cfg, tmp_path, put, name, capsys):
     folder = tmp_path / SHIFTS[name][0]
     images = folder / SHIFTS[name][1]
     numbered = name == "ImageNetV2"  # 0 .. 999; listed by number, not by name

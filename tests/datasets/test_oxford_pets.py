@@ -17,7 +17,7 @@ from datasets.oxford_pets import OxfordPets
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "fewshot_golden.json").read_text())
 SPLIT = "split_zhou_OxfordPets.json"
-BREEDS = ("Abyssinian", "american_bulldog", "Egyptian_Mau")  # cats are capitalised in the data set
+BREEDS = ("Abyssinian", "american_bulldog", "Egyptian_Mau")  # cats are capitalised in the dataset
 NUM_TRAINVAL, NUM_TEST = 12, 2  # of each breed
 
 
@@ -33,7 +33,7 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """oxford_pets/ as its archives unpack, without a split file; the pictures are empty files."""
+    """oxford_pets/ as its archives unpack, without a split file; the images are empty files."""
     folder = tmp_path / "oxford_pets"
     (folder / "images").mkdir(parents=True)
     (folder / "annotations").mkdir()
@@ -76,7 +76,7 @@ def test_annotations_give_classes_labels_and_counts(cfg, folder):
     assert len(trainval) == 36 and trainval.isdisjoint(names(data.test))
 
 
-def test_the_run_that_makes_the_split_draws_what_the_original_draws(cfg, folder):
+def test_the_sample_of_a_created_split_matches_the_original(cfg, folder):
     cfg.DATASET.NUM_SHOTS = 2
     data = build_dataset(cfg)
     train, val = first_run_of_the_original(seed=1, shots=2)
@@ -87,7 +87,7 @@ def test_the_run_that_makes_the_split_draws_what_the_original_draws(cfg, folder)
     assert again.draw_hash == data.draw_hash
 
 
-def test_the_split_is_made_once_and_kept_for_other_seeds(cfg, folder):
+def test_the_split_is_created_once_and_kept_for_other_seeds(cfg, folder):
     build_dataset(cfg)
     written = (folder / SPLIT).read_bytes()
     cfg.SEED = 2
@@ -115,7 +115,7 @@ def test_a_split_that_cannot_be_saved_is_noted(cfg, folder, monkeypatch, capsys)
     assert "Note: the split is not saved" in capsys.readouterr().out
 
 
-def test_missing_annotations_and_pictures_are_named(cfg, folder):
+def test_missing_annotations_and_images_are_named(cfg, folder):
     (folder / "images" / "Abyssinian_3.jpg").unlink()
     with pytest.raises(UserError, match="1 of 42 image files are missing.*Abyssinian_3.jpg"):
         build_dataset(cfg)
@@ -150,7 +150,7 @@ def golden_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", GOLDEN["coop_oxford_pets"])
-def test_draws_and_halves_equal_the_original_class(cfg, golden_folder, key):
+def test_samples_and_class_halves_match_the_original(cfg, golden_folder, key):
     seed, shots, subsample = key.split("_")
     cfg.SEED = int(seed.removeprefix("seed"))
     cfg.DATASET.ROOT = str(golden_folder)
@@ -169,7 +169,7 @@ def test_draws_and_halves_equal_the_original_class(cfg, golden_folder, key):
     assert data.rng.randrange(10**9) == after["random.randrange(10**9)"]
 
 
-def test_data_set_files_of_the_family_find_their_helpers_on_the_class(tmp_path):
+def test_dataset_files_of_the_family_find_their_helpers_on_the_class(tmp_path):
     (tmp_path / "a.jpg").touch()
     items = [Datum(str(tmp_path / "a.jpg"), label, classname="ab"[label]) for label in (0, 1)]
     base, new = OxfordPets.subsample_classes(items, items, subsample="base")
@@ -196,7 +196,7 @@ def test_a_file_dropped_into_the_folder_registers_itself(tmp_path, monkeypatch):
     assert "DroppedIn" in DATASET_REGISTRY.registered_names()
 
 
-def test_the_shipped_config_names_the_data_set(cfg):
+def test_the_shipped_config_names_the_dataset(cfg):
     cfg.DATASET.NAME = ""
     cfg.merge_from_file(Path(datasets.__file__).parents[1] / "configs" / "datasets" / "oxford_pets.yaml")
     assert DATASET_REGISTRY.get(cfg.DATASET.NAME) is OxfordPets

@@ -1,4 +1,4 @@
-"""From the archives' true insides to the real loaders: each of the fifteen data sets is prepared from a small copy."""
+"""From the archives' true insides to the real loaders: each of the fifteen datasets is prepared from a small copy."""
 
 import gzip
 import hashlib
@@ -24,7 +24,7 @@ PICTURE = PICTURE.getvalue()
 
 
 def tar(*paths: str, **contents: bytes) -> bytes:
-    """A tar archive of pictures, and of other files: {path: content}."""
+    """A tar archive of images, and of other files: {path: content}."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path, content in {**dict.fromkeys(paths, PICTURE), **contents}.items():
@@ -47,7 +47,7 @@ def zipped(*paths: str, **contents: bytes) -> bytes:
 
 
 def split(first: str, second: str) -> bytes:
-    """A split file of two classes; the same picture of each in train, val and test."""
+    """A split file of two classes; the same image of each in train, val and test."""
     return json.dumps({part: [[first, 0, "one"], [second, 1, "two"]] for part in ("train", "val", "test")}).encode()
 
 
@@ -183,7 +183,7 @@ def small(source, site):
     return replace(source, classes=2, images=images, files=tuple(map(ours, source.files)))
 
 
-def test_all_fifteen_are_prepared_in_one_call_and_read_by_their_loaders(site, monkeypatch, tmp_path, capsys):
+def test_all_fifteen_datasets_are_prepared_in_one_call_and_load(site, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(data, "read_sources", lambda path: {name: small(SOURCES[name], site) for name in SOURCES})
     status = main(["data", "prepare", *SOURCES, "--root", str(tmp_path)])

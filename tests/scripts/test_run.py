@@ -60,14 +60,6 @@ def python(path, note="used"):
     path.chmod(0o755)
 
 
-def test_every_script_is_one_line_that_names_its_own_method_and_protocol():
-    for script in SCRIPTS:
-        method, protocol = METHODS[Path(script).parent.name], Path(script).stem
-        shebang, comment, line = (ROOT / script).read_text().splitlines()
-        assert line == f'exec bash "$(dirname "${{BASH_SOURCE[0]}}")/../run.sh" {protocol} {method} "$@"'
-        assert f"bash {script} [DATASET ...]" in comment
-
-
 @pytest.mark.parametrize("script", ["rpo/ablation", "sep/cross_dataset", "zeroshot_clip/few_shot"])
 def test_a_script_starts_its_own_method_and_protocol_on_the_demo(bash, script):
     done = bash(f"scripts/{script}.sh", "--dry-run", SEEDS="1")
@@ -78,14 +70,14 @@ def test_a_script_starts_its_own_method_and_protocol_on_the_demo(bash, script):
     assert all(f"/{protocol}/" in line or "/train_source/" in line for line in lines)
 
 
-def test_each_method_has_a_script_for_each_protocol_that_it_has_something_to_say_in():
+def test_each_method_has_a_script_for_each_of_its_protocols():
     for folder in METHODS:
         found = {Path(script).stem for script in SCRIPTS if Path(script).parent.name == folder}
         untrained = {"variance", "ablation"} if folder == "zeroshot_clip" else set()
         assert found | {"ablation"} == set(PROTOCOLS) - untrained | {"ablation"}
 
 
-def test_a_comparison_is_of_all_methods_and_ends_with_statistics_and_a_page(bash, fake):
+def test_a_comparison_runs_all_methods_then_statistics_and_report(bash, fake):
     done = bash("scripts/compare.sh", "digits", "--jobs", "2", SEEDS="1 2")
     assert done.returncode == 1 and "FAILED" not in done.stderr  # the report's: these models cannot be looked into
     assert len([call for call in fake.calls() if "--explain" not in call]) == 2 + 8 * 2 * 2
@@ -95,7 +87,7 @@ def test_a_comparison_is_of_all_methods_and_ends_with_statistics_and_a_page(bash
     assert page.is_file() and done.stdout.splitlines()[-1].endswith("/base2new/report.html")
 
 
-def test_runs_that_fail_do_not_keep_the_others_from_being_compared_with_rpo_or_without(bash, fake):
+def test_failed_runs_do_not_prevent_the_comparison(bash, fake):
     fake.behave(fail=["VPT"])
     done = bash("scripts/compare.sh", "digits", "--trainers", "CoOp", "VPT", SEEDS="1")
     assert done.returncode == 1 and "FAILED: VPT on digits" in done.stderr
@@ -103,7 +95,7 @@ def test_runs_that_fail_do_not_keep_the_others_from_being_compared_with_rpo_or_w
     assert (fake.output / "base2new" / "report.html").is_file()
 
 
-def test_a_comparison_can_be_looked_at_before_it_is_started(bash, fake):
+def test_a_comparison_has_a_dry_run(bash, fake):
     done = bash("scripts/compare.sh", "--dry-run", SEEDS="1")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -116,7 +108,7 @@ def test_a_wrong_call_of_a_comparison_is_one_message(bash):
     assert done.returncode == 2 and done.stderr.count("error:") == 1 and done.stdout == ""
 
 
-def test_the_environment_and_the_arguments_are_honoured(bash, fake, tmp_path):
+def test_the_environment_and_the_arguments_are_respected(bash, fake, tmp_path):
     (tmp_path / "images").mkdir()
     done = bash("scripts/rpo/base2new.sh", "oxford_pets", DATA="images", OUTPUT="out", SEEDS="2 5")
     assert done.returncode == 0, done.stderr
@@ -126,7 +118,7 @@ def test_the_environment_and_the_arguments_are_honoured(bash, fake, tmp_path):
     assert (tmp_path / "out" / "base2new" / "summary.json").is_file() and not fake.output.exists()
 
 
-def test_seeds_are_the_protocols_and_options_pass_through(bash, fake):
+def test_seeds_come_from_the_protocol_and_options_pass_through(bash, fake):
     done = bash("scripts/coop/variance.sh", "--dry-run", "--shots", "4")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if "--trainer CoOp" in line]
@@ -151,7 +143,7 @@ def test_the_environment_of_the_checkout_is_used_unless_one_is_active(bash, fake
     assert Path(f"{own}.used").exists()
 
 
-def test_a_python_without_the_dependencies_is_told_what_to_do(bash, fake):
+def test_a_python_without_the_dependencies_gets_a_clear_message(bash, fake):
     own = fake.root / ".venv" / "bin" / "python"
     own.parent.mkdir(parents=True)
     own.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')

@@ -5,7 +5,7 @@ import torch
 
 from trainers.rpo import RPO
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = pytest.mark.gpu
 
 METHODS = {
     "LP": [],

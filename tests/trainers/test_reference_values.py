@@ -14,7 +14,7 @@ from trainers import cocoop, coop, maple, rpo, sep, vpt
 NAMES = [f"{c['case']['method']}-{i}" for i, c in enumerate(CASES)]
 
 
-GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
 @pytest.fixture(scope="module", params=["cpu", GPU])

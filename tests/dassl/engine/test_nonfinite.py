@@ -133,7 +133,6 @@ def test_a_loss_looked_at_a_step_late_is_not_saved_either(make, tmp_path, monkey
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_nothing_waits_and_the_loss_is_looked_at_a_step_late():
     watch, loss = LossWatch(), torch.ones((), device="cuda")
     assert not watch.refuses(loss, StepInfo(0, 0))  # the first allocations may wait

@@ -128,11 +128,11 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     asked = "format status task trainer dataset subsample dataset_dir shots seed backbone metrics val epochs"
     made_of = "nonfinite_steps trained_parameters prompts_sha256 draw_hash weights_sha256 model_dir load_epoch config"
-    asked = f"{asked} {made_of} versions device seconds peak_memory_mib"
+    asked = f"{asked} {made_of} versions device linear seconds peak_memory_mib"
     assert list(results) == asked.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}
-    expected |= {"trained_parameters": 13, "weights_sha256": None, "model_dir": None, "load_epoch": None}
+    expected |= dict.fromkeys(("linear", "weights_sha256", "model_dir", "load_epoch")) | {"trained_parameters": 13}
     assert expected.items() <= results.items()
     assert results["metrics"]["n"] == 20
     assert sum(of_class["n"] for of_class in results["metrics"]["per_class"].values()) == 20
@@ -289,7 +289,7 @@ def test_a_gradient_scaler_takes_part_in_the_step(make):
 
 
 def test_tensorboard_is_written_only_on_request(make, tmp_path):
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="need tensorboard (pip install tensorboard)")
     trainer = make("OPTIM.MAX_EPOCH", "1", folder="off")
     trainer.train()
     assert not (tmp_path / "off" / "tensorboard").exists()

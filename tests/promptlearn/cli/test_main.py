@@ -287,7 +287,7 @@ def test_waiting_threads_are_told_not_to_spin_before_torch_is_imported():
     assert done.stdout == "passive\n", done.stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="need /dev/full, a file that is always full (Linux has it)")
 @pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
 def test_output_that_has_no_room_is_one_message(words):
     with open("/dev/full", "w") as full:

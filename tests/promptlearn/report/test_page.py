@@ -46,10 +46,8 @@ def html(output):
 @pytest.fixture(scope="module")
 def browser():
     if BROWSER is None:
-        pytest.skip("no chromium is installed (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
-    )
+        pytest.skip("need a browser (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="need playwright (pip install playwright)")
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield chromium

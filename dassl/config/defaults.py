@@ -138,9 +138,9 @@ _C.MODEL.COMPILE = False
 # On a GPU, capture the training step once as a CUDA graph and replay it: the same kernels, without the time to launch
 # each of them. A step that reads numbers from the GPU cannot be captured; it runs without a graph, with a note.
 _C.MODEL.CUDA_GRAPH = False
-# Library for multiplying by frozen weights in float32 on a CPU: torch, onednn, or auto for the faster one. The two round
-# differently. "auto" measures once per machine and number of threads and keeps the answer in the cache; a run records it
-# (results.json, "linear"), and a resumed run keeps it.
+# Library for multiplying by frozen weights in float32 on a CPU: torch, onednn, or auto for the faster one. The two
+# round differently. "auto" measures once per machine and number of threads and keeps the answer in the cache; a run
+# records it (results.json, "linear"), and a resumed run keeps it.
 _C.MODEL.LINEAR = "auto"
 # Class texts that keep their activations at a time in a training step; those of the others are computed again in the
 # backward pass. "auto" picks as many as fit into half of the free memory; 0 keeps all. The numbers stay the same up to

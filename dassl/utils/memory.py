@@ -50,9 +50,9 @@ def _glibc(name: str) -> Callable[..., int]:
 def keep_freed_memory() -> None:
     """Let this process reuse the memory of freed tensors instead of returning it to the system after each one.
 
-    By default, glibc requests the memory of a large tensor from the system, and returns it when the tensor is freed. The
-    kernel then clears the same pages again in each training step: 1.35 million page faults in a step of RPO with 500
-    classes. At most KEPT bytes of free memory are kept; `return_freed_memory` returns those, too.
+    By default, glibc requests the memory of a large tensor from the system, and returns it when the tensor is freed.
+    The kernel then clears the same pages again in each training step: 1.35 million page faults in a step of RPO with
+    500 classes. At most KEPT bytes of free memory are kept; `return_freed_memory` returns those, too.
     """
     _glibc("mallopt")(M_MMAP_THRESHOLD, KEPT)
     _glibc("mallopt")(M_TRIM_THRESHOLD, KEPT)

@@ -91,7 +91,7 @@ def test_all_mistakes_are_reported_together_and_nothing_is_merged(tmp_path):
         f"{file}: INPUT.GB_K: expected an integer (such as 21), got no value.",
         "command line: OPTIM.MAX_EPOCH: expected an integer (such as 10), got a float '1.5'.",
         "command line: USE_CUDA: expected True or False (such as True), got an integer '1'.",
-        "command line: SEED has no value (expected an integer, such as -1)",
+        "command line: SEED: expected an integer (such as -1), got no value.",
     ]
     assert cfg == get_cfg_default()
 

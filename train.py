@@ -10,29 +10,21 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Before torch: threads that spin while they wait bring small steps to a crawl as soon as somebody shares the cores.
+from basics import Stopped, StopSignals, UserError, drop, notify, stop_without_parent
+from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
+from dassl.config.declared import NotDeclared, declare_keys, registered_names
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+# torch, the methods, and the datasets are imported when there is something to run: help and refusals answer at once.
+# Set before torch is imported: threads that spin while they wait slow small steps to a crawl on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import torch  # noqa: E402
-from yacs.config import CfgNode  # noqa: E402
-
-import datasets  # noqa: E402, F401  (importing it registers the data sets)
-import trainers  # noqa: E402
-from basics import Stopped, StopSignals, UserError, drop, notify, stop_without_parent
-from dassl.config import get_cfg_default, merge_what_is_right, read_yaml  # noqa: E402
-from dassl.engine import (  # noqa: E402
-    TRAINER_REGISTRY,
-    build_trainer,
-    check_config,
-    explain_failures,
-    fresh_folder,
-    run_folder,
-)
-from dassl.utils import collect_env_info, sample_seed, set_random_seed, setup_logger
-from trainers.explain import explain  # noqa: E402
-
-CONFIGS = Path(__file__).resolve().parent / "configs"
+ROOT = Path(__file__).resolve().parent
+CONFIGS = ROOT / "configs"
 
 EXAMPLES = """\
 examples:
@@ -54,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--trainer", default="", help=f"the method: {', '.join(TRAINER_REGISTRY.registered_names())}")
+    p.add_argument("--trainer", default="", help=f"the method: {', '.join(method_names())}")
     p.add_argument("--config-file", default="", help="the method's settings: configs/trainers/METHOD/*.yaml")
     p.add_argument("--dataset-config-file", default="", help="the data set: configs/datasets/*.yaml")
     p.add_argument("--root", default="", help="folder that holds the data sets (without it: the built-in demo)")
@@ -76,10 +68,33 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def method_names() -> list[str]:
+    """The registered methods."""
+    try:
+        return registered_names(ROOT / "trainers")
+    except NotDeclared:
+        import trainers  # noqa: F401  (importing it registers the methods)
+        from dassl.engine import TRAINER_REGISTRY
+
+        return sorted(TRAINER_REGISTRY.registered_names())
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Add the keys that the methods declare."""
+    if "trainers" not in sys.modules:
+        try:
+            return declare_keys(cfg, ROOT / "trainers")
+        except NotDeclared:
+            pass
+    import trainers
+
+    trainers.extend_cfg(cfg)
+
+
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, the data set's file, the method's file, the flags, the KEY VALUE pairs; all mistakes at once."""
     cfg = get_cfg_default()
-    trainers.extend_cfg(cfg)
+    extend_cfg(cfg)
     flags = {
         "TRAINER.NAME": args.trainer,
         "DATASET.ROOT": args.root,
@@ -97,9 +112,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, found {args.seed}; left out, one is drawn")
-    problems += check_config(cfg)
     if problems:
         raise UserError("\n".join(problems))
+    check_values(cfg)
     folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
     if cfg.SEED < 0:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
@@ -111,6 +126,16 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def check_values(cfg: CfgNode) -> None:
+    """Refuse names and values that the engine, the method, or its backbone do not take; all at once."""
+    import datasets  # noqa: F401  (importing it registers the datasets)
+    import trainers  # noqa: F401
+    from dassl.engine import check_config
+
+    if problems := check_config(cfg):
+        raise UserError("\n".join(problems))
+
+
 def find_seed(folder: str | None) -> int:
     """The seed of the run that was begun in `folder`, so that it can go on, or else a sampled one."""
     if folder and os.path.isfile(Path(folder) / "config.yaml"):
@@ -119,6 +144,8 @@ def find_seed(folder: str | None) -> int:
         if isinstance(seed, int) and seed >= 0:
             print(f"No seed given; that of the run in {folder}: {seed}")
             return seed
+    from dassl.utils import sample_seed
+
     return sample_seed()
 
 
@@ -139,6 +166,8 @@ def demo_files(args: argparse.Namespace) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
+    from dassl.engine import explain_failures, fresh_folder, run_folder
+
     if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
         raise UserError(f'--model-dir: no folder "{args.model_dir}"; expected the output folder of a trained run')
     if args.explain and not args.eval_only:
@@ -155,6 +184,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
+    import torch
+
+    from dassl.engine import build_trainer
+    from dassl.utils import collect_env_info, set_random_seed, setup_logger
+    from trainers.explain import explain
+
     set_random_seed(cfg.SEED)  # for trainers that draw from the global streams; ours have streams of their own
     setup_logger(cfg.OUTPUT_DIR)
     print(f"Setting fixed seed: {cfg.SEED}")

@@ -1,4 +1,4 @@
-"""Run folders as train.py leaves them, with made-up figures: enough to make a report of."""
+"""Run folders like those of train.py, with made-up results: enough for a report."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 DIGEST = "abc"
 HOSTILE = '<img src=x onerror="document.title=1"> $5 & \N{SNOWMAN}'  # the name of a class
 CLASSES = {"base": ["cat", "a class whose name is longer than any axis has room for"], "new": ["fox", HOSTILE]}
-IMAGES = 6  # of a class
+IMAGES = 6  # per class
 SEGMENT = {"causal": False, "replaced": 0, "rewritten": [], "prefilled": False}
 TOWERS = {
     "text": {
@@ -35,7 +35,7 @@ TOWERS = {
 
 
 class MadeUpRuns:
-    """Runs below `output`, on images below `output`/data."""
+    """Runs in `output`, on images in `output`/data."""
 
     def __init__(self, output: Path):
         self.output, self.data = output, output / "data"
@@ -44,7 +44,7 @@ class MadeUpRuns:
             Image.new("RGB", (20, 20), (20 * number, 90, 120)).save(self.data / f"{number}.png")
 
     def base2new(self, dataset: str = "digits", seeds: tuple[int, ...] = (1, 2, 3)) -> None:
-        """Zero-shot CLIP, and RPO, CoOp and VPT with the seeds; RPO's first seed is explained."""
+        """Add zero-shot CLIP, and RPO, CoOp and VPT with the seeds, and an explanation of RPO's first seed."""
         for subsample, stage in (("base", "train_base"), ("new", "test_new")):
             self.run(f"base2new/{stage}", dataset, "ZeroshotCLIP", 1, subsample, right=3)
             for number, trainer in enumerate(("RPO", "CoOp", "VPT")):
@@ -64,7 +64,7 @@ class MadeUpRuns:
         shots: int = 16,
         config: str = "tiny",
     ) -> Path:
-        """A run that answers `right` of each class's IMAGES images rightly; its folder."""
+        """Add a run with `right` correct predictions for each class's IMAGES images, and return its folder."""
         folder = self.output / stage / dataset / f"shots_{shots}" / trainer / config / f"seed{seed}"
         folder.mkdir(parents=True)
         names = CLASSES.get(subsample, CLASSES["base"])
@@ -110,7 +110,7 @@ class MadeUpRuns:
         return folder
 
     def explain(self, folder: Path, digest: str = DIGEST) -> None:
-        """What `train.py --explain` leaves."""
+        """Add what `train.py --explain` writes."""
         (folder / "explain").mkdir()
         words = [{"vector": "ctx 1", "norm": 0.5, "words": [["a", 0.1], ["photo", 0.2]]}]
         explained = {"format": 1, "prompts_sha256": digest, "towers": TOWERS, "words": words}

@@ -45,7 +45,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.SEP.N_CTX = 6  # n, text prompts and representative tokens
     cfg.TRAINER.SEP.N_CTX_V = 4  # n_v, image prompts and representative tokens
     cfg.TRAINER.SEP.CTX_INIT = ""  # words to start from, "a photo of a"; their number replaces N_CTX
-    cfg.TRAINER.SEP.LAYERS = list(range(1, 12))  # layers, counted from 0, before which prompts are fused; []: none
+    cfg.TRAINER.SEP.LAYERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]  # from 0: layers before which prompts are fused
     cfg.TRAINER.SEP.SELECT = "instance"  # instance (the paper) or batch (the released code)
     cfg.TRAINER.SEP.W = 8.0  # weight of the text's consistency with frozen CLIP
     cfg.TRAINER.SEP.W_V = 6.0  # weight of the image's consistency

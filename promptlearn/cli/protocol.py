@@ -16,7 +16,7 @@ from promptlearn.experiments import (
     plan,
     refuse_other_settings,
     result_of,
-    summarise,
+    summarize,
     table,
     unfair,
     write_summary,
@@ -63,7 +63,7 @@ def launch_and_tell(
     mkdir_if_missing(output / protocol.name)  # a folder that cannot be written is refused before the first run
     unfinished = launch(jobs, checkout, data, args.verbose, args.jobs)
     write_summary(protocol, output)
-    print(table(protocol, summarise(protocol, jobs)))
+    print(table(protocol, summarize(protocol, jobs)))
     for line in unfair(jobs):
         notify(f"not a fair comparison: {line}")
     notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")

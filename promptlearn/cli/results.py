@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import notify
-from promptlearn.experiments import FORMATS, discover, find_protocols, summarise, table, unfair
+from promptlearn.experiments import FORMATS, discover, find_protocols, summarize, table, unfair
 
 
 def run(arguments: list[str]) -> int:
@@ -12,12 +12,12 @@ def run(arguments: list[str]) -> int:
     protocols, output = find_protocols(Path(args.folder).expanduser())
     for protocol in protocols:
         jobs = discover(protocol, output)
-        lines = summarise(protocol, jobs)
+        lines = summarize(protocol, jobs)
         if len(protocols) > 1:
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format))
         if args.statistics is not None:
-            from promptlearn.experiments.statistics_text import statistics_text  # imports scipy, slowly
+            from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))
         if protocol != protocols[-1]:

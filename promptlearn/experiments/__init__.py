@@ -1,18 +1,17 @@
-"""Protocols as data: which runs a comparison needs, running those that are not done, and tables of their results.
+"""Protocols as data: plan the runs of a comparison, run the unfinished ones, and tabulate their results.
 
-Runs are subprocesses of the checkout's train.py and are known by the `results.json` that they leave; nothing here
-imports a trainer, a data set or CLIP. The statistics (`statistics`, `statistics_text`) are imported by whoever needs
-them: scipy takes its time.
+Runs are subprocesses of the checkout's train.py, identified by the `results.json` that they write. Nothing here imports
+a trainer, a dataset or CLIP. Import the statistics (`significance`, `significance_text`) only where they are needed:
+scipy is slow to import.
 """
 
 from promptlearn.experiments.checkout import Checkout
+from promptlearn.experiments.discovery import discover, find_protocols, refuse_other_settings, result_of
 from promptlearn.experiments.fairness import unfair
 from promptlearn.experiments.launcher import launch
 from promptlearn.experiments.planning import RunRequest, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
-from promptlearn.experiments.results import discover, find_protocols, refuse_other_settings, result_of
-from promptlearn.experiments.summary import summarise, write_summary
-from promptlearn.experiments.tables import FORMATS, table
+from promptlearn.experiments.results_table import FORMATS, summarize, table, write_summary
 
 __all__ = [
     "FORMATS",
@@ -27,7 +26,7 @@ __all__ = [
     "plan",
     "refuse_other_settings",
     "result_of",
-    "summarise",
+    "summarize",
     "table",
     "unfair",
     "write_summary",

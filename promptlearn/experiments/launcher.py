@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from basics import for_this_process, mkdir_if_missing
 from promptlearn.experiments.checkout import Checkout
+from promptlearn.experiments.discovery import result_of
 from promptlearn.experiments.protocols import Job
-from promptlearn.experiments.results import result_of
 
 USERS_MISTAKE = 2  # exit status of train.py
 TAIL = 15  # lines of a failed job's stderr that are shown

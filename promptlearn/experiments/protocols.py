@@ -1,44 +1,44 @@
-"""Protocols as a few declared lines, and the runs that they are made of."""
+"""Declares the protocols and the runs that they consist of."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from promptlearn.experiments.checkout import Checkout
 
-ZERO_SHOT = "ZeroshotCLIP"  # a row of every table
-UNTRAINED = (ZERO_SHOT, "ZeroshotCLIP2")  # train nothing, so one seed and one number of shots say all
+ZERO_SHOT = "ZeroshotCLIP"  # in every table
+UNTRAINED = (ZERO_SHOT, "ZeroshotCLIP2")  # train nothing, so one seed and one number of shots suffice
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of every row and seed."""
+    """One run for each row and seed."""
 
     folder: str  # below OUTPUT
-    column: str  # where its accuracy stands in the table
+    column: str  # of the table, for its accuracy
     subsample: str = "all"  # DATASET.SUBSAMPLE_CLASSES
-    model_of: str = ""  # the stage whose trained model is only tested here; empty: this stage trains
-    dataset: str = ""  # a file of configs/datasets/, without .yaml; empty: the row's
+    model_of: str = ""  # the stage whose model is tested here; empty: this stage trains one
+    dataset: str = ""  # a file in configs/datasets/, without .yaml; empty: the row's
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is trained and tested. How often and with what is in configs/protocols/<name>.yaml."""
+    """What is trained and tested. Seeds, shots, methods and datasets are in configs/protocols/<name>.yaml."""
 
-    name: str  # of the verb, the table and the file in configs/protocols/
+    name: str  # of the command, the table and the file in configs/protocols/
     title: str
     stages: tuple[Stage, ...]
-    transfer: bool = False  # data sets are targets: each tests what was trained on the source, and a mean is formed
+    transfer: bool = False  # train on a source, test on each target dataset, and average over the targets
     by_shots: bool = False  # the table has a column for each number of shots
 
     def on(self, targets: list[str]) -> tuple[Stage, ...]:
-        """All stages, those of the targets included."""
+        """All stages, including those of the target datasets."""
         trained = self.stages[0].folder
         tests = tuple(Stage(f"{self.name}/test_{name}", name, model_of=trained, dataset=name) for name in targets)
         return self.stages + tests
 
     @property
     def harmonic(self) -> bool:
-        """Whether the table has the harmonic mean of base and new."""
+        """Whether the table has the harmonic mean of base and new accuracy."""
         return {"base", "new"} <= {stage.column for stage in self.stages}
 
 
@@ -49,7 +49,7 @@ def base_and_new(name: str) -> tuple[Stage, Stage]:
     )
 
 
-# Two protocols test what was trained on the source, which takes longest of all: it is trained once for both.
+# Training on the source takes longest, so both transfer protocols share these runs.
 ON_SOURCE = (Stage("train_source", "source"),)
 
 PROTOCOLS = {
@@ -57,22 +57,22 @@ PROTOCOLS = {
     for protocol in (
         Protocol("base2new", "train on base classes, test on base and new classes", base_and_new("base2new")),
         Protocol("few_shot", "all classes, from 1 to 16 shots", (Stage("few_shot/train", "all"),), by_shots=True),
-        Protocol("cross_dataset", "train on a source, test on other data sets", ON_SOURCE, transfer=True),
-        Protocol("domain_generalization", "train on a source, test on its shifts", ON_SOURCE, transfer=True),
-        Protocol("variance", "base to new with ten seeds: the spread", base_and_new("variance")),
-        Protocol("ablation", "base to new with a method's settings varied", base_and_new("ablation")),
+        Protocol("cross_dataset", "train on a source, test on other datasets", ON_SOURCE, transfer=True),
+        Protocol("domain_generalization", "train on a source, test on variants of it", ON_SOURCE, transfer=True),
+        Protocol("variance", "base to new with ten seeds, to see the spread", base_and_new("variance")),
+        Protocol("ablation", "base to new with varied settings of a method", base_and_new("ablation")),
     )
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is trained, but for the seed."""
+    """What is trained, except for the seed; one row of the table."""
 
-    dataset: str  # a file of configs/datasets/, without .yaml
+    dataset: str  # a file in configs/datasets/, without .yaml
     trainer: str
-    config: str  # a file of configs/trainers/<trainer>/, without .yaml
-    shots: int | None  # None: a line over several
+    config: str  # a file in configs/trainers/<trainer>/, without .yaml
+    shots: int | None  # None: a row over several
     variant: str = ""  # settings that differ from the config, as a label: K=4,MASK=False
 
     @property
@@ -89,9 +89,9 @@ class Job:
     seed: int
     stage: Stage
     folder: Path  # its --output-dir
-    registered_name: str | None = None  # of its data set; None when only results are read and no checkout is at hand
-    source: "Job | None" = None  # the job whose model is tested
-    overrides: tuple[tuple[str, str], ...] = ()  # KEY VALUE pairs that the row's variant stands for
+    registered_name: str | None = None  # of its dataset; None if only results are read and there is no checkout
+    source: "Job | None" = None  # the job that trains the model tested here
+    overrides: tuple[tuple[str, str], ...] = ()  # the (key, value) pairs of the row's variant
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
@@ -100,12 +100,12 @@ class Job:
 
     @property
     def dataset(self) -> str:
-        """The file in configs/datasets/ of the data set it is run on."""
+        """The file in configs/datasets/, without .yaml, of the dataset that it runs on."""
         return self.stage.dataset or self.row.dataset
 
     @property
     def request(self) -> dict:
-        """What a results.json must say to be this job's."""
+        """What a results.json must contain to be this job's."""
         request = {
             "trainer": self.row.trainer,
             "seed": self.seed,
@@ -115,7 +115,7 @@ class Job:
         return request | ({"dataset": self.registered_name} if self.registered_name else {})
 
     def command(self, checkout: Checkout, data: Path | None) -> list[str]:
-        """The arguments after `python`, for a call from the checkout."""
+        """The arguments after `python`, to be called from the checkout."""
         row = self.row
         command = ["train.py"]
         command += ["--root", checkout.shown(data)] if data else []
@@ -137,7 +137,7 @@ def jobs_of(
     registered_names: dict[str, str] | None = None,
     overrides: tuple[tuple[str, str], ...] = (),
 ) -> list[Job]:
-    """The jobs of one row and seed, stage after stage. `registered_names`: of each file in configs/datasets/."""
+    """The jobs of one row and seed, stage by stage. `registered_names`: file in configs/datasets/ -> dataset name."""
     jobs: dict[str, Job] = {}
     for stage in stages:
         source = None if row.trainer in UNTRAINED else jobs.get(stage.model_of)

@@ -1,4 +1,4 @@
-"""Data sets as they come: fetched, checked, unpacked into the folders that the loaders expect, and verified."""
+"""Downloads, checks, unpacks and verifies datasets, in the folders that the loaders expect."""
 
 from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
 from promptlearn.prepare.sources import File, Source, read_sources

@@ -1,4 +1,4 @@
-"""Getting one file: a broken download goes on where it stopped, and only what was checked gets the file's name."""
+"""Downloading one file: an interrupted download resumes, and only a checked file gets the final name."""
 
 import hashlib
 import os
@@ -14,22 +14,22 @@ from basics import UserError, read_json
 from promptlearn.prepare.sources import File
 
 CHUNK = 1 << 20  # bytes read at once
-ATTEMPTS = 5  # in a row that bring nothing new
+ATTEMPTS = 5  # in a row without a new byte
 PAUSE = 1.0  # seconds before the second attempt; doubled for each further one
 TIMEOUT = (15, 60)  # seconds to connect, and to wait for the next bytes
-# Nobody needs more for a file whose size is not published (the largest has 3 GB): a server that never ends is cut off.
+# Limit for a file whose size is not published (the largest has 3 GB): a server that never stops is cut off.
 LONGEST = 16 << 30
 
 
 class OtherFile(UserError):
-    """A file that is not the published one."""
+    """The file is not the published one."""
 
 
 def fetch(file: File, path: Path) -> None:
-    """Download `file` to `path` from the first of its sources that has it. What came is kept until all is there.
+    """Download `file` to `path` from the first of its sources that has it. Partial downloads are kept.
 
     Raises:
-        UserError: no source has it, the disk is full, or what came is not the published file.
+        UserError: no source has it, the disk is full, or the download is not the published file.
     """
     failures = []
     for source in (*file.urls, *([f"drive:{file.drive}"] if file.drive else [])):
@@ -38,35 +38,35 @@ def fetch(file: File, path: Path) -> None:
             return
         except UserError as error:
             failures.append(str(error))
-    raise UserError("; ".join(failures))
+    raise UserError(" ".join(failures))
 
 
 def check_file(path: Path, file: File) -> None:
-    """Compare a file with its published size and hash. Where there is none, it must at least be of its kind.
+    """Compare a file with its published size and hash. Without a hash, it must at least be of the right kind.
 
     Raises:
-        OtherFile: it is another one; says what was expected and found.
+        OtherFile: it is another file; the message says what was expected.
     """
     size = path.stat().st_size
     if file.bytes is not None and size != file.bytes:
-        raise OtherFile(f"{path}: expected {file.bytes:,} bytes, found {size:,}")
+        raise OtherFile(f"{path}: expected {file.bytes:,} bytes, got {size:,}.")
     name, expected = ("sha256", file.sha256) if file.sha256 else ("md5", file.md5)
     if not expected:
         _check_kind(path, file)
     elif (found := _hash(path, name)) != expected:
-        raise OtherFile(f"{path}: expected {name} {expected}, found {found}")
+        raise OtherFile(f"{path}: expected {name} {expected}, got {found}.")
 
 
 def _check_kind(path: Path, file: File) -> None:
     with open(path, "rb") as opened:
         start = opened.read(256).lstrip().lower()
-    if not start or start.startswith((b"<!doctype html", b"<html")):  # "log in first", "come back tomorrow"
-        raise OtherFile(f"{path}: expected {file.name}, found {'a web page' if start else 'an empty file'}")
+    if not start or start.startswith((b"<!doctype html", b"<html")):  # a login or a quota page
+        raise OtherFile(f"{path}: expected {file.name}, got {'a web page' if start else 'an empty file'}.")
     if file.name.endswith(".json"):
         try:
             read_json(path)
         except UserError as error:
-            raise OtherFile(str(error)) from None
+            raise OtherFile(f"{error}.") from None
 
 
 def _fetch_from(source: str, file: File, path: Path) -> None:
@@ -82,25 +82,25 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
             check_file(part, file)
         except OtherFile as error:
             _forget(part)
-            if resumed:  # perhaps only its beginning, from another time, was wrong
+            if resumed:  # perhaps only the beginning, from an earlier attempt, was wrong
                 return _fetch_from(source, file, path)
-            raise UserError(f"{source} does not give the published file, what came was deleted. {error}") from None
+            raise UserError(f"{source}: expected the published file, got another one, now deleted. {error}") from None
         _tag_of(part).unlink(missing_ok=True)
         os.replace(part, path)
     except requests.RequestException as error:
-        raise UserError(f"{source}: {error}") from None
+        raise UserError(f"{source}: {error}.") from None
     except OSError as error:
-        raise UserError(f'cannot write "{path}": {error.strerror or error}') from None
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
 def _from_drive(file: File, part: Path) -> None:
-    import gdown  # takes a while, and most files come from elsewhere
+    import gdown  # slow to import, and most files come from elsewhere
 
     with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
 
         def show(done: int, total: int | None) -> None:
             if max(done, total or 0) > (file.bytes or LONGEST):
-                raise UserError(f"Google Drive sends more than the {file.bytes or LONGEST:,} bytes of {file.name}")
+                raise UserError(f"{file.name}: expected {file.bytes or LONGEST:,} bytes, got more from Google Drive.")
             _check_room(part, (total or done) - done)
             bar.total = total
             bar.update(done - bar.n)
@@ -115,45 +115,45 @@ def _from_drive(file: File, part: Path) -> None:
                 timeout=TIMEOUT,
                 progress=show,
             )
-        except gdown.exceptions.DownloadError as error:  # gone, or too many people fetched it today
+        except gdown.exceptions.DownloadError as error:  # removed, or downloaded too often today
             page = f"https://drive.google.com/file/d/{file.drive}/view"
             reason = " ".join(str(error).split())
-            raise UserError(f"Google Drive does not give {file.name} ({reason}); try {page} in a browser") from None
+            raise UserError(f"{file.name}: Google Drive refused it ({reason}). Try {page} in a browser.") from None
 
 
 def _from_web(url: str, file: File, part: Path) -> None:
-    """Get all of `url` into `part`, going on after each break as long as something new comes."""
+    """Download `url` to `part`, resuming after each interruption as long as new bytes arrive."""
     longest, attempt = 0, 1
     while True:
         try:
             if _receive(url, file, part):
                 return
-            problem = "the connection broke off"
+            problem = "the connection was lost"
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             problem = str(error)
         except requests.HTTPError as error:
-            if error.response.status_code < 500:  # it is not there, and will not be there in a minute
+            if error.response.status_code < 500:  # not found, and waiting will not help
                 raise
             problem = str(error)
         if (held := _size(part)) > longest:
             longest, attempt = held, 1
         elif attempt == ATTEMPTS:
             raise UserError(
-                f"{url}: {problem}. {held:,} bytes are kept in {part.name}; the same command goes on from there"
+                f"{url}: {problem}. {held:,} bytes are kept in {part.name}. Run the same command to resume."
             )
         time.sleep(PAUSE * 2 ** (attempt - 1))
         attempt += 1
 
 
 def _receive(url: str, file: File, part: Path) -> bool:
-    """One request for what `part` lacks. Returns whether all is there."""
+    """Request what is missing in `part` once. Returns whether it is now complete."""
     start = _size(part)
     if file.bytes is not None and start == file.bytes:
         return True
     tag = _tag_of(part)
     if start and not (tag.is_file() or file.sha256 or file.md5):
-        start = 0  # nothing could tell whether the rest belongs to this beginning
-    headers = {"Accept-Encoding": "identity"}  # the bytes as they lie there: they are counted
+        start = 0  # nothing could show whether the rest belongs to this beginning
+    headers = {"Accept-Encoding": "identity"}  # the bytes as stored, because they are counted
     if start:
         headers["Range"] = f"bytes={start}-"
         if tag.is_file():
@@ -170,9 +170,9 @@ def _receive(url: str, file: File, part: Path) -> bool:
         announced = response.headers.get("Content-Length")
         total = start + int(announced) if announced and announced.isdecimal() else None
         if None not in (total, file.bytes) and total != file.bytes:
-            raise UserError(f"{url} offers {total:,} bytes, expected {file.bytes:,}")
+            raise UserError(f"{url}: expected {file.bytes:,} bytes, got an offer of {total:,}.")
         _check_room(part, (total or file.bytes or 0) - start)
-        if (etag := response.headers.get("ETag", "")).startswith('"'):  # a weak one promises no equal bytes
+        if (etag := response.headers.get("ETag", "")).startswith('"'):  # a weak one does not promise equal bytes
             tag.write_text(etag)
         elif not start:
             tag.unlink(missing_ok=True)
@@ -181,15 +181,15 @@ def _receive(url: str, file: File, part: Path) -> bool:
 
 
 def _continues(response: requests.Response, start: int) -> bool:
-    """Whether the body begins at byte `start`; a server may ignore the wish and send all."""
+    """Whether the body begins at byte `start`; a server may ignore the range and send everything."""
     partial = response.status_code == requests.codes.partial_content
     if partial and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        raise UserError(f"{response.url}: asked for the bytes from {start:,}, offered another part")
+        raise UserError(f"{response.url}: expected the bytes from {start:,}, got another range.")
     return partial
 
 
 def _write(response: requests.Response, part: Path, start: int, total: int | None, file: File) -> None:
-    """Append the body to `part` (start > 0) or write it anew, and see to it that it is on the disk."""
+    """Write the body to `part` from byte `start` on, and flush it to disk."""
     most = file.bytes or total or LONGEST
     name = file.name
     with (
@@ -200,7 +200,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
         try:
             for chunk in response.raw.stream(CHUNK, decode_content=False):
                 if out.tell() + len(chunk) > most:
-                    raise UserError(f"{response.url} sends more than the {most:,} bytes of {name}")
+                    raise UserError(f"{response.url}: expected {most:,} bytes for {name}, got more.")
                 out.write(chunk)
                 bar.update(len(chunk))
         finally:
@@ -211,7 +211,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
 def _check_room(part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
-        raise UserError(f"{part.parent} has room for {free:,} bytes, {needed:,} are needed. Make room")
+        raise UserError(f"{part.parent}: expected {needed:,} free bytes, got {free:,}. Free some disk space.")
 
 
 def _size(path: Path) -> int:
@@ -219,7 +219,7 @@ def _size(path: Path) -> int:
 
 
 def _tag_of(part: Path) -> Path:
-    """Holds the server's name (ETag) for the version of the file of which `part` is the beginning."""
+    """The file with the server's ETag: the version of the file that `part` is the beginning of."""
     return part.with_name(f"{part.name}.etag")
 
 
@@ -229,7 +229,7 @@ def _forget(part: Path) -> None:
 
 
 def _hash(path: Path, name: str) -> str:
-    """SHA-256 or MD5 (against broken downloads, not against attacks) of a file, in hex."""
+    """The SHA-256 or MD5 of a file, in hex. MD5 detects broken downloads, not attacks."""
     with (
         open(path, "rb") as file,
         tqdm(desc=f"checking {path.name}", total=_size(path), unit="B", unit_scale=True, disable=None) as bar,

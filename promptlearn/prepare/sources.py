@@ -1,4 +1,4 @@
-"""What is known of each data set: its folder, its sizes, and the files that it is made of (datasets/sources.json)."""
+"""What is known about each dataset: its folder, sizes and files (datasets/sources.json)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,20 +8,20 @@ from basics import read_json
 
 @dataclass(frozen=True)
 class File:
-    """A file to get: one that belongs into the data set's folder, or an archive that gives what belongs there.
+    """A file to get: one that belongs in the dataset's folder, or an archive of what belongs there.
 
     Attributes:
-        name: its name in the data set's folder.
+        name: its name in the dataset's folder.
         urls: addresses (http or https), in the order in which they are tried.
         drive: id of the file on Google Drive, or "".
-        by_hand: where a person gets it, if no program can; or "".
-        bytes: its size, or None where nobody publishes it.
-        sha256, md5: its hash (hex), or "" where nobody publishes it. MD5 only where there is no SHA-256.
-        gives: of an archive: {path in the data set's folder: path in the archive}. Empty: not an archive.
-        inner: pattern of the archives in the archive; what is in ``a/b.tar`` counts as ``a/b/...``.
-        devkit: of ImageNet's validation images: the archive that says which class each belongs to.
-        same_as: path in the DATA folder of a file that will do as well, or "".
-        unless: a file of the data set's folder with which this one is not needed, or "".
+        by_hand: where to get it by hand if it cannot be downloaded, or "".
+        bytes: its size, None if not published.
+        sha256, md5: its hash (hex), "" if not published. MD5 only if there is no SHA-256.
+        gives: for an archive, {path in the dataset's folder: path in the archive}; otherwise empty.
+        inner: pattern of nested archives; the content of ``a/b.tar`` counts as ``a/b/...``.
+        devkit: for ImageNet's validation images, the archive that gives the class of each.
+        same_as: path in the DATA folder of an equivalent file, or "".
+        unless: a file in the dataset's folder that makes this one unnecessary, or "".
     """
 
     name: str
@@ -38,11 +38,11 @@ class File:
     unless: str = ""
 
     def results(self) -> list[str]:
-        """Paths that are in the data set's folder once this file has done its part."""
+        """Paths in the dataset's folder that come from this file."""
         return list(self.gives or [self.name])
 
-    def lacking(self, folder: Path) -> list[Path]:
-        """Which of its results are not there, though they are needed."""
+    def missing(self, folder: Path) -> list[Path]:
+        """Its results that are needed and not there."""
         if self.unless and (folder / self.unless).is_file():
             return []
         return [folder / path for path in self.results() if not is_there(folder / path)]
@@ -50,14 +50,14 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of a data set.
+    """What is known about a dataset.
 
     Attributes:
         name: its registered name.
         folder: its folder in the DATA folder.
-        classes: how many it has.
-        images: published number of images, for those of train, val and test where there is one.
-        files: what it is made of.
+        classes: number of classes.
+        images: published number of images in train, val and test, where there is one.
+        files: the files it consists of.
     """
 
     name: str
@@ -67,21 +67,21 @@ class Source:
     files: tuple[File, ...]
 
     def missing(self, root: Path) -> list[Path]:
-        """Files and folders that should be in the DATA folder and are not."""
-        return [path for file in self.files for path in file.lacking(root / self.folder)]
+        """Files and folders that should be in the DATA folder and are not there."""
+        return [path for file in self.files for path in file.missing(root / self.folder)]
 
     def needed(self) -> list[File]:
-        """The files without those that only stand in for another one."""
+        """The files, except those that only replace another one."""
         return [file for file in self.files if not file.unless]
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file, or a folder that is not empty."""
+    """Whether `path` is a file or a non-empty folder."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def read_sources(path: Path) -> dict[str, Source]:
-    """The data sets of a sources.json by their registered names.
+    """Read the datasets of a sources.json, by registered name.
 
     Raises:
         UserError: it is missing or not JSON.

@@ -1,13 +1,14 @@
-"""Unpacking archives from the network: nothing lands outside the folder, and nothing grows without end.
+"""Unpacking archives from the network: nothing lands outside the folder, and nothing grows without bound.
 
-Refused as a whole: an absolute path, a ``..``, a link that leads out of the archive or to something that it does not
-hold, a device, more files or bytes than any data set has. No link is ever made: it becomes a copy of what it names.
+Only the contents of regular files are taken out of an archive, never links, devices, owners or modes: a link becomes a
+copy of what it names in the archive. Refused as a whole: an absolute path or a ``..``, a device, and more files or
+bytes than any dataset has. (tarfile's data filter is not used: it knows neither zip files nor sizes, and it does not
+exist before Python 3.11.4.)
 """
 
 import fnmatch
 import gzip
 import posixpath
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -16,15 +17,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from basics import UserError
 
 CHUNK = 1 << 20  # bytes read at once
-MAX_FILES = 2_000_000  # the largest data set, ImageNet, has 1.3 million
-MAX_GROWTH = 20  # bytes out for a byte in: pictures are compressed already, lists of names shrink to a tenth
+MAX_FILES = 2_000_000  # the largest dataset, ImageNet, has 1.3 million
+MAX_GROWTH = 20  # bytes out for a byte in: images are compressed already, lists of names shrink to a tenth
 ALWAYS_ALLOWED = 64 << 20  # bytes that a small archive may grow to, whatever its growth
 MAX_LINK = 4096  # bytes of a link's target in a zip file
 ENCRYPTED = 1  # bit of a zip member's flags
@@ -32,21 +33,11 @@ ENCRYPTED = 1  # bit of a zip member's flags
 
 @dataclass(frozen=True)
 class Entry:
-    """A member of an archive.
-
-    Attributes:
-        name: its path in the archive.
-        kind: "file", "folder", "link", or what else it is.
-        size: bytes that the archive says it has.
-        open: opens its content; what is read is never more than `size`.
-        link: path in the archive that a link leads to, made absolute.
-    """
+    """A file or folder in an archive: its path, the size that the archive states, and a function that opens it."""
 
     name: str
-    kind: str
-    size: int = 0
-    open: Callable[[], BinaryIO] | None = None
-    link: str = ""
+    size: int
+    open: Callable[[], BinaryIO] | None  # None for a folder
 
 
 class Budget:
@@ -56,67 +47,67 @@ class Budget:
         self.files = MAX_FILES
         self.bytes = max(ALWAYS_ALLOWED, MAX_GROWTH * packed)
 
-    def take(self, size: int) -> None:
-        self.files -= 1
+    def take(self, size: int, files: int = 0) -> None:
+        self.files -= files
         self.bytes -= size
         if self.files < 0 or self.bytes < 0:
-            raise UserError("it holds more than any data set: files or bytes without end")
+            raise UserError("it has more files or bytes than any dataset")
 
 
-def unpack(archive: Path, gives: dict[str, str], into: Path, inner: str = "", arrange=None) -> None:
-    """Unpack what is wanted of a tar, tar.gz or zip file into an empty folder.
+def unpack(
+    archive: Path,
+    gives: dict[str, str],
+    into: Path,
+    inner: str = "",
+    rename: Callable[[str], str] | None = None,
+) -> None:
+    """Unpack the wanted part of a tar, tar.gz or zip file into a new folder.
 
     Args:
-        archive: the file; its content tells its kind.
-        gives: {path below `into`: path in the archive ("" for all)}; all else in the archive is left out.
-        into: the folder, made here.
-        inner: pattern of the archives in it whose members are meant; those of ``a/b.tar`` count as ``a/b/...``.
-        arrange: changes the stream of entries on its way, for an archive that has its files under other names.
+        archive: the file; its content decides what kind it is.
+        gives: {path below `into`: path in the archive ("" for all)}; everything else in the archive is left out.
+        into: the folder, created here.
+        inner: pattern of nested archives whose members are wanted; those of ``a/b.tar`` count as ``a/b/...``.
+        rename: path in the archive -> path that `gives` refers to, for an archive whose files have other names.
 
     Raises:
-        UserError: the archive is damaged, attacks, or lacks what is wanted. What was unpacked so far is to be deleted.
+        UserError: the archive is damaged, unsafe, or lacks what is wanted. Delete what was unpacked so far.
     """
     try:
         budget = Budget(archive.stat().st_size)
         with open(archive, "rb") as file:
-            entries = _checked(_entries(file), budget)
-            if inner:
-                entries = _expanded(entries, inner, budget)
-            if arrange:
-                entries = arrange(entries)
+            entries = _nested(file, inner) if inner else _entries(file)
             into.mkdir(parents=True)
             for entry in tqdm(entries, desc=f"unpacking {archive.name}", unit=" files", disable=None):
-                _place(entry, gives, into, budget)
+                _extract(entry, _destination(rename(entry.name) if rename else entry.name, gives, into), budget)
     except UserError as error:
-        raise UserError(f"{archive} is refused: {error}") from error
+        raise UserError(f"{archive}: expected a safe archive, got one that is not: {error}. Delete it.") from error
     except Exception as error:  # for a damaged archive the readers raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{archive} cannot be unpacked: {error}") from error
+            raise UserError(f"{archive}: cannot be unpacked: {error}. Fix this and try again.") from error
         reason = error or type(error).__name__
-        raise UserError(f"{archive} is damaged ({reason}). Delete it and get it again") from error
-    lacking = [inside or "all" for path, inside in gives.items() if not (into / path).exists()]
-    if lacking:
-        raise UserError(f"{archive} does not hold {', '.join(lacking)}; is it another file of the same name?")
+        raise UserError(f"{archive}: expected an intact archive, got a damaged one ({reason}). Delete it.") from error
+    missing = [inside or "any file" for path, inside in gives.items() if not (into / path).exists()]
+    if missing:
+        raise UserError(
+            f"{archive}: expected an archive that holds {', '.join(missing)}, got one that does not. "
+            "Delete it if it is another file of the same name."
+        )
 
 
-def _place(entry: Entry, gives: dict[str, str], into: Path, budget: Budget) -> None:
-    """Write an entry to where it belongs, if it is wanted."""
-    target = _destination(entry.name, gives, into)
+def _extract(entry: Entry, target: Path | None, budget: Budget) -> None:
+    """Write an entry to `target`, or skip it if that is None."""
+    budget.take(0 if target else entry.size, files=1)  # what is skipped takes time, too
     if target is None:
         return
-    if entry.kind == "folder":
+    if entry.open is None:
         target.mkdir(parents=True, exist_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if entry.kind == "link":
-        original = _destination(entry.link, gives, into)
-        if original is None or not original.is_file():
-            raise UserError(f"{entry.name!r} is a link to {entry.link!r}, which is no file unpacked before it")
-        budget.take(original.stat().st_size)
-        shutil.copyfile(original, target)
-        return
     with entry.open() as content, open(target, "wb") as out:
-        shutil.copyfileobj(content, out, CHUNK)
+        while chunk := content.read(CHUNK):
+            budget.take(len(chunk))
+            out.write(chunk)
 
 
 def _destination(name: str, gives: dict[str, str], into: Path) -> Path | None:
@@ -128,45 +119,28 @@ def _destination(name: str, gives: dict[str, str], into: Path) -> Path | None:
     return None
 
 
-def _checked(entries: Iterator[Entry], budget: Budget) -> Iterator[Entry]:
-    """The entries as they are, once nothing speaks against them."""
-    for entry in entries:
-        if entry.kind not in ("file", "folder", "link"):
-            raise UserError(f"{entry.name!r} is a {entry.kind}, expected files and folders only")
-        if entry.size < 0:
-            raise UserError(f"{entry.name!r} has a size of {entry.size}")
-        _check_path(entry.name)
-        if entry.kind == "link":
-            _check_path(entry.link, f"link {entry.name!r} to ")
-        budget.take(entry.size)
-        yield entry
-
-
-def _check_path(name: str, what: str = "") -> None:
-    path = PurePosixPath(name)
-    drive = len(name) > 1 and name[1] == ":"
-    if path.is_absolute() or ".." in path.parts or drive or "\\" in name or "\0" in name:
-        raise UserError(f"{what}{name!r} leads out of its folder")
-
-
-def _expanded(entries: Iterator[Entry], pattern: str, budget: Budget) -> Iterator[Entry]:
-    """The members of all entries that `pattern` names, each below the archive's own name without its ending."""
-    for entry in entries:
-        if entry.kind != "file" or not fnmatch.fnmatchcase(entry.name, pattern):
-            continue
-        folder = entry.name.removesuffix(".gz").removesuffix(".tar")
-        with entry.open() as file:
-            for member in _checked(_entries(file), budget):
-                link = f"{folder}/{member.link}" if member.link else ""
-                yield replace(member, name=f"{folder}/{member.name}", link=link)
+def _nested(file: BinaryIO, pattern: str) -> Iterator[Entry]:
+    """The members of all nested archives whose names match, each below its archive's name without the ending."""
+    for entry in _entries(file):
+        if entry.open and fnmatch.fnmatchcase(entry.name, pattern):
+            folder = entry.name.removesuffix(".gz").removesuffix(".tar")
+            with entry.open() as content:
+                for member in _entries(content):
+                    yield replace(member, name=f"{folder}/{member.name}")
 
 
 def _entries(file: BinaryIO) -> Iterator[Entry]:
     start = file.read(4)
     file.seek(0)
-    if start == b"PK\x03\x04":
-        return _zip_entries(file)
-    return _tar_entries(file, compressed=start.startswith(b"\x1f\x8b"))
+    entries = _zip_entries(file) if start == b"PK\x03\x04" else _tar_entries(file, start.startswith(b"\x1f\x8b"))
+    for entry in entries:
+        path = PurePosixPath(entry.name)
+        drive = entry.name[1:2] == ":"
+        if path.is_absolute() or ".." in path.parts or drive or "\\" in entry.name or "\0" in entry.name:
+            raise UserError(f"{entry.name!r} leads out of its folder")
+        if entry.size < 0:
+            raise UserError(f"{entry.name!r} has a size of {entry.size}")
+        yield entry
 
 
 class _InPieces:
@@ -185,46 +159,45 @@ def _tar_entries(file: BinaryIO, compressed: bool) -> Iterator[Entry]:
     with ExitStack() as stack:
         plain = stack.enter_context(gzip.open(file)) if compressed else file
         archive = stack.enter_context(tarfile.open(fileobj=_InPieces(plain), mode="r:"))
+        files: dict[str, tarfile.TarInfo] = {}
         for member in archive:
-            content = partial(archive.extractfile, member)
-            yield Entry(member.name, _tar_kind(member), member.size, content, _tar_link(member))
-        # The end of the stream holds its check sum. A little padding is usual.
+            content = member
+            if member.issym() or member.islnk():  # the one counts from its own folder, the other from the root
+                folder = posixpath.dirname(member.name) if member.issym() else ""
+                content = _follow(member.name, posixpath.join(folder, member.linkname), files)
+            elif not (member.isreg() or member.isdir()):
+                raise UserError(f"{member.name!r} is a device or pipe")
+            if not member.isdir():
+                files[posixpath.normpath(member.name)] = content
+            yield Entry(member.name, content.size, None if member.isdir() else partial(archive.extractfile, content))
+        # The end of the stream holds its checksum. A little padding is usual.
         for _ in range(ALWAYS_ALLOWED // CHUNK):
             if not plain.read(CHUNK):
                 return
-        raise UserError("it goes on after its end")
-
-
-def _tar_kind(member: tarfile.TarInfo) -> str:
-    kinds = {"file": member.isreg(), "folder": member.isdir(), "link": member.issym() or member.islnk()}
-    return next((kind for kind, fits in kinds.items() if fits), "device or pipe")
-
-
-def _tar_link(member: tarfile.TarInfo) -> str:
-    """Path in the archive: a symbolic link counts from its own folder, a hard link from the archive's root."""
-    if not (member.issym() or member.islnk()):
-        return ""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(member.name) * member.issym(), member.linkname))
+        raise UserError("it continues after its end")
 
 
 def _zip_entries(file: BinaryIO) -> Iterator[Entry]:
     with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            if info.flag_bits & ENCRYPTED:
-                raise UserError(f"{info.filename!r} is encrypted")
-            kind, link = _zip_kind(info), ""
-            if kind == "link":
-                if info.file_size > MAX_LINK:
-                    raise UserError(f"{info.filename!r} is a link with a target of {info.file_size:,} bytes")
-                target = archive.read(info).decode(errors="surrogateescape")
-                link = posixpath.normpath(posixpath.join(posixpath.dirname(info.filename), target))
-            yield Entry(info.filename, kind, info.file_size, partial(archive.open, info), link)
+        files: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            if member.flag_bits & ENCRYPTED:
+                raise UserError(f"{member.filename!r} is encrypted")
+            content, kind = member, stat.S_IFMT(member.external_attr >> 16)
+            if kind == stat.S_IFLNK:
+                with archive.open(member) as link:
+                    target = link.read(MAX_LINK).decode(errors="surrogateescape")
+                content = _follow(member.filename, posixpath.join(posixpath.dirname(member.filename), target), files)
+            elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # 0: made by another system than Unix
+                raise UserError(f"{member.filename!r} is a device or pipe")
+            if not member.is_dir():
+                files[posixpath.normpath(member.filename)] = content
+            yield Entry(member.filename, content.file_size, None if member.is_dir() else partial(archive.open, content))
 
 
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    mode = info.external_attr >> 16  # of Unix; 0 where another system made the archive
-    if stat.S_ISLNK(mode):
-        return "link"
-    if info.is_dir():
-        return "folder"
-    return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "device or pipe"
+def _follow(name: str, target: str, files: dict[str, Any]) -> Any:
+    """The member that holds the content of the link `name`. `files`: path -> such a member, of all before it."""
+    content = files.get(posixpath.normpath(target))
+    if content is None:
+        raise UserError(f"{name!r} is a link to {target!r:.99}, which is no file before it")
+    return content

@@ -1,8 +1,8 @@
-"""Is a data set what it should be: its files, its sizes, every image; and what is in it."""
+"""Verifies a dataset (files, sizes, every image) and describes its content."""
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from promptlearn.prepare.sources import Source
 def wrong_files(source: Source, root: Path) -> list[str]:
     """One line for each file or folder that is missing, and for each file that is not the published one.
 
-    Archives are not looked at: what came out of them is counted.
+    Archives are skipped: what came out of them is counted elsewhere.
     """
     folder = root / source.folder
-    lines = [f"{path} is missing" for path in source.missing(root)]
+    lines = [f"{path}: missing" for path in source.missing(root)]
     for file in source.files:
         if not file.gives and (folder / file.name).is_file():
             try:
@@ -33,12 +33,12 @@ def wrong_files(source: Source, root: Path) -> list[str]:
 
 
 def wrong_counts(source: Source, dataset: DatasetBase) -> list[str]:
-    """One line for each published size that the data set does not have."""
+    """One line for each size that differs from the published one."""
     found = {"classes": dataset.num_classes, **{part: len(items) for part, items in splits(dataset).items()}}
     expected = {"classes": source.classes, **source.images}
     return [
         f"{source.name}: expected {expected[part]:,} {part if part == 'classes' else f'{part} images'}, "
-        f"found {found[part]:,}"
+        f"got {found[part]:,}."
         for part in expected
         if found[part] != expected[part]
     ]
@@ -55,7 +55,7 @@ def splits(dataset: DatasetBase) -> dict[str, list[Datum]]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Smallest, middle and largest of some numbers."""
+    """Smallest, median and largest of some numbers."""
 
     least: int
     middle: int
@@ -77,7 +77,7 @@ def images_per_class(dataset: DatasetBase) -> list[dict]:
 
 
 def image_sizes(dataset: DatasetBase) -> dict[str, Spread]:
-    """Spread of width and height (pixels) and of the files' sizes (bytes).
+    """The spread of width and height (pixels) and of the files' sizes (bytes).
 
     Raises:
         UserError: an image cannot be read.
@@ -86,10 +86,10 @@ def image_sizes(dataset: DatasetBase) -> dict[str, Spread]:
     return {"width": Spread.of(widths), "height": Spread.of(heights), "bytes": Spread.of(sizes)}
 
 
-def _for_each_image(dataset: DatasetBase, ask, what: str) -> Iterator:
-    """Ask something of each image file once; reading and decoding go on in several threads."""
+def _for_each_image(dataset: DatasetBase, function: Callable, what: str) -> Iterator:
+    """Call a function with the path of each image file once, in several threads."""
     paths = sorted({item.impath for items in splits(dataset).values() for item in items})
-    yield from tqdm(in_threads(ask, paths), desc=what, total=len(paths), unit=" images", disable=None)
+    yield from tqdm(in_threads(function, paths), desc=what, total=len(paths), unit=" images", disable=None)
 
 
 def _why_unreadable(path: str) -> str:
@@ -102,7 +102,7 @@ def _why_unreadable(path: str) -> str:
 
 def _size(path: str) -> tuple[int, int, int]:
     try:
-        with Image.open(path) as image:  # its header says it: nothing is decoded
+        with Image.open(path) as image:  # reads the header only
             return *image.size, os.path.getsize(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f'cannot read "{path}" as an image: {error}') from error
+        raise UserError(f"{path}: expected an image, got {error}. Replace the file.") from error

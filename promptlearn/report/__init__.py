@@ -1,4 +1,4 @@
-"""`dassl report`: all that the runs below a folder show, as one HTML file that needs nothing else."""
+"""`dassl report`: the results of all runs in a folder, as one self-contained HTML file."""
 
 from promptlearn.report.explanations import explain_missing, models
 from promptlearn.report.page import page

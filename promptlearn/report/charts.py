@@ -1,54 +1,56 @@
-"""Charts of a comparison's figures: base and new, curves over shots, spread over seeds, costs."""
+"""Charts of results: base and new accuracy, curves over shots, spread over seeds, costs."""
+
+from collections.abc import Callable
+from statistics import mean, median, stdev
 
 from matplotlib.axes import Axes
 
-from promptlearn.experiments.summary import AVERAGE, H_OF_MEANS
+from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS
 from promptlearn.report.drawing import (
     GRID,
     INK,
     MARKERS,
     PAPER,
-    Picture,
-    apart,
+    Chart,
     draw,
     series,
+    spread_out,
 )
 from promptlearn.report.runs import Comparison
 
-WIDTH, HALF = 10.6, 5.2  # inches: the page's width and half of it
-ROW = 0.3  # inches of a method's row
+WIDTH, HALF = 10.6, 5.2  # inches: full and half width of the page
+ROW = 0.3  # inches per method
 BASE, NEW = "base", "new"
 COSTS = {
     "trained parameters": lambda result: result.get("trained_parameters"),
     "seconds of training": lambda result: (result.get("seconds") or {}).get("train"),
     "peak memory, MiB": lambda result: result.get("peak_memory_mib"),
 }
-MOST_LABELS = 14  # methods in a chart that names each point
+MAX_LABELS = 14  # methods in a chart that labels each point
 PANELS = 4  # in a row
-DECADE = 10  # costs whose range is wider are drawn on a logarithmic scale
+DECADE = 10  # a wider range of costs gets a logarithmic scale
 
 
-def colour(comparison: Comparison, method: str) -> str:
+def color(comparison: Comparison, method: str) -> str:
     return series(comparison.number(method))
 
 
-def base_and_new(comparison: Comparison) -> list[Picture]:
-    """For the average and each data set: base, new and H of each method, the best H on top."""
+def base_and_new(comparison: Comparison) -> list[Chart]:
+    """For the average and each dataset: base, new and H of each method, the best H on top."""
     places = [AVERAGE, *comparison.datasets] if len(comparison.datasets) > 1 else comparison.datasets
     return [one_base_and_new(comparison, place) for place in places]
 
 
-def one_base_and_new(comparison: Comparison, place: str) -> Picture:
-    lines = {method: comparison.line(method, place) for method in comparison.methods}
+def one_base_and_new(comparison: Comparison, place: str) -> Chart:
     columns = (BASE, NEW, H_OF_MEANS)
-    means = {method: {c: comparison.measured(line, c) for c in columns} for method, line in lines.items()}
+    means = {method: {c: comparison.mean(method, place, c) for c in columns} for method in comparison.methods}
     means = {method: of for method, of in means.items() if None not in of.values()}
     methods = sorted(means, key=lambda method: means[method][H_OF_MEANS])
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
         for height, method in enumerate(methods):
-            of, own = means[method], colour(comparison, method)
+            of, own = means[method], color(comparison, method)
             axes.plot([of[BASE], of[NEW]], [height, height], color=own, alpha=0.35, linewidth=5, zorder=1)
             axes.plot(of[BASE], height, "o", color=own, markersize=8)
             axes.plot(of[NEW], height, "o", color=own, markersize=8, markerfacecolor=PAPER, markeredgewidth=1.8)
@@ -61,40 +63,40 @@ def one_base_and_new(comparison: Comparison, place: str) -> Picture:
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{method}: base {of[BASE]:.1f}, new {of[NEW]:.1f}, H {of[H_OF_MEANS]:.1f}"
         for method, of in ((method, means[method]) for method in reversed(methods))
     )
-    alt = f"Base and new accuracy in percent, {place}, best harmonic mean first. {said or 'No complete runs'}."
+    alt = f"Base and new accuracy in percent, {place}, best harmonic mean first. {summary or 'No complete runs'}."
     return draw(f"Base and new: {place}", alt, (HALF, 0.8 + ROW * max(len(methods), 2)), paint)
 
 
-def curves(comparison: Comparison, stage: str) -> list[Picture]:
-    """Accuracy over the number of shots, with a band of one sample deviation over the seeds."""
-    pictures = []
+def curves(comparison: Comparison, stage: str) -> list[Chart]:
+    """Accuracy over the number of shots, with a band of one standard deviation over the seeds."""
+    figures = []
     for dataset in comparison.datasets:
         lines = {}
         for method in comparison.methods:
-            cells = {shots: comparison.spread(method, dataset, stage, shots) for shots in comparison.shots}
-            points = [(shots, cell.mean, cell.deviation or 0.0) for shots, cell in cells.items() if cell.values]
+            runs = {shots: comparison.accuracies(method, dataset, stage, shots) for shots in comparison.shots}
+            points = [(shots, mean(of), stdev(of) if len(of) > 1 else 0.0) for shots, of in runs.items() if of]
             if points:
                 lines[method] = points
         if any(len(points) > 1 for points in lines.values()):
-            pictures.append(one_curve(comparison, dataset, stage, lines))
-    return pictures
+            figures.append(one_curve(comparison, dataset, stage, lines))
+    return figures
 
 
 def one_curve(
     comparison: Comparison, dataset: str, stage: str, lines: dict[str, list[tuple[int, float, float]]]
-) -> Picture:
-    """`lines`: method -> (shots, mean, deviation) of each number of shots that was run."""
+) -> Chart:
+    """`lines`: method -> (shots, mean, standard deviation) of each number of shots that was run."""
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
         for method, points in lines.items():
             shots, means, deviations = zip(*points, strict=True)
-            own, marker = colour(comparison, method), MARKERS[comparison.number(method) % len(MARKERS)]
-            if method in comparison.untrained:  # any number of shots gives this
+            own, marker = color(comparison, method), MARKERS[comparison.number(method) % len(MARKERS)]
+            if method in comparison.untrained:  # the same for any number of shots
                 axes.axhline(means[0], color=own, linestyle="--", linewidth=1.4)
                 continue
             low, high = zip(*((m - d, m + d) for m, d in zip(means, deviations, strict=True)), strict=True)
@@ -109,26 +111,26 @@ def one_curve(
         ends = {method: points[-1][1] for method, points in lines.items()}
         label_ends(axes, comparison, ends)
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{method}: " + ", ".join(f"{mean:.1f} with {shots}" for shots, mean, _ in points)
         for method, points in lines.items()
     )
-    alt = f"Accuracy ({stage}) over the number of shots on {dataset}; bands: one sample deviation. {said}."
+    alt = f"Accuracy ({stage}) over the number of shots on {dataset}; bands: one standard deviation. {summary}."
     return draw(f"Few shots: {dataset}, {stage}", alt, (HALF, 3.6), paint)
 
 
 def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> None:
-    """The methods' names beside the axes, each at the height of its line's end as far as there is room."""
+    """Write the methods' names next to the axes, near the ends of their lines."""
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
-    for (method, end), height in zip(ends.items(), apart(list(ends.values()), 0.06 * (high - low)), strict=True):
-        beside(axes, method, (right, end), height, colour(comparison, method))
+    for (method, end), height in zip(ends.items(), spread_out(list(ends.values()), 0.06 * (high - low)), strict=True):
+        label_point(axes, method, (right, end), height, color(comparison, method))
 
 
-def spread(comparison: Comparison, dataset: str) -> Picture | None:
-    """Box plots of each method's accuracies over the seeds, one panel a stage, a dot for each run."""
+def spread(comparison: Comparison, dataset: str) -> Chart | None:
+    """Box plots of each method's accuracies over the seeds: one panel per stage, one dot per run."""
     values: dict[str, dict[str, list[float]]] = {
-        stage: {m: list(comparison.spread(m, dataset, stage).values.values()) for m in comparison.methods}
+        stage: {method: comparison.accuracies(method, dataset, stage) for method in comparison.methods}
         for stage in comparison.stages
     }
     if not any(len(runs) > 1 for of in values.values() for runs in of.values()):
@@ -140,7 +142,7 @@ def spread(comparison: Comparison, dataset: str) -> Picture | None:
         panels = canvas.subplots(rows, columns, sharey=True, squeeze=False).flat
         for axes, (stage, of) in zip(panels, values.items(), strict=False):
             for height, method in enumerate(reversed(comparison.methods)):
-                runs, own = of[method], colour(comparison, method)
+                runs, own = of[method], color(comparison, method)
                 if len(runs) > 1:
                     box(axes, runs, height, own)
                 axes.plot(runs, [height] * len(runs), "o", color=own, markersize=4.5)
@@ -154,19 +156,19 @@ def spread(comparison: Comparison, dataset: str) -> Picture | None:
         for axes in list(panels):
             axes.set_visible(False)
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{method}, {stage}: {min(runs):.1f} to {max(runs):.1f}, n = {len(runs)}"
         for stage, of in values.items()
         for method, runs in of.items()
         if runs
     )
-    alt = f"Spread of accuracy over the seeds on {dataset}. {said}."
+    alt = f"Spread of accuracy over the seeds on {dataset}. {summary}."
     height = rows * (1.1 + ROW * len(comparison.methods))
     return draw(f"Spread over the seeds: {dataset}", alt, (WIDTH, height), paint, wide=True)
 
 
 def box(axes: Axes, runs: list[float], height: float, own: str) -> None:
-    """Quartiles and median of the runs, whiskers to the last run within 1.5 quartile ranges (Tukey)."""
+    """Draw quartiles and median of the runs, with whiskers to the last run within 1.5 interquartile ranges (Tukey)."""
     line = {"color": own, "linewidth": 1.3}
     axes.boxplot(
         runs,
@@ -175,20 +177,20 @@ def box(axes: Axes, runs: list[float], height: float, own: str) -> None:
         widths=0.55,
         manage_ticks=False,
         showcaps=False,
-        showfliers=False,  # every run is drawn as a dot
+        showfliers=False,  # every run is drawn as a dot anyway
         boxprops=line,
         whiskerprops=line,
         medianprops={"color": INK, "linewidth": 1.6},
     )
 
 
-def costs(comparison: Comparison) -> Picture | None:
-    """The methods' measure, averaged over the data sets, against what it costs."""
+def costs(comparison: Comparison) -> Chart | None:
+    """The methods' measure, averaged over the datasets, against their costs."""
     place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
-    heights = {m: comparison.measured(comparison.line(m, place)) for m in comparison.methods}
+    heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
-    at = {label: {m: comparison.typical(m, figure) for m in heights} for label, figure in COSTS.items()}
-    if not 1 < len(heights.keys() - comparison.untrained) <= MOST_LABELS:
+    at = {label: {m: typical(comparison, m, figure) for m in heights} for label, figure in COSTS.items()}
+    if not 1 < len(heights.keys() - comparison.untrained) <= MAX_LABELS:
         return None
     between = 0.07 * (max(heights.values()) - min(heights.values()))
 
@@ -197,12 +199,12 @@ def costs(comparison: Comparison) -> Picture | None:
         for axes, (label, cost_of) in zip(panels, at.items(), strict=True):
             placed = {method: cost for method, cost in cost_of.items() if cost and method not in comparison.untrained}
             for (method, cost), height in zip(
-                placed.items(), apart([heights[m] for m in placed], between), strict=True
+                placed.items(), spread_out([heights[m] for m in placed], between), strict=True
             ):
-                axes.plot(cost, heights[method], "o", color=colour(comparison, method), markersize=8, zorder=3)
-                beside(axes, method, (cost, heights[method]), height, colour(comparison, method))
+                axes.plot(cost, heights[method], "o", color=color(comparison, method), markersize=8, zorder=3)
+                label_point(axes, method, (cost, heights[method]), height, color(comparison, method))
             for method in heights.keys() - placed.keys():
-                axes.axhline(heights[method], color=colour(comparison, method), linestyle="--", linewidth=1.4)
+                axes.axhline(heights[method], color=color(comparison, method), linestyle="--", linewidth=1.4)
             if placed and max(placed.values()) > DECADE * min(placed.values()):
                 axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,.10g}")
@@ -211,16 +213,23 @@ def costs(comparison: Comparison) -> Picture | None:
             axes.grid()
         panels[0].set_ylabel(f"{comparison.measure}, %")
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{method}: {height:.2f} % with " + ", ".join(f"{at[label][method] or 0:,.6g} {label}" for label in COSTS)
         for method, height in heights.items()
     )
-    alt = f"{comparison.measure} ({place}) against its costs, medians over the trainings. {said}."
+    alt = f"{comparison.measure} ({place}) against its costs, medians over the training runs. {summary}."
     return draw("Accuracy and its costs", alt, (WIDTH, 3.6), paint, wide=True)
 
 
-def beside(axes: Axes, text: str, point: tuple[float, float], height: float, own: str) -> None:
-    """A label at the right of the axes, at a height (data), with a line to its point."""
+def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:
+    """The median of a figure in the results.json of a method's training runs, None if none recorded it."""
+    results = [run.result for run in comparison.runs if run.method == method and not run.job.source]
+    values = [value for result in results if (value := figure(result)) is not None]
+    return median(values) if values else None
+
+
+def label_point(axes: Axes, text: str, point: tuple[float, float], height: float, own: str) -> None:
+    """Write a label to the right of the axes at a height (in data units), with a line to its point."""
     axes.annotate(
         text,
         point,

@@ -1,4 +1,4 @@
-"""Pictures for the page: matplotlib figures as inline SVG whose colours are the page's, light or dark."""
+"""Draws charts for the page: matplotlib figures as inline SVG in the colors of the page, light or dark."""
 
 import io
 import re
@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# A figure is drawn in these colours, which no data has, and each is then replaced by the page's variable of that name:
-# so one drawing serves the light page, the dark one and the printed one. The second colour serves an SVG that was
-# taken out of the page.
+# Each figure is drawn in placeholder colors that no data uses, which are then replaced by the page's variables, so that
+# one drawing works on the light, the dark and the printed page. The second color is for an SVG outside the page.
 NAMED = {
     "ink": ("#100001", "#1b1f24"),
     "muted": ("#100002", "#6b7280"),
@@ -25,14 +24,14 @@ NAMED = {
     "loss": ("#100008", "#b91c1c"),
 }
 INK, MUTED, GRID, PAPER, LEARNED, FROZEN, GAIN, LOSS = (drawn for drawn, _ in NAMED.values())
-SERIES = 10  # colours of methods; page.css has as many. The first is zero-shot CLIP's.
+SERIES = 10  # colors of methods, as many as in page.css; the first is zero-shot CLIP's
 MARKERS = "osD^vPX<>p"
-LETTERS = 24  # of a name beside an axis
+LETTERS = 24  # of a name next to an axis
 
 STYLE = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
+    "svg.fonttype": "none",  # text can be searched and uses the page's font
     "svg.hashsalt": "report",  # the same runs give the same page
-    "text.parse_math": False,  # a dollar in a class's name is a dollar
+    "text.parse_math": False,  # a dollar sign in a class name is literal
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -56,36 +55,34 @@ STYLE = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
+class Chart:
+    """A chart of the page."""
 
     svg: str
     title: str
-    alt: str  # says in words what is seen, for those who do not see it
-    wide: bool = False  # takes the page's whole width
+    alt: str  # description for readers who cannot see it
+    wide: bool = False  # takes the full width of the page
 
 
 def series(number: int) -> str:
-    """The colour that a figure is drawn in for the method of that number."""
+    """The placeholder color of the method with that number."""
     return f"#2000{number % SERIES:02x}"
 
 
-def draw(
-    title: str, alt: str, size: tuple[float, float], paint: Callable[[Figure], None], wide: bool = False
-) -> Picture:
-    """Let `paint` draw on a figure of `size` (inches, at 72 points) and take it into the page."""
+def draw(title: str, alt: str, size: tuple[float, float], paint: Callable[[Figure], None], wide: bool = False) -> Chart:
+    """Call `paint` with a figure of `size` (inches, at 72 points) and convert it for the page."""
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # matplotlib only measures the text; a sign that its font lacks is in one of the reader's.
+        # matplotlib only measures the text; the reader's fonts may have a glyph that is missing here.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figure = Figure(size, layout="constrained", facecolor="none")
         paint(figure)
         text = io.StringIO()
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    return Picture(for_page(text.getvalue(), name=title), title, alt, wide)
+    return Chart(for_page(text.getvalue(), name=title), title, alt, wide)
 
 
 def for_page(svg: str, name: str) -> str:
-    """An SVG file's text as an element of the page: its colours the page's, its names its own."""
+    """Convert an SVG file to an element of the page, with the page's colors and ids that start with its name."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     width, height = (float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) for side in ("width", "height"))
@@ -101,14 +98,14 @@ def for_page(svg: str, name: str) -> str:
 
 
 def short(name: str) -> str:
-    """A name as it stands beside an axis."""
+    """A name, shortened to fit next to an axis."""
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
-def apart(heights: list[float], least: float) -> list[float]:
-    """Heights for labels, near the given ones and in their order, no two nearer than `least`."""
+def spread_out(heights: list[float], least: float) -> list[float]:
+    """Heights for labels: as near to the given ones as possible, in the same order, at least `least` apart."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
-    placed: list[list[float]] = []  # runs of labels that touch: [sum of wanted first heights, number]
+    placed: list[list[float]] = []  # sequences of touching labels: [sum of wanted first heights, number]
     for i, index in enumerate(order):
         placed.append([heights[index] - i * least, 1])
         while len(placed) > 1 and placed[-2][0] / placed[-2][1] > placed[-1][0] / placed[-1][1]:
@@ -123,7 +120,7 @@ def apart(heights: list[float], least: float) -> list[float]:
 
 
 def plain_axes(axes: Axes) -> None:
-    """No frame, no ticks, no numbers."""
+    """Remove frame, ticks and numbers."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -1,4 +1,4 @@
-"""What runs show of their insides: lets `train.py --explain` leave it in their folders, and reads it back."""
+"""Explanations of models: runs `train.py --explain` where they are missing, and reads them."""
 
 import io
 import os
@@ -14,19 +14,19 @@ from basics import UserError, for_this_process, read_json
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.report.runs import Comparison, Run
 
-FOLDER = "explain"  # below the folder of a run
+FOLDER = "explain"  # in the folder of a run
 FEATURES = {"before", "after", "label", "classname"}  # the arrays in explain.npz
-MOST_METHODS = 14  # that are looked into, and tested against each other, on one page
+MAX_METHODS = 14  # explained, and tested against each other, on one page
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """See trainers/explain.py.
+    """The explanation of one model, as trainers/explain.py writes it.
 
     Attributes:
-        towers: "text" and "image" -> layers and scenes.
+        towers: "text" and "image" -> layers and scenes (segments with `attends_to`, `prefilled` and so on).
         words: learned text vectors with the nearest words.
-        features: arrays before, after, label, classname.
+        features: arrays before (N, D) and after (N, D'), label (N,), classname (N,) of N test images.
     """
 
     towers: dict[str, dict]
@@ -34,8 +34,8 @@ class Explanation:
     features: dict[str, np.ndarray]
 
 
-def explanation(run: Run) -> Explanation | None:
-    """What was written about the run's model; None if there is nothing, or it is about an earlier model."""
+def read_explanation(run: Run) -> Explanation | None:
+    """Read the explanation of a run's model; None if there is none, or it is of an earlier model."""
     folder = run.job.folder / FOLDER
     try:
         found = read_json(folder / "explain.json")
@@ -50,27 +50,27 @@ def explanation(run: Run) -> Explanation | None:
 
 
 def models(comparison: Comparison, dataset: str) -> dict[str, Run]:
-    """For each method the run that its model is looked at in: the most shots, the first seed that trained."""
+    """For each method, the run whose model is explained: the first seed that trained with the most shots."""
     found = {}
-    for method in comparison.methods[:MOST_METHODS]:
-        trained = [run for run in comparison.of(method, dataset) if run.job.source is None]
+    for method in comparison.methods[:MAX_METHODS]:
+        trained = [run for run in comparison.select(method, dataset) if run.job.source is None]
         if trained:
             found[method] = trained[0]
     return found
 
 
 def explain_missing(runs: list[Run], checkout: Checkout) -> list[str]:
-    """Let train.py explain the models that are not explained yet; return what went wrong, a line each."""
-    missing = [run for run in runs if explanation(run) is None]
+    """Run `train.py --explain` for the models without an explanation. Returns one line for each failure."""
+    missing = [run for run in runs if read_explanation(run) is None]
     problems = []
     for run in tqdm(missing, desc="explaining", unit="run", disable=None):
         folder = run.job.folder
         command = [sys.executable, "train.py", "--eval-only", "--explain", "--config-file", folder / "config.yaml"]
         command += ["--model-dir", run.model] if run.model else []
         command += ["--output-dir", folder / FOLDER]
-        silent = os.environ | for_this_process() | {"TQDM_DISABLE": "1"}
-        done = subprocess.run(command, cwd=checkout.root, env=silent, stdin=subprocess.DEVNULL, capture_output=True)
-        if done.returncode or explanation(run) is None:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            problems.append(f"{run.job}: {said[-1] if said else f'exit status {done.returncode}'}")
+        settings = os.environ | for_this_process() | {"TQDM_DISABLE": "1"}
+        done = subprocess.run(command, cwd=checkout.root, env=settings, stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode or read_explanation(run) is None:
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            problems.append(f"{run.job}: {lines[-1] if lines else f'exit status {done.returncode}'}")
     return problems

@@ -1,14 +1,14 @@
 "use strict";
-// Sorting: a click on a heading sorts by it, a second click the other way. What has no order stays last.
+// A click on a heading sorts by it, a second click reverses the order. Cells without an order stay last.
 for (const head of document.querySelectorAll("th")) {
   head.querySelector("button").addEventListener("click", () => {
     const numeric = head.classList.contains("number");
     const first = numeric ? "descending" : "ascending";
-    const other = numeric ? "ascending" : "descending";
-    const way = head.getAttribute("aria-sort") === first ? other : first;
+    const second = numeric ? "ascending" : "descending";
+    const direction = head.getAttribute("aria-sort") === first ? second : first;
     for (const each of head.parentElement.children) each.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", way);
-    const sign = way === "ascending" ? 1 : -1;
+    head.setAttribute("aria-sort", direction);
+    const sign = direction === "ascending" ? 1 : -1;
     const column = head.cellIndex;
     const body = head.closest("table").tBodies[0];
     const order = (row) => row.cells[column].dataset.order;
@@ -21,7 +21,7 @@ for (const head of document.querySelectorAll("th")) {
     body.append(...rows);
   });
 }
-// Light or dark: the system's choice, until the button is pressed.
+// Light or dark as the system prefers, until the button is pressed.
 const root = document.documentElement;
 const button = document.getElementById("theme");
 button.hidden = false;

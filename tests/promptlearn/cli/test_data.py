@@ -126,7 +126,7 @@ def test_prepare_names_what_it_could_not_get_and_completes_later(call, site):
     images = site.files.pop("/images.tar.gz")
     status, _, err = call("prepare", "oxford_pets", "digits")
     assert status == 1
-    assert "OxfordPets is not complete" in err and "404" in err
+    assert "OxfordPets is incomplete" in err and "404" in err
     assert "digits: nothing to prepare" in err
     site.files["/images.tar.gz"] = images
     assert call("prepare", "oxford_pets")[0] == 0
@@ -136,7 +136,7 @@ def test_a_split_of_another_size_is_no_success(call, monkeypatch):
     monkeypatch.setitem(SPLIT, "test", SPLIT["test"][:1])
     status, _, err = call("prepare", "oxford_pets")
     assert status == 1
-    assert "OxfordPets: expected 2 test images, found 1" in err
+    assert "OxfordPets: expected 2 test images, got 1" in err
     assert not (call.folder / ".prepared.json").exists()
 
 
@@ -144,8 +144,8 @@ class TestVerify:
     def test_missing_files_are_named(self, call):
         status, out, _ = call("verify", "oxford_pets")
         assert status == 1
-        assert f"{call.folder}/images is missing" in out
-        assert f"{call.folder}/split_zhou_OxfordPets.json is missing" in out
+        assert f"{call.folder}/images: missing" in out
+        assert f"{call.folder}/split_zhou_OxfordPets.json: missing" in out
         assert not call.folder.exists()
 
     def test_missing_images_are_counted_and_named(self, call):

@@ -36,7 +36,7 @@ def start(*arguments, folder, **pipes):
 def test_base2new_prints_the_table_on_stdout_and_all_else_on_stderr(fake, capfd):
     assert main(["base2new", "--trainers", "RPO"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].split() == "data set method base new H H of seeds seeds".split()
+    assert out.splitlines()[0].split() == "dataset method base new H H of seeds seeds".split()
     assert "92.00 ± 1.00" in out and "62.00 ± 1.00" in out and "zero-shot CLIP" in out
     assert "built-in demo" in err
     assert (fake.output / "base2new" / "summary.json").is_file()
@@ -68,7 +68,7 @@ def test_results_of_other_settings_are_not_taken_for_these(fake, capfd):
     capfd.readouterr()
     config.write_text("OPTIM:\n  LR: 0.02\n")
     assert main(["base2new", "--trainers", "RPO", "--seeds", "1"]) == 2
-    assert "made with other settings:\nOPTIM.LR: 0.01 there, 0.02 now" in capfd.readouterr().err
+    assert "got one with others:\nOPTIM.LR: expected 0.02, got 0.01" in capfd.readouterr().err
 
 
 def test_a_failed_run_is_missing_in_the_table_and_gives_status_1(fake, capfd):
@@ -143,7 +143,7 @@ def test_results_in_other_formats_and_with_statistics(fake, capfd):
     assert main(["results", "output", "--statistics", "RPO"]) == 0
     assert "RPO - zero-shot CLIP" in capfd.readouterr().out
     assert main(["results", "output", "--statistics", "PRO"]) == 2
-    assert "there are no results of 'PRO' to compare with; there are: zero-shot CLIP, RPO" in capfd.readouterr().err
+    assert "expected a method with results (zero-shot CLIP, RPO), got 'PRO'" in capfd.readouterr().err
 
 
 def test_methods_that_saw_other_images_are_called_unfair(fake, capfd):
@@ -152,7 +152,7 @@ def test_methods_that_saw_other_images_are_called_unfair(fake, capfd):
     assert "not a fair comparison" not in capfd.readouterr().err
     fake.behave(draws={"RPO": "ab", "CoOp": "cd"})
     main(["base2new", "--trainers", "RPO", "CoOp", "--seeds", "2"])
-    fair = "not a fair comparison: digits: the few-shot draw differs: RPO tiny ab, CoOp tiny cd"
+    fair = "digits: expected one few-shot sample for all methods, got ab for RPO tiny and cd for CoOp tiny."
     assert capfd.readouterr().err.count(fair) == 1
 
 
@@ -164,7 +164,7 @@ def test_another_value_of_a_varied_setting_in_the_same_folder_is_refused(fake, c
     (folder / "results.json").write_text(json.dumps(result | {"config": {"TRAINER": {"RPO": {"K": 3}}}}))
     capfd.readouterr()
     assert main(arguments) == 2
-    assert "TRAINER.RPO.K: 3 there, 2 now" in capfd.readouterr().err
+    assert "TRAINER.RPO.K: expected 2, got 3" in capfd.readouterr().err
 
 
 def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
@@ -185,8 +185,8 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
         (["base2new", "--checkout", "nowhere"], "no checkout of this project in nowhere"),
         (["base2new", "--output", "train.py"], "train.py"),
         (["base2new", "--vary", "TRAINER.RPO.K"], "--vary TRAINER.RPO.K: expected the values to try after the key"),
-        (["results", "configs"], "configs holds no results of a protocol"),
-        (["results", "nowhere"], "nowhere is not a folder"),
+        (["results", "configs"], "configs: expected the --output folder of a protocol, got a folder without results"),
+        (["results", "nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2_before_any_run(fake, capfd, arguments, message):

@@ -50,7 +50,7 @@ def test_models_that_are_not_explained_yet_are_explained_once(checkout, capfd):
     train_base = checkout.output / "base2new" / "train_base" / "digits" / "shots_16"
     calls = (checkout.root / "explained.txt").read_text().splitlines()
     assert calls == [str(train_base / name / "tiny" / "seed1" / "config.yaml") for name in ("ZeroshotCLIP", "RPO")]
-    assert "Who reads whom: RPO" in (checkout.output / "base2new" / "report.html").read_text()
+    assert "Attention pattern: RPO" in (checkout.output / "base2new" / "report.html").read_text()
     assert main(["report", "output"]) == 0
     assert (checkout.root / "explained.txt").read_text().splitlines() == calls
 
@@ -60,15 +60,15 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
     assert main(["report", "output"]) == 1
     page = (checkout.output / "base2new" / "report.html").read_text()
     said = "Not looked into: RPO on digits, 16 shots, seed 1, base: error: planted failure"
-    assert said in page and said in capfd.readouterr().err and "Who reads whom: RPO" not in page
+    assert said in page and said in capfd.readouterr().err and "Attention pattern: RPO" not in page
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["output", "--look-into", "digts"], "unknown data set 'digts'; did you mean 'digits'?"),
-        (["nowhere"], "nowhere is not a folder"),
-        (["configs"], "holds no results of a protocol"),
+        (["nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
+        (["configs"], "got a folder without results"),
     ],
 )
 def test_a_mistake_is_one_message_and_status_2(checkout, capfd, arguments, message):

@@ -58,7 +58,7 @@ def test_a_damaged_result_is_run_again_and_named(fake, go, capfd):
     path.write_text("{")
     assert go() == []
     assert len(fake.calls()) == 1
-    assert capfd.readouterr().err.count(f"{path} is not a usable result") == 1
+    assert capfd.readouterr().err.count(f"{path}: expected the results of a run") == 1
 
 
 def test_the_test_of_prompts_that_were_trained_anew_is_run_again(fake, go):

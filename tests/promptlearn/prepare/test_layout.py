@@ -1,4 +1,4 @@
-"""A data set's folder from its files: complete, nothing twice, and from wherever it was stopped."""
+"""A dataset's folder is laid out completely, with nothing done twice, and resumes after any interruption."""
 
 import errno
 import fcntl
@@ -43,7 +43,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def pets(site):
-    """Made of an archive of which two things are wanted, and a file."""
+    """A source of one archive, of which two parts are wanted, and one file."""
     site.files = {"/images.tar.gz": IMAGES, "/names.txt": NAMES}
     gives = {"images": "pets/images", "lists/all.txt": "pets/list"}
     files = (
@@ -64,7 +64,7 @@ def quiet(line):
     pass
 
 
-def test_a_data_set_is_laid_out(pets, root):
+def test_a_dataset_is_laid_out(pets, root):
     lay_out(pets, root, quiet)
     assert contents(root / "pets") == {**LAID_OUT, "images.tar.gz": IMAGES}
     assert pets.missing(root) == []
@@ -84,7 +84,7 @@ def test_a_complete_folder_may_be_read_only(pets, root, monkeypatch):
     monkeypatch.setattr(layout, "open", refuse_to_write, raising=False)
     lay_out(pets, root, quiet)
     (root / "pets/names.txt").unlink()
-    with pytest.raises(UserError, match="cannot write in .*pets: Read-only file system"):
+    with pytest.raises(UserError, match="pets: cannot be written: Read-only file system"):
         lay_out(pets, root, quiet)
 
 
@@ -92,8 +92,8 @@ def refuse_to_write(path, mode):
     raise OSError(errno.EROFS, "Read-only file system")
 
 
-def test_what_is_there_is_left_alone(pets, root, site, tmp_path):
-    """A folder laid out by hand, with a link to images that lie elsewhere."""
+def test_existing_files_are_left_alone(pets, root, site, tmp_path):
+    """A folder laid out by hand, with a link to images elsewhere."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "1").write_bytes(b"my own")
@@ -104,7 +104,7 @@ def test_what_is_there_is_left_alone(pets, root, site, tmp_path):
     assert (root / "pets/lists/all.txt").read_bytes() == b"1 2"
 
 
-def test_an_archive_that_is_there_is_used_after_its_hash_was_checked(pets, root, site):
+def test_an_existing_archive_is_used_after_its_hash_was_checked(pets, root, site):
     (root / "pets").mkdir(parents=True)
     (root / "pets/images.tar.gz").write_bytes(IMAGES)
     lay_out(pets, root, quiet)
@@ -113,18 +113,18 @@ def test_an_archive_that_is_there_is_used_after_its_hash_was_checked(pets, root,
     (root / "pets/images/1").unlink()
     (root / "pets/images/2").unlink()
     (root / "pets/images.tar.gz").write_bytes(IMAGES[::-1])
-    with pytest.raises(UserError, match="expected sha256.*not the published file: delete it"):
+    with pytest.raises(UserError, match="expected sha256.*not the published file. Delete it"):
         lay_out(pets, root, quiet)
 
 
-def test_one_failure_does_not_stop_the_other_files_and_all_are_told(pets, root, site):
+def test_a_failure_does_not_stop_the_other_files(pets, root, site):
     del site.files["/images.tar.gz"]
-    with pytest.raises(UserError, match="(?s)Pets is not complete.*404.*put images.tar.gz into .*pets yourself"):
+    with pytest.raises(UserError, match="(?s)Pets is incomplete.*404.*put images.tar.gz into .*pets yourself"):
         lay_out(pets, root, quiet)
     assert contents(root / "pets") == {"names.txt": NAMES}
 
 
-def test_an_archive_that_attacks_leaves_nothing(root, site):
+def test_an_unsafe_archive_leaves_nothing(root, site):
     evil = tar(images__1=b"one", **{"..__..__evil": b"x"})
     site.files["/evil.tar"] = evil
     file = published("evil.tar", evil, urls=(f"{site.url}/evil.tar",), gives={"images": "images"})
@@ -133,7 +133,7 @@ def test_an_archive_that_attacks_leaves_nothing(root, site):
     assert contents(root) == {"evil/evil.tar": evil}
 
 
-def test_archives_are_deleted_on_demand(pets, root):
+def test_archives_are_deleted_on_request(pets, root):
     lay_out(pets, root, quiet)
     delete_archives(pets, root)
     assert contents(root / "pets") == LAID_OUT
@@ -152,15 +152,15 @@ class TestByHand:
         ),
     )
 
-    def test_it_says_which_files_to_put_where(self, root):
+    def test_the_message_names_files_and_folders(self, root):
         with pytest.raises(UserError) as caught:
             lay_out(self.source, root, quiet)
         for data, name in ((IMAGES, "images.tar.gz"), (NAMES, "names.txt")):
             digest = hashlib.sha256(data).hexdigest()
-            assert f"put {name} into {root}/cars: {len(data):,} bytes, sha256 {digest}" in str(caught.value)
-        assert "needed only without split.json; from a friend" in str(caught.value)
+            assert f"{name}: put it into {root}/cars ({len(data):,} bytes, sha256 {digest}" in str(caught.value)
+        assert "only needed without split.json). Get it from a friend" in str(caught.value)
 
-    def test_it_goes_on_from_them(self, root):
+    def test_existing_files_complete_the_layout(self, root):
         (root / "cars").mkdir(parents=True)
         (root / "cars/images.tar.gz").write_bytes(IMAGES)
         (root / "cars/split.json").write_text("{}")  # with which names.txt is not needed
@@ -168,14 +168,14 @@ class TestByHand:
         assert self.source.missing(root) == []
         assert (root / "cars/images/1").read_bytes() == b"one"
 
-    def test_another_file_of_that_name_is_refused(self, root):
+    def test_another_file_of_the_same_name_is_refused(self, root):
         (root / "cars").mkdir(parents=True)
         (root / "cars/images.tar.gz").write_bytes(b"something else")
-        with pytest.raises(UserError, match=f"expected {len(IMAGES):,} bytes, found 14"):
+        with pytest.raises(UserError, match=f"expected {len(IMAGES):,} bytes, got 14"):
             lay_out(self.source, root, quiet)
 
 
-def test_a_file_of_another_data_set_serves_as_well(root):
+def test_an_equivalent_file_of_another_dataset_is_copied(root):
     file = File("classnames.txt", urls=("http://127.0.0.1:9/",), same_as="imagenet/classnames.txt")
     (root / "imagenet").mkdir(parents=True)
     (root / "imagenet/classnames.txt").write_bytes(NAMES)
@@ -205,7 +205,7 @@ class TestImageNet:
             published("val.tar", val, by_hand="image-net.org", gives={"images/val": ""}, devkit=devkit),
         )
         source = Source("ImageNet", "imagenet", 2, {}, files)
-        with pytest.raises(UserError, match="(?s)put train.tar.*put val.tar.*put devkit.tar.gz"):
+        with pytest.raises(UserError, match="(?s)train.tar: put it into.*val.tar: put.*devkit.tar.gz: put"):
             lay_out(source, root, quiet)
 
         for name, data in (("train.tar", train), ("val.tar", val), ("devkit.tar.gz", self.devkit())):
@@ -222,26 +222,26 @@ class TestImageNet:
         assert [path.name for path in (root / "imagenet").iterdir()] == ["images"]
 
 
-def test_two_processes_do_not_prepare_one_folder(pets, root):
+def test_two_processes_cannot_prepare_the_same_folder(pets, root):
     (root / "pets").mkdir(parents=True)
     with open(root / "pets/.preparing", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is preparing"):
             lay_out(pets, root, quiet)
-    lay_out(pets, root, quiet)  # the file alone, of a process that died, keeps nobody out
+    lay_out(pets, root, quiet)  # the file alone, left by a dead process, blocks nothing
 
 
-def test_a_file_system_without_locks_will_do(pets, root, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_accepted(pets, root, monkeypatch, capsys):
     def no_locks(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     lay_out(pets, root, quiet)
     assert pets.missing(root) == []
-    assert "no locks on the file system" in capsys.readouterr().out
+    assert "its file system has no locks" in capsys.readouterr().err
 
 
-def test_the_note_of_a_verified_data_set_holds_as_long_as_its_files_are_there(pets, root):
+def test_a_dataset_stays_prepared_until_a_file_is_missing(pets, root):
     lay_out(pets, root, quiet)
     assert not is_prepared(pets, root)
     note_prepared(pets, root)
@@ -250,8 +250,8 @@ def test_the_note_of_a_verified_data_set_holds_as_long_as_its_files_are_there(pe
     assert not is_prepared(pets, root)
 
 
-# Forks a process that lays out a data set and kills itself (-9) before its n-th change of something below the root; a
-# second process then has to complete the folder. For n = 0, 1, ... until the first process lives to its end.
+# Forks a process that lays out a dataset and kills itself (-9) before its n-th change below the root; a second process
+# must then complete the folder. For n = 0, 1, ... until the first process finishes.
 KILL_EVERYWHERE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -259,7 +259,7 @@ from promptlearn.prepare import File, Source, lay_out
 
 root, files = Path(sys.argv[1]), [File(**entry) for entry in json.loads(sys.argv[2])]
 source = Source("Pets", "pets", 2, {}, tuple(files))
-os.sync = lambda: None  # of the whole machine: too slow for so many turns
+os.sync = lambda: None  # syncs the whole machine: too slow for so many rounds
 
 def child(kill_at=None):
     if process := os.fork():
@@ -287,7 +287,7 @@ while True:
     status = child(killed)
     assert status in (0, -signal.SIGKILL), status
     for name in ("images/1", "images/2", "lists/all.txt", "names.txt", "images.tar.gz"):
-        path = "pets/" + name  # whole or not there, and all images or none
+        path = "pets/" + name  # complete or absent, and all images or none
         assert tree().get(path, expected[path]) == expected[path], (killed, path)
     assert ("pets/images/1" in tree()) == ("pets/images/2" in tree()), killed
     if status == 0:
@@ -299,7 +299,7 @@ print(killed)
 """
 
 
-def test_killed_anywhere_and_run_again_it_completes(pets, root, site):
+def test_a_layout_killed_anywhere_is_completed_by_the_next_run(pets, root, site):
     site.etag = '"one"'
     entries = [
         {"name": f.name, "urls": f.urls, "bytes": f.bytes, "sha256": f.sha256, "gives": f.gives} for f in pets.files

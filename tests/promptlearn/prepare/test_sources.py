@@ -1,4 +1,4 @@
-"""datasets/sources.json: the facts from which data sets are prepared."""
+"""datasets/sources.json: the facts from which datasets are prepared."""
 
 import re
 from pathlib import Path
@@ -34,14 +34,14 @@ PUBLISHED = {
 }
 
 
-def test_the_fifteen_data_sets_are_there_with_their_published_sizes():
+def test_all_fifteen_datasets_have_their_published_sizes():
     found = {
         name: (s.classes, *(s.images.get(part) for part in ("train", "val", "test"))) for name, s in SOURCES.items()
     }
     assert found == PUBLISHED
 
 
-def test_each_has_a_loader_of_the_same_folder_and_split_file_and_a_config():
+def test_each_source_has_a_config_and_a_loader_with_the_same_paths():
     checkout = Checkout(ROOT)
     checkout.load("datasets")
     configured = {checkout.registered_name(name) for name in checkout.datasets()}
@@ -56,7 +56,7 @@ def test_each_has_a_loader_of_the_same_folder_and_split_file_and_a_config():
 
 
 @pytest.mark.parametrize("name, file", FILES, ids=[f"{name}-{file.name}" for name, file in FILES])
-def test_each_file_says_where_it_comes_from_and_what_it_is(name, file):
+def test_each_file_has_an_origin_and_an_identity(name, file):
     assert bool(file.urls or file.drive) != bool(file.by_hand)
     assert all(re.match(r"https?://", url) for url in file.urls)
     assert re.fullmatch(r"[0-9a-f]{64}|", file.sha256) and re.fullmatch(r"[0-9a-f]{32}|", file.md5)
@@ -69,6 +69,6 @@ def test_each_file_says_where_it_comes_from_and_what_it_is(name, file):
         assert [other.name for other in SOURCES[name].files].index(file.unless) < SOURCES[name].files.index(file)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match="no file at"):
         read_sources(tmp_path / "sources.json")

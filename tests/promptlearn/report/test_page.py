@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads nothing, shows every figure, sorts, is light, dark and printed."""
+"""The page in a real browser: it loads nothing, shows every chart, sorts, and works light, dark and printed."""
 
 import json
 import shutil
@@ -7,20 +7,20 @@ import pytest
 
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison, models, page
-from promptlearn.report.explanations import Explanation, explanation
-from promptlearn.report.insides import who_reads_whom
+from promptlearn.report.explanations import Explanation, read_explanation
+from promptlearn.report.model_charts import attention_patterns
 from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FIGURES = [
     *["Base and new: average", "Base and new: braille", "Base and new: digits"],
     *["Spread over the seeds: braille", "Spread over the seeds: digits"],
-    *["Row less column, base", "Row less column, new", "Row less column, H of seeds"],
+    *["Row minus column, base", "Row minus column, new", "Row minus column, H of seeds"],
     *["Critical differences: base", "Critical differences: new", "Critical differences: H of seeds"],
     "Accuracy and its costs",
     "Gains and losses per class over zero-shot CLIP: digits",
     *["Confusion: digits, base", "Confusion: digits, new"],
-    "Who reads whom: RPO",
+    "Attention pattern: RPO",
     "Image features: digits",
 ]
 
@@ -56,30 +56,30 @@ def browser():
 
 @pytest.fixture
 def shown(browser, html, tmp_path):
-    """shown(width=1200, **context) -> the page in a window; its errors and what it asked for are noted on it."""
+    """shown(width=1200, **context) -> the page in a window; its errors and requests are recorded on it."""
     path = tmp_path / "report.html"
     path.write_text(html, encoding="utf-8")
 
     def show(width=1200, **context):
         window = browser.new_page(viewport={"width": width, "height": 900}, **context)
-        window.errors, window.asked = [], []
+        window.errors, window.requests = [], []
         window.on("console", lambda message: window.errors.append(message.text))
         window.on("pageerror", lambda error: window.errors.append(str(error)))
-        window.on("request", lambda request: window.asked.append(request.url))
+        window.on("request", lambda request: window.requests.append(request.url))
         window.goto(path.as_uri())
         return window
 
     return show
 
 
-def test_it_opens_from_disk_without_an_error_and_asks_for_nothing_else(shown):
+def test_it_opens_from_disk_without_errors_or_requests(shown):
     window = shown()
     assert window.errors == []
-    assert [url for url in window.asked if not url.startswith("data:")] == [window.url]
+    assert [url for url in window.requests if not url.startswith("data:")] == [window.url]
     assert window.title().startswith("Train on base classes")
 
 
-def test_every_figure_is_there_is_seen_and_is_told_in_words(shown):
+def test_every_chart_is_visible_and_described(shown):
     window = shown()
     figures = window.locator("figure").all()
     assert [figure.locator("figcaption").inner_text() for figure in figures] == FIGURES
@@ -87,17 +87,17 @@ def test_every_figure_is_there_is_seen_and_is_told_in_words(shown):
         box = figure.locator("svg").bounding_box()
         assert box["width"] > 250 and box["height"] > 60
         assert len(figure.get_by_role("img").get_attribute("aria-label")) > 40
-    pictures = window.locator(".album img")
-    assert pictures.count() > 0
-    assert pictures.evaluate_all("all => all.every(image => image.complete && image.naturalWidth > 0)")
+    images = window.locator(".gallery img")
+    assert images.count() > 0
+    assert images.evaluate_all("all => all.every(image => image.complete && image.naturalWidth > 0)")
 
 
 @pytest.mark.parametrize("width", [1200, 420])
-def test_nothing_stands_out_of_the_window(shown, width):
+def test_nothing_overflows_the_window(shown, width):
     assert shown(width).evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_click_on_a_heading_sorts_and_a_second_one_sorts_the_other_way(shown):
+def test_a_click_on_a_heading_sorts_and_a_second_one_reverses(shown):
     window = shown()
     table = window.locator("#results table")
     heading = table.get_by_role("button", name="base", exact=True)
@@ -117,7 +117,7 @@ def test_a_click_on_a_heading_sorts_and_a_second_one_sorts_the_other_way(shown):
     assert table.locator("th").nth(2).get_attribute("aria-sort") is None
 
 
-def test_what_is_missing_stays_last_whichever_way_is_sorted(output, browser, tmp_path):
+def test_missing_figures_stay_last_in_either_order(output, browser, tmp_path):
     runs = MadeUpRuns(tmp_path)
     runs.base2new()
     gone = tmp_path / "base2new" / "test_new" / "digits" / "shots_16" / "CoOp" / "tiny"
@@ -134,43 +134,43 @@ def test_what_is_missing_stays_last_whichever_way_is_sorted(output, browser, tmp
         assert table.locator("tbody tr").last.inner_text().count("missing") == 3  # new and both means
 
 
-def test_it_is_light_or_dark_as_the_system_is_and_as_the_button_says(shown):
-    colour = "getComputedStyle(document.documentElement).backgroundColor"
+def test_it_follows_the_systems_color_scheme_and_the_button(shown):
+    color = "getComputedStyle(document.documentElement).backgroundColor"
     ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
     light, dark = shown(color_scheme="light"), shown(color_scheme="dark")
-    assert light.evaluate(colour) == "rgb(255, 255, 255)" != dark.evaluate(colour)
+    assert light.evaluate(color) == "rgb(255, 255, 255)" != dark.evaluate(color)
     assert light.evaluate(ink) != dark.evaluate(ink)
     dark.get_by_role("button", name="dark / light").click()
-    assert dark.evaluate(colour) == light.evaluate(colour) and dark.evaluate(ink) == light.evaluate(ink)
+    assert dark.evaluate(color) == light.evaluate(color) and dark.evaluate(ink) == light.evaluate(ink)
 
 
-def test_on_paper_it_is_light_and_without_buttons(shown):
+def test_printed_it_is_light_and_without_buttons(shown):
     window = shown(color_scheme="dark")
     window.emulate_media(media="print", color_scheme="dark")
     assert window.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
     assert not window.locator("#theme").is_visible() and not window.locator("nav").is_visible()
 
 
-def test_names_from_results_are_text_and_never_markup(shown):
+def test_names_from_results_are_never_markup(shown):
     window = shown()
     assert window.title() != "1" and window.locator("img[src=x]").count() == 0
     assert window.get_by_text(HOSTILE).count() > 0
 
 
-def test_the_browsers_checks_can_fail(browser, tmp_path):
+def test_the_browser_checks_can_fail(browser, tmp_path):
     (tmp_path / "bad.html").write_text("<img src='http://127.0.0.1:9/x.png'><script>nowhere()</script>")
     window = browser.new_page()
-    errors, asked = [], []
+    errors, requests = [], []
     window.on("pageerror", lambda error: errors.append(str(error)))
-    window.on("request", lambda request: asked.append(request.url))
+    window.on("request", lambda request: requests.append(request.url))
     window.goto((tmp_path / "bad.html").as_uri())
-    assert "nowhere" in errors[0] and len(asked) == 2
+    assert "nowhere" in errors[0] and len(requests) == 2
 
 
 # ---- without a browser
 
 
-def test_numbers_at_the_axes_are_readable(html):
+def test_numbers_on_the_axes_are_readable(html):
     assert ">1,000<" in html and ">10,000<" in html and "mathdefault" not in html  # trained parameters
 
 
@@ -181,10 +181,10 @@ def test_the_same_runs_give_the_same_page(output, html):
 def test_few_shot_runs_give_curves(output):
     html = page(Comparison(PROTOCOLS["few_shot"], output), "digits", [])
     assert "Few shots: digits, all" in html and "RPO: 50.2 with 1, 66.8 with 4, 83.5 with 16" in html
-    assert "Base against new" not in html
+    assert "Base vs. new" not in html
 
 
-def test_numbers_of_shots_side_by_side_are_compared_as_methods_of_their_own(tmp_path):
+def test_different_shots_are_tested_as_different_methods(tmp_path):
     runs = MadeUpRuns(tmp_path)
     for subsample, stage in (("base", "train_base"), ("new", "test_new")):
         for shots in (4, 16):
@@ -199,7 +199,7 @@ def test_numbers_of_shots_side_by_side_are_compared_as_methods_of_their_own(tmp_
     assert "RPO (4 shots)" in table and "zero-shot CLIP (16 shots)" in table
 
 
-def test_a_transfer_shows_each_target_and_compares_the_means_of_targets(tmp_path):
+def test_a_transfer_shows_each_target_and_their_mean(tmp_path):
     runs = MadeUpRuns(tmp_path)
     for stage, right in (("train_source", 5), ("cross_dataset/test_dtd", 4), ("cross_dataset/test_eurosat", 2)):
         runs.run(stage, "imagenet", "ZeroshotCLIP", 1, right=2)
@@ -212,18 +212,18 @@ def test_a_transfer_shows_each_target_and_compares_the_means_of_targets(tmp_path
     assert "RPO, eurosat: 33.4 to 33.5, n = 2" in html and "mean of targets (imagenet) against its costs" in html
 
 
-def test_variants_of_an_ablation_are_methods_of_their_own(tmp_path):
+def test_variants_of_an_ablation_are_different_methods(tmp_path):
     runs = MadeUpRuns(tmp_path)
-    for number in range(20):  # more than are looked into
+    for number in range(20):  # more than are shown in detail
         for subsample, stage in (("base", "train_base"), ("new", "test_new")):
             runs.run(f"ablation/{stage}", "digits", "RPO", 1, subsample, right=number % 7, config=f"tiny,K={number}")
     comparison = Comparison(PROTOCOLS["ablation"], tmp_path)
     assert len(comparison.methods) == 20 and comparison.zero_shot is None
     html = page(comparison, "digits", [])
-    assert "RPO (K=19)" in html and "Base and new: digits" in html and "Classes won and lost" not in html
+    assert "RPO (K=19)" in html and "Base and new: digits" in html and "Gains and losses per class" not in html
 
 
-def test_old_runs_without_predictions_or_timings_give_a_page_without_what_they_lack(tmp_path):
+def test_old_runs_without_predictions_and_timings_give_a_page(tmp_path):
     runs = MadeUpRuns(tmp_path)
     runs.base2new(seeds=(1,))
     for path in tmp_path.rglob("predictions.csv"):
@@ -233,28 +233,28 @@ def test_old_runs_without_predictions_or_timings_give_a_page_without_what_they_l
         kept = ("status", "trainer", "dataset", "seed", "shots", "subsample", "prompts_sha256")
         path.write_text(json.dumps({key: result[key] for key in kept} | {"metrics": {"accuracy": 50.0}}))
     html = page(Comparison(PROTOCOLS["base2new"], tmp_path), "digits", [])
-    assert "Base against new" in html and "Confusions" not in html and "Classes won and lost" not in html
+    assert "Base vs. new" in html and "Confusions" not in html and "Gains and losses per class" not in html
 
 
-def test_a_side_without_layers_is_left_out_of_the_picture():
+def test_a_side_without_layers_is_not_drawn():
     text = {"text": TOWERS["text"]}
-    picture = who_reads_whom("CoOp", Explanation(text, [], {}))
-    assert "text side" in picture.svg and "image side" not in picture.svg
+    chart = attention_patterns("CoOp", Explanation(text, [], {}))
+    assert "text side" in chart.svg and "image side" not in chart.svg
 
 
-def test_an_explanation_of_an_earlier_model_is_not_shown(tmp_path):
+def test_an_explanation_of_an_earlier_model_is_ignored(tmp_path):
     runs = MadeUpRuns(tmp_path)
     runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"), digest="an earlier one")
     run = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits")["RPO"]
-    assert explanation(run) is None
+    assert read_explanation(run) is None
 
 
 @pytest.mark.parametrize("damage", ["explain.json", "explain.npz"])
-def test_a_damaged_explanation_is_as_good_as_none(tmp_path, damage):
+def test_a_damaged_explanation_is_ignored(tmp_path, damage):
     runs = MadeUpRuns(tmp_path)
     runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"))
     [run] = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits").values()
-    assert explanation(run).words
+    assert read_explanation(run).words
     path = run.job.folder / "explain" / damage
     path.write_bytes(path.read_bytes()[:100])
-    assert explanation(run) is None
+    assert read_explanation(run) is None

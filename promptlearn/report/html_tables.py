@@ -1,26 +1,25 @@
-"""Tables of the page: rows of cells that know how they are sorted."""
+"""Tables of the page: rows of cells with their sort order."""
 
 from dataclasses import dataclass
 
 from promptlearn.experiments.published import Published
-from promptlearn.experiments.statistics import ALPHA
-from promptlearn.experiments.statistics import Comparison as Difference
-from promptlearn.experiments.summary import Line, shown_columns
+from promptlearn.experiments.results_table import Line, columns_of
+from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
-from promptlearn.report.runs import Comparison
+from promptlearn.report.runs import Comparison, complete_mean
 
 MISSING = "missing"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, a smaller text behind it, and what it is sorted by (None: last, whichever way)."""
+    """A cell: its text, a smaller text after it, and what it is sorted by (None: always last)."""
 
     text: str
     detail: str = ""
     order: float | str | None = None
     best: bool = False
-    method: int | None = None  # number of the method whose colour stands before the text
+    method: int | None = None  # number of the method whose color precedes the text
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class Table:
     """Rows under a header.
 
     Attributes:
-        numeric: which columns hold numbers: they are aligned right, and sorted from the greatest on first.
-        folded: shown when it is asked for.
+        numeric: which columns hold numbers; they are right-aligned and sorted in descending order first.
+        folded: collapsed until the reader opens it.
     """
 
     title: str
@@ -52,50 +51,43 @@ def number(value: float | None, digits: int = 2, detail: str = "", best: bool = 
 
 
 def named(comparison: Comparison, method: str) -> Cell:
-    """A method's name with its colour, sorted in the comparison's order."""
+    """A method's name with its color, sorted in the order of the comparison."""
     place = comparison.number(method)
     return Cell(method, order=place, method=place)
 
 
 def accuracies(comparison: Comparison) -> Table:
-    """The table of `dassl results`: every data set and the average over them."""
-    lines, protocol = comparison.lines, comparison.protocol
-    columns = shown_columns(protocol, lines)
+    """The table of `dassl results`: every dataset, and the average over them."""
+    lines = comparison.lines
+    columns = columns_of(lines)
     with_shots = len({line.row.shots for line in lines}) > 1
-    published = Published(protocol, lines)
-    beside = [published.beside(line) for line in lines]
-    header = ["data set", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
-    header += ["published", "difference"] if any(beside) else []
-    best = {(line.row.dataset, column): greatest(comparison, line, column) for line in lines for column in columns}
+    published = Published(comparison.protocol, lines)
+    compared = [published.compare(line) for line in lines]
+    header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
+    header += ["published", "difference"] if any(compared) else []
     rows = []
-    for line, figures in zip(lines, beside, strict=True):
+    for line, figures in zip(lines, compared, strict=True):
+        rivals = [other for other in lines if other.row.dataset == line.row.dataset]
         row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
         row += [number(line.row.shots, 0)] if with_shots else []
-        row += [accuracy(comparison, line, column, best[line.row.dataset, column]) for column in columns]
-        row += [number(max(cell.asked for cell in line.cells.values()), 0)]
-        row += [Cell(text) for text in figures or ("", "")] if any(beside) else []
+        row += [*(accuracy(line, column, rivals) for column in columns), number(line.seeds, 0)]
+        row += [Cell(text) for text in figures or ("", "")] if any(compared) else []
         rows.append(row)
     return Table("Accuracy", header, rows, [False, False, *[True] * (len(header) - 2)])
 
 
-def greatest(comparison: Comparison, line: Line, column: str) -> float | None:
-    """The best of the line's data set in a column; None where there is nothing to compare."""
-    lines = [other for other in comparison.lines if other.row.dataset == line.row.dataset]
-    values = [value for other in lines if (value := comparison.measured(other, column)) is not None]
-    return max(values) if len(values) > 1 else None
-
-
-def accuracy(comparison: Comparison, line: Line, column: str, best: float | None) -> Cell:
-    """A mean with its deviation; one that lacks runs says how many are there."""
-    cell, value = line.cells.get(column), comparison.measured(line, column)
-    if cell and cell.values and not cell.complete:
-        return Cell(f"{cell.mean:.2f}", f"{len(cell.values)} of {cell.asked}", cell.mean)
-    detail = f"± {cell.deviation:.2f}" if cell and cell.deviation is not None else ""
-    return number(value, detail=detail, best=value is not None and value == best)
+def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
+    """A mean with its deviation, or with the number of runs if some are missing; bold if it is the best of several."""
+    mean, deviation = line.mean(column), line.deviation(column)
+    if mean is not None and not line.is_complete(column):
+        return number(mean, detail=f"{len(line.columns[column])} of {line.seeds}")
+    means = [value for other in rivals if (value := complete_mean(other, column)) is not None]
+    detail = f"± {deviation:.2f}" if deviation is not None else ""
+    return number(mean, detail=detail, best=len(means) > 1 and mean == max(means))
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
-    """Pairs of methods, with what the tests say."""
+    """All pairs of methods with the results of the tests."""
     rows = []
     for pair in found:
         interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
@@ -103,23 +95,23 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
         difference = number(pair.difference)
         methods = named(comparison, pair.a), named(comparison, pair.b)
         rows.append([*methods, difference, Cell(interval), number(pair.n, 0), verdict])
-    header = ["method", "less method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
+    header = ["method", "minus method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
     numeric = [False, False, True, True, True, True]
     return Table(f"All pairs of methods, {measure}", header, rows, numeric, folded=True)
 
 
 def runs(comparison: Comparison) -> Table:
-    """Every run with what it took."""
-    header = ["data set", "method", "shots", "seed", "tested on", "%", "images"]
-    header += ["parameters", "train, s", "s / epoch", "MiB", "draw"]
+    """Every run with its costs."""
+    header = ["dataset", "method", "shots", "seed", "tested on", "%", "images"]
+    header += ["parameters", "train, s", "s / epoch", "MiB", "sample"]
     rows = []
     for run in comparison.runs:
         row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
-        trained = not run.job.source and run.model is not None  # a test of another run's model trained nothing
+        trained = not run.job.source and run.model is not None  # a test of another run's model trains nothing
         rows.append(
             [
                 word(row.dataset),
-                named(comparison, comparison.method(row)),
+                named(comparison, run.method),
                 number(row.shots, 0),
                 number(run.job.seed, 0),
                 word(run.job.stage.column),
@@ -136,10 +128,10 @@ def runs(comparison: Comparison) -> Table:
     return Table("Runs", header, rows, numeric)
 
 
-def words(comparison: Comparison, explained: dict[str, Explanation]) -> Table | None:
+def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table | None:
     """Learned text vectors with the nearest words of the vocabulary."""
     rows = []
-    for method, explanation in explained.items():
+    for method, explanation in explanations.items():
         for vector in explanation.words:
             near = [Cell(text, f"{distance:.3f}", distance) for text, distance in vector["words"]]
             rows.append([named(comparison, method), word(vector["vector"]), number(vector["norm"], 3), *near])
@@ -151,11 +143,11 @@ def words(comparison: Comparison, explained: dict[str, Explanation]) -> Table | 
 
 
 def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]]) -> Table:
-    """`found`: method -> (true class, answer, images, share of the class in percent)."""
+    """`found`: method -> (true class, prediction, images, share of the class in percent)."""
     rows = [
-        [named(comparison, method), word(truth), word(answer), number(n, 0), number(share, 1)]
+        [named(comparison, method), word(truth), word(predicted), number(n, 0), number(share, 1)]
         for method, pairs in found.items()
-        for truth, answer, n, share in pairs
+        for truth, predicted, n, share in pairs
     ]
-    header = ["method", "true class", "answered", "images", "share of the class, %"]
+    header = ["method", "true class", "predicted", "images", "share of the class, %"]
     return Table("Most frequent confusions", header, rows, [False, False, False, True, True])

@@ -1,4 +1,4 @@
-"""Answers class by class and image by image: gains over zero-shot CLIP, confusions, pictures right and wrong."""
+"""Predictions by class and by image: gains over zero-shot CLIP, confusions, example images."""
 
 import base64
 import io
@@ -12,39 +12,39 @@ from matplotlib.patches import Rectangle
 from basics import UserError
 from dassl.utils import read_image
 from promptlearn.report.charts import ROW, WIDTH
-from promptlearn.report.drawing import FROZEN, GAIN, LEARNED, LOSS, MUTED, Picture, draw, plain_axes, short
+from promptlearn.report.drawing import FROZEN, GAIN, LEARNED, LOSS, MUTED, Chart, draw, plain_axes, short
 from promptlearn.report.runs import Comparison, Run
 
-MOST_CLASSES = 20  # in a confusion matrix
-MOST_NAMES = 14  # classes whose names stand beside it
+MAX_CLASSES = 20  # in a confusion matrix
+MAX_NAMES = 14  # classes with names next to it
 PANELS = 5  # in a row
-TOP = 3  # confusions listed for a method
-EXAMPLES = 5  # pictures in a row
+TOP = 3  # confusions listed per method
+EXAMPLES = 5  # images in a row
 SIDE = 112  # pixels of a thumbnail
-PLAIN = 64  # pixels: smaller pictures are kept without loss
-MOST_COLUMNS = 32  # whose gains are drawn
-MOST_STAGES = 2  # whose classes and answers are looked at: base and new, or the source and the first target
+LOSSLESS = 64  # pixels: images up to this size are stored without loss
+MAX_COLUMNS = 32  # classes whose gains are drawn
+MAX_STAGES = 2  # shown in detail: base and new, or the source and the first target
 
 
 @dataclass(frozen=True)
 class Example:
-    """A test image with an answer."""
+    """A test image with a prediction."""
 
-    picture: str  # data: address
+    image: str  # data: URL
     truth: str
-    answer: str
+    predicted: str
     confidence: float
 
     @property
-    def right(self) -> bool:
-        return self.truth == self.answer
+    def correct(self) -> bool:
+        return self.truth == self.predicted
 
 
-def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
-    """What each method gains or loses over zero-shot CLIP in each class, in points, mean over the seeds."""
+def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
+    """Each method's gain or loss over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
     gains: dict[tuple[str, str], float] = {}
     classes: dict[str, list[str]] = {}  # stage -> names
-    for stage in comparison.stages[:MOST_STAGES]:
+    for stage in comparison.stages[:MAX_STAGES]:
         before = per_class(comparison, comparison.zero_shot, dataset, stage)
         classes[stage] = list(before)
         for method in comparison.methods:
@@ -55,7 +55,7 @@ def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
     if not methods or not names:
         return None
     moves = {name: max(abs(gains.get((method, name), 0)) for method in methods) for name in names}
-    shown = [name for name in names if name in sorted(moves, key=moves.get, reverse=True)[:MOST_COLUMNS]]
+    shown = [name for name in names if name in sorted(moves, key=moves.get, reverse=True)[:MAX_COLUMNS]]
     most = max(moves.values()) or 1.0
 
     def paint(canvas) -> None:
@@ -84,29 +84,29 @@ def class_gains(comparison: Comparison, dataset: str) -> Picture | None:
     (worst_method, worst), low = extremes[0]
     (best_method, best), high = extremes[-1]
     alt = (
-        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in points of accuracy. Greatest gain: "
-        f"{best_method} on {best}, {high:+.1f}; greatest loss: {worst_method} on {worst}, {low:+.1f}."
+        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in percentage points. Largest gain: "
+        f"{best_method} on {best}, {high:+.1f}; largest loss: {worst_method} on {worst}, {low:+.1f}."
     )
     title = f"Gains and losses per class over zero-shot CLIP: {dataset}"
     if len(shown) < len(names):
-        title += f" (the {len(shown)} classes that move most, of {len(names)})"
+        title += f" (the {len(shown)} of {len(names)} classes that change most)"
     return draw(title, alt, (WIDTH, 1.2 + ROW * 1.1 * len(methods)), paint, wide=True)
 
 
 def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> dict[str, float]:
     """Class name -> accuracy in percent, mean over the seeds."""
     seeds: dict[str, list[float]] = {}
-    for run in comparison.of(method, dataset, stage):
+    for run in comparison.select(method, dataset, stage):
         for name, of_class in run.result["metrics"].get("per_class", {}).items():
             seeds.setdefault(name, []).append(of_class["accuracy"])
     return {name: statistics.mean(values) for name, values in seeds.items()}
 
 
-def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Picture | None:
-    """A matrix for each method's first seed: rows the true class, columns the answer, darkness the share of the row."""
+def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
+    """Confusion matrices of each method's first seed: rows are true classes, columns predictions."""
     counted, labels = {}, {}
     for method in methods:
-        for run in comparison.of(method, dataset, stage)[:1]:
+        for run in comparison.select(method, dataset, stage)[:1]:
             rows = run.predictions
             counted[method] = Counter((row["classname"], row["predicted_classname"]) for row in rows)
             for row in rows:
@@ -117,11 +117,11 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
         return None
     wrong = Counter()
     for count in counted.values():
-        for (truth, answer), number in count.items():
-            if truth != answer:
-                wrong.update({truth: number, answer: number})
+        for (truth, predicted), number in count.items():
+            if truth != predicted:
+                wrong.update({truth: number, predicted: number})
     order = sorted(labels, key=labels.get)
-    shown = order if len(order) <= MOST_CLASSES else dict(wrong.most_common(MOST_CLASSES))
+    shown = order if len(order) <= MAX_CLASSES else dict(wrong.most_common(MAX_CLASSES))
     names = [name for name in order if name in shown]
     lines = -(-len(counted) // PANELS)
 
@@ -132,78 +132,76 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
         for axes, (method, count) in zip(panels, counted.items(), strict=False):
             for y, truth in enumerate(names):
                 total = sum(number for (own, _), number in count.items() if own == truth)
-                for x, answer in enumerate(names):
-                    share = count[truth, answer] / total if total else 0
+                for x, predicted in enumerate(names):
+                    share = count[truth, predicted] / total if total else 0
                     if share:
-                        tint = (FROZEN if truth == answer else LEARNED, 0.12 + 0.88 * share)
+                        tint = (FROZEN if truth == predicted else LEARNED, 0.12 + 0.88 * share)
                         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=tint, linewidth=0))
             axes.set_xlim(-0.5, len(names) - 0.5)
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.set_aspect("equal")
             axes.set_title(method)
             axes.spines[:].set_visible(True)
-            named = names if len(names) <= MOST_NAMES else []
+            named = names if len(names) <= MAX_NAMES else []
             axes.set_yticks(range(len(named)), map(short, named))
             axes.set_xticks(range(len(named)), map(short, named), rotation=90)
             axes.tick_params(length=0, labelsize=7.5)
 
     title = f"Confusion: {dataset}, {stage}"
     if len(names) < len(order):
-        title += f" (the {len(names)} classes confused most, of {len(order)})"
-    said = "; ".join(
-        f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f} % right"
+        title += f" (the {len(names)} of {len(order)} classes confused most)"
+    summary = "; ".join(
+        f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f}% correct"
         for method, count in counted.items()
     )
-    alt = f"Confusion matrices on {dataset}, {stage}; rows: true class, columns: answer. {said}."
+    alt = f"Confusion matrices on {dataset}, {stage}; rows: true class, columns: prediction. {summary}."
     return draw(title, alt, (WIDTH, 0.3 + 2.5 * lines), paint, wide=True)
 
 
 def frequent_confusions(run: Run) -> list[tuple[str, str, int, float]]:
-    """The pairs of classes that a run mixes up most: (true class, answer, images, their share of the class in %)."""
+    """The pairs of classes confused most: (true class, prediction, images, their share of the class in %)."""
     rows = run.predictions
     classes = Counter(row["classname"] for row in rows)
     pairs = Counter((row["classname"], row["predicted_classname"]) for row in rows if row["label"] != row["predicted"])
-    return [(truth, answer, n, 100 * n / classes[truth]) for (truth, answer), n in pairs.most_common(TOP)]
+    return [(truth, predicted, n, 100 * n / classes[truth]) for (truth, predicted), n in pairs.most_common(TOP)]
 
 
 def examples(run: Run, zero_shot: Run | None) -> dict[str, list[Example]]:
-    """Test images of a run, the most confident answers first, with the words that say which they are.
+    """Test images of a run by kind (correct, wrong), the most confident predictions first.
 
-    Images whose files are not there any more are left out.
+    Empty if the image files are no longer there.
     """
     rows = sorted(run.predictions, key=lambda row: float(row["confidence"]), reverse=True)
-    missed = {row["impath"] for row in zero_shot.predictions if row["label"] != row["predicted"]} if zero_shot else {}
-    kinds = {
-        "right where zero-shot CLIP is wrong": lambda row: right(row) and row["impath"] in missed,
-        "right": right,
-        "wrong": lambda row: not right(row),
-    }
-    del kinds["right" if zero_shot else "right where zero-shot CLIP is wrong"]
+    kinds = {"correct": is_correct, "wrong": lambda row: not is_correct(row)}
+    if zero_shot:
+        missed = {row["impath"] for row in zero_shot.predictions if not is_correct(row)}
+        gained = {"correct where zero-shot CLIP is wrong": lambda row: is_correct(row) and row["impath"] in missed}
+        kinds = gained | {"wrong": kinds["wrong"]}
     folder = Path(run.result.get("dataset_dir") or "")
     found = {}
     for kind, fits in kinds.items():
         found[kind] = []
         for row in filter(fits, rows):
-            picture = thumbnail(folder / row["impath"])
-            if picture:
-                answer = row["classname"], row["predicted_classname"], float(row["confidence"])
-                found[kind].append(Example(picture, *answer))
-            if picture is None or len(found[kind]) == EXAMPLES:
-                break  # the data set is not here, or there are enough
+            image = thumbnail(folder / row["impath"])
+            if image:
+                labels = row["classname"], row["predicted_classname"]
+                found[kind].append(Example(image, *labels, float(row["confidence"])))
+            if image is None or len(found[kind]) == EXAMPLES:
+                break  # the dataset is not here, or there are enough
     return {kind: shown for kind, shown in found.items() if shown}
 
 
-def right(row: dict) -> bool:
+def is_correct(row: dict) -> bool:
     return row["label"] == row["predicted"]
 
 
 def thumbnail(path: Path) -> str | None:
-    """A small copy of an image file as a data: address; None if it cannot be read."""
+    """A small copy of an image file as a data: URL, None if it cannot be read."""
     try:
         image = read_image(str(path))
     except UserError:
         return None
-    kind, options = ("PNG", {}) if max(image.size) <= PLAIN else ("JPEG", {"quality": 82})
+    kind, options = ("PNG", {}) if max(image.size) <= LOSSLESS else ("JPEG", {"quality": 82})
     image.thumbnail((SIDE, SIDE))
     data = io.BytesIO()
     image.save(data, kind, **options)

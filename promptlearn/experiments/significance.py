@@ -1,11 +1,11 @@
-"""Are the differences real? Methods compared in pairs over the same data sets and seeds.
+"""Tests whether differences are real: methods are compared on the same datasets and seeds.
 
-Two methods: the mean difference with a bootstrap interval, and Wilcoxon's signed-rank test with Holm's correction for
-the number of comparisons. All together: Friedman's test on the ranks, and the critical difference of Nemenyi's test
-(Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006). scipy does the tests.
+For a pair of methods: the mean difference with a bootstrap interval, and Wilcoxon's signed-rank test with Holm's
+correction for the number of pairs. For all methods: Friedman's test on the ranks, and the critical difference of
+Nemenyi's test (Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006).
 
-A score is an accuracy, or a harmonic mean, of one run. Zero-shot CLIP, which has one score a data set, meets every seed
-with it.
+A score is the accuracy or harmonic mean of one run. A case is a dataset and a seed. Zero-shot CLIP has one score per
+dataset, which is paired with every seed.
 """
 
 import itertools
@@ -15,22 +15,21 @@ import numpy as np
 from scipy import stats
 
 from promptlearn.experiments.protocols import UNTRAINED
-from promptlearn.experiments.summary import Line
-from promptlearn.experiments.tables import namer
+from promptlearn.experiments.results_table import Line
 
-ALPHA = 0.05  # level of the tests; intervals have 1 - ALPHA
+ALPHA = 0.05  # significance level of the tests; the intervals' level is 1 - ALPHA
 RESAMPLES = 9999  # of the bootstrap
 
-Scores = dict[str, dict[tuple[str, int], float]]  # method -> (data set, seed) -> score
+Scores = dict[str, dict[tuple[str, int], float]]  # method -> (dataset, seed) -> score
 
 
 def scores_of(lines: list[Line], column: str) -> Scores:
     """The scores of each method in one column of the table."""
-    name, scores = namer(lines), {}
-    seeds = sorted({seed for line in lines if line.row.trainer not in UNTRAINED for seed in line.cells[column].values})
+    scores = {}
+    seeds = sorted({seed for line in lines if line.row.trainer not in UNTRAINED for seed in line.columns[column]})
     for line in lines:
-        own = scores.setdefault(name(line.row), {})
-        values = line.cells[column].values
+        own = scores.setdefault(line.method, {})
+        values = line.columns[column]
         if line.row.trainer in UNTRAINED and values:
             [score] = values.values()
             values = dict.fromkeys(seeds or values, score)
@@ -39,19 +38,19 @@ def scores_of(lines: list[Line], column: str) -> Scores:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Method `a` less method `b`."""
+class Difference:
+    """Method `a` minus method `b`."""
 
     a: str
     b: str
-    n: int  # pairs: data sets and seeds that both have
+    n: int  # cases that both methods have
     difference: float | None  # mean
-    interval: tuple[float, float] | None  # None: too few pairs
-    p: float | None  # of Wilcoxon's test, corrected by Holm; None: too few pairs to reach ALPHA whatever they are
+    interval: tuple[float, float] | None  # None: too few cases
+    p: float | None  # of Wilcoxon's test, corrected by Holm; None: too few cases to ever reach ALPHA
 
 
-def compare(scores: Scores, against: str | None = None) -> list[Comparison]:
-    """All pairs of methods, or one against all others. Holm's correction counts the pairs that can be tested."""
+def compare(scores: Scores, against: str | None = None) -> list[Difference]:
+    """Compare all pairs of methods, or one with all others. Holm's correction counts the pairs that can be tested."""
     if against is None:
         pairs = list(itertools.combinations(scores, 2))
     else:
@@ -64,23 +63,23 @@ def compare(scores: Scores, against: str | None = None) -> list[Comparison]:
     tested = [i for i, d in enumerate(differences) if len(d) >= enough]
     corrected = dict(zip(tested, holm([wilcoxon(differences[i]) for i in tested]), strict=True))
     return [
-        Comparison(a, b, len(d), float(d.mean()) if len(d) else None, interval(d), corrected.get(i))
+        Difference(a, b, len(d), float(d.mean()) if len(d) else None, interval(d), corrected.get(i))
         for i, ((a, b), d) in enumerate(zip(pairs, differences, strict=True))
     ]
 
 
 def needed(comparisons: int) -> int:
-    """How many pairs a test needs at least, so that its smallest p-value, 2 / 2^n, passes Holm's first hurdle."""
+    """The smallest number of cases n whose smallest p-value, 2 / 2^n, passes the first step of Holm's procedure."""
     return next(n for n in itertools.count(1) if 2 / 2**n * max(comparisons, 1) <= ALPHA)
 
 
 def wilcoxon(differences: np.ndarray) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test; 1 where there is no difference at all."""
+    """The two-sided p-value of Wilcoxon's signed-rank test; 1 if all differences are zero."""
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down procedure, in the order they came in."""
+    """Correct p-values by Holm's step-down procedure, keeping their order."""
     order = np.argsort(p_values)
     factors = np.arange(len(p_values), 0, -1)
     stepped = np.minimum(np.maximum.accumulate(np.array(p_values)[order] * factors), 1.0)
@@ -90,9 +89,9 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def interval(differences: np.ndarray) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean difference, the same at every call.
+    """The percentile bootstrap interval of the mean difference, the same at every call.
 
-    None where a single test needs more pairs: so few have hardly more resamples than the level asks for.
+    None for fewer cases than a single test needs: they have too few distinct resamples for the level.
     """
     if len(differences) < needed(1):
         return None
@@ -109,37 +108,37 @@ def interval(differences: np.ndarray) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Friedman's test, and what a critical-difference diagram shows."""
+    """The result of Friedman's test, and what a critical-difference diagram shows."""
 
-    ranks: dict[str, float]  # method -> mean rank, 1 the best; best first
-    n: int  # blocks: data sets and seeds that all methods have
-    p: float  # that all methods are alike
+    ranks: dict[str, float]  # method -> mean rank (1 is best), best first
+    n: int  # cases that all methods have
+    p: float  # of the hypothesis that all methods are equal
     critical_difference: float  # of mean ranks
-    groups: list[list[str]]  # largest groups, each of methods that are not told apart
+    indistinct: list[list[str]]  # the largest sets of methods whose mean ranks are within the critical difference
 
 
-def blocks_of(scores: Scores) -> list:
-    """The data sets x seeds that all methods have."""
+def shared_cases(scores: Scores) -> list:
+    """The cases that all methods have."""
     return sorted(set.intersection(*(set(own) for own in scores.values()))) if scores else []
 
 
 def friedman(scores: Scores) -> Ranks | None:
-    """None where it cannot be done: fewer than three methods, or than two blocks that all of them have."""
-    blocks = blocks_of(scores)
-    k, n = len(scores), len(blocks)
+    """Rank all methods; None for fewer than three methods, or fewer than two cases that all of them have."""
+    cases = shared_cases(scores)
+    k, n = len(scores), len(cases)
     if k < 3 or n < 2:
         return None
-    table = np.array([[own[block] for block in blocks] for own in scores.values()])  # (methods, blocks)
+    table = np.array([[own[case] for case in cases] for own in scores.values()])  # (methods, cases)
     mean_ranks = stats.rankdata(-table, axis=0).mean(axis=1)
     ranks = dict(sorted(zip(scores, mean_ranks.tolist(), strict=True), key=lambda pair: pair[1]))
-    # All methods equal in all blocks: there is nothing to test.
+    # If all methods are equal in all cases, there is nothing to test.
     p = float(stats.friedmanchisquare(*table).pvalue) if np.ptp(table, axis=0).any() else 1.0
     difference = float(stats.studentized_range.ppf(1 - ALPHA, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * n)) ** 0.5)
-    return Ranks(ranks, n, p, difference, groups(ranks, difference))
+    return Ranks(ranks, n, p, difference, indistinct_methods(ranks, difference))
 
 
-def groups(ranks: dict[str, float], difference: float) -> list[list[str]]:
-    """The largest groups of two or more neighbours whose mean ranks lie within `difference`."""
+def indistinct_methods(ranks: dict[str, float], difference: float) -> list[list[str]]:
+    """The largest sets of two or more neighbors whose mean ranks lie within `difference`."""
     names, found, reached = list(ranks), [], 0
     for first, name in enumerate(names):
         last = max(i for i in range(first, len(names)) if ranks[names[i]] - ranks[name] <= difference)

@@ -1,4 +1,4 @@
-"""Reads results.json files back: which runs are done, which are there, and whether they can be compared."""
+"""Reads results.json files: which runs a folder holds, which are done, and whether they used the current settings."""
 
 import functools
 import json
@@ -17,30 +17,30 @@ RUN_FOLDER = re.compile(
 
 
 def read_result(folder: Path, request: dict) -> dict | None:
-    """The results.json of a run that is done and is the one that was asked for, or None."""
+    """The results.json of a run that is done and matches the request, or None."""
     path = folder / "results.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        answers = result["status"] == "done" and all(result[key] == value for key, value in request.items())
+        matches = result["status"] == "done" and all(result[key] == value for key, value in request.items())
         float(result["metrics"]["accuracy"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        notify_once(f"{path} is not a usable result ({type(error).__name__}: {error})")
+        notify_once(f"{path}: expected the results of a run, got {type(error).__name__}: {error}.")
         return None
-    return result if answers else None
+    return result if matches else None
 
 
 @functools.cache
 def notify_once(text: str) -> None:
-    """Notify once per process, because a result is read several times."""
-    notify(f"note: {text}")
+    """Notify once per process: a result is read several times."""
+    notify(text)
 
 
 def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:
-    """UserError if a run that is done was made with other settings than the configuration files have now.
+    """Raise UserError if a finished run was made with other settings than the config files have now.
 
-    A DATA folder may have moved since, unless it is the data set itself: a folder of one's own pictures.
+    The DATA folder may have moved since, unless it is the dataset itself: a folder of the user's own photos.
     """
     for job in jobs:
         result = read_result(job.folder, job.request)
@@ -51,21 +51,20 @@ def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None
         if data and root and checkout.root.joinpath(root) == Path(result.get("dataset_dir") or ""):
             there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.root.joinpath(root)), str(data)
         differing = [
-            f"{key}: {there[key]!r} there, {now[key]!r} now" for key in now if there.get(key, now[key]) != now[key]
+            f"{key}: expected {now[key]!r}, got {there[key]!r}" for key in now if there.get(key, now[key]) != now[key]
         ]
         if differing:
             raise UserError(
-                f"{job.folder} holds a run that was made with other settings:\n"
+                f"{job.folder}: expected a run with the current settings, got one with others:\n"
                 + "\n".join(differing)
                 + "\nChoose another --output (OUTPUT=FOLDER before a script), or delete that folder."
             )
 
 
 def result_of(job: Job) -> dict | None:
-    """A job's result, or None when it is not done.
+    """A job's result, or None if it is not done.
 
-    The test of a model is done only if it tested the prompts that its training ended with: after a new training the
-    old test is void.
+    A test counts only if it tested the prompts that its training ended with: a new training voids an old test.
     """
     result = read_result(job.folder, job.request)
     if result and job.source:
@@ -76,15 +75,15 @@ def result_of(job: Job) -> dict | None:
 
 
 def discover(protocol: Protocol, output: Path) -> list[Job]:
-    """The protocol's jobs whose folders are in `output`, finished or not; all stages of each.
+    """The protocol's jobs that have a folder in `output`, finished or not, with all their stages.
 
-    `dassl <protocol>` makes the folders of all its jobs before the first is run, so what was asked for is found.
+    `dassl <protocol>` creates the folders of all its jobs before it runs the first, so missing runs are found, too.
     """
     stages = protocol.on(targets_in(protocol, output)) if protocol.transfer else protocol.stages
     found = set()
     for stage in stages:
         if protocol.transfer and not stage.dataset:
-            continue  # a training of the source may be another protocol's alone
+            continue  # a training on the source may belong to another protocol
         for path in (output / stage.folder).glob("*/*/*/*/*"):
             match = RUN_FOLDER.fullmatch(path.relative_to(output / stage.folder).as_posix())
             if match:
@@ -95,15 +94,15 @@ def discover(protocol: Protocol, output: Path) -> list[Job]:
 
 
 def targets_in(protocol: Protocol, output: Path) -> list[str]:
-    """The data sets that a transfer is tested on, by its folders."""
+    """The datasets that a transfer is tested on, found by its folders."""
     prefix = "test_"
     return sorted(path.name.removeprefix(prefix) for path in (output / protocol.name).glob(f"{prefix}*"))
 
 
 def find_protocols(folder: Path) -> tuple[list[Protocol], Path]:
-    """Which protocols' results are in `folder`, and the output folder: it, or its parent if it is a protocol's own."""
+    """The protocols with results in `folder`, and the output folder: `folder`, or its parent if it is a protocol's."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder (expected the --output folder of a protocol)")
+        raise UserError(f"{folder}: expected the --output folder of a protocol, got no folder. Check the path.")
     folder = folder.resolve()
     if folder.name in PROTOCOLS:
         protocol = PROTOCOLS[folder.name]
@@ -112,7 +111,7 @@ def find_protocols(folder: Path) -> tuple[list[Protocol], Path]:
     found = [protocol for protocol in PROTOCOLS.values() if discover(protocol, folder)]
     if not found:
         raise UserError(
-            f"{folder} holds no results of a protocol (expected the --output folder of one, or the folder in it that "
-            f"is called {', '.join(list(PROTOCOLS)[:-1])} or {list(PROTOCOLS)[-1]})"
+            f"{folder}: expected the --output folder of a protocol, got a folder without results. Name that folder or "
+            f"one of its subfolders {', '.join(list(PROTOCOLS)[:-1])} and {list(PROTOCOLS)[-1]}."
         )
     return found, folder

@@ -1,4 +1,4 @@
-"""The statistics as text, with what they can and cannot tell."""
+"""The statistics as text, with their limits."""
 
 import csv
 import io
@@ -7,53 +7,51 @@ from tabulate import tabulate
 
 from basics import UserError
 from promptlearn.experiments.protocols import Protocol
-from promptlearn.experiments.statistics import (
+from promptlearn.experiments.results_table import FORMATS, H_OF_SEEDS, TARGETS, Line, columns_of
+from promptlearn.experiments.significance import (
     ALPHA,
-    Comparison,
+    Difference,
     Ranks,
     Scores,
-    blocks_of,
     compare,
     friedman,
     needed,
     scores_of,
+    shared_cases,
 )
-from promptlearn.experiments.summary import H_OF_SEEDS, TARGETS, Line, columns_of
-from promptlearn.experiments.tables import FORMATS, namer
 
-RELIABLE_BLOCKS = 10  # above it Friedman's chi-squared is a good approximation (Demsar, section 3.2.2)
+RELIABLE_CASES = 10  # above it, chi-squared approximates Friedman's statistic well (Demsar, section 3.2.2)
 
 
 def measures(protocol: Protocol, lines: list[Line]) -> list[str]:
-    """The columns that methods are compared by."""
+    """The columns in which methods are compared."""
     if protocol.transfer:
         return [TARGETS]
     return ["base", "new", H_OF_SEEDS] if protocol.harmonic else columns_of(lines)
 
 
 def statistics_text(protocol: Protocol, lines: list[Line], against: str | None = None, style: str = "text") -> str:
-    """For each measure: every pair of methods, or `against` with all others, and the ranks of all together."""
-    name = namer(lines)
-    methods = list(dict.fromkeys(name(line.row) for line in lines))
+    """For each measure: every pair of methods, or `against` and every other, and the ranks of all."""
+    methods = list(dict.fromkeys(line.method for line in lines))
     if against and against not in methods:
-        raise UserError(f"there are no results of {against!r} to compare with; there are: {', '.join(methods)}")
+        raise UserError(f"--statistics: expected a method with results ({', '.join(methods)}), got {against!r}.")
     parts = []
     for measure in measures(protocol, lines):
         scores = scores_of(lines, measure)
         table, note = pairs_text(compare(scores, against), style)
         ranks = ranks_text(friedman(scores), scores)
-        parts += [said(f"Statistics of {measure}", style), table, said(note, style), said(ranks, style)]
+        parts += [comment(f"Statistics of {measure}", style), table, comment(note, style), comment(ranks, style)]
     return "\n\n".join(parts)
 
 
-def said(text: str, style: str) -> str:
-    """Words between tables: comments where the tables are for a program."""
+def comment(text: str, style: str) -> str:
+    """Text between tables: a comment where a program reads the tables."""
     mark = {"latex": "% ", "csv": "# "}.get(style, "")
     return "\n".join(mark + line for line in text.splitlines())
 
 
-def pairs_text(comparisons: list[Comparison], style: str) -> tuple[str, str]:
-    """The table of the pairs, and a note on it."""
+def pairs_text(comparisons: list[Difference], style: str) -> tuple[str, str]:
+    """The table of all pairs, and a note on it."""
     enough = needed(len(comparisons))
     body = []
     for c in comparisons:
@@ -67,8 +65,8 @@ def pairs_text(comparisons: list[Comparison], style: str) -> tuple[str, str]:
     header = ["difference", "pairs", "mean", f"{1 - ALPHA:.0%} interval (bootstrap)", "p (Wilcoxon, Holm)"]
     align = ["left", *["right"] * (len(header) - 1)]
     note = (
-        f"pairs: data sets x seeds that both have; * p <= {ALPHA} after Holm's correction for {len(comparisons)} "
-        "comparisons\nruns on one data set are not independent: the figures speak of these data sets, not of others"
+        f"pairs: datasets x seeds that both have; * p <= {ALPHA} after Holm's correction for {len(comparisons)} "
+        "comparisons\nruns on one dataset are not independent: the figures hold for these datasets, not for others"
     )
     if style == "csv":
         text = io.StringIO()
@@ -81,19 +79,20 @@ def ranks_text(ranks: Ranks | None, scores: Scores) -> str:
     methods = len(scores)
     if ranks is None:
         return (
-            f"Friedman's test: too little data (found {methods} methods and {len(blocks_of(scores))} data sets x seeds "
-            "that all have; 3 and 2 are needed)"
+            f"Friedman's test: too little data (expected 3 methods and 2 datasets x seeds that all have, got {methods} "
+            f"and {len(shared_cases(scores))})"
         )
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
     lines = [
-        f"Friedman's test: p = {ranks.p:.4f} that all {methods} methods are alike, over {ranks.n} data sets x seeds",
+        f"Friedman's test that all {methods} methods are equal: p = {ranks.p:.4f}, over {ranks.n} datasets x seeds",
         f"mean ranks: {order}",
         f"critical difference of mean ranks (Nemenyi, {ALPHA}): {ranks.critical_difference:.2f}",
     ]
-    if ranks.n <= RELIABLE_BLOCKS:
-        lines.append(f"little data: with {RELIABLE_BLOCKS} or fewer these figures are rough")
+    if ranks.n <= RELIABLE_CASES:
+        lines.append(f"little data: with {RELIABLE_CASES} or fewer datasets x seeds, these figures are rough")
     if ranks.p > ALPHA:
-        lines.append("no method can be said to differ from another")
+        lines.append("no method differs significantly from another")
     else:
-        lines += ["not told apart: " + ", ".join(group) for group in ranks.groups] or ["all are told apart"]
+        similar = ["no significant difference: " + ", ".join(names) for names in ranks.indistinct]
+        lines += similar or ["all methods differ significantly"]
     return "\n".join(lines)

@@ -1,27 +1,26 @@
-"""Pictures of what the tests say: differences of pairs, and the critical-difference diagram of all methods.
+"""Charts of the significance tests: pairwise differences, and the critical-difference diagram of all methods.
 
 The diagram is Demsar's (Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006).
 """
 
 from matplotlib.patches import Rectangle
 
-from promptlearn.experiments.statistics import ALPHA, Ranks
-from promptlearn.experiments.statistics import Comparison as Difference
-from promptlearn.report.charts import HALF, ROW, WIDTH, colour
-from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Picture, draw, plain_axes
+from promptlearn.experiments.significance import ALPHA, Difference, Ranks
+from promptlearn.report.charts import HALF, ROW, WIDTH, color
+from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Chart, draw, plain_axes
 from promptlearn.report.runs import Comparison
 
-SQUARES = 8  # that a row of differences has room for at least, so that few are no wide bars
+SQUARES = 8  # minimum that a row of differences has room for, so that a few are not stretched
 
 
-def differences(comparison: Comparison, found: list[Difference], measure: str) -> Picture:
-    """The mean difference of each pair, row less column; filled where the test tells the two apart."""
+def difference_matrix(comparison: Comparison, found: list[Difference], measure: str) -> Chart:
+    """The mean difference of each pair, row minus column; filled where it is significant."""
     of = {}
     for pair in found:
         if pair.difference is not None:
-            told_apart = pair.p is not None and pair.p <= ALPHA
-            of[pair.a, pair.b] = pair.difference, told_apart
-            of[pair.b, pair.a] = -pair.difference, told_apart
+            significant = pair.p is not None and pair.p <= ALPHA
+            of[pair.a, pair.b] = pair.difference, significant
+            of[pair.b, pair.a] = -pair.difference, significant
     names = sorted(dict.fromkeys(method for pair in of for method in pair), key=comparison.number)
 
     def paint(canvas) -> None:
@@ -30,11 +29,11 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
             for x, column in enumerate(names):
                 if (row, column) not in of:
                     continue
-                difference, told_apart = of[row, column]
-                tint = (GAIN if difference > 0 else LOSS, 0.3) if told_apart else "none"
+                difference, significant = of[row, column]
+                tint = (GAIN if difference > 0 else LOSS, 0.3) if significant else "none"
                 square = (x - 0.47, y - 0.45), 0.94, 0.9
                 axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
-                ink = INK if told_apart else MUTED
+                ink = INK if significant else MUTED
                 axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", fontsize=8, color=ink)
         axes.set_xlim(-0.6, max(len(names), SQUARES) - 0.4)
         axes.set_ylim(len(names) - 0.4, -0.6)
@@ -43,17 +42,17 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.tick_params(length=0)
 
-    apart = [f"{a} less {b} {d:+.1f}" for (a, b), (d, told_apart) in of.items() if told_apart and d > 0]
-    alt = f"Mean differences in {measure} between all pairs of methods. Told apart: {'; '.join(apart) or 'none'}."
+    listed = [f"{a} minus {b} {d:+.1f}" for (a, b), (d, significant) in of.items() if significant and d > 0]
+    alt = f"Mean differences in {measure} between all pairs of methods. Significant: {'; '.join(listed) or 'none'}."
     size = (HALF, 1 + 0.9 * ROW * max(len(names), 2))
-    return draw(f"Row less column, {measure}", alt, size, paint)
+    return draw(f"Row minus column, {measure}", alt, size, paint)
 
 
-def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> Picture:
-    """Methods on a line of mean ranks, the best at the left; a bar joins those that are not told apart."""
+def critical_difference_diagram(comparison: Comparison, ranks: Ranks, measure: str) -> Chart:
+    """Methods on a line of mean ranks, best on the left; a bar joins those without a significant difference."""
     names = list(ranks.ranks)
     half = -(-len(names) // 2)
-    bars = len(ranks.groups)
+    bars = len(ranks.indistinct)
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
@@ -62,14 +61,14 @@ def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> 
         for rank in range(first, last + 1):
             axes.plot([rank, rank], [0, 0.22], color=INK, linewidth=1.2)
             axes.text(rank, 0.34, str(rank), ha="center", va="bottom", color=MUTED)
-        for number, group in enumerate(ranks.groups):
-            ends = ranks.ranks[group[0]] - 0.05, ranks.ranks[group[-1]] + 0.05
+        for number, together in enumerate(ranks.indistinct):
+            ends = ranks.ranks[together[0]] - 0.05, ranks.ranks[together[-1]] + 0.05
             axes.plot(ends, [-0.4 - 0.4 * number] * 2, color=INK, linewidth=4)
         for place, (name, rank) in enumerate(ranks.ranks.items()):
             left = place < half
             height = -0.9 - 0.4 * bars - 0.8 * (place if left else len(names) - 1 - place)
             edge = first - 0.25 if left else last + 0.25
-            axes.plot([rank, rank, edge], [0, height, height], color=colour(comparison, name), linewidth=1.3)
+            axes.plot([rank, rank, edge], [0, height, height], color=color(comparison, name), linewidth=1.3)
             text = f"{name}  {rank:.2f}" if left else f"{rank:.2f}  {name}"
             side = "right" if left else "left"
             axes.text(edge + (-0.06 if left else 0.06), height, text, ha=side, va="center")
@@ -77,13 +76,13 @@ def critical_differences(comparison: Comparison, ranks: Ranks, measure: str) -> 
         axes.plot([first, end], [1.45, 1.45], color=INK, linewidth=1.4)
         for x in (first, end):
             axes.plot([x, x], [1.3, 1.6], color=INK, linewidth=1.4)
-        said = f"critical difference {ranks.critical_difference:.2f} (Nemenyi, {ALPHA})"
-        axes.text(end + 0.1, 1.45, said, va="center", color=MUTED)
+        label = f"critical difference {ranks.critical_difference:.2f} (Nemenyi, {ALPHA})"
+        axes.text(end + 0.1, 1.45, label, va="center", color=MUTED)
         axes.set_axis_off()
         axes.set_xlim(first - 0.3 * (last - first) - 0.6, last + 0.3 * (last - first) + 0.6)
 
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
-    together = "; ".join(", ".join(group) for group in ranks.groups) or "none"
-    alt = f"Mean ranks in {measure}: {order}. Critical difference {ranks.critical_difference:.2f}. Not told apart: "
+    together = "; ".join(", ".join(names) for names in ranks.indistinct) or "none"
+    alt = f"Mean ranks in {measure}: {order}. Critical difference {ranks.critical_difference:.2f}. Joined: "
     size = (WIDTH, 0.9 + ROW * (half + 0.5 * bars + 1.5))
     return draw(f"Critical differences: {measure}", f"{alt}{together}.", size, paint, wide=True)

@@ -1,4 +1,4 @@
-"""Pictures of models from inside: who reads whom, and image features before and after."""
+"""Charts of models: attention patterns, and image features before and after training."""
 
 import itertools
 import textwrap
@@ -15,7 +15,7 @@ from promptlearn.report.drawing import (
     LEARNED,
     MARKERS,
     MUTED,
-    Picture,
+    Chart,
     draw,
     plain_axes,
     series,
@@ -23,28 +23,28 @@ from promptlearn.report.drawing import (
 )
 from promptlearn.report.explanations import Explanation
 
-MOST_TOKENS = 5  # drawn of one group of tokens
-GAP = 0.35  # between groups, in tokens
+MAX_TOKENS = 5  # drawn of one span of tokens
+GAP = 0.35  # between spans, in tokens
 TOKEN = 0.135  # inches: a token's square with its margin
-LEFT, TOP, LINE = 6.8, 5.4, 1.35  # room in tokens: for names at the left and above, for a line of notes below
-LETTERS = 42  # of a line of notes
+LEFT, TOP, LINE = 6.8, 5.4, 1.35  # in tokens: space for names on the left and above, and for a line of notes below
+LETTERS = 42  # in a line of notes
 PANELS = 4  # in a row
 
 
-def who_reads_whom(method: str, explanation: Explanation) -> Picture:
-    """The scenes of both towers as matrices: rows read columns (RPO, arXiv 2308.14960, figure 4).
+def attention_patterns(method: str, explanation: Explanation) -> Chart:
+    """Both towers' attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4).
 
-    The text side stands at the left, the image side at the right; several scenes of one side below each other.
+    The text side is on the left and the image side on the right, with several scenes of one side below each other.
     """
     sides = [(f"{side} side", tower["scenes"], tower["layers"]) for side, tower in explanation.towers.items()]
-    said = {id(scene): notes(scene, layers) for _, scenes, layers in sides for scene in scenes}
-    heights = [sum(TOP + extent(s) + LINE * len(said[id(s)]) + 1 for s in scenes) for _, scenes, _ in sides]
+    lines_of = {id(scene): notes(scene, layers) for _, scenes, layers in sides for scene in scenes}
+    heights = [sum(TOP + extent(s) + LINE * len(lines_of[id(s)]) + 1 for s in scenes) for _, scenes, _ in sides]
     height, width = max(heights, default=1), HALF / TOKEN
     widest = max((extent(scene) for scene in sides[0][1]), default=0)
     places = [0, max(width / 2, LEFT + widest + 1.5)]
 
     def paint(canvas) -> None:
-        canvas.set_layout_engine("none")  # every square has the same size in every picture
+        canvas.set_layout_engine("none")  # squares have the same size in every chart
         axes = canvas.add_axes((0, 0, 1, 1))
         for x, (title, scenes, _) in zip(places, sides, strict=False):
             y = 0.0
@@ -52,7 +52,7 @@ def who_reads_whom(method: str, explanation: Explanation) -> Picture:
             for scene in scenes:
                 matrix(axes, scene, x + LEFT, y - TOP)
                 y -= TOP + extent(scene)
-                for line in said[id(scene)]:
+                for line in lines_of[id(scene)]:
                     axes.text(x + 0.5, y - LINE / 2, line, color=MUTED, fontsize=7.5, va="center")
                     y -= LINE
                 y -= 1
@@ -61,16 +61,16 @@ def who_reads_whom(method: str, explanation: Explanation) -> Picture:
         axes.set_axis_off()
 
     whole = "; ".join(f"{title}: {', '.join(sentences(scene))}" for title, scenes, _ in sides for scene in scenes)
-    return draw(f"Who reads whom: {method}", f"{method}. {whole}.", (HALF, (height + 0.5) * TOKEN), paint)
+    return draw(f"Attention pattern: {method}", f"{method}. {whole}.", (HALF, (height + 0.5) * TOKEN), paint)
 
 
 def extent(scene: list[dict]) -> float:
-    """The side of a scene's matrix, in tokens."""
-    return sum(min(number, MOST_TOKENS) + GAP for _, _, number, _ in groups(scene))
+    """The side length of a scene's matrix, in tokens."""
+    return sum(min(number, MAX_TOKENS) + GAP for _, _, number, _ in spans(scene))
 
 
-def groups(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
-    """Neighbouring tokens of one segment that are alike: (segment, first, number, whether they are learned)."""
+def spans(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
+    """Neighboring tokens of a segment that are all learned or all frozen: (segment, first, number, learned)."""
     found = []
     for segment in scene:
         first = 0
@@ -82,42 +82,42 @@ def groups(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
 
 
 def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
-    """A square for each pair of tokens, filled where the row's token reads the column's. left, top: its corner."""
-    cells, at = [], 0.0  # of the tokens drawn: (place, segment, position in it, learned)
-    for segment, first, number, learned in groups(scene):
-        shown = min(number, MOST_TOKENS)
+    """Draw a square for each pair of tokens from the corner (left, top), filled where the row attends to the column."""
+    cells, at = [], 0.0  # of the tokens drawn: (offset, segment, position in the segment, learned)
+    for segment, first, number, learned in spans(scene):
+        shown = min(number, MAX_TOKENS)
         cells += [(at + i, segment, first + i, learned) for i in range(shown)]
-        name, own, middle = f"{segment['name']} ({number})", LEARNED if learned else FROZEN, at + shown / 2
-        axes.text(left - 0.5, top - middle, name, color=own, fontsize=8.5, ha="right", va="center")
+        name, color, middle = f"{segment['name']} ({number})", LEARNED if learned else FROZEN, at + shown / 2
+        axes.text(left - 0.5, top - middle, name, color=color, fontsize=8.5, ha="right", va="center")
         above = {"rotation": 35, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
-        axes.text(left + middle - 0.2, top + 0.4, name, color=own, fontsize=8.5, **above)
+        axes.text(left + middle - 0.2, top + 0.4, name, color=color, fontsize=8.5, **above)
         at += shown + GAP
-    for y, reader, own, _ in cells:
-        for x, other, position, learned in cells:
-            reads = other["name"] in reader["attends_to"]
-            if reads and reader is other and reader["causal"]:
-                reads = position <= own
+    for y, segment, position, _ in cells:
+        for x, other, other_position, learned in cells:
+            attends = other["name"] in segment["attends_to"]
+            if attends and segment is other and segment["causal"]:
+                attends = other_position <= position
             look = {"facecolor": LEARNED if learned else FROZEN, "linewidth": 0}
-            look = look if reads else {"facecolor": "none", "edgecolor": GRID, "linewidth": 0.6}
+            look = look if attends else {"facecolor": "none", "edgecolor": GRID, "linewidth": 0.6}
             axes.add_patch(Rectangle((left + x + 0.07, top - y - 0.93), 0.86, 0.86, **look))
 
 
 def notes(scene: list[dict], layers: int) -> list[str]:
-    """What happens to segments between the layers, in lines."""
+    """Lines of text about what happens to segments between layers."""
     found = []
     for segment in scene:
         if segment["prefilled"]:
-            found.append(f"{segment['name']}: run once without gradients, then only read")
+            found.append(f"{segment['name']}: run once without gradients, then cached")
         if segment["replaced"]:
             which = numbers(range(1, segment["replaced"] + 1))
             found.append(f"{segment['name']}: new learned vectors before {which} of {layers}")
         if segment["rewritten"]:
-            found.append(f"{segment['name']}: computed anew before {numbers(segment['rewritten'])} of {layers}")
+            found.append(f"{segment['name']}: recomputed before {numbers(segment['rewritten'])} of {layers}")
     return [line for note in found for line in textwrap.wrap(note, LETTERS)]
 
 
 def numbers(depths: Sequence[int]) -> str:
-    """Layers, counted from 0, in words that count from 1."""
+    """Layer indices (from 0) in words that count from 1."""
     if len(depths) == 1:
         return f"layer {depths[0] + 1}"
     if list(depths) == list(range(depths[0], depths[-1] + 1)):
@@ -126,31 +126,31 @@ def numbers(depths: Sequence[int]) -> str:
 
 
 def sentences(scene: list[dict]) -> list[str]:
-    """Who reads whom in words."""
+    """A scene's attention pattern in words."""
     found = []
     for segment in scene:
         what = "learned" if all(segment["learned"]) else "partly learned" if any(segment["learned"]) else "frozen"
-        whom = [name if name != segment["name"] else "itself" for name in segment["attends_to"]] or ["nobody"]
-        found.append(f"{segment['name']} ({segment['tokens']} tokens, {what}) reads {' and '.join(whom)}")
+        others = [name if name != segment["name"] else "itself" for name in segment["attends_to"]] or ["nothing"]
+        found.append(f"{segment['name']} ({segment['tokens']} tokens, {what}) attends to {' and '.join(others)}")
     return found
 
 
-def features(explained: dict[str, Explanation], dataset: str) -> tuple[Picture | None, list[str]]:
+def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart | None, list[str]]:
     """t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
 
     Args:
-        explained: method -> what its run left; all of one data set.
+        explanations: method -> explanation; all on the same test images.
 
     Returns:
-        The picture (None: no method changes a feature), and the methods that leave the features as they are.
+        The chart (None if no method changes a feature), and the methods that leave the features unchanged.
     """
-    changed = {method: e.features for method, e in explained.items() if moves(e.features)}
-    same = [method for method in explained if method not in changed]
+    changed = {method: e.features for method, e in explanations.items() if changes(e.features)}
+    same = [method for method in explanations if method not in changed]
     if not changed:
         return None, same
     first = next(iter(changed.values()))
     before = embed(first["before"])
-    # From where the images were: what did not move then stays in its place on the paper too.
+    # Start from frozen CLIP's layout: what does not move stays in place in the chart, too.
     layouts = {"frozen CLIP": before} | {method: embed(of["after"], before) for method, of in changed.items()}
     names = dict(zip(first["label"].tolist(), first["classname"].tolist(), strict=True))
     rows = -(-(len(layouts)) // PANELS)
@@ -175,23 +175,23 @@ def features(explained: dict[str, Explanation], dataset: str) -> tuple[Picture |
             text.set_color(MUTED)
 
     alt = (
-        f"t-SNE of {len(before)} test images of {dataset}, coloured by class ({', '.join(names.values())}): frozen "
+        f"t-SNE of {len(before)} test images of {dataset}, colored by class ({', '.join(names.values())}): frozen "
         f"CLIP's features, then those of {', '.join(changed)}."
     )
     return draw(f"Image features: {dataset}", alt, (WIDTH, 0.5 + 2.7 * rows), paint, wide=True), same
 
 
-def moves(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the features after are others than those before."""
+def changes(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the features after training differ from those before."""
     before, after = arrays["before"], arrays["after"]
-    return before.shape != after.shape or not np.allclose(before, after, atol=1e-3)  # they are kept in half precision
+    return before.shape != after.shape or not np.allclose(before, after, atol=1e-3)  # stored in half precision
 
 
 def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """t-SNE in two dimensions: (N, D) -> (N, 2), from the principal components or from given places (N, 2)."""
-    from sklearn.manifold import TSNE  # here, because importing scikit-learn takes a second
+    """t-SNE in two dimensions, (N, D) -> (N, 2), starting from principal components or from `start` (N, 2)."""
+    from sklearn.manifold import TSNE  # slow to import
 
     perplexity = min(30, (len(vectors) - 1) / 3)
-    # As scikit-learn scales its own start: small, so that early steps are free.
+    # Small, like scikit-learn's own start, so that early steps can move freely.
     init = "pca" if start is None else (start / start[:, 0].std() * 1e-4).astype(np.float32)
     return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(vectors.astype(np.float32))

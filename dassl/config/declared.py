@@ -1,0 +1,118 @@
+"""What trainer files declare, read from their text: importing a method would import torch first.
+
+A method declares its keys in a function `extend_cfg(cfg)` of assignments alone:
+
+    cfg.TRAINER.METHOD = CfgNode()
+    cfg.TRAINER.METHOD.KEY = <a literal>
+
+and registers its class by the decorator `@TRAINER_REGISTRY.register()`. A file that does either in another way must be
+imported to know.
+"""
+
+import ast
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+
+class NotDeclared(Exception):
+    """A file has to be imported to know what it declares."""
+
+
+def declare_keys(cfg: CfgNode, folder: Path) -> None:
+    """Add the keys that the trainer files in `folder` declare.
+
+    Raises:
+        NotDeclared: a file has an `extend_cfg` of another form; `cfg` is unchanged.
+    """
+    steps = [_declaration(path, tree) for path, tree in _trees(folder)]
+    for extend_cfg in steps:
+        extend_cfg(cfg)
+
+
+def _declaration(path: Path, tree: ast.Module) -> Callable[[CfgNode], None]:
+    """What adds the keys of one file: its assignments, or its own function if the file imports nothing but yacs."""
+    try:
+        found = _assignments(tree)
+    except NotDeclared:
+        modules = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        if any(not isinstance(node, ast.ImportFrom) or node.module != "yacs.config" for node in modules):
+            raise
+        return runpy.run_path(str(path))["extend_cfg"]
+
+    def extend_cfg(cfg: CfgNode) -> None:
+        for (*parents, name), value in found:
+            node = cfg
+            for parent in parents:
+                node = node[parent]
+            node[name] = CfgNode() if value is CfgNode else value
+
+    return extend_cfg
+
+
+def registered_names(folder: Path) -> list[str]:
+    """The names of the classes that the files in `folder` register, in alphabetical order.
+
+    Raises:
+        NotDeclared: a file registers something by a call.
+    """
+    names = []
+    for _, tree in _trees(folder):
+        decorators = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                own = [d for d in node.decorator_list if isinstance(d, ast.Call) and _registers(d)]
+                names += [node.name] if own else []
+                decorators.update(own)
+        if any(isinstance(n, ast.Call) and _registers(n) and n not in decorators for n in ast.walk(tree)):
+            raise NotDeclared
+    return sorted(names)
+
+
+def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
+    trees = []
+    for path in sorted(folder.glob("[!_]*.py")):
+        try:
+            trees.append((path, ast.parse(path.read_text(encoding="utf-8"))))
+        except (SyntaxError, ValueError):
+            pass  # a broken file is left out, as when it is imported
+    return trees
+
+
+def _registers(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "register"
+
+
+def _assignments(tree: ast.Module) -> list[tuple[list[str], object]]:
+    """[(["TRAINER", "METHOD", "KEY"], value)] of the function `extend_cfg`; the value CfgNode stands for a new node."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "extend_cfg"]
+    found = []
+    for statement in (statement for function in functions for statement in function.body):
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # the docstring
+        if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+            raise NotDeclared
+        found.append((_path(statement.targets[0]), _value(statement.value)))
+    return found
+
+
+def _path(target: ast.expr) -> list[str]:
+    names: list[str] = []
+    while isinstance(target, ast.Attribute):
+        names.insert(0, target.attr)
+        target = target.value
+    if not names or not isinstance(target, ast.Name) or target.id != "cfg":
+        raise NotDeclared
+    return names
+
+
+def _value(value: ast.expr) -> object:
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in ("CfgNode", "CN"):
+        if not value.args and not value.keywords:
+            return CfgNode
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise NotDeclared from None

@@ -1,0 +1,235 @@
+"""The table of results: one line for each method and dataset, holding every seed's accuracy in each column.
+
+This is plain Python, not pandas: `dassl results` prints the table, and importing pandas (0.6 s) takes longer than that
+command may take as a whole.
+"""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tabulate import tabulate
+
+from basics import write_atomic, write_json
+from promptlearn.experiments.discovery import discover, result_of
+from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
+from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
+
+# tabulate's names of the formats; CSV does not need one
+FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
+NOTES = {
+    "": "accuracy in percent: mean ± sample standard deviation over the seeds; averages over datasets need every run",
+    H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
+    H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
+    TARGETS: f"{TARGETS}: mean of all columns except the source",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs",
+}
+FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes:
+        row: what was trained. An average over datasets has AVERAGE as its dataset.
+        method: its name, which distinguishes it from the other lines of its dataset.
+        columns: {column: {seed: accuracy in percent}} of the finished runs.
+        seeds: the number of seeds that every column should have.
+        backbones: the backbones of the runs.
+    """
+
+    row: Row
+    method: str
+    columns: dict[str, dict[int, float]]
+    seeds: int
+    backbones: frozenset[str] = frozenset()
+
+    def is_complete(self, column: str) -> bool:
+        """Whether no run is missing: none of the column's, or for H none of the line's."""
+        needed = self.columns if column == H_OF_MEANS else [column]
+        return all(len(self.columns[name]) == self.seeds for name in needed)
+
+    def mean(self, column: str) -> float | None:
+        """The mean of a column's finished runs, None if there are none.
+
+        H is the harmonic mean of mean base and mean new accuracy (CoCoOp's convention), None if any run is missing.
+        For an average over datasets, it is that of the averages.
+        """
+        if column == H_OF_MEANS:
+            complete = self.is_complete(H_OF_MEANS)
+            return statistics.harmonic_mean([self.mean("base"), self.mean("new")]) if complete else None
+        return statistics.mean(self.columns[column].values()) if self.columns[column] else None
+
+    def deviation(self, column: str) -> float | None:
+        """The sample standard deviation (n - 1) over the seeds, None for fewer than two runs and for H."""
+        values = self.columns.get(column, {}).values()
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def text(self, column: str) -> str:
+        """Mean, deviation, and the number of runs if some are missing, such as `91.00 ± 1.41 (2 of 3)`."""
+        mean, deviation = self.mean(column), self.deviation(column)
+        if mean is None:
+            return "missing"
+        text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+        return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
+
+
+def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
+    """One line for each row, including the derived columns; sorted by name, zero-shot CLIP first on each dataset."""
+    shots = sorted({job.row.shots for job in jobs})
+    results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
+    for job in sorted(jobs, key=_position):
+        row, columns = job.row, [job.stage.column]
+        if protocol.by_shots:
+            # A method that trains nothing is the same with any number of shots.
+            own = shots if row.trainer in UNTRAINED else [row.shots]
+            row, columns = replace(row, shots=None), [_shots_column(n) for n in own]
+            results.setdefault(row, {_shots_column(n): {} for n in shots})  # shots that only other methods have
+        for column in columns:
+            results.setdefault(row, {}).setdefault(column, {})[job.seed] = result_of(job)
+    name = method_namer(results)
+    return [_line(protocol, row, name(row), of_row) for row, of_row in results.items()]
+
+
+def _position(job: Job) -> tuple:
+    """Where a job belongs in the table, whether it was requested or discovered."""
+    row = job.row
+    return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, row.shots, job.stage.dataset
+
+
+def _shots_column(shots: int) -> str:
+    return f"{shots} shot" + ("s" if shots > 1 else "")
+
+
+def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
+    """A function that names a row's method, with its config and shots where they distinguish rows of one trainer."""
+    configs: dict[str, set] = {}
+    shots: dict[str, set] = {}
+    for row in rows:
+        configs.setdefault(row.trainer, set()).add(row.config)
+        shots.setdefault(row.trainer, set()).add(row.shots)
+
+    def name(row: Row) -> str:
+        details = [
+            row.config if len(configs[row.trainer]) > 1 else "",
+            row.variant.replace(",", ", "),
+            f"{row.shots} shots" if len(shots[row.trainer]) > 1 else "",
+        ]
+        details = ", ".join(filter(None, details))
+        return ("zero-shot CLIP" if row.trainer == ZERO_SHOT else row.trainer) + (f" ({details})" if details else "")
+
+    return name
+
+
+def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int, dict | None]]) -> Line:
+    done = {column: {seed: r for seed, r in of.items() if r} for column, of in results.items()}
+    columns = {column: {seed: r["metrics"]["accuracy"] for seed, r in of.items()} for column, of in done.items()}
+    if protocol.harmonic:
+        columns[H_OF_SEEDS] = _by_seed(statistics.harmonic_mean, [columns["base"], columns["new"]])
+    if protocol.transfer:
+        targets = [values for column, values in columns.items() if column != protocol.stages[0].column]
+        columns[TARGETS] = _by_seed(statistics.mean, targets)
+    backbones = frozenset(r.get("backbone", "") for of in done.values() for r in of.values())
+    return Line(row, method, columns, max(map(len, results.values())), backbones)
+
+
+def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float]:
+    """Apply `form` to the accuracies of each seed that all columns have."""
+    seeds = sorted(set.intersection(*map(set, columns)))
+    return {seed: form([values[seed] for values in columns]) for seed in seeds}
+
+
+def averages(lines: list[Line]) -> list[Line]:
+    """Each method's mean over the datasets, seed by seed. Empty for a single dataset.
+
+    The columns are empty for a method that lacks a run on any dataset or has other seeds on some: its average would be
+    over something else.
+    """
+    datasets = {line.row.dataset for line in lines}
+    methods: dict[Row, list[Line]] = {}
+    for line in lines:
+        methods.setdefault(replace(line.row, dataset=AVERAGE), []).append(line)
+    found = []
+    for row, own in methods.items():
+        whole = len(own) == len(datasets) and all(line.is_complete(column) for line in own for column in line.columns)
+        columns = {}
+        for column in own[0].columns:
+            values = [line.columns[column] for line in own]
+            same_seeds = all(of.keys() == values[0].keys() for of in values)
+            columns[column] = _by_seed(statistics.mean, values) if whole and same_seeds else {}
+        found.append(
+            replace(own[0], row=row, columns=columns, backbones=frozenset().union(*(of.backbones for of in own)))
+        )
+    return found if len(datasets) > 1 else []
+
+
+def columns_of(lines: Iterable[Line]) -> list[str]:
+    """All columns for a reader, with H, which no single run has, in front of H of seeds."""
+    columns = dict.fromkeys(column for line in lines for column in line.columns)
+    return [name for column in columns for name in ([H_OF_MEANS] if column == H_OF_SEEDS else []) + [column]]
+
+
+def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
+    """The lines and their averages in one of FORMATS. All but CSV end with notes on what the figures are.
+
+    Published figures stand next to the results that can be compared with them.
+    """
+    if style == "csv":
+        return as_csv(protocol, lines).rstrip("\n")
+    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol, lines)
+    compared = [published.compare(line) for line in everything]
+    header = ["dataset", "method", *columns, "seeds"]
+    body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
+    if any(compared):
+        header += ["published", "difference"]
+        body = [row + list(figures or ("", "")) for row, figures in zip(body, compared, strict=True)]
+    align = ["left", "left", *["right"] * (len(header) - 2)]
+    notes = [note for key, note in NOTES.items() if not key or key in header]
+    # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.
+    text = tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True)
+    return text + "\n\n" + "\n".join(f"% {note}" if style == "latex" else note for note in notes)
+
+
+def records(protocol: Protocol, lines: list[Line]) -> list[dict]:
+    """The lines as plain dicts: the row's fields, FIGURES and seeds of each column, and H."""
+    found = []
+    for line in lines:
+        record = dict(vars(line.row))
+        for column, values in line.columns.items():
+            figures = line.mean(column), line.deviation(column), len(values), line.seeds - len(values)
+            seeds = {str(seed): value for seed, value in sorted(values.items())}
+            record[column] = dict(zip(FIGURES, figures, strict=True)) | {"seeds": seeds}
+        found.append(record | ({H_OF_MEANS: line.mean(H_OF_MEANS)} if protocol.harmonic else {}))
+    return found
+
+
+def as_csv(protocol: Protocol, lines: list[Line]) -> str:
+    """The lines and their averages as CSV: the records without the single seeds. Missing figures are empty."""
+    rows = []
+    for record in records(protocol, [*lines, *averages(lines)]):
+        row = {}
+        for key, value in record.items():
+            row |= {f"{key}_{name}": value[name] for name in FIGURES} if isinstance(value, dict) else {key: value}
+        rows.append(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_summary(protocol: Protocol, output: Path) -> None:
+    """Write all of the protocol's results in `output` to summary.json and summary.csv in the protocol's folder."""
+    lines = summarize(protocol, discover(protocol, output))
+    summary = {
+        "format": 1,
+        "protocol": protocol.name,
+        "rows": records(protocol, lines),
+        "averages": records(protocol, averages(lines)),
+    }
+    write_json(summary, output / protocol.name / "summary.json")
+    write_atomic(output / protocol.name / "summary.csv", as_csv(protocol, lines).encode())

@@ -1,0 +1,48 @@
+"""What trainer files declare is read from their text, or the file is imported."""
+
+from pathlib import Path
+
+import pytest
+from yacs.config import CfgNode
+
+import trainers
+from dassl.config import get_cfg_default
+from dassl.config.declared import NotDeclared, declare_keys, registered_names
+from dassl.engine import TRAINER_REGISTRY
+
+FOLDER = Path(trainers.__file__).parent
+
+
+def test_reading_the_methods_declares_the_same_keys_as_importing_them():
+    read, imported = get_cfg_default(), get_cfg_default()
+    declare_keys(read, FOLDER)
+    trainers.extend_cfg(imported)
+    assert read == imported
+
+
+def test_the_names_read_are_the_registered_ones():
+    assert registered_names(FOLDER) == sorted(TRAINER_REGISTRY.registered_names())
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["cfg.TRAINER.X = CfgNode({})", "cfg.TRAINER.X = len('ab')", "other.X = 1", "for k in 'ab':\n        cfg[k] = 1"],
+)
+def test_keys_declared_in_another_way_need_an_import(tmp_path, body):
+    (tmp_path / "x.py").write_text(f"import torch\n\n\ndef extend_cfg(cfg):\n    {body}\n")
+    cfg = CfgNode({"TRAINER": CfgNode()})
+    with pytest.raises(NotDeclared):
+        declare_keys(cfg, tmp_path)
+    assert cfg == CfgNode({"TRAINER": CfgNode()})
+
+
+def test_a_class_registered_by_a_call_needs_an_import(tmp_path):
+    (tmp_path / "x.py").write_text("class X: ...\nTRAINER_REGISTRY.register(X)\n")
+    with pytest.raises(NotDeclared):
+        registered_names(tmp_path)
+
+
+def test_a_broken_file_is_left_out(tmp_path):
+    (tmp_path / "x.py").write_text("def extend_cfg(cfg:\n")
+    declare_keys(CfgNode(), tmp_path)
+    assert registered_names(tmp_path) == []

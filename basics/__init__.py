@@ -1,6 +1,6 @@
-"""What the other packages share and none of them owns: errors, files, signals, and tensors read without running code.
+"""What all packages share: errors, file access, signals, and reading tensors without running code.
 
-The lowest package: it imports none of the others, and only `basics.tensors` imports torch.
+This is the lowest package: it imports none of the others, and only `basics.tensors` imports torch.
 """
 
 from basics.console import drop, notify
@@ -14,6 +14,7 @@ from basics.files import (
     write_atomic,
     write_json,
 )
+from basics.hints import did_you_mean
 from basics.stopping import (
     Stopped,
     StopSignals,
@@ -30,15 +31,16 @@ __all__ = [
     "Stopped",
     "UserError",
     "cache_dir",
+    "did_you_mean",
     "drop",
     "for_this_process",
     "leave_signals_to_parent",
     "mkdir_if_missing",
+    "notify",
     "read_json",
     "sha256",
     "stop_without_parent",
     "sweep_litter",
-    "notify",
     "write_atomic",
     "write_json",
 ]

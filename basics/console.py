@@ -1,4 +1,4 @@
-"""Last words on a console that may be gone."""
+"""Output to a console that may be closed."""
 
 import os
 import sys
@@ -6,13 +6,13 @@ from contextlib import suppress
 
 
 def drop(stream):
-    """From now on nothing is written to a console stream: whoever read it is gone (`| head`, a closed terminal)."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())  # also what is still in its buffer, which Python would try again at the end
-    os.close(nowhere)
+    """Discard everything written to a console stream from now on: its reader is gone (`| head`, a closed terminal)."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())  # also discards its buffer, which Python would flush at exit
+    os.close(null)
 
 
 def notify(text):
-    """Print a line to stderr, where progress notes and errors go; a closed console is ignored."""
+    """Print a line to stderr, for progress and errors. A closed console is ignored."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)

@@ -1,23 +1,23 @@
-"""Mistakes that a user can mend. Their message is all the user gets to see: what was expected, found, what to do."""
+"""Errors that a user can fix. The message is all the user sees: what was expected, what was found, and what to do."""
 
 
 class UserError(Exception):
-    """A mistake of the user. The command line prints the message and ends with status 2, without a traceback."""
+    """A mistake of the user. The command prints the message, without a traceback, and exits with status 2."""
 
     def __str__(self):
         text = super().__str__()
         if text.startswith("Caught ") and "Original Traceback" in text:
-            # torch raises anew what happened in a loader's worker, with that worker's traceback in the message.
+            # torch raises the error of a data loader's worker again, with the worker's traceback in the message.
             return text.rstrip().rpartition(f"{type(self).__name__}: ")[2]
         return text
 
 
 class MissingFile(UserError, FileNotFoundError):
-    """A file that the user named, or that a command needs, is not there."""
+    """A file that the user named or that a command needs does not exist."""
 
 
 class BadImage(UserError):
-    """A file that is there, but is no image that can be read."""
+    """A file exists but is not a readable image."""
 
 
 class NonFiniteLoss(UserError, FloatingPointError):

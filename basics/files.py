@@ -1,4 +1,4 @@
-"""Files: written as a whole or not at all, read with clear messages."""
+"""Write files completely or not at all, and read them with clear messages."""
 
 import hashlib
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from basics.errors import MissingFile, UserError
 
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the files that write_atomic writes first
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the temporary files of write_atomic
 
 
 def write_atomic(path, data):
-    """Write `data` (bytes) to `path` so that at any moment the file holds the old or the new content as a whole.
+    """Write `data` (bytes) to `path`, so that at any moment the file has either its old or its new content.
 
-    The bytes go to a new file beside the target, which is synced and then renamed over it. Missing folders are made.
+    The bytes go to a new file next to the target, which is synced and then renamed. Missing folders are created.
 
     Raises:
-        UserError: the folder cannot be made or written (permission, disk full, ...); an old file stays as it was.
+        UserError: the folder cannot be created or written (permission, disk full, ...); an old file stays unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -40,20 +40,20 @@ def write_atomic(path, data):
 
 
 def sweep_litter(folder, older_than=0.0):
-    """Delete what killed writers (see `write_atomic`) left in `folder` and below.
+    """Delete the temporary files that killed processes (see `write_atomic`) left in `folder` and below.
 
     Args:
-        older_than: seconds; younger files may belong to somebody who is writing. 0 is for folders where nobody else is.
+        older_than (float): seconds. Newer files may belong to a process that is writing; 0 is for folders without one.
     """
     for path in Path(folder).rglob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
-            with suppress(OSError):  # somebody else's, or just renamed: not for us to tidy up
+            with suppress(OSError):  # another user's, or just renamed
                 if time.time() - path.stat().st_mtime >= older_than:
                     path.unlink()
 
 
 def _sync_folder(folder):
-    # Without this a power cut could undo the renaming.
+    # Without this, a power failure could undo the renaming.
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -79,20 +79,20 @@ def read_json(fpath):
         raise MissingFile(f'no file at "{fpath}"') from error
     except OSError as error:
         raise UserError(f'cannot read "{fpath}": {error.strerror}') from error
-    except (ValueError, RecursionError) as error:  # the latter from brackets in thousands
+    except (ValueError, RecursionError) as error:  # the latter from thousands of brackets
         raise UserError(f'"{fpath}" is not valid JSON: {error}') from error
 
 
 def mkdir_if_missing(dirname):
-    """Make the folder and its parents, unless they exist.
+    """Create the folder and its parents, unless they exist.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     try:
         Path(dirname).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'cannot make the folder "{dirname}": {error.strerror}') from error
+        raise UserError(f'cannot create the folder "{dirname}": {error.strerror}') from error
 
 
 def sha256(path):
@@ -102,9 +102,9 @@ def sha256(path):
 
 
 def cache_dir(*parts):
-    """The folder (`pathlib.Path`, not made) where things made once are kept for all runs.
+    """The folder (`pathlib.Path`, not created) for files that all runs share.
 
-    `$DASSL_CACHE`, or `$XDG_CACHE_HOME/dassl`, or `~/.cache/dassl`; `parts` are joined to it.
+    `$DASSL_CACHE`, or `$XDG_CACHE_HOME/dassl`, or `~/.cache/dassl`, joined with `parts`.
     """
     if os.environ.get("DASSL_CACHE"):
         root = Path(os.environ["DASSL_CACHE"]).expanduser()

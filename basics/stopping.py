@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is under way is finished first."""
+"""Ctrl-C and SIGTERM: the current step is finished first."""
 
 import os
 import signal
@@ -6,20 +6,20 @@ import threading
 import time
 from contextlib import suppress
 
-STARTED_BY = "DASSL_STARTED_BY"  # environment: the process without which a run has nobody to run for
-LOOK = 1.0  # seconds between looks whether that process is still there
+STARTED_BY = "DASSL_STARTED_BY"  # environment variable: the process id of the launcher, without which a run must stop
+CHECK_INTERVAL = 1.0  # seconds between checks whether that process still exists
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end.
+    """A signal requested this process to stop.
 
     Args:
-        signum: the signal.
-        where: how far things had come, such as "after epoch 3, batch 5".
+        signum (int): the signal.
+        where (str): the progress so far, such as "after epoch 3, batch 5".
 
     Attributes:
-        status: the exit status that shells give such an end, 128 + the signal's number.
+        status (int): the exit status by the convention of shells, 128 + the signal's number.
     """
 
     def __init__(self, signum, where=""):
@@ -28,13 +28,13 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which a first Ctrl-C or SIGTERM is only noted, in `asked`, and a second one raises Stopped at once.
+    """A context in which a first Ctrl-C or SIGTERM is recorded in `asked`, and a second one raises Stopped at once.
+
+    A signal that the process was started to ignore stays ignored. Outside the main thread, where Python does not
+    receive signals, this does nothing.
 
     Args:
-        patient: False: the first one raises Stopped, too.
-
-    A signal that the process was started to ignore stays ignored. Outside the main thread, where Python cannot take
-    signals, this does nothing.
+        patient (bool): False if the first signal, too, raises Stopped.
     """
 
     def __init__(self, patient=True):
@@ -46,7 +46,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for signum in STOP_SIGNALS:
                 if signal.getsignal(signum) is not signal.SIG_IGN:
-                    self._before[signum] = signal.signal(signum, self._note)
+                    self._before[signum] = signal.signal(signum, self._record)
         return self
 
     def __exit__(self, *exception):
@@ -54,33 +54,33 @@ class StopSignals:
             signal.signal(signum, handler)
         self._before = {}
 
-    def _note(self, signum, frame):
+    def _record(self, signum, frame):
         if not self.patient or self.asked is not None:
             raise Stopped(signum)
         self.asked = signum
-        _say(f"{signal.Signals(signum).name}: this step is finished and saved first; once more stops at once")
+        _write(f"{signal.Signals(signum).name}: finishing and saving this step first. Repeat it to stop at once.")
 
     def stop_if_asked(self, where):
-        """Raise Stopped if a signal came. `where`: how far things have come, for the message."""
+        """Raise Stopped if a signal was received. `where` is the progress so far, for the message."""
         if self.asked is not None:
             raise Stopped(self.asked, where)
 
 
-def _say(text):
-    # Not print(): a signal may come in the middle of one. Nobody may be there to read it, if the signal went to all.
+def _write(text):
+    # Not print(), which the signal may have interrupted. The console may be closed, if all processes got the signal.
     with suppress(OSError):
         os.write(2, f"\n{text}\n".encode())
 
 
 def for_this_process():
-    """Environment variables that have a child process end with this one (see `stop_without_parent`)."""
+    """Environment variables that make a child process stop with this one (see `stop_without_parent`)."""
     return {STARTED_BY: str(os.getpid())}
 
 
 def stop_without_parent():
-    """Have SIGTERM come to this process once the one that started it by `for_this_process` is gone, even by kill -9.
+    """Send SIGTERM to this process once the one that started it with `for_this_process` is gone, even after kill -9.
 
-    Without that nobody would see it any more, and it would stand in the way of the same command given again.
+    Otherwise it would run on unseen, and block the same command when it is given again.
     """
     parent = os.environ.get(STARTED_BY, "")
     if parent.isdigit():
@@ -89,12 +89,12 @@ def stop_without_parent():
 
 def _watch(parent):
     while os.getppid() == parent:
-        time.sleep(LOOK)
-    _say(f"process {parent}, which started this run, is gone")
+        time.sleep(CHECK_INTERVAL)
+    _write(f"process {parent}, which started this run, is gone")
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def leave_signals_to_parent(worker_id=None):
-    """In a data worker: ignore what asks the run to end; it needs the batch under way, and ends its workers itself."""
+    """In a data worker, ignore the stop signals: the run needs the current batch, and stops its workers itself."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

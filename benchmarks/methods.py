@@ -125,7 +125,7 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
     model = model.to(case.device)
     model.text_block = case.text_block
     step = Step(
-        clip_model.sizes,
+        clip_model.config,
         names=[len(encode(f"{name}.")) + 1 for name in names],
         texts=[len(encode(text)) + 2 for text in texts],
         batch=case.batch,
@@ -169,11 +169,11 @@ def cross_entropy(logits: Callable[[Tensor], Tensor]) -> Loss:
 
 def heads_of(clip_model: CLIP) -> tuple[int, int]:
     """Heads of the image and of the text tower."""
-    return clip_model.sizes.vision_heads, clip_model.sizes.text_heads
+    return clip_model.config.vision_heads, clip_model.config.text_heads
 
 
 def least_layers(clip_model: CLIP) -> int:
-    return min(clip_model.sizes.vision_layers, clip_model.sizes.text_layers)
+    return min(clip_model.config.vision_layers, clip_model.config.text_layers)
 
 
 # For each method: the fast path, the plain one, and what the floor must know besides. `half` casts to the towers'
@@ -225,7 +225,7 @@ def build_maple(case, clip_model, names, texts, half):
 
 
 def build_vpt(case, clip_model, names, texts, half):
-    settings = options(vpt, N_CTX_VISION=case.prompts, PROMPT_DEPTH_VISION=clip_model.sizes.vision_layers)
+    settings = options(vpt, N_CTX_VISION=case.prompts, PROMPT_DEPTH_VISION=clip_model.config.vision_layers)
     fast, state = vpt.VPTCLIP(clip_model, names, texts, settings), clip_model.state_dict()
     learner = fast.prompt_learner
 
@@ -233,7 +233,7 @@ def build_vpt(case, clip_model, names, texts, half):
         prompts = [half(learner.get_parameter(name)) for name in learner.names]
         return plain_clip.vpt(state, half(x), texts, prompts, heads_of(clip_model))
 
-    return fast, plain, {"depth": clip_model.sizes.vision_layers, "image_prompts": case.prompts}
+    return fast, plain, {"depth": clip_model.config.vision_layers, "image_prompts": case.prompts}
 
 
 def build_ivlp(case, clip_model, names, texts, half):

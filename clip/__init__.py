@@ -1,7 +1,8 @@
-"""Frozen CLIP and its prompts. Knows nothing of trainers or data sets."""
+"""Frozen CLIP and its prompts. This package knows nothing about trainers or datasets."""
 
 from .attention import KeysValues, KVCache, Segment, gather_tokens
 from .clip import load
+from .config import CLIPConfig
 from .fusion import TokenFusion
 from .prompts import (
     add_parameter,
@@ -14,7 +15,7 @@ from .prompts import (
 )
 from .ragged import leading_tokens
 from .tokenizer import encode, tokenize
-from .towers import CLIP, CLIPConfig, end_of_text
+from .towers import CLIP, end_of_text
 from .weights import available_models, backbone_config, load_clip
 from .words import ClassWords
 

@@ -1,17 +1,15 @@
-"""Segments and the segments they attend to: the only place where tokens interact.
+"""Segments, and which segments each of them attends to: the only place where tokens interact.
 
-A *segment* is a set of tokens that travel through the layers together. In each layer, a segment provides keys and
-values (if another segment attends to it) and attends to the segments it names. Nothing else couples tokens, so two
-facts hold by construction:
+A *segment* is a set of tokens that travel through the layers together. In each layer, every segment provides keys and
+values, and then attends to the segments it names, which may include itself. Two facts follow:
 
 - A segment that attends to nothing learnable is frozen. Its keys and values can be computed once (prefill), kept in a
   `KVCache`, and attended to later.
-- A segment that no other segment attends to changes nothing else: RPO's read-only prompts (arXiv 2308.14960,
+- A segment that no other segment attends to changes nothing else. RPO's read-only prompts (arXiv 2308.14960,
   section 3.1) need no mask.
 
-Segments may have different batch shapes, which broadcast when one attends to another. A context shared by all classes
-has batch shape (1,) and the class words have (C,): the context runs once, not C times. Rows of different lengths are
-packed into one segment without padding (`clip.ragged`).
+Batch shapes broadcast when one segment attends to another. A context shared by all classes has the batch shape (1,)
+and the class words have (C,), so the context runs once, not C times.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from torch import Tensor, nn
 
 from .linear import Linear, linear
 
-Packing = tuple[tuple[int, int], ...]  # (number of rows, their length), group by group
+Packing = tuple[tuple[int, int], ...]  # (number of rows, their length), group by group: see `clip.ragged`
 
 
 @dataclass
@@ -35,14 +33,14 @@ class Segment:
 
     Attributes:
         tokens: (*batch, n, width).
-        attends_to: names of the segments it attends to, in order of position, including its own if it does so.
+        attends_to: names of the segments it attends to, in order of position.
         deep: replacements of the tokens before layers 1, 2, ... (deep prompts), each of a shape `tokens` may have.
-        lengths: (*batch,) int, the number of tokens of each row that are not padding; None if all count. No token
-            attends to padding.
+        lengths: (*batch,) int, the number of tokens per row that are not padding; None if all count. No token attends
+            to padding.
         output: (*batch, m) int, the positions whose tokens are needed after the last layer; None for all.
-        wanted: False if the tokens are not needed after the last layer, only their keys and values in it.
-        packing: for ragged rows, N in all, packed into the n tokens: see `clip.ragged`. `output` then holds N
-            positions among the n tokens, one per row. Empty for a single row of n tokens.
+        wanted: False if only keys and values are needed of the last layer, not the tokens after it.
+        packing: of ragged rows, N in all, whose n tokens are packed without padding (`clip.ragged`). `output` then
+            holds N positions among the n tokens, one per row. Empty for a single row of n tokens.
     """
 
     tokens: Tensor
@@ -63,7 +61,7 @@ class KeysValues(NamedTuple):
 
 @dataclass
 class KVCache:
-    """Keys and values of frozen segments, layer by layer.
+    """Keys and values of frozen segments.
 
     Attributes:
         layers: for each layer, segment name -> keys and values.
@@ -93,15 +91,27 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = Linear(width, width)
 
-    def project(self, x: Tensor, queries: bool, keys_values: bool) -> tuple[Tensor | None, KeysValues | None]:
-        """Queries (*batch, heads, n, head width) and keys with values of tokens x (*batch, n, width), as requested."""
-        width = x.shape[-1]
-        rows = slice(0 if queries else width, 3 * width if keys_values else width)
-        parts = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
-        parts = [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
-        return (parts[0] if queries else None), (KeysValues(*parts[-2:]) if keys_values else None)
+    def queries(self, x: Tensor) -> Tensor:
+        """Queries of tokens x (*batch, n, width): (*batch, heads, n, head width)."""
+        return self._project(x, 0, 1)[0]
 
-    def heads_output(self, queries: Tensor, kv: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
+    def keys_values(self, x: Tensor) -> KeysValues:
+        """Keys and values of tokens x (*batch, n, width)."""
+        return KeysValues(*self._project(x, 1, 3))
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, KeysValues]:
+        """Queries, and keys with values, of tokens x (*batch, n, width), in one matrix product."""
+        queries, keys, values = self._project(x, 0, 3)
+        return queries, KeysValues(keys, values)
+
+    def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
+        """Parts first to last - 1 of the queries, keys and values."""
+        width = x.shape[-1]
+        rows = slice(first * width, last * width)
+        parts = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
+        return [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
+
+    def attend_heads(self, queries: Tensor, kv: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
         """Scaled dot-product attention, heads concatenated, before `out_proj`; arguments as in `attend`."""
         batch = torch.broadcast_shapes(queries.shape[:-3], kv.keys.shape[:-3])
 
@@ -120,36 +130,36 @@ class Attention(nn.Module):
 
         Args:
             queries: (*batch, heads, m, head width).
-            kv: with a batch shape that broadcasts with the queries'.
-            mask: bool, broadcastable to (*batch, m, number of keys), True where attention is allowed; or None.
-            causal: queries and keys are the same tokens, and each attends to those up to itself; needs no mask.
+            kv: with a batch shape that broadcasts with that of the queries.
+            mask: bool, broadcastable to (*batch, m, number of keys), True where attention is allowed; None allows all.
+            causal: each token attends to the tokens up to itself; queries and keys belong to the same tokens.
 
         Returns:
             (*batch, m, width), batch shapes broadcast.
         """
-        return self.out_proj(self.heads_output(queries, kv, mask, causal))
+        return self.out_proj(self.attend_heads(queries, kv, mask, causal))
 
     def cross_attend(self, x: Tensor, to: Tensor) -> Tensor:
         """Tokens x (*batch, m, width) attend to other tokens (*batch, n, width): (*batch, m, width)."""
-        queries, _ = self.project(x, queries=True, keys_values=False)
-        _, kv = self.project(to, queries=False, keys_values=True)
-        return self.attend(queries, kv)
+        return self.attend(self.queries(x), self.keys_values(to))
 
 
 class Pattern:
-    """How one segment attends: to which segments, through which mask. Computed once per forward pass.
+    """How one segment attends: to which segments, through which mask. Created once per forward pass.
 
     Args:
-        name: of the segment.
+        name: the segment's.
         segments: all segments of the pass.
-        cache: the frozen segments of earlier passes.
+        cache: frozen segments.
         causal: a token that attends to its own segment attends to the tokens up to itself.
     """
 
     def __init__(self, name: str, segments: dict[str, Segment], cache: KVCache, causal: bool):
-        self.segment = segments[name]
-        self.causal = causal and self.segment.attends_to == (name,)  # then the kernel needs no mask
-        self.mask = None if self.causal and self.segment.output is None else mask_of(name, segments, cache, causal)
+        self.attends_to, output = segments[name].attends_to, segments[name].output
+        self.causal = causal and self.attends_to == (name,)  # then the kernel needs no mask
+        mask = attention_mask(name, segments, cache, causal) if output is not None or not self.causal else None
+        self.mask = None if self.causal else mask
+        self.output_mask = mask if mask is None or output is None else gather_tokens(mask, output)
 
     def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
         """The update of the segment's tokens (*batch, m, width).
@@ -158,74 +168,60 @@ class Pattern:
             queries: (*batch, heads, m, head width): of all tokens, or with `output_only` of those at `output`.
             layer: keys and values of this layer.
         """
-        mask, causal = self.mask, self.causal
+        kv = layer.joined(self.attends_to)
         if output_only:
-            mask, causal = (None if mask is None else gather_tokens(mask, self.segment.output)), False
-        return attention.attend(queries, layer.joined(self.segment.attends_to), None if causal else mask, causal)
+            return attention.attend(queries, kv, self.output_mask)
+        return attention.attend(queries, kv, self.mask, self.causal)
 
 
-class Layer:
-    """Keys and values of the segments in one layer.
-
-    Attributes:
-        segments: name -> keys and values.
-    """
+class Layer(dict[str, KeysValues]):
+    """Keys and values of all segments in one layer, by name."""
 
     def __init__(self, segments: dict[str, KeysValues]):
-        self.segments = segments
+        super().__init__(segments)
         self._joined: dict[tuple[str, ...], KeysValues] = {}
 
     def joined(self, names: tuple[str, ...]) -> KeysValues:
-        """Those of several segments, concatenated once for all segments that attend to them."""
+        """Those of several segments, concatenated once for all segments that attend to the same ones."""
         if names not in self._joined:
-            self._joined[names] = concatenate([self.segments[name] for name in names])
+            self._joined[names] = join([self[name] for name in names])
         return self._joined[names]
 
 
-def mask_of(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Tensor | None:
+def attention_mask(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Tensor | None:
     """The mask of one segment over everything it attends to; None if it may attend to all of it.
 
     Returns:
         bool, broadcastable to (*batch, n, total number of keys).
     """
-    segment = segments[name]
-    n, device = segment.tokens.shape[-2], segment.tokens.device
-    blocks, needed = [], False
-    for other in segment.attends_to:
-        size, lengths = cache.sizes[other] if other not in segments else _size(segments[other], other)
-        block = torch.ones(n, size, dtype=torch.bool, device=device)
+    sizes = cache.sizes | {key: (s.tokens.shape[-2], s.lengths) for key, s in segments.items()}
+    tokens, blocks, needed = segments[name].tokens, [], False
+    for other in segments[name].attends_to:
+        size, lengths = sizes[other]
+        block = torch.ones(tokens.shape[-2], size, dtype=torch.bool, device=tokens.device)
         if causal and other == name:
             block, needed = block.tril(), True  # padding comes after every token that counts
         elif lengths is not None:
-            block, needed = block & (torch.arange(size, device=device) < lengths[..., None, None]), True
+            block, needed = block & (torch.arange(size, device=tokens.device) < lengths[..., None, None]), True
         blocks.append(block)
-    if not needed:
-        return None
-    batch = torch.broadcast_shapes(*(b.shape[:-2] for b in blocks))
-    return torch.cat([b.expand(*batch, *b.shape[-2:]) for b in blocks], dim=-1)
+    return concatenate(blocks, dim=-1) if needed else None
 
 
-def _size(segment: Segment, name: str) -> tuple[int, Tensor | None]:
-    if segment.packing:
-        raise ValueError(f"segment {name!r} has ragged rows: no other segment can attend to it")
-    return segment.tokens.shape[-2], segment.lengths
-
-
-def concatenate(parts: Sequence[KeysValues]) -> KeysValues:
+def join(parts: Iterable[KeysValues]) -> KeysValues:
     """Keys and values of several segments in order of position; batch shapes broadcast."""
+    return KeysValues(*(concatenate(tensors, dim=-2) for tensors in zip(*parts, strict=True)))
+
+
+def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Tensors along one of the last two axes; the axes before those broadcast."""
     if len(parts) == 1:
         return parts[0]
-    batch = torch.broadcast_shapes(*(kv.keys.shape[:-3] for kv in parts))
-
-    def cat(tensors: Iterable[Tensor]) -> Tensor:
-        return torch.cat([x.expand(*batch, *x.shape[-3:]) for x in tensors], dim=-2)
-
-    return KeysValues(cat(kv.keys for kv in parts), cat(kv.values for kv in parts))
+    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in parts))
+    return torch.cat([x.expand(*batch, *x.shape[-2:]) for x in parts], dim=dim)
 
 
 def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
     """Tokens of x (*batch, n, width) at positions (*batch, m): (*batch, m, width), batch shapes broadcast."""
     batch = torch.broadcast_shapes(x.shape[:-2], positions.shape[:-1])
-    x = x.expand(*batch, *x.shape[-2:])
-    index = positions.expand(*batch, positions.shape[-1])[..., None].expand(*batch, positions.shape[-1], x.shape[-1])
-    return x.gather(-2, index)
+    index = positions.expand(*batch, -1)[..., None].expand(*batch, -1, x.shape[-1])
+    return x.expand(*batch, *x.shape[-2:]).gather(-2, index)

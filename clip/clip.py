@@ -1,38 +1,37 @@
-"""CLIP under the names of OpenAI's clip.py, for trainer files written for it: `from clip import clip`.
+"""Compatibility: CLIP with the names of OpenAI's clip.py, for trainer files that say `from clip import clip`.
 
-Such files find a backbone's weights themselves:
+Such files find the weights of a backbone themselves:
 
     path = clip._download(clip._MODELS[name])
-    ...read `path` by torch.jit.load, else by torch.load...
+    ...read `path` with torch.jit.load, or else with torch.load...
     model = clip.build_model(state_dict)
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from basics import UserError, cache_dir
+from basics import UserError, cache_dir, write_atomic
 
-from .model import CLIP, build_model, numbers_of
+from .model import CLIP, build_model, config_tensors
 from .open_clip_weights import PREFIX
 from .tokenizer import tokenize
 from .weights import OPENAI, available_models, fetch_openai, find, load_clip
 
 __all__ = ["available_models", "build_model", "load", "tokenize"]
 
-# Mean and deviation, by channel, of the pixels that OpenAI's models, and that the built-in one, were trained on.
+# Mean and standard deviation per channel of the pixels that OpenAI's models and the built-in one were trained on.
 OPENAI_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TINY_PIXELS = (0.5, 0.5, 0.5), (0.27, 0.27, 0.27)
 
 
 class _Backbones(Mapping):
-    """A backbone's name -> its address or file. Any weights file is a name, too."""
+    """The name of a backbone -> its URL or file. The path of any weights file is a name, too."""
 
     def __getitem__(self, name: str) -> str:
         if name in OPENAI:
@@ -55,9 +54,9 @@ _MODELS = _Backbones()
 
 
 def _download(url: str, root: str | None = None) -> str:
-    """The file behind a value of `_MODELS`, for torch.jit.load (OpenAI's archives) or else torch.load (all others).
+    """The file of a value of `_MODELS`, for torch.jit.load (OpenAI's archives) or torch.load (all others).
 
-    Any other file than OpenAI's is written anew, as tensors only, into `root` or a cache: $DASSL_CACHE/clip,
+    Files other than OpenAI's are written again, as tensors only, to `root` or a cache: $DASSL_CACHE/clip,
     $XDG_CACHE_HOME/dassl/clip, or ~/.cache/dassl/clip.
 
     Raises:
@@ -67,34 +66,36 @@ def _download(url: str, root: str | None = None) -> str:
         if url == _MODELS[name]:
             return str(fetch_openai(name))
     model = load_clip(url)
-    # One file can be read with different sizes, which its configuration states (open_clip's GELUs).
-    key = hashlib.sha256(f"{model.weights_sha256} {model.sizes}".encode()).hexdigest()
+    # One file can be read with different configs: open_clip's names state which GELU it needs.
+    key = hashlib.sha256(f"{model.weights_sha256} {model.config}".encode()).hexdigest()
     path = (Path(root) if root else cache_dir("clip")) / f"{key}.pt"
     if not path.is_file():
-        _save_atomic({**model.state_dict(), **numbers_of(model.sizes)}, path)
+        data = io.BytesIO()
+        torch.save({**model.state_dict(), **config_tensors(model.config)}, data)
+        write_atomic(path, data.getvalue())
     return str(path)
 
 
 def load(
     name: str, device: str | torch.device | None = None, jit: bool = False, download_root: str | None = None
 ) -> tuple[CLIP, object]:
-    """A model, and the transform from a PIL image to its input: float32 on the CPU, half precision on a GPU.
+    """A model (float32 on the CPU, half precision on a GPU), and the transform from a PIL image to its input.
 
     Raises:
-        UserError: as `load_clip`; or `jit`, which is not offered.
+        UserError: as `load_clip`; or `jit` is True.
     """
     if jit:
-        raise UserError("clip.load: jit=True is not offered, because nothing that is read is executed; leave it out")
+        raise UserError("clip.load: expected jit=False, since code in files is never executed, got True. Leave it out.")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = load_clip(name)
-    model = build_model({**loaded.state_dict(), **numbers_of(loaded.sizes)})
+    model = build_model({**loaded.state_dict(), **config_tensors(loaded.config)})
     if device.type == "cpu":
         model.float()
     return model.to(device), _transform(model.visual.input_resolution, TINY_PIXELS if name == "tiny" else OPENAI_PIXELS)
 
 
 def _transform(n_px: int, pixels: tuple = OPENAI_PIXELS):
-    """OpenAI's transform of PIL images to (3, n_px, n_px), with the mean and the deviation of the `pixels`."""
+    """OpenAI's transform of PIL images to (3, n_px, n_px), with the mean and standard deviation in `pixels`."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
     return Compose(
@@ -110,16 +111,3 @@ def _transform(n_px: int, pixels: tuple = OPENAI_PIXELS):
 
 def _rgb(image):
     return image.convert("RGB")
-
-
-def _save_atomic(state: dict[str, torch.Tensor], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save(state, temporary)
-            os.replace(temporary, path)  # two processes at once write the same
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {error}; set DASSL_CACHE to a folder that can be written") from error

@@ -14,7 +14,7 @@ HEAD_WIDTH, MLP_WIDTH = 64, 256  # of the released code
 
 
 class TokenFusion(nn.Module):
-    """Turns prompts and as many tokens of the pretrained model into the next prompts, under the released names.
+    """Fuses prompts with as many tokens of the pretrained model into the next prompts. Parameters have released names.
 
     F = s1 T + (1 - s1) MHA(query LN(P), key = value LN(T)),  P' = s2 F + (1 - s2) MLP(LN(F)); s1, s2 start at 0.75.
     """
@@ -30,9 +30,10 @@ class TokenFusion(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.full((1,), 0.75)), nn.Parameter(torch.full((1,), 0.75))
 
     def forward(self, tokens: Tensor, prompts: Tensor, across: bool) -> Tensor:
-        """Tokens and prompts (N, n, width), the latter with N 1 or the same, -> prompts (N, n, width), float32.
+        """Tokens (N, n, width) and prompts (N or 1, n, width) -> prompts (N, n, width), float32.
 
-        across: attend over the N rows, slot by slot (the released code), in place of the n slots of each row.
+        Args:
+            across: attend across the N rows, slot by slot (as the released code does), not across the n slots of a row.
         """
         tokens, prompts = tokens.float(), prompts.float().expand(len(tokens), -1, -1)
         x, to = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)

@@ -62,7 +62,7 @@ class _OneDNNLinear(torch.autograd.Function):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx, grad: Tensor):
         (weight,) = ctx.saved_tensors
         return torch.ops.mkldnn._linear_pointwise(grad, weight.t(), None, "none", [], ""), None, None
 

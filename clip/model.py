@@ -1,11 +1,11 @@
-"""CLIP under the names and calls of OpenAI's model.py, and of the CoOp family's changed copies of it.
+"""Compatibility: CLIP with the names and calls of OpenAI's model.py, and of the CoOp family's modified copies of it.
 
-For trainer files written for those; the towers compute (`clip.towers`). What such files call, with tokens x (L, N,
-width), images (B, 3, H, W) and n prompts of a layer (n, width):
+For trainer files written for those; nothing else in this project uses it. The towers compute (`clip.towers`). What such
+files call, with tokens x (L, N, width), images (B, 3, H, W) and n prompts of a layer (n, width):
 
     transformer(x)                      as in OpenAI's code
-    transformer(x, mask)                RPO: an additive mask of its own
-    transformer([x, prompts, 0])        MaPLe: prompts take the context's place before layers 1, 2, ...; a list back
+    transformer(x, mask)                RPO: with an additive mask
+    transformer([x, prompts, 0])        MaPLe: prompts replace the context before layers 1, 2, ...; returns a list
     visual(images), visual(images, prompts, later prompts)     CoOp, and MaPLe
     build_model(state_dict, {"trainer": "IVLP", ...})          prompts named VPT inside the towers
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,8 @@ from basics import UserError
 
 from . import towers
 from .attention import Attention, Segment
-from .sizes import infer_config
-from .towers import CLIPConfig, LayerNorm, QuickGELU, ResidualAttentionBlock, end_of_text
+from .config import CLIPConfig, ResNetConfig, infer_config
+from .towers import LayerNorm, QuickGELU, ResidualAttentionBlock, end_of_text
 from .weights import NOT_WEIGHTS, add_counts
 
 __all__ = [
@@ -34,11 +35,11 @@ __all__ = [
     "Transformer",
     "VisionTransformer",
     "build_model",
+    "config_tensors",
     "convert_weights",
-    "numbers_of",
 ]
 
-# What no shape in a state dict tells stands in it as numbers, as OpenAI's archives keep `input_resolution`.
+# Sizes that no shape in a state dict shows; they are added to it as numbers, like OpenAI's `input_resolution`.
 HEADS = ("vision_heads", "text_heads")
 EXACT_GELU = "exact_gelu"
 PROMPTS_INSIDE = ("IVLP", "VPT")  # designs whose prompts are parameters of the towers
@@ -55,34 +56,41 @@ class Transformer(towers.Transformer):
         super().__init__(width, layers, heads, activation, causal)
         self.width, self.layers = width, layers
 
-    def forward(self, x: Tensor | Sequence | dict, mask=None, before_layer=None) -> Tensor | list | dict:
+    def forward(self, x: Any, mask: Any = None, before_layer: Any = None) -> Any:
         """All layers.
 
         Args:
             x: segments, with the other arguments as in `clip.towers`; or tokens (L, N, width); or MaPLe's list of the
-                tokens, the later layers' prompts and how many are used up.
-            mask: added to the attention scores: (L, L), or (N * heads, L, L) with all heads of a sequence alike.
+                tokens, the prompts of later layers, and the number of those that are used up.
+            mask: added to the attention scores: (L, L), or (N * heads, L, L), equal for all heads of a sequence.
 
         Returns:
-            As x: tokens, or such a list.
+            Like x: a dict, tokens, or such a list.
+
+        Raises:
+            UserError: a list of another repository.
         """
         if isinstance(x, dict):
             return super().forward(x, mask, before_layer)
         if mask is not None:
             return self._masked(x.transpose(0, 1), mask).transpose(0, 1)
         if isinstance(x, Tensor):
-            return self.replaced(x, [b.VPT_shallow for b in self.resblocks if hasattr(b, "VPT_shallow")])
+            return self.replaced(x, self.prompts_inside())
         if len(x) != 3:
             raise UserError(
-                f"a transformer was called with a list of {len(x)}; expected tokens, or MaPLe's [tokens, prompts of "
-                f"the later layers, 0]: the trainer file needs its own repository's clip/model.py"
+                f"transformer: expected tokens or MaPLe's [tokens, prompts of later layers, 0], got {len(x)} items. "
+                f"This trainer file needs its own repository's clip/model.py."
             )
         tokens, deep, used = x
         return [self.replaced(tokens, deep[used:]), deep, len(deep)]
 
+    def prompts_inside(self) -> list[Tensor]:
+        """The prompts of layers 1, 2, ... that are parameters of this tower."""
+        return [prompts for name, prompts in self.named_parameters() if name.endswith(".VPT_shallow")]
+
     def replaced(self, x: Tensor, deep: Sequence[Tensor]) -> Tensor:
-        """All layers over x (L, N, width); prompts replace tokens before layers 1, 2, ...: the last ones of an image's
-        sequence, those behind the first one of a text's."""
+        """All layers over x (L, N, width), where prompts replace tokens before layers 1, 2, ...: the last tokens of an
+        image's sequence, or those after the first token of a text's."""
 
         def insert(depth: int, segments: dict[str, Segment]) -> None:
             if 0 < depth <= len(deep):
@@ -92,18 +100,15 @@ class Transformer(towers.Transformer):
                 parts = [tokens[:, :1], prompts, tokens[:, 1 + n :]] if self.causal else [tokens[:, :-n], prompts]
                 segments["x"].tokens = torch.cat(parts, dim=1)
 
-        return (
-            super()
-            .forward({"x": Segment(x.transpose(0, 1), attends_to=("x",))}, before_layer=insert)["x"]
-            .transpose(0, 1)
-        )
+        segment = Segment(x.transpose(0, 1), attends_to=("x",))
+        return super().forward({"x": segment}, before_layer=insert)["x"].transpose(0, 1)
 
     def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
         mask = mask.to(x)
         if mask.dim() == 3:
             mask = mask.unflatten(0, (len(x), -1))[:, 0]
-        for block in self.resblocks:
-            queries, kv = block.attn.project(block.ln_1(x), queries=True, keys_values=True)
+        for block in self.blocks:
+            queries, kv = block.attn.queries_keys_values(block.ln_1(x))
             x = block.update(x, block.attn.attend(queries, kv, mask))
         return x
 
@@ -115,25 +120,27 @@ class VisionTransformer(towers.VisionTransformer):
         output_dim: width of the shared embedding.
     """
 
-    def __init__(self, sizes: CLIPConfig):
-        super().__init__(sizes)
-        self.output_dim = sizes.embed_dim
+    transformer: Transformer
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__(config)
+        self.output_dim = config.embed_dim
         self.transformer = Transformer(
-            sizes.vision_width, sizes.vision_layers, sizes.vision_heads, sizes.activation, causal=False
+            config.vision_width, config.vision_layers, config.vision_heads, config.activation, causal=False
         )
 
     def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] = ()) -> Tensor:
-        """The CLS feature: images (B, 3, H, W) -> (B, D), not normalised.
+        """The CLS feature: images (B, 3, H, W) -> (B, D), not normalized.
 
         Args:
-            prompts: (n, width), behind the patches; None: the tower's own, if it has any.
-            deep: what takes their place before layers 1, 2, ....
+            prompts: (n, width), after the patches; None for the tower's own, if it has any.
+            deep: their replacements before layers 1, 2, ....
         """
+        own = dict(self.named_parameters(recurse=False)).get("VPT")
         if prompts is None:
-            if not hasattr(self, "VPT"):
-                return super().forward(images)
-            prompts = self.VPT
-            deep = [block.VPT_shallow for block in self.transformer.resblocks if hasattr(block, "VPT_shallow")]
+            prompts, deep = own, self.transformer.prompts_inside()
+        if prompts is None:
+            return super().forward(images)
         x = self.embed(images)
         x = torch.cat([x, self.ln_pre(prompts.to(x).expand(len(x), -1, -1))], dim=1)
         return self.project(self.transformer.replaced(x.transpose(0, 1), deep)[0])
@@ -142,16 +149,18 @@ class VisionTransformer(towers.VisionTransformer):
 class CLIP(towers.CLIP):
     """CLIP whose parts can be called as the CoOp family's files call them."""
 
-    def __init__(self, sizes: CLIPConfig):
-        super().__init__(sizes)
-        if isinstance(sizes, CLIPConfig):  # else a ResNet, which is called as in OpenAI's code anyway
-            self.visual = VisionTransformer(sizes)
+    transformer: Transformer
+
+    def __init__(self, config: CLIPConfig | ResNetConfig):
+        super().__init__(config)
+        if isinstance(config, CLIPConfig):  # a ResNet is called as in OpenAI's code anyway
+            self.visual = VisionTransformer(config)
         self.transformer = Transformer(
-            sizes.text_width, sizes.text_layers, sizes.text_heads, sizes.activation, causal=True
+            config.text_width, config.text_layers, config.text_heads, config.activation, causal=True
         )
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """The end-of-text feature: (N, context length) int -> (N, D), not normalised."""
+        """The end-of-text feature: (N, context length) int -> (N, D), not normalized."""
         # All positions, because prompts inside the tower may replace more of them than a short text has.
         x = self.token_embedding(tokens).to(self.dtype)
         x = self.transformer((x + self.positional_embedding.to(x)).transpose(0, 1))
@@ -159,37 +168,35 @@ class CLIP(towers.CLIP):
 
 
 def build_model(state_dict: dict[str, Tensor], design_details: dict | None = None) -> CLIP:
-    """A CLIP of these weights in evaluation mode, in half precision as OpenAI's; `.float()` makes it float32.
+    """Create a CLIP with these weights in evaluation mode, in half precision like OpenAI's; `.float()` undoes that.
 
     Args:
-        state_dict: under OpenAI's names. Heads are 64 wide, unless it holds `vision_heads` and `text_heads`.
-        design_details: what the file wants inside the towers, as in MaPLe's repository: `trainer`, `vision_depth`,
-            `vision_ctx`, `language_depth`, `language_ctx`. None: nothing.
+        state_dict: with OpenAI's names. Heads are 64 wide, unless it contains `vision_heads` and `text_heads`.
+        design_details: the prompts inside the towers, as in MaPLe's repository: `trainer`, `vision_depth`,
+            `vision_ctx`, `language_depth`, `language_ctx`. None: no prompts.
 
     Raises:
         UserError: not the weights of a CLIP, or a design that this CLIP does not have.
     """
     state = {k: v for k, v in state_dict.items() if k not in NOT_WEIGHTS}
-    known = {k: int(state.pop(k)) for k in HEADS if k in state}
-    if int(state.pop(EXACT_GELU, 0)):
+    known: dict[str, int | str] = {k: int(state.pop(k)) for k in HEADS if k in state}
+    if EXACT_GELU in state and int(state.pop(EXACT_GELU)):
         known["activation"] = "gelu"
-    source = "the state dict given to build_model"
-    sizes = infer_config(state, {"sizes": json.dumps(known)}, source)
-    with torch.device("meta"):  # shapes only: no time spent on a random start
-        model = CLIP(sizes)
+    with torch.device("meta"):  # shapes only: skips the random initialization
+        model = CLIP(infer_config(state, {"sizes": json.dumps(known)}, "build_model's state_dict"))
     add_counts(state, model.state_dict())
-    try:  # copies: a model that is trained must not change the caller's tensors
+    try:  # copies: training the model must not change the caller's tensors
         copies = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in state.items()}
         model.load_state_dict(copies, assign=True)
     except RuntimeError as error:
-        raise UserError(f"{source} does not fit a CLIP of its sizes: {error}") from error
+        raise UserError(f"build_model's state_dict: expected the tensors of a CLIP. {error}") from error
     convert_weights(model)
-    _put_prompts_inside(model, design_details or {})
+    _add_prompts_inside(model, design_details or {})
     return model.eval()
 
 
 def convert_weights(model: nn.Module) -> None:
-    """To half precision, in place: what multiplies. Norms, embeddings and the scale stay as they are."""
+    """Convert the weights of matrix products to half precision, in place, but not norms, embeddings and the scale."""
     for module in model.modules():
         multiplies = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | Attention | nn.MultiheadAttention)
         for name, parameter in module.named_parameters(recurse=False):
@@ -197,27 +204,26 @@ def convert_weights(model: nn.Module) -> None:
                 parameter.data = parameter.data.half()
 
 
-def numbers_of(sizes: CLIPConfig) -> dict[str, Tensor]:
-    """What `build_model` must be told beside the weights themselves, as entries of their state dict."""
-    numbers = {key: torch.tensor(getattr(sizes, key)) for key in HEADS}
-    return {**numbers, EXACT_GELU: torch.tensor(int(sizes.activation == "gelu"))}
+def config_tensors(config: CLIPConfig | ResNetConfig) -> dict[str, Tensor]:
+    """Entries for a state dict that give `build_model` the sizes that no shape of a tensor shows."""
+    numbers = {key: torch.tensor(getattr(config, key)) for key in HEADS}
+    return {**numbers, EXACT_GELU: torch.tensor(int(config.activation == "gelu"))}
 
 
-def _put_prompts_inside(model: CLIP, design: dict) -> None:
-    """IVLP's and VPT's prompts: the image tower's first under `visual.VPT`, later ones under their layers'
-    `VPT_shallow`. The text's first are the trainer's own."""
+def _add_prompts_inside(model: CLIP, design: dict) -> None:
+    """Register the prompts of IVLP and VPT: the first image prompts as `visual.VPT`, later ones of both towers as
+    `VPT_shallow` of their layers. The first text prompts belong to the trainer."""
     depths = {side: design.get(f"{side}_depth", 0) for side in ("vision", "language")}
     if not any(depths.values()):
         return
     if design.get("trainer") not in PROMPTS_INSIDE:
         raise UserError(
-            f"design_details ask for prompts inside the encoders of trainer {design.get('trainer')!r}; expected one of "
-            f"{', '.join(PROMPTS_INSIDE)}, or depths of 0: the trainer file needs its own repository's clip/model.py"
+            f"design_details: expected trainer {' or '.join(PROMPTS_INSIDE)}, or depths of 0, got trainer "
+            f"{design.get('trainer')!r}. This trainer file needs its own repository's clip/model.py."
         )
     for side, transformer in (("vision", model.visual.transformer), ("language", model.transformer)):
-        owners = [model.visual] if side == "vision" else [None]
-        owners += transformer.resblocks[1:]
-        for owner in owners[: depths[side]]:
-            if owner is not None:
-                prompts = nn.Parameter(0.02 * torch.randn(design[f"{side}_ctx"], transformer.width))
-                owner.register_parameter("VPT" if owner is model.visual else "VPT_shallow", prompts)
+        width = transformer.blocks[0].ln_1.normalized_shape[0]
+        for depth, block in enumerate(transformer.blocks[: depths[side]]):
+            if depth or side == "vision":
+                owner, name = (block, "VPT_shallow") if depth else (model.visual, "VPT")
+                owner.register_parameter(name, nn.Parameter(0.02 * torch.randn(design[f"{side}_ctx"], width)))

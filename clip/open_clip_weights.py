@@ -1,41 +1,37 @@
-"""Backbones by open_clip's names, `open_clip:MODEL/TAG`: where their weights are, and which sizes they have.
+"""Backbones by open_clip's names, `open_clip:MODEL/TAG`: where their weights are, and what sizes they have.
 
-MODEL is one of open_clip's model configurations, TAG one of its published weights for it, or a file of weights on
-disk. What the shapes of weights do not tell (heads, the kind of GELU) stands in the configuration. Only models whose
-towers are laid out as OpenAI's are taken.
+MODEL is one of open_clip's model configurations, and TAG one of its published weights for it, or a weights file. What
+the shapes of the weights do not show (heads, the kind of GELU) is in the configuration. Only models with the layout of
+OpenAI's are accepted.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from basics import UserError
+from basics import UserError, did_you_mean
 
-from .towers import CLIPConfig
-
-if TYPE_CHECKING:
-    from .resnet import ResNetConfig
+from .config import RESNET_EXPANSION, CLIPConfig, ResNetConfig
+from .tokenizer import simple_tokenizer
 
 PREFIX = "open_clip:"
 
-# What our towers take from a configuration; anything else must be as open_clip's defaults, which are OpenAI's layout.
+# What our towers read of a configuration. The rest must equal open_clip's defaults, which are OpenAI's layout.
 PARTS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 VISION = {"image_size", "patch_size", "width", "layers", "head_width"}
 TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
 def look_up(name: str) -> tuple[dict, Path, CLIPConfig | ResNetConfig]:
-    """What open_clip says of published weights (empty: there are none), else the file, and the sizes. Loads nothing.
+    """open_clip's entry for published weights (empty for a file), the file otherwise, and the sizes. Loads nothing.
 
     Args:
         name: `open_clip:MODEL/TAG` or `open_clip:MODEL/FILE`.
 
     Raises:
-        UserError: unknown model or tag, or a model that our towers do not describe.
+        UserError: unknown model or tag, or a model with another layout.
     """
     import open_clip  # takes seconds
     from open_clip.pretrained import get_pretrained_cfg
@@ -43,24 +39,24 @@ def look_up(name: str) -> tuple[dict, Path, CLIPConfig | ResNetConfig]:
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if model not in open_clip.list_models():
         raise UserError(
-            f"unknown open_clip model {model!r} in {name!r}{_nearest(model, open_clip.list_models())} Expected "
-            f"{PREFIX}MODEL/TAG with one of the models that open_clip.list_models() gives, such as ViT-B-16"
+            f"{name}: expected {PREFIX}MODEL/TAG with a model in open_clip.list_models(), such as ViT-B-16, got "
+            f"{model!r}.{did_you_mean(model, open_clip.list_models(), count=3)}"
         )
     published, file = get_pretrained_cfg(model, tag), Path(os.path.expanduser(tag))
     if not published and not os.path.isfile(file):
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise UserError(
-            f"unknown weights {tag!r} in {name!r}{_nearest(tag, tags)} Expected {PREFIX}{model}/TAG with one of "
-            f"{', '.join(tags) or 'no published weights'}, or {PREFIX}{model}/FILE with a weights file that exists"
+            f"{name}: expected {PREFIX}{model}/TAG with one of {', '.join(tags) or 'no published weights'}, or "
+            f"{PREFIX}{model}/FILE with an existing weights file, got {tag!r}.{did_you_mean(tag, tags, count=3)}"
         )
     config = open_clip.get_model_config(model)
-    # Published weights say themselves which GELU they were trained with; the model's name may say otherwise.
+    # Published weights state which GELU they were trained with; the name of the model may say otherwise.
     quick = (published or config).get("quick_gelu", False)
     return published, file, config_from_open_clip(config, "quick_gelu" if quick else "gelu", name)
 
 
 def locate(name: str) -> tuple[Path, CLIPConfig | ResNetConfig]:
-    """The file that holds a backbone, downloaded by open_clip where it must be, and its sizes.
+    """The file of a backbone, downloaded by open_clip if necessary, and its sizes.
 
     Raises:
         UserError: as `look_up`; or no network and nothing cached.
@@ -68,34 +64,31 @@ def locate(name: str) -> tuple[Path, CLIPConfig | ResNetConfig]:
     import open_clip
     from open_clip.pretrained import download_pretrained
 
-    published, file, sizes = look_up(name)
+    published, file, config = look_up(name)
     if not published:
-        return file, sizes
+        return file, config
     if (published["mean"], published["std"]) != (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD):
         print(
-            f"{name} was trained with other image statistics than OpenAI's models: INPUT.PIXEL_MEAN should be "
-            f"{list(published['mean'])} and INPUT.PIXEL_STD {list(published['std'])}"
+            f"{name} was not trained with the image statistics of OpenAI's models: set INPUT.PIXEL_MEAN to "
+            f"{list(published['mean'])} and INPUT.PIXEL_STD to {list(published['std'])}"
         )
     try:
-        return Path(download_pretrained(published)), sizes
+        return Path(download_pretrained(published)), config
     except (OSError, RuntimeError) as error:
         source, reason = published["hf_hub"] or published["url"], str(error).rstrip(".")
         raise UserError(
-            f"the weights of {name} could not be fetched from {source}: {reason}. Expected a network connection or the "
-            f"file in open_clip's cache: download it elsewhere and give it as {name.partition('/')[0]}/FILE"
+            f"{name}: expected its weights from {source} or in open_clip's cache, got: {reason}. Download the file "
+            f"elsewhere and name it as {name.partition('/')[0]}/FILE."
         ) from error
 
 
 def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfig | ResNetConfig:
-    """The sizes that a model configuration of open_clip states.
+    """The sizes in a model configuration of open_clip.
 
     Raises:
-        UserError: it describes other towers than ours; names what differs.
+        UserError: the model has another layout than OpenAI's. The message names the differences.
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
-    from .resnet import EXPANSION, ResNetConfig
-    from .tokenizer import simple_tokenizer
 
     parts = {"vision_cfg": (CLIPVisionCfg, VISION), "text_cfg": (CLIPTextCfg, TEXT)}
     differs = [key for key in config if key not in PARTS]
@@ -113,10 +106,10 @@ def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfi
         differs.append(f"vision_cfg.image_size {vision['image_size']}")
     if differs:
         raise UserError(
-            f"{name} is not laid out as OpenAI's models, the only ones that are supported (a ViT or a ResNet, and "
-            f"their text tower): its configuration differs in {', '.join(differs)}"
+            f"{name}: expected the layout of OpenAI's models (a ViT or a ResNet, and their text tower), but it "
+            f"differs in {', '.join(differs)}. Choose another model."
         )
-    common = dict(
+    common: dict = dict(
         image_size=vision["image_size"],
         vision_width=vision["width"],
         text_width=text["width"],
@@ -136,11 +129,6 @@ def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfi
         )
     return ResNetConfig(
         vision_blocks=tuple(vision["layers"]),
-        vision_heads=EXPANSION * vision["width"] // vision["head_width"],
+        vision_heads=RESNET_EXPANSION * vision["width"] // vision["head_width"],
         **common,
     )
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else "."

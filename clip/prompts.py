@@ -1,6 +1,6 @@
-"""Learned context inside class texts and beside image patches: where it stands, what it starts from, who reads it.
+"""Learned context in class texts and next to image patches: its position, its start, and what attends to it.
 
-How the texts of the classes are laid out stands in `clip.words`.
+The layout of the class texts is in `clip.words`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .words import ClassWords
 
 
 def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.Parameter:
-    """The start of a learned context, in float32: the embeddings of `words`, or normal with deviation 0.02.
+    """The initial context in float32: the embeddings of `words`, or normal with a standard deviation of 0.02.
 
     Args:
         words: such as "a photo of a"; empty for a random start.
-        shape: (*batch, M) of a random start; words bring their own number and no batch.
+        shape: (*batch, M), for a random start. With words, M is their number of tokens, and there is no batch.
 
     Returns:
         (M, text width) or (*shape, text width).
@@ -33,15 +33,15 @@ def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.
     tokens = tokenize(words.replace("_", " "), clip_model.context_length)[0, 1:]
     tokens = tokens[: end_of_text(tokens)]
     if len(tokens) != shape[-1]:
-        print(f"The context starts from the {len(tokens)} tokens of {words!r}: the number {shape[-1]} is not used")
+        print(f"The context starts from the {len(tokens)} tokens of {words!r}, instead of {shape[-1]} random vectors")
     return nn.Parameter(embedding[tokens.to(embedding.device)].float().clone())
 
 
 def split_words(words: str, n_ctx: int) -> tuple[str, str]:
-    """The words that start a context of n_ctx vectors, and those behind, which stay as they are before the class name.
+    """Split into the words that n_ctx context vectors start from, and the fixed words between them and the class name.
 
-    As MaPLe's released code does, token by token: of "a photo of a" two vectors replace "a photo". Too few words: a
-    random start.
+    Token by token, as MaPLe's released code does: two vectors replace "a photo" of "a photo of a". Both parts are empty
+    if there are too few words, which means a random start.
     """
     tokens = encode(words.replace("_", " "))
     return (decode(tokens[:n_ctx]), decode(tokens[n_ctx:])) if n_ctx <= len(tokens) else ("", "")
@@ -57,44 +57,44 @@ def encode_words(
 ) -> Tensor:
     """Unit-length text features (C, D) with one context for all classes, replaced before the first layers.
 
-    [SOS] reads itself; the context reads it and itself; the words of a class read all of these.
+    [SOS] attends to itself, the context to [SOS] and itself, and the words of a class to all of these.
 
     Args:
         ctx: (M, text width), before the name.
-        deep: what takes its place before layers 1, 2, ..., each (M, text width), without positions.
-        before_layer: as in `Transformer.forward`; the segments are "start", "ctx" and "rest", a row a class.
-        classes: the C classes that are encoded.
+        deep: its replacements before layers 1, 2, ..., each (M, text width), without positions.
+        before_layer: as in `Transformer.forward`; the segments are "start", "ctx" and "rest" (one row per class).
+        classes: the C classes to encode.
     """
-    rows = words.rows(classes)
-    start, rest = rows.around(ctx[None])
+    packed = words.packed(classes)
+    start, rest = packed.embed(ctx[None])
     dtype = clip_model.dtype
     segments = {
         "start": Segment(start[:, :1].to(dtype), attends_to=("start",), wanted=False),
         "ctx": Segment(
             start[:, 1:].to(dtype), attends_to=("start", "ctx"), deep=[d[None].to(dtype) for d in deep], wanted=False
         ),
-        "rest": Segment(rest.to(dtype), attends_to=("start", "ctx", "rest"), output=rows.end, packing=rows.packing),
+        "rest": Segment(rest.to(dtype), attends_to=("start", "ctx", "rest"), output=packed.end, packing=packed.packing),
     }
     x = clip_model.transformer(segments, before_layer=before_layer)["rest"]
-    return F.normalize(clip_model.project_text(x).float(), dim=-1)[rows.back]
+    return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
 
 
 def image_segments(
     clip_model: CLIP, images: Tensor, prompts: Tensor, deep: Sequence[Tensor] = ()
 ) -> dict[str, Segment]:
-    """[CLS, patches] and prompts behind them, which all read each other.
+    """[CLS, patches], followed by prompts; all of them attend to each other.
 
     Args:
         images: (B, 3, H, W).
         prompts: (n, vision width) or (B, n, vision width); they pass through `ln_pre`.
-        deep: what takes their place before layers 1, 2, ..., of the same shape, as it is.
+        deep: their replacements before layers 1, 2, ..., of the same shape; these do not pass through `ln_pre`.
     """
     dtype, tower = clip_model.dtype, clip_model.visual
     first, *later = (p.to(dtype) if p.dim() == 3 else p[None].to(dtype) for p in (prompts, *deep))
-    everyone = ("image", "prompts")
+    every_segment = ("image", "prompts")
     return {
-        "image": Segment(tower.embed(images), attends_to=everyone),
-        "prompts": Segment(tower.ln_pre(first), attends_to=everyone, deep=later, wanted=False),
+        "image": Segment(tower.embed(images), attends_to=every_segment),
+        "prompts": Segment(tower.ln_pre(first), attends_to=every_segment, deep=later, wanted=False),
     }
 
 
@@ -107,12 +107,12 @@ def encode_image(clip_model: CLIP, segments: dict[str, Segment], before_layer: B
 
 
 def deep_names(side: str, depth: int) -> list[str]:
-    """Names of the prompts before layers 1 to depth - 1 in the released checkpoints of MaPLe's baselines."""
+    """The names that released checkpoints of MaPLe's baselines give to the prompts before layers 1 to depth - 1."""
     return [f"{side}.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)]
 
 
 def add_parameter(module: nn.Module, name: str, value: Tensor) -> nn.Parameter:
-    """A parameter under a dotted name, "image_encoder.VPT": released checkpoints name prompts by their place."""
+    """Register a parameter under a dotted name, such as "image_encoder.VPT", as released checkpoints name prompts."""
     *path, last = name.split(".")
     for part in path:
         if not hasattr(module, part):

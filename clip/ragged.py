@@ -1,8 +1,7 @@
 """Ragged rows: class texts of different lengths, packed into one segment without padding.
 
-The rows of one length form a group, and the groups follow one another along the token axis (`Packing`: the number of
-rows and their length, group by group). Whatever treats tokens one by one (norms, projections, the MLP) runs over all
-of them at once; attention runs group by group.
+The rows of one length form a group, and the groups follow one another along the token axis (`Packing`). Everything that
+treats tokens one by one (norms, projections, the MLP) runs over all of them at once. Attention runs group by group.
 """
 
 from __future__ import annotations
@@ -10,55 +9,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .attention import Attention, KeysValues, KVCache, Layer, Packing, Pattern, Segment, concatenate
+from .attention import Attention, KeysValues, KVCache, Layer, Packing, Pattern, Segment, concatenate, join
 
 
 class RaggedPattern:
     """How a segment with ragged rows attends (see `Pattern`).
 
-    It may attend to itself, each row to its own tokens, and to segments with a batch of one or of N rows.
+    It may attend to itself, each row to its own tokens, and to segments with a batch of one row or of N rows.
     """
 
     def __init__(self, name: str, segments: dict[str, Segment], causal: bool):
         segment = segments[name]
         for other in segment.attends_to:
-            attended = segments.get(other)
-            if attended is None or attended.lengths is not None or (attended.packing and other != name):
+            if other not in segments or segments[other].lengths is not None:
                 raise ValueError(f"segment {name!r} has ragged rows: it cannot attend to {other!r}")
-        self.name, self.segment = name, segment
-        self.masks = [self._mask(length, segments, causal) for _, length in segment.packing]
+        self.name, self.attends_to, self.packing = name, segment.attends_to, segment.packing
+        self.masks = [self._mask(length, segments, causal) for _, length in self.packing]
+        self.output_masks = [] if segment.output is None else self._output_masks(segment.output)
 
     def _mask(self, length: int, segments: dict[str, Segment], causal: bool) -> Tensor:
         """The mask of the rows of one length: bool (length, number of keys)."""
         blocks = []
-        for name in self.segment.attends_to:
+        for name in self.attends_to:
             size = length if name == self.name else segments[name].tokens.shape[-2]
-            block = torch.ones(length, size, dtype=torch.bool, device=self.segment.tokens.device)
+            block = torch.ones(length, size, dtype=torch.bool, device=segments[name].tokens.device)
             blocks.append(block.tril() if causal and name == self.name else block)
-        return torch.cat(blocks, dim=-1)
+        return concatenate(blocks, dim=-1)
 
-    def _output_masks(self) -> list[Tensor]:
+    def _output_masks(self, output: Tensor) -> list[Tensor]:
         """The masks of the tokens at `output`, group by group: bool (rows, 1, number of keys)."""
         masks, token, row = [], 0, 0
-        for (rows, length), mask in zip(self.segment.packing, self.masks, strict=True):
+        for (rows, length), mask in zip(self.packing, self.masks, strict=True):
             starts = token + length * torch.arange(rows, device=mask.device)
-            masks.append(mask[self.segment.output[row : row + rows] - starts][:, None])
+            masks.append(mask[output[row : row + rows] - starts][:, None])
             token, row = token + rows * length, row + rows
         return masks
 
     def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
         """As `Pattern.attend`: queries (*batch, heads, m, head width) of the packed rows -> (*batch, m, width)."""
-        packing, masks = self.segment.packing, self.masks
-        own = unpack_keys_values(layer.segments[self.name], packing) if self.name in self.segment.attends_to else []
-        if output_only:
-            packing, masks = tuple((rows, 1) for rows, _ in packing), self._output_masks()
+        own = unpack_keys_values(layer[self.name], self.packing) if self.name in self.attends_to else []
+        masks = self.output_masks if output_only else self.masks
+        packing = tuple((rows, 1) for rows, _ in self.packing) if output_only else self.packing
         outputs, first = [], 0
         for i, (group, (rows, _)) in enumerate(zip(unpack(queries, packing), packing, strict=True)):
-            parts = [
-                own[i] if name == self.name else rows_of(layer.segments[name], first, rows)
-                for name in self.segment.attends_to
-            ]
-            x = attention.heads_output(group.transpose(-3, -4), concatenate(parts), masks[i], causal=False)
+            kv = join(own[i] if name == self.name else rows_of(layer[name], first, rows) for name in self.attends_to)
+            x = attention.attend_heads(group.transpose(-3, -4), kv, masks[i], causal=False)
             outputs.append(x.flatten(-3, -2))
             first += rows
         return attention.out_proj(torch.cat(outputs, dim=-2))
@@ -66,6 +61,9 @@ class RaggedPattern:
 
 def pattern(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Pattern | RaggedPattern:
     """How the segment `name` attends; arguments as in `Pattern`."""
+    for other in segments[name].attends_to:
+        if other != name and other in segments and segments[other].packing:
+            raise ValueError(f"segment {other!r} has ragged rows: no other segment can attend to it")
     if segments[name].packing:
         return RaggedPattern(name, segments, causal)
     return Pattern(name, segments, cache, causal)
@@ -84,7 +82,7 @@ def unpack_keys_values(kv: KeysValues, packing: Packing) -> list[KeysValues]:
 
 
 def rows_of(kv: KeysValues, first: int, rows: int) -> KeysValues:
-    """The part that `rows` rows from `first` on attend to; everything if the batch is one row, shared by all."""
+    """Keys and values that `rows` rows, from `first` on, attend to: all of them if the batch is one shared row."""
     if kv.keys.shape[-4] == 1:
         return kv
     return KeysValues(kv.keys.narrow(-4, first, rows), kv.values.narrow(-4, first, rows))

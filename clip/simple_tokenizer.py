@@ -1,4 +1,4 @@
-"""The tokenizer under the name that trainer files import: `from clip.simple_tokenizer import SimpleTokenizer`."""
+"""Compatibility: the tokenizer for trainer files that say `from clip.simple_tokenizer import SimpleTokenizer`."""
 
 from open_clip.tokenizer import (
     SimpleTokenizer,

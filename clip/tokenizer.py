@@ -1,4 +1,4 @@
-"""CLIP's byte-pair encoding, through open_clip."""
+"""CLIP's byte-pair encoding, from open_clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from basics import UserError
 
 @cache
 def simple_tokenizer():
-    """open_clip's tokenizer (made once: it reads the merge table)."""
+    """open_clip's tokenizer, created once because it reads the merge table."""
     from open_clip.tokenizer import SimpleTokenizer  # here, because importing open_clip takes seconds
 
     return SimpleTokenizer()
@@ -35,13 +35,13 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: boo
     Args:
         texts: one text or N of them.
         context_length: row length of the result; 77 for every CLIP that OpenAI released.
-        truncate: cut a text that is too long, keeping its end token, instead of refusing it.
+        truncate: shorten a text that is too long, keeping its end token, instead of raising an error.
 
     Returns:
         (N, context_length) int64.
 
     Raises:
-        UserError: a text is too long (and `truncate` is off).
+        UserError: a text is too long, and `truncate` is False.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     start, end = simple_tokenizer().sot_token_id, simple_tokenizer().eot_token_id
@@ -51,8 +51,7 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: boo
         if len(numbers) > context_length:
             if not truncate:
                 raise UserError(
-                    f"a text is too long for the context: expected at most {context_length} tokens, found "
-                    f"{len(numbers)} in {text[:80]!r}; shorten it"
+                    f"text {text[:80]!r}: expected at most {context_length} tokens, got {len(numbers)}. Shorten it."
                 )
             numbers = [*numbers[: context_length - 1], end]
         row[: len(numbers)] = torch.tensor(numbers)

@@ -1,15 +1,14 @@
-"""CLIP's two towers with OpenAI's parameter names: the only place that runs the layers.
+"""CLIP's two towers with OpenAI's parameter names: the only place where layers run.
 
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv 2103.00020.
-Letters: B images, N texts, L text positions in use, D the shared embedding's width.
+Symbols: B images, N texts, L text positions in use, D the width of the shared embedding.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,36 +17,18 @@ from torch import Tensor, nn
 from basics import UserError
 
 from .attention import Attention, KeysValues, KVCache, Layer, Segment, gather_tokens
+from .config import CLIPConfig, ResNetConfig
 from .linear import Linear
 from .ragged import pattern
+
+if TYPE_CHECKING:
+    from .resnet import ResNet
 
 BeforeLayer = Callable[[int, dict[str, Segment]], None]
 
 
-@dataclass(frozen=True)
-class CLIPConfig:
-    """All sizes of a CLIP. Of a trained one they are read off its weights (`clip.sizes.infer_config`)."""
-
-    image_size: int
-    patch_size: int
-    vision_width: int
-    vision_layers: int
-    vision_heads: int
-    text_width: int
-    text_layers: int
-    text_heads: int
-    embed_dim: int
-    context_length: int
-    vocab_size: int
-    activation: str = "quick_gelu"  # or "gelu"
-
-    def image_tower(self) -> nn.Module:
-        """An image tower of these sizes (`clip.resnet.ResNetConfig` makes another kind)."""
-        return VisionTransformer(self)
-
-
 class LayerNorm(nn.LayerNorm):
-    """Layer norm that computes in float32 whatever the tower's precision, as OpenAI's does."""
+    """Layer norm that computes in float32 whatever the precision of the tower, as OpenAI's does."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps).to(x)
@@ -57,14 +38,14 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x): the activation of OpenAI's weights."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(1.702 * x) / 1.702  # the same, but one tensor kept for the backward pass in place of two
+        return F.silu(1.702 * x) / 1.702  # the same, but the backward pass keeps one tensor instead of two
 
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
 class ResidualAttentionBlock(nn.Module):
-    """One layer: attention and an MLP, each behind a norm, each added to the tokens."""
+    """One layer: attention and an MLP, each after a norm, each added to the tokens."""
 
     def __init__(self, width: int, heads: int, activation: str):
         super().__init__()
@@ -76,7 +57,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = LayerNorm(width)
 
     def update(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """The tokens after this layer, given the outcome of its attention; all (*batch, n, width)."""
+        """The tokens after this layer, given the result of its attention; all (*batch, n, width)."""
         x = tokens + attended
         return x + self.mlp(self.ln_2(x))
 
@@ -87,11 +68,11 @@ class Trace(Protocol):
     def on_forward(
         self, segments: dict[str, Segment], cache: KVCache | None, before_layer: BeforeLayer | None
     ) -> BeforeLayer | None:
-        """A forward pass begins. Returns `before_layer`, or a function to be called in its place."""
+        """A forward pass starts. Return `before_layer`, or a function to call instead of it."""
         ...
 
     def on_prefill(self, segments: dict[str, Segment], cache: KVCache) -> None:
-        """The cache of some segments has been filled."""
+        """The cache of these segments is filled."""
         ...
 
 
@@ -111,18 +92,26 @@ class Transformer(nn.Module):
         self.trace: Trace | None = None
         self.resblocks = nn.Sequential(*(ResidualAttentionBlock(width, heads, activation) for _ in range(layers)))
 
+    @property
+    def blocks(self) -> list[ResidualAttentionBlock]:
+        """The layers, typed."""
+        return cast(list[ResidualAttentionBlock], list(self.resblocks))
+
     def forward(
         self, segments: dict[str, Segment], cache: KVCache | None = None, before_layer: BeforeLayer | None = None
     ) -> dict[str, Tensor]:
-        """All layers over the segments.
+        """Run all layers over the segments.
 
         Args:
             segments: by name, in order of position; they attend to one another or to segments in the cache.
             cache: keys and values of frozen segments (`prefill`).
-            before_layer: called before each layer with its index and the segments, whose `tokens` it may set.
+            before_layer: called before each layer with its index and the segments, whose `tokens` it may replace.
 
         Returns:
             For each wanted segment its tokens after the last layer, (*batch, m, width): all, or those at `output`.
+
+        Raises:
+            ValueError: a segment attends to one that is neither among the segments nor in the cache.
         """
         if self.trace is not None:
             before_layer = self.trace.on_forward(segments, cache, before_layer)
@@ -131,53 +120,53 @@ class Transformer(nn.Module):
         attended_to = {name for s in segments.values() for name in s.attends_to}
         if unknown := attended_to - segments.keys() - cache.sizes.keys():
             raise ValueError(
-                f"expected {sorted(unknown)} among the segments or in the cache, since others attend to it"
+                f"attends_to: expected names in {sorted(segments.keys() | cache.sizes.keys())}, got {sorted(unknown)}"
             )
         patterns = {name: pattern(name, segments, cache, self.causal) for name in segments}
-        for depth, block in enumerate(self.resblocks):
+        for depth, block in enumerate(self.blocks):
             last = depth == len(self.resblocks) - 1
             insert_deep_prompts(segments, depth)
             if before_layer is not None:
                 before_layer(depth, segments)
             # Every segment provides its keys and values before any segment attends.
-            queries, keys_values = {}, dict(cache.layers[depth]) if cache.layers else {}
+            layer, queries = Layer(cache.layers[depth] if cache.layers else {}), {}
             for name, s in segments.items():
-                # No queries where nothing is needed: of tokens that are about to be replaced, or not wanted at the end.
+                # No queries for tokens that are about to be replaced, or that are not wanted after the last layer.
                 needs_queries = s.wanted if last else depth >= len(s.deep)
                 q, kv = project(block, s, needs_queries, name in attended_to, s.output if last else None)
                 if q is not None:
                     queries[name] = q
                 if kv is not None:
-                    keys_values[name] = kv
-            layer = Layer(keys_values)
+                    layer[name] = kv
             for name, q in queries.items():
-                s, output_only = segments[name], last and segments[name].output is not None
-                tokens = gather_tokens(s.tokens, s.output) if output_only else s.tokens
-                s.tokens = block.update(tokens, patterns[name].attend(block.attn, q, layer, output_only))
+                s = segments[name]
+                output = s.output if last else None
+                tokens = s.tokens if output is None else gather_tokens(s.tokens, output)
+                s.tokens = block.update(tokens, patterns[name].attend(block.attn, q, layer, output is not None))
         return {name: s.tokens for name, s in segments.items() if s.wanted}
 
     @torch.no_grad()
     def prefill(self, segments: dict[str, Segment]) -> KVCache:
-        """Keys and values of the segments in every layer, without gradients. They attend to one another alone."""
+        """Compute keys and values of the segments in each layer, without gradients. They attend only to one another."""
         cache = KVCache(sizes={name: (s.tokens.shape[-2], s.lengths) for name, s in segments.items()})
         patterns = {name: pattern(name, segments, KVCache(), self.causal) for name in segments}
         tokens = {name: s.tokens for name, s in segments.items()}
-        for depth, block in enumerate(self.resblocks):
-            last = depth == len(self.resblocks) - 1
-            projected = {name: block.attn.project(block.ln_1(x), not last, True) for name, x in tokens.items()}
+        *blocks, last = self.blocks
+        for block in blocks:
+            projected = {name: block.attn.queries_keys_values(block.ln_1(x)) for name, x in tokens.items()}
             cache.layers.append({name: kv for name, (_, kv) in projected.items()})
-            if not last:
-                layer = Layer(cache.layers[-1])
-                for name, (queries, _) in projected.items():
-                    attended = patterns[name].attend(block.attn, queries, layer, output_only=False)
-                    tokens[name] = block.update(tokens[name], attended)
+            layer = Layer(cache.layers[-1])
+            for name, (queries, _) in projected.items():
+                attended = patterns[name].attend(block.attn, queries, layer, output_only=False)
+                tokens[name] = block.update(tokens[name], attended)
+        cache.layers.append({name: last.attn.keys_values(last.ln_1(x)) for name, x in tokens.items()})
         if self.trace is not None:
             self.trace.on_prefill(segments, cache)
         return cache
 
 
 def insert_deep_prompts(segments: dict[str, Segment], depth: int) -> None:
-    """Replace the tokens of the segments that have deep prompts for this layer."""
+    """Replace the tokens of segments that have deep prompts for this layer."""
     for s in segments.values():
         if 0 < depth <= len(s.deep):
             s.tokens = s.deep[depth - 1]
@@ -186,93 +175,96 @@ def insert_deep_prompts(segments: dict[str, Segment], depth: int) -> None:
 def project(
     block: ResidualAttentionBlock, segment: Segment, queries: bool, keys_values: bool, output: Tensor | None
 ) -> tuple[Tensor | None, KeysValues | None]:
-    """Queries, of all tokens or those at `output`, and keys with values of a segment, as requested."""
+    """Queries (of all tokens, or of those at `output`) and keys with values of a segment, as requested."""
     if not queries and not keys_values:
         return None, None
     x = block.ln_1(segment.tokens)
-    if not queries or output is None:
-        return block.attn.project(x, queries, keys_values)
-    q, _ = block.attn.project(gather_tokens(x, output), queries=True, keys_values=False)
-    kv = block.attn.project(x, queries=False, keys_values=True)[1] if keys_values else None
-    return q, kv
+    if queries and keys_values and output is None:
+        return block.attn.queries_keys_values(x)
+    q = block.attn.queries(x if output is None else gather_tokens(x, output)) if queries else None
+    return q, block.attn.keys_values(x) if keys_values else None
 
 
 class VisionTransformer(nn.Module):
     """The image tower."""
 
-    def __init__(self, sizes: CLIPConfig):
+    def __init__(self, config: CLIPConfig):
         super().__init__()
-        width, grid = sizes.vision_width, sizes.image_size // sizes.patch_size
-        self.input_resolution = sizes.image_size
-        self.conv1 = nn.Conv2d(3, width, sizes.patch_size, sizes.patch_size, bias=False)
+        width, grid = config.vision_width, config.image_size // config.patch_size
+        self.input_resolution = config.image_size
+        self.conv1 = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(width))
         self.positional_embedding = nn.Parameter(width**-0.5 * torch.randn(grid**2 + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, sizes.vision_layers, sizes.vision_heads, sizes.activation, causal=False)
+        self.transformer = Transformer(
+            width, config.vision_layers, config.vision_heads, config.activation, causal=False
+        )
         self.ln_post = LayerNorm(width)
-        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, sizes.embed_dim))
+        self.proj = nn.Parameter(width**-0.5 * torch.randn(width, config.embed_dim))
 
     def embed(self, images: Tensor) -> Tensor:
-        """[CLS, patches] as the first layer gets them: images (B, 3, H, W) -> (B, 1 + patches, width)."""
+        """[CLS, patches] before the first layer: images (B, 3, H, W) -> (B, 1 + patches, width)."""
         check_size(images, self.input_resolution)
         x = self.conv1(images.to(self.conv1.weight)).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1)
         return self.ln_pre(x + self.positional_embedding.to(x))
 
     def project(self, x: Tensor) -> Tensor:
-        """Tokens after the last layer (..., width) -> features (..., D), not normalised."""
+        """Tokens after the last layer (..., width) -> features (..., D), not normalized."""
         return self.ln_post(x) @ self.proj
 
     def forward(self, images: Tensor) -> Tensor:
-        """The CLS feature: (B, 3, H, W) -> (B, D), not normalised."""
+        """The CLS feature: (B, 3, H, W) -> (B, D), not normalized."""
         tokens = self.embed(images)
         image = Segment(tokens, attends_to=("image",), output=torch.zeros(1, 1, dtype=torch.long, device=tokens.device))
         return self.project(self.transformer({"image": image})["image"][:, 0])
 
 
 class CLIP(nn.Module):
-    """CLIP: an image tower and a text tower into one space.
+    """CLIP: an image tower and a text tower with one shared embedding.
 
-    Args:
-        sizes: of a CLIP with a ViT, or `clip.resnet.ResNetConfig`.
+    Attributes:
+        weights_sha256: of the file that the weights were read from (set by `clip.weights.load_clip`).
     """
 
-    def __init__(self, sizes: CLIPConfig):
+    weights_sha256: str
+
+    def __init__(self, config: CLIPConfig | ResNetConfig):
         super().__init__()
-        self.sizes = sizes
-        self.context_length = sizes.context_length
-        self.visual = sizes.image_tower()
+        self.config = config
+        self.context_length = config.context_length
+        self.visual = image_tower(config)
         self.transformer = Transformer(
-            sizes.text_width, sizes.text_layers, sizes.text_heads, sizes.activation, causal=True
+            config.text_width, config.text_layers, config.text_heads, config.activation, causal=True
         )
-        self.vocab_size = sizes.vocab_size
-        self.token_embedding = nn.Embedding(sizes.vocab_size, sizes.text_width)
-        self.positional_embedding = nn.Parameter(torch.empty(sizes.context_length, sizes.text_width))
-        self.ln_final = LayerNorm(sizes.text_width)
-        self.text_projection = nn.Parameter(torch.empty(sizes.text_width, sizes.embed_dim))
+        self.vocab_size = config.vocab_size
+        self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.text_width))
+        self.ln_final = LayerNorm(config.text_width)
+        self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.initialize_parameters()
 
     def initialize_parameters(self) -> None:
-        """Random start as in OpenAI's CLIP: the residual branches shrink with depth."""
+        """Initialize at random as OpenAI's CLIP does: the residual branches shrink with depth."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        nn.init.normal_(self.text_projection, std=self.sizes.text_width**-0.5)
+        nn.init.normal_(self.text_projection, std=self.config.text_width**-0.5)
         image = [part for part in self.visual.modules() if isinstance(part, Transformer)]  # a ResNet has none
         for tower in (self.transformer, *image):
-            for block in tower.resblocks:
+            for block in tower.blocks:
                 width = block.ln_1.normalized_shape[0]
-                out_std = width**-0.5 * (2 * len(tower.resblocks)) ** -0.5
+                out_std = width**-0.5 * (2 * len(tower.blocks)) ** -0.5
                 nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
                 nn.init.normal_(block.attn.out_proj.weight, std=out_std)
-                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-                nn.init.normal_(block.mlp.c_proj.weight, std=out_std)
+                nn.init.normal_(block.get_parameter("mlp.c_fc.weight"), std=(2 * width) ** -0.5)
+                nn.init.normal_(block.get_parameter("mlp.c_proj.weight"), std=out_std)
 
     def tower_shapes(self) -> list[tuple[int, int]]:
         """(tokens of one text or image, width) of each tower that is a transformer."""
-        shapes = [(self.context_length, self.sizes.text_width)]
+        shapes = [(self.context_length, self.config.text_width)]
         if isinstance(self.visual, VisionTransformer):
-            shapes.append((len(self.visual.positional_embedding), self.sizes.vision_width))
+            shapes.append((len(self.visual.positional_embedding), self.config.vision_width))
         return shapes
 
     @property
@@ -281,7 +273,7 @@ class CLIP(nn.Module):
         return self.visual.conv1.weight.dtype
 
     def embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Words as the first layer gets them, cut behind the last end-of-text token: the rest is read by nobody.
+        """Words before the first layer, up to the last end-of-text token: no token attends to the rest.
 
         Args:
             tokens: (N, context length) int.
@@ -295,17 +287,17 @@ class CLIP(nn.Module):
         return x + self.positional_embedding[: tokens.shape[1]].to(x), end
 
     def project_text(self, x: Tensor) -> Tensor:
-        """Tokens after the last layer (..., text width) -> features (..., D), not normalised."""
+        """Tokens after the last layer (..., text width) -> features (..., D), not normalized."""
         return self.ln_final(x) @ self.text_projection
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """The end-of-text feature: (N, context length) int -> (N, D), not normalised."""
+        """The end-of-text feature: (N, context length) int -> (N, D), not normalized."""
         x, end = self.embed_text(tokens)
         words = Segment(x, attends_to=("words",), output=end[:, None])
         return self.project_text(self.transformer({"words": words})["words"][:, 0])
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """The image feature: (B, 3, H, W) -> (B, D), not normalised."""
+        """The image feature: (B, 3, H, W) -> (B, D), not normalized."""
         return self.visual(images)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -316,15 +308,24 @@ class CLIP(nn.Module):
         return logits, logits.t()
 
 
+def image_tower(config: CLIPConfig | ResNetConfig) -> VisionTransformer | ResNet:
+    """Create an image tower of these sizes."""
+    if isinstance(config, CLIPConfig):
+        return VisionTransformer(config)
+    from .resnet import ResNet  # imports open_clip, which takes seconds
+
+    return ResNet(config)
+
+
 def check_size(images: Tensor, size: int) -> None:
-    """Refuse images (B, 3, H, W) that are not `size` pixels high and wide."""
+    """Raise UserError for images (B, 3, H, W) that are not `size` pixels high and wide."""
     if tuple(images.shape[-2:]) != (size, size):
         raise UserError(
-            f"the image size does not fit the backbone: expected {size} x {size} pixels, found "
-            f'{images.shape[-2]} x {images.shape[-1]}; set INPUT.SIZE "({size}, {size})"'
+            f"INPUT.SIZE: expected {size} x {size} pixels, as the backbone does, got {images.shape[-2]} x "
+            f'{images.shape[-1]}. Set INPUT.SIZE "({size}, {size})".'
         )
 
 
 def end_of_text(tokens: Tensor) -> Tensor:
-    """Positions of the end-of-text token, which has the highest number: (N, n) -> (N,)."""
+    """Positions of the end-of-text token, the one with the highest number: (N, n) -> (N,)."""
     return tokens.argmax(dim=-1)

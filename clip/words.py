@@ -1,8 +1,8 @@
 """The texts of the classes around a learned context.
 
-A text is `[SOS] context name . [EOS]`; part of the context may stand behind the name. What stands before the name is
-the same for all classes, so it is a segment of its own that runs once. What stands behind has as many tokens as the
-class needs: the rows of all classes, sorted by length, stand one behind the other (`Segment.packing`).
+A text is `[SOS] context name . [EOS]`, where part of the context may follow the name. The tokens before the name are
+the same for all classes, so they form a segment that runs once. The tokens from the name on differ in number: those of
+all classes, sorted by length, are packed into one segment without padding (`clip.ragged`).
 """
 
 from __future__ import annotations
@@ -25,98 +25,99 @@ class ClassWords(nn.Module):
     Args:
         classnames: C names.
         n_ctx: M, the number of context vectors.
-        before: how many of them stand before the name (default: all), the others stand behind it.
-        at_least: positions kept behind the context even if a text ends before.
+        before: how many of them precede the name (default: all); the others follow it.
+        at_least: the fewest positions kept after the context, even if a text is shorter.
 
     Attributes:
         start: [SOS], (1, 1, text width).
         words: "name . [EOS]" of each class, (C, n, text width).
 
     Raises:
-        UserError: a text with its context is longer than the backbone's.
+        UserError: a text with its context exceeds the backbone's context length.
     """
+
+    start: Tensor
+    words: Tensor
+    positions: Tensor
 
     def __init__(
         self, clip_model: CLIP, classnames: list[str], n_ctx: int, before: int | None = None, at_least: int = 0
     ):
         super().__init__()
         self.before = n_ctx if before is None else before
-        self.behind, room = n_ctx - self.before, clip_model.context_length - n_ctx
-        if room < max(4, 1 + at_least):  # start, a name of one token, the full stop, end
+        self.after, room = n_ctx - self.before, clip_model.context_length - n_ctx
+        needed = max(4, 1 + at_least)  # start, a name of one token, the period, end
+        if room < needed:
             raise UserError(
-                f"{n_ctx} context vectors overrun the context: the backbone has {clip_model.context_length} positions, "
-                f"of which {max(4, 1 + at_least)} must be left to the start and the tokens behind the context"
+                f"context vectors: expected at most {clip_model.context_length - needed} (the backbone has "
+                f"{clip_model.context_length} positions, and the other tokens need {needed}), got {n_ctx}. Use fewer."
             )
         tokens = tokenize([f"{name}." for name in classnames], room)
         self.texts = end_of_text(tokens).tolist()  # tokens of "name . [EOS]"
         self.lengths = [max(n, at_least) for n in self.texts]
-        # The full stop may be one token with a name's last sign, so that names are counted without it.
-        self.names = [len(encode(name)) for name in classnames] if self.behind else self.lengths
+        # The period may share a token with the end of a name, so names are counted without it.
+        self.names = [len(encode(name)) for name in classnames] if self.after else self.lengths
         device = clip_model.logit_scale.device
         with torch.no_grad():
             words = clip_model.token_embedding(tokens[:, : max(self.lengths) + 1].to(device))
-        for name, value in {
-            "start": words[:1, :1],
-            "words": words[:, 1:],
-            "positions": clip_model.positional_embedding.detach(),
-        }.items():
-            self.register_buffer(name, value, persistent=False)
-        self._rows: dict[tuple[int, int], ClassRows] = {}
+        self.register_buffer("start", words[:1, :1], persistent=False)
+        self.register_buffer("words", words[:, 1:], persistent=False)
+        self.register_buffer("positions", clip_model.positional_embedding.detach(), persistent=False)
+        self._packed: dict[tuple[int, int], PackedWords] = {}
 
-    def rows(self, classes: slice = slice(None)) -> ClassRows:
-        """The rows of some classes, one behind the other (default: all classes)."""
+    def packed(self, classes: slice = slice(None)) -> PackedWords:
+        """The packed texts of some classes (default: all)."""
         first, last, _ = classes.indices(len(self.words))
-        if (first, last) not in self._rows:
-            self._rows[first, last] = ClassRows(self, first, last)
-        return self._rows[first, last]
+        if (first, last) not in self._packed:
+            self._packed[first, last] = PackedWords(self, first, last)
+        return self._packed[first, last]
 
 
-class ClassRows:
-    """The rows of the classes first to last - 1, sorted by length: all that stands behind the part they share.
+class PackedWords:
+    """The texts of the classes first to last - 1 from the name on, sorted by length: one row per class.
 
     Attributes:
-        packing: as `Segment` wants them.
-        end: where the [EOS] of each row stands, (C,) int.
-        order: which class a row belongs to, counted from `first`, (C,) int.
-        back: the row of each class, (C,) int.
+        packing: for `Segment`.
+        end: position of each row's [EOS] among all packed tokens, (C,) int.
+        class_of_row: the class of each row, counted from `first`, (C,) int.
+        row_of_class: the row of each class, (C,) int.
     """
 
-    packing: Packing
-
     def __init__(self, words: ClassWords, first: int, last: int):
-        self.all, self.classes = words, slice(first, last)
-        behind, width, device = words.behind, words.words.shape[1], words.words.device
+        self.words, self.classes = words, slice(first, last)
+        after, width, device = words.after, words.words.shape[1], words.words.device
         order = sorted(range(last - first), key=lambda i: words.lengths[first + i])
-        lengths = [words.lengths[first + i] + behind for i in order]
-        self.packing = tuple((len(list(group)), length) for length, group in groupby(lengths))
-        # Where each token comes from: a row of the bank holds "name . [EOS]", then the context that stands behind.
-        source, place, ends = [], [], []
+        lengths = [words.lengths[first + i] + after for i in order]
+        self.packing: Packing = tuple((len(list(group)), length) for length, group in groupby(lengths))
+        # Where each packed token comes from: a row of the table in `embed` holds "name . [EOS]", and then the context
+        # vectors that follow the name.
+        source: list[int] = []
+        position: list[int] = []  # in its row
+        end: list[int] = []
         for row, (i, length) in enumerate(zip(order, lengths, strict=True)):
             name, text = words.names[first + i], words.lengths[first + i]
-            columns = [*range(name), *range(width, width + behind), *range(name, text)] if behind else range(text)
-            source += [row * (width + behind) + column for column in columns]
-            ends.append(len(place) + words.texts[first + i] + behind - 1)
-            place += range(length)
-        as_tensor = {"source": source, "place": place, "end": ends, "order": order}
-        for name, value in as_tensor.items():
-            setattr(self, name, torch.tensor(value, device=device))
-        self.back = self.order.argsort()
+            columns = [*range(name), *range(width, width + after), *range(name, text)] if after else range(text)
+            source += [row * (width + after) + column for column in columns]
+            end.append(len(position) + words.texts[first + i] + after - 1)
+            position += range(length)
+        self.source, self.position = torch.tensor(source, device=device), torch.tensor(position, device=device)
+        self.end, self.class_of_row = torch.tensor(end, device=device), torch.tensor(order, device=device)
+        self.row_of_class = self.class_of_row.argsort()
 
-    def around(self, ctx: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedded texts, with positions.
+    def embed(self, ctx: Tensor) -> tuple[Tensor, Tensor]:
+        """The embedded texts with a context, positions added.
 
         Args:
-            ctx: (N, M, text width). N is 1 for a context of all classes, or that of `order`; if all of it stands before
-                the name it may be any batch.
+            ctx: (N, M, text width). N is 1 for a context of all classes, or C in the order of `class_of_row`. If all of
+                the context precedes the name, (N, M) may be any shape.
 
         Returns:
-            `[SOS] context-before` (N, 1 + before, text width), and all rows `name context-behind . [EOS]`, one behind
-            the other, (n, text width).
+            `[SOS] context` (N, 1 + before, text width), and the packed rows `name context . [EOS]`, (n, text width).
         """
-        words, before = self.all, self.all.before
+        words, before = self.words, self.words.before
         start = torch.cat([words.start.expand(len(ctx), -1, -1), ctx[:, :before]], dim=1)
-        bank, split = words.words[self.classes][self.order], start.shape[1]
-        if words.behind:
-            bank = torch.cat([bank, ctx[:, before:].expand(len(bank), -1, -1)], dim=1)
-        rest = bank.flatten(0, 1).index_select(0, self.source)
-        return start + words.positions[:split], rest + words.positions[split + self.place]
+        table, split = words.words[self.classes][self.class_of_row], start.shape[1]
+        if words.after:
+            table = torch.cat([table, ctx[:, before:].expand(len(table), -1, -1)], dim=1)
+        rest = table.flatten(0, 1).index_select(0, self.source)
+        return start + words.positions[:split], rest + words.positions[split + self.position]

@@ -66,42 +66,43 @@ RESCALE = 0.1
 CARD = """\
 # The tiny CLIP
 
-A CLIP small enough to train, and to run everything of this project with, offline and on a CPU: the demo backbone
+A CLIP small enough to be trained, and to run everything in this project, offline and on a CPU: the backbone of the demo
 (`MODEL.BACKBONE.NAME tiny`).
 
-**All figures with it are figures of a demo backbone on small drawn images. They are not figures of CLIP, and say
-nothing about how methods compare on CLIP.**
+**All results with it are results of a demo backbone on small drawn images. They are not results of CLIP, and do not
+show how methods compare on CLIP.**
 
-## How it was made
+## Training
 
     python scripts/pretrain_tiny.py --seed {seed} --output clip/tiny
 
-Trained from scratch in one go: {steps:,} steps of {batch} images, seed {seed}; {wall:.1f} minutes of wall time and
-{cpu:.1f} minutes of CPU time ({threads} threads, no GPU, torch {torch}). The same command gives the same weights, byte
-for byte, on the same machine.
+Trained from scratch in a single run: {steps:,} steps of {batch} images, seed {seed}; {wall:.1f} minutes of wall
+time and {cpu:.1f} minutes of CPU time ({threads} threads, no GPU, torch {torch}). The same command gives the same
+weights, byte for byte, on the same machine.
 
 - Training data: {pictures:,} images of {s.image_size} x {s.image_size} pixels with captions, drawn by
-  `datasets/demo`: pictograms, letters (capitals, lower case, braille), digits and roman numerals from the fonts that
-  ship with matplotlib, in several colors and on cluttered backgrounds. No photograph, no handwriting, no text from
-  elsewhere.
-- Loss: symmetric contrast of images and captions, and a linear head that names the glyph and is thrown away.
-- Afterwards the residual stream of both towers was multiplied by {rescale}: the same function, with tokens of about
-  CLIP's scale, so that the methods' published learning rates move the prompts.
+  `datasets/demo`: pictograms, letters (uppercase, lowercase, braille), digits and Roman numerals from the fonts that
+  ship with matplotlib, in several colors and on cluttered backgrounds. No photographs, no handwriting, no text from
+  other sources.
+- Loss: symmetric contrastive loss of images and captions, and a linear classifier of the glyphs that was discarded.
+- Afterwards, the residual stream of both towers was multiplied by {rescale}: this computes the same function, with
+  tokens of about CLIP's scale, so that the published learning rates of the methods move the prompts.
 
-## What it is
+## Architecture
 
 - Image {s.image_size} pixels, patches of {s.patch_size}, width {s.vision_width}, {s.vision_layers} layers,
   {s.vision_heads} heads; text width {s.text_width}, {s.text_layers} layers, {s.text_heads} heads,
   context {s.context_length}; embedding {s.embed_dim}; QuickGELU.
 - {parameters:.2f} million trained parameters; `tiny.safetensors` has {megabytes:.1f} MB (float16, OpenAI's names).
-- Pixels in [0, 1] are normalised with mean {mean} and deviation {std} on every channel.
-- Vocabulary: CLIP's {s.vocab_size:,} tokens, of which {rows} were trained. Only these rows are stored; the others are
-  drawn from a seed in the file when it is read, and mean nothing: words outside the world are noise to this model.
+- Pixels in [0, 1] are normalized with mean {mean} and standard deviation {std} on every channel.
+- Vocabulary: CLIP's {s.vocab_size:,} tokens, of which {rows} were trained. Only these rows are stored. The others are
+  sampled from a seed in the file when it is read, and mean nothing: words outside the demo world are noise
+  to this model.
 
-## What it reaches
+## Results
 
-Zero-shot accuracy in percent on the test images, with the dataset's prompt: among the base classes (the first half,
-rounded up), among the new classes, and among all. `Digits` are real handwriting; everything else is drawn.
+Zero-shot accuracy in percent on the test images, with the prompt of each dataset: among the base classes (the first
+half, rounded up), among the new classes, and among all. `Digits` is real handwriting; everything else is drawn.
 
 | dataset | classes | prompt | base | new | all |
 |---|---|---|---|---|---|

@@ -5,27 +5,27 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "sgd": lambda parameters: SGD(parameters, lr=0.002, momentum=0.9),
     "adam": lambda parameters: Adam(parameters, lr=0.002),
     "adamw": lambda parameters: AdamW(parameters, lr=0.002),
     "rmsprop": lambda parameters: RMSprop(parameters, lr=0.002),
 }
 SCHEDULES = {
-    "cosine": lambda optimiser: CosineAnnealingLR(optimiser, 50.0),
-    "single_step": lambda optimiser: StepLR(optimiser, 10),
-    "multi_step": lambda optimiser: MultiStepLR(optimiser, [10, 20]),
+    "cosine": lambda optimizer: CosineAnnealingLR(optimizer, 50.0),
+    "single_step": lambda optimizer: StepLR(optimizer, 10),
+    "multi_step": lambda optimizer: MultiStepLR(optimizer, [10, 20]),
 }
 
 
-def original_checkpoint(state_dict, epoch=50, optimiser="sgd", schedule="cosine"):
-    """The dict that the original saves: with a warm-up, the live schedule and in it the live optimiser."""
+def original_checkpoint(state_dict, epoch=50, optimizer="sgd", schedule="cosine"):
+    """The dict that the original saves: with a warm-up, the live schedule and in it the live optimizer."""
     parameters = [nn.Parameter(tensor.float()) for tensor in state_dict.values()]
-    optimiser = OPTIMISERS[optimiser](parameters)
+    optimizer = OPTIMIZERS[optimizer](parameters)
     for parameter in parameters[:3]:
         parameter.grad = torch.ones_like(parameter)
-    optimiser.step()
-    successor = SCHEDULES[schedule](optimiser)
+    optimizer.step()
+    successor = SCHEDULES[schedule](optimizer)
     scheduler = {
         "successor": successor,
         "warmup_epoch": 1,
@@ -40,7 +40,7 @@ def original_checkpoint(state_dict, epoch=50, optimiser="sgd", schedule="cosine"
     return {
         "state_dict": state_dict,
         "epoch": epoch,
-        "optimizer": optimiser.state_dict(),
+        "optimizer": optimizer.state_dict(),
         "scheduler": scheduler,
         "val_result": None,
     }

@@ -118,14 +118,14 @@ def check_getting(words: list[str], checkout: Path) -> None:
 
 
 def check_data(verb: str, arguments: list[str], folder: Path) -> None:
-    """A call of `dassl data`: its verb has these flags, its data sets are known."""
+    """A call of `dassl data`: its verb has these flags, its datasets are known."""
     shown = run(f"dassl data {verb} --help", folder)
     assert shown.returncode == 0, f"there is no dassl data {verb}"
     for word in arguments:
         if word.startswith("--"):
             assert re.search(rf"{word}\b(?!-)", shown.stdout), f"dassl data {verb} has no flag {word}"
         elif not word.startswith("/"):
-            assert (folder / "checkout" / "configs" / "datasets" / f"{word}.yaml").is_file(), f"no data set {word}"
+            assert (folder / "checkout" / "configs" / "datasets" / f"{word}.yaml").is_file(), f"no dataset {word}"
 
 
 def dry_run(settings: dict[str, str], words: list[str], folder: Path) -> str:

@@ -55,8 +55,8 @@ MISTAKES = {
     "wrong type": (["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH: expected an integer"),
     "unknown trainer": (["--trainer", "RPOO"], "RPO"),
     "unknown data set": (["DATASET.NAME", "Digit"], "Digits"),
-    "unknown backbone": ([*DIGITS, *TINY, "--backbone", "tin"], "did you mean 'tiny'?"),
-    "no backbone": (["--root", "{tmp}", *DIGITS], "no backbone given: --config-file, or --backbone"),
+    "unknown backbone": ([*DIGITS, *TINY, "--backbone", "tin"], "Did you mean 'tiny'?"),
+    "no backbone": (["--root", "{tmp}", *DIGITS], "got none. Give --backbone or --config-file"),
     "wrong data folder": (
         ["--root", "/nowhere", "--dataset-config-file", "configs/datasets/oxford_pets.yaml", *TINY],
         "/nowhere",

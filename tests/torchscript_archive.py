@@ -1,4 +1,4 @@
-"""TorchScript archives as OpenAI's: nested modules pickled by name, storages as separate records."""
+"""Write TorchScript archives like OpenAI's: nested modules pickled by name, storages as separate records."""
 
 import io
 import pickle
@@ -8,7 +8,7 @@ import torch
 
 
 class Module:
-    """Pickled under a name of TorchScript's kind."""
+    """Pickled under a name like TorchScript's."""
 
 
 class Storage:
@@ -38,7 +38,7 @@ class ArchivePickler(pickle._Pickler):
 
 
 def write_archive(path, state, payload=None):
-    """Write an archive whose modules hold the tensors of `state`, and `payload` as one attribute more."""
+    """Write an archive whose modules hold the tensors of `state`, and `payload` as one more attribute."""
     top, records = Module(), {}
     for i, (name, tensor) in enumerate(state.items()):
         *parents, leaf = name.split(".")
@@ -54,5 +54,6 @@ def write_archive(path, state, payload=None):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/data.pkl", description.getvalue())
         archive.writestr("m/constants.pkl", b"")
+        archive.writestr("m/version", b"3\n")
         for i, record in records.items():
             archive.writestr(f"m/data/{i}", record)

@@ -73,14 +73,14 @@ class CoCoOpCLIP(PromptedCLIP):
 
     def conditioned_text_features(self, image: Tensor, classes: slice) -> Tensor:
         """Unit-length features of some classes for each image: (B, D) -> (B, C, D)."""
-        dtype, rows = self.clip.dtype, self.words.rows(classes)
-        start, rest = rows.around(self.prompt_learner(image))  # (B, 1 + M, width), all rows one behind the other
+        dtype, packed = self.clip.dtype, self.words.packed(classes)
+        start, rest = packed.embed(self.prompt_learner(image))  # (B, 1 + M, width) and the packed rows
         segments = {
             "start": Segment(start[:, None].to(dtype), attends_to=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=rows.end, packing=rows.packing),
+            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
         }
         x = self.clip.transformer(segments)["rest"]
-        return F.normalize(self.clip.project_text(x).float(), dim=-1)[:, rows.back]
+        return F.normalize(self.clip.project_text(x).float(), dim=-1)[:, packed.row_of_class]
 
     def similarities(self, image: Tensor, classes: slice) -> Tensor:
         """Cosines of images (B, D) and their own texts of some classes: (B, C)."""

@@ -61,14 +61,14 @@ class CoOpCLIP(PromptedCLIP):
         self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
 
     def class_features(self, classes: slice) -> Tensor:
-        ctx, dtype, rows = self.prompt_learner.ctx, self.clip.dtype, self.words.rows(classes)
-        start, rest = rows.around(ctx[classes][rows.order] if self.per_class_parameters else ctx[None])
+        ctx, dtype, packed = self.prompt_learner.ctx, self.clip.dtype, self.words.packed(classes)
+        start, rest = packed.embed(ctx[classes][packed.class_of_row] if self.per_class_parameters else ctx[None])
         segments = {
             "start": Segment(start.to(dtype), attends_to=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=rows.end, packing=rows.packing),
+            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
         }
         x = self.clip.transformer(segments)["rest"]
-        return F.normalize(self.clip.project_text(x).float(), dim=-1)[rows.back]
+        return F.normalize(self.clip.project_text(x).float(), dim=-1)[packed.row_of_class]
 
 
 @TRAINER_REGISTRY.register()

@@ -89,7 +89,7 @@ class RPOCLIP(FixedTextCLIP):
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
         self.register_buffer("tokens", tokens, persistent=False)
         # The words read no prompt: they run once, here, and their keys and values stay if they fit.
-        size = 2 * clip_model.sizes.text_layers * clip_model.sizes.text_width * clip_model.dtype.itemsize
+        size = 2 * clip_model.config.text_layers * clip_model.config.text_width * clip_model.dtype.itemsize
         fits = size * len(tokens) * int(end_of_text(tokens).max() + 1) <= memory_limit * 2**30
         self.words = self.prefill(slice(None)) if fits and self.prompts != "image" else None
 
@@ -168,7 +168,7 @@ class RPO(PromptTrainer):
         if not cfg.INPUT.VIEWS or not self.options.MASK or self.options.PROMPTS == "text":
             return
         # A fixed pool of views: what their patches write is frozen, and stays in memory.
-        sizes, patches = self.model.clip.sizes, len(self.model.clip.visual.positional_embedding)
+        sizes, patches = self.model.clip.config, len(self.model.clip.visual.positional_embedding)
         one = 2 * sizes.vision_layers * patches * sizes.vision_width * self.model.clip.dtype.itemsize
         needed, given = one * len(loader.dataset) * cfg.INPUT.VIEWS / 2**30, cfg.INPUT.VIEWS_GIB
         if needed > given:

@@ -66,7 +66,7 @@ class PromptLearner(nn.Module):
         self.VPT_fc = nn.Linear(embed_dim, n_classes, bias=False)
         # Not loaded: prototypes, which belong to their classes and serve training alone; and what released files hold
         # but nobody uses, the copies' originals, a LayerNorm, copies left over.
-        spare = range(len(options.LAYERS), clip_model.sizes.text_layers)
+        spare = range(len(options.LAYERS), clip_model.config.text_layers)
         self.ignored_keys = ["VPT_fc", "meta_net_", "visual_meta_net_", "ln_pa_1_token"]
         self.ignored_keys += [f"{name}.{i}" for name in ("prompt_projections", "visual_prompts") for i in spare]
 

@@ -2,7 +2,6 @@
 
 import io
 import warnings
-import zipfile
 from pathlib import Path
 
 import torch
@@ -35,34 +34,13 @@ def load_checkpoint(fpath):
         raise ValueError("File path is None")
     if not Path(fpath).is_file():
         raise MissingFile(f'File is not found at "{fpath}"')
-    if damage := _damage(fpath):
+    try:
+        return read_tensors(fpath)
+    except Refused as reason:
         raise UserError(
-            f"{fpath}: expected an intact file, got a damaged one: {damage}. Restore the file, or delete it and run "
-            "the same command to train again."
-        )
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, about unusual files
-            return torch.load(fpath, map_location="cpu", weights_only=True)
-    except Exception:  # a file with objects, or a damaged one, which raises almost anything
-        try:
-            return read_tensors(fpath)
-        except Refused as reason:
-            raise UserError(
-                f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or delete it and run the same '
-                "command to train again."
-            ) from reason
-
-
-def _damage(path):
-    """Return the damage in a zip file that torch would not notice; None if there is none, or it is not a zip file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-                return "its records are compressed, which torch.save does not do"  # they could fill the memory
-            wrong = archive.testzip()
-    except Exception:  # not a zip file, or an inconsistent one: the readers report what is wrong
-        return None
-    return f"the checksum of {wrong} is wrong" if wrong else None
+            f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or delete it and run the same '
+            "command to train again."
+        ) from reason
 
 
 def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):

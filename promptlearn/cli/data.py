@@ -1,47 +1,46 @@
-"""`dassl data list | prepare | verify | stats`: what the data sets are, getting them, and whether all is well."""
+"""`dassl data list | prepare | verify | stats`: list datasets, get them, and check them."""
 
 import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 from tqdm import tqdm
 
 from basics import UserError, notify
 from dassl.config import get_cfg_default, merge
-from dassl.data.datasets import DatasetBase, build_dataset
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
-from promptlearn.prepare import (
-    Source,
+from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
+from promptlearn.prepare.sources import Source, read_sources
+from promptlearn.prepare.verify import (
     Spread,
-    delete_archives,
     image_sizes,
     images_per_class,
-    is_prepared,
-    lay_out,
-    note_prepared,
-    read_sources,
     splits,
     wrong_counts,
     wrong_files,
     wrong_images,
 )
 
+if TYPE_CHECKING:
+    from dassl.data.datasets import DatasetBase
+
 HELP = """\
-The data sets, in a DATA folder laid out as CoOp's DATASETS.md describes it. NAME is a file of configs/datasets/ without
+Datasets, in a DATA folder with the layout of CoOp's DATASETS.md. NAME is a file of configs/datasets/ without
 .yaml (oxford_pets) or a registered name (OxfordPets).
 """
 
 PREPARE_HELP = """\
-Fetch what is missing of each data set, check it, unpack it, and compare its splits with the published sizes. What is
-there is left alone. Stopped at any moment, the same command goes on; called again, it does nothing.
+Download what each dataset lacks, check it, unpack it, and compare its splits with the published sizes. Existing files
+stay unchanged. After an interruption, the same command resumes; when everything is there, it does nothing.
 
-Where no automatic download exists, it says which files to put where; called again, it goes on from them.
+Where no automatic download exists, it says which files to put where; run again, it continues with them.
 """
 
 VERIFY_HELP = """\
-Compare each data set with its published sizes, and see whether every image of its splits is there. Exit status 1 if
+Compare each dataset with its published sizes, and check that every image of its splits is there. Exit status 1 if
 anything is wrong.
 """
 
@@ -58,18 +57,18 @@ def run(arguments: list[str]) -> int:
     if args.verb == "list":
         return list_all(known, sources, args.root)
     names = config_names(args.names, known)
-    return args.do([Named(checkout, name, sources.get(known[name]), args.root) for name in names], args)
+    return args.do([Requested(checkout, name, sources.get(known[name]), args.root) for name in names], args)
 
 
 def config_names(names: list[str], known: dict[str, str]) -> list[str]:
     """Each name as that of a file of configs/datasets/; `known` are these files' registered names."""
-    refuse_unknown("data set", names, [*known, *known.values()])
+    refuse_unknown("dataset", names, [*known, *known.values()])
     by_registered = {registered: name for name, registered in known.items()}
     return [name if name in known else by_registered[name] for name in names]
 
 
-class Named:
-    """A data set that was asked for.
+class Requested:
+    """A requested dataset.
 
     Attributes:
         name: its file in configs/datasets/, without .yaml.
@@ -80,10 +79,12 @@ class Named:
     def __init__(self, checkout: Checkout, name: str, source: Source | None, root: Path | None):
         self.checkout, self.name, self.source, self.root = checkout, name, source, root
         if source and root is None:
-            raise UserError(f"{name} is in a DATA folder: say which with --root DATA")
+            raise UserError(f"{name} needs a DATA folder. Name it with --root DATA.")
 
-    def load(self) -> DatasetBase:
+    def load(self) -> "DatasetBase":
         """All of its images. Raises UserError where a run would, too."""
+        from dassl.data.datasets import build_dataset  # imports torch
+
         self.checkout.load("datasets")
         cfg = get_cfg_default()
         merge(cfg, [self.checkout.root / "configs" / "datasets" / f"{self.name}.yaml"])
@@ -114,12 +115,12 @@ def list_all(known: dict[str, str], sources: dict[str, Source], root: Path | Non
     align = ["left", *["right"] * 5, "left", *(["left"] if root else [])]
     print(tabulate(rows, header, colalign=align, disable_numparse=True))
     notes = {
-        "files to be got by hand (`dassl data prepare NAME` says which)": [
+        "files to download by hand (`dassl data prepare NAME` lists them)": [
             name for name, source in listed.items() if any(file.by_hand for file in source.files)
         ],
         "nothing to prepare": [name for name in known if name not in listed],
     }
-    print("\n?: archives whose size nobody publishes")
+    print("\n?: archives without a published size")
     for note, names in notes.items():
         if names:
             print(f"{note}: {', '.join(names)}")
@@ -139,7 +140,7 @@ def state_of(source: Source, root: Path) -> str:
     return f"lacks {', '.join(path.name for path in missing[:2])}" if missing else "yes"
 
 
-def prepare(asked: list[Named], args: argparse.Namespace) -> int:
+def prepare(asked: list[Requested], args: argparse.Namespace) -> int:
     failed = False
     for each in asked:
         if not each.source:
@@ -155,8 +156,8 @@ def prepare(asked: list[Named], args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def prepare_one(each: Named) -> bool:
-    """Whether the data set is now there and right; says what is wrong with it."""
+def prepare_one(each: Requested) -> bool:
+    """Whether the dataset is now complete and correct; reports what is not."""
     try:
         lay_out(each.source, each.root, notify)
     except UserError as error:
@@ -169,20 +170,20 @@ def prepare_one(each: Named) -> bool:
     try:
         note_prepared(each.source, each.root)
     except UserError as error:  # a folder that others laid out for all may be read-only
-        notify(f"Note: the next call verifies it again, because this one {error}")
+        notify(f"Note: the next call will verify it again, because this one {error}")
     return True
 
 
-def verify(asked: list[Named], args: argparse.Namespace) -> int:
+def verify(asked: list[Requested], args: argparse.Namespace) -> int:
     wrong = 0
     for each in asked:
         faults = each.faults(args.images)
         wrong += bool(faults)
-        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'all is well'}", *faults]))
+        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults]))
     return int(wrong > 0)
 
 
-def stats(asked: list[Named], args: argparse.Namespace) -> int:
+def stats(asked: list[Requested], args: argparse.Namespace) -> int:
     for each in asked:
         dataset = each.load()
         classes = images_per_class(dataset)
@@ -213,14 +214,14 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=what, description=description or what, allow_abbrev=False)
         if do:
             verb.set_defaults(do=do)
-            verb.add_argument("names", nargs="+", metavar="NAME", help="a data set")
-        verb.add_argument("--root", metavar="DATA", required=do is prepare, help="the folder of all data sets")
+            verb.add_argument("names", nargs="+", metavar="NAME", help="a dataset")
+        verb.add_argument("--root", metavar="DATA", required=do is prepare, help="the folder of all datasets")
         verb.add_argument("--checkout", metavar="FOLDER", help="where datasets/ is (default: the current folder)")
         return verb
 
-    add_verb("list", "the data sets, their sizes, and with --root whether they are there")
+    add_verb("list", "the datasets, their sizes, and with --root whether they are there")
     add_verb("prepare", "fetch, check, unpack and verify", prepare, PREPARE_HELP).add_argument(
-        "--delete-archives", action="store_true", help="delete a data set's archives once it is verified"
+        "--delete-archives", action="store_true", help="delete a dataset's archives once it is verified"
     )
     add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP).add_argument(
         "--images", action="store_true", help="decode every image, too"

@@ -1,4 +1,4 @@
-"""`dassl doctor`: is everything here that a run needs?"""
+"""`dassl doctor`: checks that everything a run needs is there."""
 
 import argparse
 import os
@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from basics import UserError, cache_dir, sha256, write_atomic
 from dassl import __version__
-from dassl.data.datasets import DATASET_REGISTRY, FewShotDataset
 from promptlearn.experiments import Checkout
 
 PACKAGE = "promptlearn-clip"
 DESCRIPTION = """\
-Look at packages, GPU, processors, memory, weights, data sets and disks, and say what to do about what is amiss. Nothing
-is downloaded. Exit status: 0 all is well, notes aside; 1 there is a problem.
+Check packages, GPU, processors, memory, weights, datasets, and disks, and say what to do about each problem. Nothing is
+downloaded. Exit status: 0 no problem, apart from notes; 1 a problem.
 """
 GIB = 2**30
 # Below these a run is likely to end early.
@@ -55,7 +52,7 @@ def run(arguments: list[str]) -> int:
         processors,
         memory,
         lambda: weights(checkout),
-        lambda: data_sets(checkout, data),
+        lambda: datasets(checkout, data),
         lambda: disks(output),
     ]
     problems = 0
@@ -63,20 +60,24 @@ def run(arguments: list[str]) -> int:
         for finding in check():
             print(finding)
             problems += finding.level == "problem"
-    print(f"{problems} problems" if problems else "All is well")
+    print(f"{problems} problems" if problems else "Everything is in order")
     return 1 if problems else 0
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="dassl doctor", description=DESCRIPTION, allow_abbrev=False)
-    p.add_argument("--data", metavar="FOLDER", help="holds the data sets; without it only built-in ones are looked for")
+    p.add_argument(
+        "--data", metavar="FOLDER", help="the folder that holds the datasets (default: built-in datasets only)"
+    )
     p.add_argument("--output", metavar="FOLDER", help="where runs will write (default: output in the checkout)")
     p.add_argument("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
     return p
 
 
 def packages() -> Iterator[Finding]:
-    """The versions at hand, and whether all that setup.py asks for is installed."""
+    """The installed versions, and whether everything that setup.py requires is there."""
+    import torch
+
     yield Finding("ok", f"dassl {__version__}, torch {torch.__version__}")
     try:
         required = metadata.requires(PACKAGE) or []
@@ -94,7 +95,9 @@ def packages() -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
-    """The GPUs, each tried with a small product."""
+    """The GPUs, each tested with a small product."""
+    import torch
+
     if not torch.cuda.is_available():
         if shutil.which("nvidia-smi") is None:
             yield Finding("note", "no GPU: runs use the CPU, which is enough for the built-in demo")
@@ -128,6 +131,8 @@ def gpu() -> Iterator[Finding]:
 
 def processors() -> Iterator[Finding]:
     """The cores this process may use, and torch's threads on them."""
+    import torch
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = torch.get_num_threads()
     if threads > cores:
@@ -176,8 +181,10 @@ def weights(checkout: Checkout) -> Iterator[Finding]:
         )
 
 
-def data_sets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
-    """Which data sets are in the DATA folder, and which make themselves."""
+def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
+    """Which datasets are in the DATA folder, and which are built in."""
+    from dassl.data.datasets import DATASET_REGISTRY, FewShotDataset
+
     checkout.load("datasets")
     built_in, found, missing = [], [], []
     for name in checkout.datasets():
@@ -188,13 +195,13 @@ def data_sets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
             found.append(name)
         else:
             missing.append(name)
-    yield Finding("ok", f"data sets that need no download: {', '.join(built_in)}")
+    yield Finding("ok", f"datasets that need no download: {', '.join(built_in)}")
     if data is None:
-        yield Finding("note", "no data folder given", "--data FOLDER looks for the data sets in it")
+        yield Finding("note", "no data folder given", "--data FOLDER looks for the datasets in it")
     elif not data.is_dir():
         yield Finding("problem", f"the data folder {data} does not exist", "correct --data")
     else:
-        yield Finding("ok" if found else "note", f"data sets in {data}: {', '.join(found) or 'none'}")
+        yield Finding("ok" if found else "note", f"datasets in {data}: {', '.join(found) or 'none'}")
         if missing:
             yield Finding("note", f"not there: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
 

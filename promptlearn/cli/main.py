@@ -1,7 +1,6 @@
-"""Verbs, help and exit status of the `dassl` command. Each verb has a file of its own beside this one.
+"""Commands, help, and exit status of `dassl`. Each command has a module of its own in this package.
 
-Exit status: 0 all is well; 1 a run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM. A script's own is passed
-on.
+Exit status: 0 success; 1 a run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM; that of a script, if one was run.
 """
 
 import difflib
@@ -14,7 +13,7 @@ from basics import Stopped, StopSignals, UserError, drop, notify
 from dassl import __version__
 from dassl.config import is_text
 from promptlearn.cli.script import run_script
-from promptlearn.experiments import PROTOCOLS
+from promptlearn.experiments import PROTOCOLS, Checkout
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LONGEST_NAME = 100  # letters of a file's name in a message
@@ -22,46 +21,45 @@ LONGEST_NAME = 100  # letters of a file's name in a message
 HELP = """\
 usage: dassl COMMAND ...
 
-Few-shot prompt learning on frozen CLIP. Call it from the checkout, where train.py and configs/ are.
+Few-shot prompt learning on frozen CLIP. Run it in the checkout, where train.py and configs/ are.
 
 commands:
-  SCRIPT.py ...           run a script as `python SCRIPT.py ...` would
+  train                   train or test one model: `python train.py ...`
   base2new                train on the base classes, test on base and new classes
-  few_shot                all classes, 1 to 16 shots
-  cross_dataset           train on a source, test on other data sets
-  domain_generalization   train on a source, test on its shifts
-  variance                base2new with ten seeds: the spread
+  few_shot                all classes, with 1 to 16 shots
+  cross_dataset           train on one dataset, test on others
+  domain_generalization   train on one dataset, test on its domain shifts
+  variance                base2new with ten seeds
   ablation                base2new with a method's settings varied
-  data                    the data sets: list, prepare (download), verify, stats
-  results                 the tables of all that is there, and whether the differences are real
-  report                  an HTML page of all that is there, with charts and a look into the models
-  doctor                  look at packages, GPU, weights, data sets and disks, and say what to do
+  data                    list, prepare (download), and verify datasets
+  results                 print the tables of all results, and tests of the differences
+  report                  write an HTML page with charts and a look into the models
+  doctor                  check packages, GPU, weights, datasets, and disks
+  SCRIPT.py               run a script as `python SCRIPT.py ...` does
 
 examples:
   dassl base2new
-      every method on handwritten digits with the built-in tiny CLIP; nothing is downloaded
+      compare every method on handwritten digits with the built-in tiny CLIP; downloads nothing
   dassl few_shot --trainers RPO --datasets letters braille
-      one method on other built-in data sets
+      one method on other built-in datasets
   dassl base2new --trainers RPO CoOp --datasets oxford_pets --data ~/data
-      the real thing, ViT-B/16 with the released hyper-parameters
+      ViT-B/16 with the released hyperparameters
   dassl base2new --trainers RPO --datasets oxford_pets --data ~/data --dry-run
-      one `python train.py ...` line for each run that is not done yet, for a cluster
+      print one `python train.py ...` line per unfinished run, for a cluster
   dassl data prepare oxford_pets dtd --root ~/data
-      download, check and unpack two data sets
+      download, check, and unpack two datasets
   dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
-      one setting after the other
+      vary one setting
   dassl results output --statistics
-      the tables of all that is there, finished or not, and tests of the differences
-  dassl report output
-      all that on a page to look at
-  dassl train.py --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
+      tables of all results so far, with tests of the differences
+  dassl train --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
       --config-file configs/trainers/RPO/tiny.yaml --seed 1 DATASET.NUM_SHOTS 16
       a single run
 
-`dassl COMMAND --help` has the options of a command. `dassl --version` prints the version.
+`dassl COMMAND --help` lists the options of a command. `dassl --version` prints the version.
 """
 
-# verb -> its file beside this one
+# command -> its module in this package
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in ("data", "doctor", "results", "report")}}
 
 
@@ -74,15 +72,15 @@ def main(argv: list[str] | None = None) -> int:
                 raise UserError(f"{word!r} is not valid Unicode or holds a zero byte")
         with StopSignals(patient=False):
             status = dispatch(argv)
-            sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
+            sys.stdout.flush()  # an output that cannot be written is reported here, not by the interpreter at exit
             return status
     except Stopped as stop:
-        notify(f"{stop}; the same command goes on from here")
+        notify(f"{stop}; the same command resumes from here")
         return stop.status
     except UserError as error:
         notify(f"error: {error}")
         return 2
-    except BrokenPipeError:  # nobody reads on, as in `dassl results | head`
+    except BrokenPipeError:  # the reader is gone, as in `dassl results | head`
         drop(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
@@ -107,10 +105,14 @@ def dispatch(argv: list[str]) -> int:
     verb, arguments = argv[0], argv[1:]
     if verb.endswith(".py"):
         return run_script(verb, arguments)
+    if verb == "train":
+        return run_script(str(Checkout().root / "train.py"), arguments)
     if verb not in VERBS:
-        nearest = difflib.get_close_matches(verb, [*VERBS, "train.py"], n=1)
+        nearest = difflib.get_close_matches(verb, [*VERBS, "train"], n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise UserError(f"unknown command {verb!r}; {hint}there are: {', '.join(VERBS)}, or a script such as train.py")
-    # Imported here: some import packages that take seconds, and no verb should wait for another's.
+        raise UserError(
+            f"unknown command {verb!r}; {hint}there are: train, {', '.join(VERBS)}, or a script such as train.py"
+        )
+    # Imported here: some commands import packages that take seconds, and none should wait for another's.
     file = importlib.import_module(f"promptlearn.cli.{VERBS[verb]}")
     return file.run(PROTOCOLS[verb], arguments) if verb in PROTOCOLS else file.run(arguments)

@@ -23,12 +23,12 @@ from promptlearn.experiments import (
 )
 
 HELP = """\
-{title}, for each method, data set, number of shots and seed. Zero-shot CLIP is always a row.
-The table is also written to OUTPUT/{name}/summary.json and summary.csv, with all else that is in that folder.
-What is not said below is in configs/protocols/{name}.yaml and defaults.yaml beside it.
+{title}, for each method, dataset, number of shots, and seed. Zero-shot CLIP is always included.
+The table covers all results in OUTPUT/{name}, and is also written there as summary.json and summary.csv.
+Options left out take their values from configs/protocols/{name}.yaml and defaults.yaml.
 
-The same command again goes on where it was stopped: runs whose results.json is there are skipped, others continue from
-their last saved state, failed ones are tried again.
+The same command resumes an interrupted comparison: finished runs are skipped, interrupted runs resume from their last
+saved state, and failed runs are tried again.
 """
 
 
@@ -37,30 +37,30 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     checkout = Checkout(args.checkout)
     data = Path(args.data).expanduser().resolve() if args.data else None
     if data and not data.is_dir():
-        raise UserError(f"the data folder {args.data} is not a folder (expected: the one that holds the data sets)")
+        raise UserError(f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder.")
     output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
     asked = RunRequest(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
     jobs = plan(protocol, checkout, output, data, asked)
     if not data:
-        notify("no data folder given: this is the built-in demo, a tiny CLIP on data sets that render themselves")
+        notify("no data folder given: running the built-in demo, a tiny CLIP on built-in datasets")
     done = [job for job in jobs if result_of(job)]
     if done:
-        notify(f"{len(done)} of {len(jobs)} runs are done already")
+        notify(f"{len(done)} of {len(jobs)} runs are done")
     refuse_other_settings(done, checkout, data)
     if args.dry_run:
-        notify(f"in {checkout.root}; a line with --model-dir needs the one that writes that folder to have ended")
+        notify(f"in {checkout.root}; a line with --model-dir must wait for the line that writes that folder")
         for job in jobs:
             if job not in done:
                 print(shlex.join(["python", *job.command(checkout, data)]))
         return 0
-    return launch_and_tell(protocol, jobs, checkout, output, data, args)
+    return launch_and_report(protocol, jobs, checkout, output, data, args)
 
 
-def launch_and_tell(
+def launch_and_report(
     protocol: Protocol, jobs: list[Job], checkout: Checkout, output: Path, data: Path | None, args: argparse.Namespace
 ) -> int:
     """Run the jobs, print the table, and return the exit status."""
-    mkdir_if_missing(output / protocol.name)  # a folder that cannot be written is refused before the first run
+    mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
     unfinished = launch(jobs, checkout, data, args.verbose, args.jobs)
     write_summary(protocol, output)
     print(table(protocol, summarize(protocol, jobs)))
@@ -68,7 +68,9 @@ def launch_and_tell(
         notify(f"not a fair comparison: {line}")
     notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
     if unfinished:
-        notify(f"{len(unfinished)} of {len(jobs)} runs failed (reasons above); the same command tries them again")
+        notify(
+            f"{len(unfinished)} of {len(jobs)} runs failed (see above); the same command tries them again"
+        )
     return max(unfinished.values(), default=0)
 
 
@@ -81,13 +83,13 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("--trainers", nargs="+", metavar="METHOD", help="folders of configs/trainers/")
-    datasets = "the data sets to test on" if protocol.transfer else "data sets"
+    datasets = "the datasets to test on" if protocol.transfer else "datasets"
     add("--datasets", nargs="*", metavar="NAME", help=f"{datasets}: files of configs/datasets/ without .yaml")
     if protocol.transfer:
-        add("--source", metavar="NAME", help="the data set to train on")
-    add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run for each")
-    add("--shots", nargs="+", type=integer_from(1), metavar="N", help="training images per class; one run for each")
-    add("--data", metavar="FOLDER", help="holds the data sets; without it the built-in demo is run")
+        add("--source", metavar="NAME", help="the dataset to train on")
+    add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run each")
+    add("--shots", nargs="+", type=integer_from(1), metavar="N", help="training images per class; one run each")
+    add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")
     add("--output", metavar="FOLDER", help="for runs and tables (default: output in the checkout)")
     add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
         "with --data the method's released one)")  # fmt: skip

@@ -10,11 +10,11 @@ from promptlearn.experiments.planning import unique
 
 HELP = """\
 Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
-and for one data set a look into the models (who reads whom, nearest words, image features before and after, pictures
-answered right and wrong). The page opens from disk and loads nothing.
+and for one dataset a look into the models (attention patterns, nearest words, image features before and after, images
+classified correctly and incorrectly). The page opens from disk and loads nothing.
 
-For the look inside, train.py explains one seed's model of each method where that was not done yet; --no-explain
-leaves out what is not there.
+For that look, train.py explains one model of each method, unless that is done; --no-explain skips models that are
+not explained.
 """
 
 
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     if not comparisons:
         raise UserError(f"no run in {output} has ended yet, so there is nothing to report")
     if args.look_into:
-        refuse_unknown("data set", [args.look_into], unique(name for c in comparisons for name in c.datasets))
+        refuse_unknown("dataset", [args.look_into], unique(name for c in comparisons for name in c.datasets))
     failed = False
     for comparison in comparisons:
         dataset = args.look_into if args.look_into in comparison.datasets else comparison.datasets[0]
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
     p.add_argument(
-        "--look-into", metavar="DATASET", help="the data set whose models are looked into (default: the first)"
+        "--look-into", metavar="DATASET", help="the dataset whose models are looked into (default: the first)"
     )
     p.add_argument("--no-explain", action="store_true", help="start no run; show what is there")
     p.add_argument("--checkout", metavar="FOLDER", help="where train.py is (default: the current folder)")

@@ -35,7 +35,7 @@ class Checkout:
         return sorted(path.name for path in (self.root / "configs" / "trainers").glob("*") if path.is_dir())
 
     def datasets(self) -> list[str]:
-        """The data sets: files of configs/datasets/, without `.yaml`."""
+        """The datasets: files of configs/datasets/, without `.yaml`."""
         return sorted(path.stem for path in (self.root / "configs" / "datasets").glob("*.yaml"))
 
     def configs(self, trainer: str) -> list[str]:
@@ -43,12 +43,12 @@ class Checkout:
         return sorted(path.stem for path in (self.root / "configs" / "trainers" / trainer).glob("*.yaml"))
 
     def registered_name(self, dataset: str) -> str:
-        """The name under which a run of configs/datasets/<dataset>.yaml reports its data set."""
+        """The name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
         path = self.root / "configs" / "datasets" / f"{dataset}.yaml"
         try:
             return read_yaml(path)["DATASET"]["NAME"]
         except (KeyError, TypeError):
-            raise UserError(f"{path} names no data set (expected: DATASET: with NAME: below it)") from None
+            raise UserError(f"{path} names no dataset (expected: DATASET: with NAME: below it)") from None
 
     def values(self, dataset: str, trainer: str, config: str) -> dict:
         """All that the two configuration files of a run set and that decides its numbers: {dotted key: value}.

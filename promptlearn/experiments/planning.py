@@ -16,7 +16,7 @@ class RunRequest:
 
     trainers: list[str] | None = None
     datasets: list[str] | None = None  # for a transfer: the targets
-    source: str | None = None  # for a transfer: the data set to train on
+    source: str | None = None  # for a transfer: the dataset to train on
     seeds: list[int] | None = None
     shots: list[int] | None = None
     config: str | None = None
@@ -40,7 +40,7 @@ def plan(
 
     refuse_unknown("trainer", trainers, checkout.trainers())
     used = unique([source, *datasets]) if protocol.transfer else datasets
-    refuse_unknown("data set", used, checkout.datasets())
+    refuse_unknown("dataset", used, checkout.datasets())
     if not data:
         refuse_without_data(used, settings["builtin"])
     configs = {name: choose_config(checkout, name, asked.config, settings["configs"].get(name)) for name in trainers}

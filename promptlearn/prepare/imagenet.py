@@ -5,8 +5,6 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from scipy.io import loadmat
-
 from basics import UserError
 
 DEVKIT = "ILSVRC2012_devkit_t12/data/"
@@ -21,6 +19,8 @@ def by_class(devkit: Path) -> Callable[[str], str]:
     Raises:
         UserError: the development kit lacks the names of the classes or the class of each image.
     """
+    from scipy.io import loadmat  # slow to import
+
     try:
         with tarfile.open(devkit) as archive:
             synsets = loadmat(io.BytesIO(archive.extractfile(f"{DEVKIT}meta.mat").read()), squeeze_me=True)["synsets"]

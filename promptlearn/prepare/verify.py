@@ -1,19 +1,23 @@
 """Verifies a dataset (files, sizes, every image) and describes its content."""
 
+from __future__ import annotations
+
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from tqdm import tqdm
 
 from basics import UserError
-from dassl.data.datasets import DatasetBase, Datum
-from dassl.utils import in_threads, read_image
 from promptlearn.prepare.download import check_file
 from promptlearn.prepare.sources import Source
+
+if TYPE_CHECKING:
+    from dassl.data.datasets import DatasetBase, Datum
 
 
 def wrong_files(source: Source, root: Path) -> list[str]:
@@ -62,7 +66,7 @@ class Spread:
     most: int
 
     @classmethod
-    def of(cls, numbers: Iterable[int]) -> "Spread":
+    def of(cls, numbers: Iterable[int]) -> Spread:
         ordered = sorted(numbers)
         return cls(ordered[0], ordered[len(ordered) // 2], ordered[-1])
 
@@ -88,11 +92,15 @@ def image_sizes(dataset: DatasetBase) -> dict[str, Spread]:
 
 def _for_each_image(dataset: DatasetBase, function: Callable, what: str) -> Iterator:
     """Call a function with the path of each image file once, in several threads."""
+    from dassl.utils import in_threads  # imports torch
+
     paths = sorted({item.impath for items in splits(dataset).values() for item in items})
     yield from tqdm(in_threads(function, paths), desc=what, total=len(paths), unit=" images", disable=None)
 
 
 def _why_unreadable(path: str) -> str:
+    from dassl.utils import read_image
+
     try:
         read_image(path)
     except UserError as error:

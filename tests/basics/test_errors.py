@@ -1,4 +1,4 @@
-"""A user's mistake reads the same wherever it was found."""
+"""An error of the user has the same message wherever it was raised."""
 
 import pytest
 import torch
@@ -12,11 +12,11 @@ class Broken(Dataset):
         return 1
 
     def __getitem__(self, index):
-        raise MissingFile('no picture at "a.png": expected one,\nfound none')
+        raise MissingFile('no picture at "a.png": expected one,\ngot none')
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_message_from_a_loaders_worker_is_the_message_alone(workers):
+def test_an_error_in_a_data_worker_keeps_its_message(workers):
     with pytest.raises(UserError) as info:
         next(iter(DataLoader(Broken(), num_workers=workers, generator=torch.Generator())))
-    assert str(info.value) == 'no picture at "a.png": expected one,\nfound none'
+    assert str(info.value) == 'no picture at "a.png": expected one,\ngot none'

@@ -1,4 +1,4 @@
-"""Files are written as a whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ from basics import (
 )
 
 
-def test_missing_folders_are_made_and_no_other_file_is_left(tmp_path):
+def test_missing_folders_are_created_and_no_other_file_is_left(tmp_path):
     write_atomic(tmp_path / "a" / "b.bin", b"new")
     assert (tmp_path / "a" / "b.bin").read_bytes() == b"new"
     assert os.listdir(tmp_path / "a") == ["b.bin"]
@@ -40,7 +40,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
     assert os.listdir(tmp_path) == ["a"]
 
 
-# Kills writers of a file, one after the other, each in the middle of its work; prints what they left.
+# Kills writers of a file, one after another, each in the middle of its work, and prints what they left.
 KILL_WRITERS = """
 import itertools, os, pathlib, random, signal, sys, time
 sys.path.insert(0, sys.argv[2])
@@ -66,7 +66,7 @@ print(f"{broken} broken, {litter} left over and swept")
 """
 
 
-def test_a_writer_killed_in_a_save_loop_leaves_a_whole_file_and_its_litter_is_swept(tmp_path):
+def test_a_killed_writer_leaves_a_whole_file_and_its_litter_is_swept(tmp_path):
     command = [sys.executable, "-c", KILL_WRITERS, str(tmp_path / "below" / "state"), str(Path(__file__).parents[2])]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(printed)
@@ -95,15 +95,15 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
-def test_a_folder_in_the_way_is_a_mistake_of_the_user(tmp_path):
+def test_a_file_in_place_of_a_folder_is_an_error_of_the_user(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_atomic(tmp_path / "file" / "x", b"")
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot create the folder"):
         mkdir_if_missing(tmp_path / "file" / "x")
 
 
-def test_json_goes_there_and_back_and_is_refused_before_the_file_is_touched(tmp_path):
+def test_json_round_trips_and_is_refused_before_the_file_is_opened(tmp_path):
     path = tmp_path / "x.json"
     write_json({"a": [1, None]}, path)
     assert path.read_text() == '{\n    "a": [\n        1,\n        null\n    ]\n}\n'
@@ -112,7 +112,7 @@ def test_json_goes_there_and_back_and_is_refused_before_the_file_is_touched(tmp_
     assert read_json(path) == {"a": [1, None]}
 
 
-def test_json_that_is_missing_or_damaged_is_named(tmp_path):
+def test_missing_or_damaged_json_is_reported_with_its_path(tmp_path):
     with pytest.raises(MissingFile, match=r'no file at ".*x\.json"'):
         read_json(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"a": ')
@@ -120,7 +120,7 @@ def test_json_that_is_missing_or_damaged_is_named(tmp_path):
         read_json(tmp_path / "x.json")
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+def test_the_environment_decides_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("DASSL_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir("demo") == tmp_path / "dassl" / "demo"

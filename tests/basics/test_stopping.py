@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait for what is under way; the second one does not."""
+"""A first Ctrl-C or SIGTERM waits for the current step; a second one does not."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ BOTH = pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (sig
 
 @pytest.fixture(autouse=True)
 def restored():
-    """Whoever runs the tests may have them ignore Ctrl-C."""
+    """The tests may have been started with Ctrl-C ignored."""
     before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGINT, signal.SIGTERM)}
     yield
     for signum, handler in before.items():
@@ -24,12 +24,12 @@ def restored():
 
 
 @BOTH
-def test_the_first_signal_is_noted_and_the_second_stops_at_once(capfd, signum, status):
+def test_the_first_signal_is_recorded_and_the_second_stops_at_once(capfd, signum, status):
     with StopSignals() as signals:
         signals.stop_if_asked("nowhere")
         os.kill(os.getpid(), signum)
         assert signals.asked == signum
-        assert "this step is finished and saved first; once more stops at once" in capfd.readouterr().err
+        assert "finishing and saving this step first. Repeat it to stop at once." in capfd.readouterr().err
         with pytest.raises(Stopped, match="^stopped by SIG[A-Z]+ after epoch 2$") as stop:
             signals.stop_if_asked("after epoch 2")
         assert stop.value.status == status
@@ -40,13 +40,13 @@ def test_the_first_signal_is_noted_and_the_second_stops_at_once(capfd, signum, s
 
 
 @BOTH
-def test_where_nothing_can_be_finished_the_first_one_stops(signum, status):
+def test_the_first_signal_stops_if_not_patient(signum, status):
     with StopSignals(patient=False), pytest.raises(KeyboardInterrupt) as stop:
         os.kill(os.getpid(), signum)
     assert stop.value.status == status
 
 
-def test_ignored_signals_stay_ignored_and_other_threads_take_none():
+def test_ignored_signals_stay_ignored_and_other_threads_set_no_handler():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
@@ -74,14 +74,14 @@ child.wait()
 """
 
 
-def test_a_child_is_asked_to_end_when_its_parent_was_killed():
+def test_a_child_stops_after_its_parent_was_killed():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", PARENT, CHILD], **pipes) as parent:
         child = int(parent.stdout.readline())
         assert parent.stdout.readline() == "ready\n"
-        time.sleep(1.5)  # longer than it looks away
-        os.kill(child, 0)  # while the parent is there, it goes on
+        time.sleep(1.5)  # longer than the interval of its checks
+        os.kill(child, 0)  # while the parent exists, it runs
         parent.kill()
         begin = time.monotonic()
-        assert f"process {parent.pid}, which started this run, is gone" in parent.stderr.read()  # until the child ends
+        assert f"process {parent.pid}, which started this run, is gone" in parent.stderr.read()  # until the child exits
         assert time.monotonic() - begin < 30

@@ -1,4 +1,4 @@
-"""clip.clip and clip.model: the names and calls of OpenAI's code and of the CoOp family's copies of it."""
+"""clip.clip and clip.model offer the names and calls of OpenAI's code and of the CoOp family's copies of it."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from small_resnet import make_small_resnet
 from basics import UserError
 from clip import ClassWords, encode_image, encode_words, image_segments, load_clip, tokenize, weights
 from clip import clip as old
-from clip.model import build_model, convert_weights, numbers_of
+from clip.model import build_model, config_tensors, convert_weights
 
 NAMES = ["cat", "Boeing 747-400", "sea horse"]
 
@@ -36,12 +36,12 @@ def images():
 @pytest.fixture
 def state():
     model = make_small_clip()
-    return {**model.state_dict(), **numbers_of(model.sizes)}
+    return {**model.state_dict(), **config_tensors(model.config)}
 
 
 @pytest.fixture
 def exact(state):
-    """What build_model makes of float32 weights loses digits; here they are put back, to compare with."""
+    """build_model rounds float32 weights; here they are restored, for comparisons."""
     return restore(build_model(state), state)
 
 
@@ -59,7 +59,7 @@ def restore(model, state):
 
 
 def embedded(model, n_ctx, ctx=None):
-    """Texts as the family's files embed them, (77, C, width), and where they end."""
+    """Texts as the family's files embed them, (77, C, width), and the positions of their ends."""
     tokens = tokenize([" ".join(["X"] * n_ctx) + f" {name}." for name in NAMES])
     x = model.token_embedding(tokens)
     if ctx is not None:
@@ -75,17 +75,17 @@ def text_features(model, x, end):
 # build_model
 
 
-def test_a_built_model_multiplies_in_half_precision_and_keeps_the_rest(state):
+def test_a_built_model_multiplies_in_half_precision(state):
     model = build_model(state)
     assert model.dtype == model.text_projection.dtype == model.visual.proj.dtype == torch.float16
     kept = (model.ln_final.weight, model.token_embedding.weight, model.visual.class_embedding, model.logit_scale)
     assert all(tensor.dtype == torch.float32 for tensor in kept)
     assert not model.training and all(p.requires_grad for p in model.parameters())
-    assert model.sizes == make_small_clip().sizes and model.visual.output_dim == model.sizes.embed_dim
+    assert model.config == make_small_clip().config and model.visual.output_dim == model.config.embed_dim
     assert (model.transformer.width, model.transformer.layers) == (16, 2)
 
 
-def test_its_features_are_those_of_the_towers(small_clip, exact, state, images):
+def test_the_features_of_a_built_model_equal_those_of_the_towers(small_clip, exact, state, images):
     tokens = tokenize(NAMES)
     torch.testing.assert_close(exact.encode_image(images), small_clip.encode_image(images))
     torch.testing.assert_close(exact.encode_text(tokens), small_clip.encode_text(tokens), atol=1e-5, rtol=0)
@@ -95,41 +95,41 @@ def test_its_features_are_those_of_the_towers(small_clip, exact, state, images):
     torch.testing.assert_close(near[1], small_clip.encode_image(images), atol=0.1, rtol=0.02)
 
 
-def test_a_resnet_can_be_built_too():
+def test_a_resnet_can_be_built():
     own = make_small_resnet()
-    state = {**own.state_dict(), **numbers_of(own.sizes)}
-    state.pop("visual.bn1.num_batches_tracked")  # as in some files
+    state = {**own.state_dict(), **config_tensors(own.config)}
+    state.pop("visual.bn1.num_batches_tracked")  # missing in some files
     model, images = build_model(state), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    assert model.dtype == torch.float16 and model.visual.output_dim == own.sizes.embed_dim
+    assert model.dtype == torch.float16 and model.visual.output_dim == own.config.embed_dim
     model.float()
     torch.testing.assert_close(model.encode_image(images), own.encode_image(images), atol=0.05, rtol=0.02)
-    with pytest.raises(UserError, match="a ResNet, which has no tokens"):
+    with pytest.raises(UserError, match="expected a ViT.*, got a ResNet"):
         build_model(state, {"trainer": "IVLP", "vision_depth": 1, "vision_ctx": 2})
 
 
-def test_training_a_built_model_leaves_the_callers_weights_alone(state):
+def test_training_a_built_model_leaves_the_callers_weights_unchanged(state):
     before = {k: v.clone() for k, v in state.items()}
     for parameter in build_model(state).parameters():
         parameter.data += 1
     assert all(torch.equal(state[k], before[k]) for k in before)
 
 
-def test_without_numbers_heads_are_64_wide_and_the_numbers_of_openais_archives_are_passed_over():
+def test_without_numbers_heads_are_64_wide():
     sizes = {"image_size": 16, "vision_width": 64, "text_width": 128, "vision_heads": 1, "text_heads": 2}
-    model = type(make_small_clip())(type(make_small_clip().sizes)(**{**vars(make_small_clip().sizes), **sizes}))
-    beside = {"input_resolution": torch.tensor(16), "vocab_size": torch.tensor(49408)}
-    assert build_model({**model.state_dict(), **beside}).sizes == model.sizes
+    model = type(make_small_clip())(type(make_small_clip().config)(**{**vars(make_small_clip().config), **sizes}))
+    alongside = {"input_resolution": torch.tensor(16), "vocab_size": torch.tensor(49408)}
+    assert build_model({**model.state_dict(), **alongside}).config == model.config
 
 
-def test_weights_that_are_no_clips_are_refused(state):
+def test_weights_of_another_model_are_refused(state):
     state["ln_final.bias"] = torch.zeros(7)
-    with pytest.raises(UserError, match="given to build_model does not fit.*(.|\n)*ln_final.bias"):
+    with pytest.raises(UserError, match="build_model's state_dict: expected the tensors of a CLIP(.|\n)*ln_final.bias"):
         build_model(state)
-    with pytest.raises(UserError, match="given to build_model does not hold a CLIP"):
+    with pytest.raises(UserError, match="build_model's state_dict: expected a CLIP"):
         build_model({"weight": torch.zeros(1)})
 
 
-def test_convert_weights_knows_torchs_own_attention():
+def test_convert_weights_handles_torchs_own_attention():
     block = torch.nn.TransformerEncoderLayer(8, 2)
     convert_weights(block)
     assert block.self_attn.in_proj_weight.dtype == block.linear1.weight.dtype == torch.float16
@@ -139,8 +139,8 @@ def test_convert_weights_knows_torchs_own_attention():
 # The family's calls
 
 
-def test_a_mask_of_ones_own_takes_the_place_of_the_towers(small_clip, exact):
-    """RPO's: prompts behind the end of the text read up to it, and nobody reads them."""
+def test_an_additive_mask_replaces_the_mask_of_the_tower(small_clip, exact):
+    """RPO: prompts after the end of the text attend to the tokens up to it, and no token attends to them."""
     prompts, texts = torch.randn(2, 16, generator=torch.Generator().manual_seed(2)), [f"a {name}." for name in NAMES]
     tokens = tokenize(texts)
     x, length = exact.token_embedding(tokens) + exact.positional_embedding, tokens.argmax(dim=-1) + 1
@@ -155,14 +155,14 @@ def test_a_mask_of_ones_own_takes_the_place_of_the_towers(small_clip, exact):
 
     image = exact.visual.embed(torch.randn(2, 3, 24, 24))
     mask = torch.zeros(10, 10)
-    mask[:, 8:] = float("-inf")  # the last two are read by nobody
-    alone, beside = (exact.visual.transformer(image.transpose(0, 1), m)[0] for m in (torch.zeros(10, 10), mask))
+    mask[:, 8:] = float("-inf")  # no token attends to the last two
+    alone, alongside = (exact.visual.transformer(image.transpose(0, 1), m)[0] for m in (torch.zeros(10, 10), mask))
     expected = exact.visual.transformer(image[:, :8].transpose(0, 1))[0]
-    torch.testing.assert_close(beside, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alongside, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(alone, expected, atol=1e-3)
 
 
-def test_maples_calls_give_the_features_of_our_own_parts(small_clip, exact, images):
+def test_the_calls_of_maple_give_the_features_of_our_own_functions(small_clip, exact, images):
     draw = torch.Generator().manual_seed(3)
     text, vision = (torch.randn(2, 4, width, generator=draw) for width in (16, 32))  # layers 0 and 1, 4 prompts each
     x, end = embedded(exact, 4, text[0])
@@ -175,7 +175,7 @@ def test_maples_calls_give_the_features_of_our_own_parts(small_clip, exact, imag
     torch.testing.assert_close(found, own, atol=1e-5, rtol=0)
 
 
-def test_prompts_inside_the_towers_stand_where_maples_do(state, exact, images):
+def test_prompts_inside_the_towers_are_where_those_of_maple_are(state, exact, images):
     design = {"trainer": "IVLP", "vision_depth": 2, "vision_ctx": 2, "language_depth": 2, "language_ctx": 4}
     model = restore(build_model(state, design), state)
     prompts = {name: value for name, value in model.named_parameters() if "VPT" in name}
@@ -198,54 +198,54 @@ def test_a_design_of_depth_zero_adds_nothing(state, trainer):
 
 
 def test_designs_and_calls_of_other_repositories_are_refused(state, exact):
-    with pytest.raises(UserError, match="trainer 'Other'; expected one of IVLP, VPT"):
+    with pytest.raises(UserError, match="expected trainer IVLP or VPT, .*got trainer 'Other'"):
         build_model(state, {"trainer": "Other", "vision_depth": 1, "vision_ctx": 2})
-    with pytest.raises(UserError, match="list of 2.*its own repository's clip/model.py"):
+    with pytest.raises(UserError, match="got 2 items.*its own repository's clip/model.py"):
         exact.transformer([torch.zeros(77, 1, 16), None])
 
 
 # clip.clip
 
 
-def test_a_download_is_refused_by_the_first_reader_and_read_by_the_second(small_file, small_clip, cache):
+def test_torch_jit_load_refuses_a_download_and_torch_load_reads_it(small_file, small_clip, cache):
     path = old._download(old._MODELS[str(small_file)])
     with pytest.raises(RuntimeError), warnings.catch_warnings(action="ignore"):  # some releases of torch warn as well
         torch.jit.load(path, map_location="cpu")
     model = build_model(torch.load(path, map_location="cpu"))
-    assert model.sizes == small_clip.sizes
+    assert model.config == small_clip.config
     assert [file.name for file in cache.iterdir()] == [os.path.basename(path)]
     assert old._download(str(small_file), root=str(cache / "own")).startswith(str(cache / "own"))
 
 
-def test_a_cache_that_cannot_be_written_is_one_clear_message(small_file, tmp_path):
+def test_a_cache_that_cannot_be_written_gives_one_clear_message(small_file, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write .*set DASSL_CACHE"):
+    with pytest.raises(UserError, match="cannot write"):
         old._download(str(small_file), root=str(tmp_path / "file"))
 
 
-def test_openais_archives_are_handed_on_as_they_are(monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_url", lambda url: asked.append(url) or "/a.pt")
+def test_archives_of_openai_are_passed_on_unchanged(monkeypatch, tmp_path):
+    urls = []
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained_from_url", lambda url: urls.append(url) or "/a.pt")
     address = old._MODELS["ViT-B/16"]
     assert address.startswith("https://") and address.endswith("/ViT-B-16.pt")
-    assert old._download(address) == "/a.pt" and asked == [address]
+    assert old._download(address) == "/a.pt" and urls == [address]
 
 
 def test_backbones_are_listed_and_unknown_ones_refused(tmp_path):
     assert list(old._MODELS) == old.available_models() == weights.available_models()
     assert "tiny" in old._MODELS and "ViT-B-16" not in old._MODELS
-    with pytest.raises(UserError, match="did you mean 'ViT-B/16'"):
+    with pytest.raises(UserError, match="Did you mean 'ViT-B/16'"):
         old._MODELS["ViT-B-16"]
-    with pytest.raises(UserError, match="unknown backbone"):
+    with pytest.raises(UserError, match="MODEL.BACKBONE.NAME: expected one of"):
         old._download(str(tmp_path / "none.pt"))
 
 
-def test_load_gives_a_model_in_float32_on_the_cpu_and_its_transform():
+def test_load_gives_a_float32_model_on_the_cpu_and_its_transform():
     model, transform = old.load("tiny", device="cpu")
     pixels = transform(Image.new("L", (60, 50), 255))
     assert pixels.shape == (3, 40, 40)
     torch.testing.assert_close(pixels, torch.full((3, 40, 40), 0.5 / 0.27))
     features = load_clip("tiny").encode_image(pixels[None])
     torch.testing.assert_close(model.encode_image(pixels[None]), features, atol=1e-5, rtol=0)
-    with pytest.raises(UserError, match="jit=True is not offered"):
+    with pytest.raises(UserError, match="expected jit=False"):
         old.load("tiny", jit=True)

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from promptlearn.cli import data, main
-from promptlearn.prepare import read_sources
+from promptlearn.prepare.sources import read_sources
 
 PICTURE = io.BytesIO()
 Image.new("RGB", (8, 6)).save(PICTURE, "jpeg")

@@ -130,7 +130,7 @@ def test_a_wrong_data_folder_is_one_message_and_status_2(bash):
     done = bash("scripts/rpo/base2new.sh", "oxford_pets", DATA="/nowhere")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: the data folder /nowhere is not a folder (expected: the one that holds the data sets)\n"
+        "error: --data: expected the folder that holds the datasets, got /nowhere, which is not a folder.\n"
     )
 
 

@@ -33,7 +33,7 @@ class RandomImages(Dataset):
 def small_backbone(tmp_path):
     """The small CLIP as a weights file."""
     model = make_small_clip()
-    sizes = {"vision_heads": model.sizes.vision_heads, "text_heads": model.sizes.text_heads}
+    sizes = {"vision_heads": model.config.vision_heads, "text_heads": model.config.text_heads}
     path = tmp_path / "small.safetensors"
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, metadata={"sizes": json.dumps(sizes)})
     return path

@@ -67,7 +67,7 @@ def test_what_the_familys_files_import_exists(module, monkeypatch):
 def checkout(tmp_path_factory):
     """A checkout with the foreign files in trainers/, without our files that declare the same keys."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("clip", "dassl", "datasets", "configs"):
+    for name in ("basics", "clip", "dassl", "datasets", "configs"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(
         ROOT / "trainers", folder / "trainers", ignore=shutil.ignore_patterns("__pycache__", "coop.py", "maple.py")

@@ -192,6 +192,6 @@ def test_k_may_fill_the_context_and_no_more(make_trainer):
 
 def test_the_number_of_learned_parameters_is_the_papers(make_trainer):
     trainer = make_trainer("RPO", "TRAINER.RPO.K", 24)
-    sizes = trainer.model.clip.sizes
+    sizes = trainer.model.clip.config
     learned = sum(p.numel() for p in trainer.model.prompt_learner.parameters())
     assert learned == 24 * (sizes.text_width + sizes.vision_width)  # with a ViT-B/16: 24 * (512 + 768) = 30,720

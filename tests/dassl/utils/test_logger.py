@@ -62,7 +62,7 @@ def test_the_log_answers_what_a_console_answers(tmp_path):
 @pytest.mark.usefixtures("own_stdout")
 def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot create the folder"):
         setup_logger(tmp_path / "file")
 
 

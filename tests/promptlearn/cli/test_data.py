@@ -1,4 +1,4 @@
-"""`dassl data`: from a server on loopback to a data set that a run reads."""
+"""`dassl data`: from a server on loopback to a dataset that a run reads."""
 
 import hashlib
 import io
@@ -15,7 +15,8 @@ from loopback import Site
 from PIL import Image
 
 from promptlearn.cli import data, main
-from promptlearn.prepare import File, download, read_sources
+from promptlearn.prepare import download
+from promptlearn.prepare.sources import File, read_sources
 
 BREEDS = ("abyssinian", "beagle")
 SPLIT = {
@@ -94,7 +95,7 @@ def test_prepare_gives_a_data_set_that_is_as_published(call):
     assert sorted(path.name for path in call.folder.iterdir()) == [
         ".prepared.json", "images", "images.tar.gz", "split_zhou_OxfordPets.json"
     ]  # fmt: skip
-    assert call("verify", "oxford_pets", "--images")[:2] == (0, "oxford_pets: all is well\n")
+    assert call("verify", "oxford_pets", "--images")[:2] == (0, "oxford_pets: ok\n")
 
 
 def test_a_second_prepare_does_nothing(call, site):
@@ -118,7 +119,7 @@ def test_a_folder_without_a_place_for_the_note_is_prepared_all_the_same(call):
     (call.folder / ".prepared.json").mkdir()
     status, _, err = call("prepare", "oxford_pets", "--delete-archives")
     assert status == 0
-    assert "Note: the next call verifies it again" in err
+    assert "Note: the next call will verify it again" in err
     assert not (call.folder / "images.tar.gz").exists()
 
 
@@ -169,7 +170,7 @@ class TestVerify:
         call.folder.mkdir(parents=True)
         status, out, _ = call("verify", "digits", "oxford_pets")
         assert status == 1
-        assert "digits: all is well" in out and "oxford_pets: WRONG" in out
+        assert "digits: ok" in out and "oxford_pets: WRONG" in out
 
 
 def test_stats_counts_classes_images_and_sizes(call):
@@ -204,7 +205,7 @@ class TestList:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["verify", "oxford_pet"], "unknown data set 'oxford_pet'; did you mean 'oxford_pets'?"),
+        (["verify", "oxford_pet"], "unknown dataset 'oxford_pet'; did you mean 'oxford_pets'?"),
         (["prepare", "OXFORDPETS"], "did you mean 'OxfordPets'?"),
     ],
 )
@@ -217,7 +218,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(call, arguments, message):
 def test_a_data_set_on_disk_needs_its_root(call):
     status, _, err = call("verify", "oxford_pets", root=False)
     assert status == 2
-    assert "say which with --root DATA" in err
+    assert "Name it with --root DATA" in err
 
 
 def test_prepare_needs_a_root(call, capsys):
@@ -234,4 +235,4 @@ def test_a_stop_says_how_to_go_on(call, monkeypatch):
     monkeypatch.setattr(data, "lay_out", stop)
     status, _, err = call("prepare", "oxford_pets")
     assert status == 143
-    assert "the same command goes on from here" in err
+    assert "the same command resumes from here" in err

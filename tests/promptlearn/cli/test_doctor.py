@@ -27,9 +27,9 @@ def findings(check, *arguments):
 def test_a_machine_that_is_well_gets_status_0(tmp_path, capsys):
     assert main(["doctor", "--output", str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out
-    assert out.endswith("All is well\n") and "problem" not in out
+    assert out.endswith("Everything is in order\n") and "problem" not in out
     assert re.search(r"^ok .* cores, \d+ threads$", out, re.MULTILINE)
-    assert re.search("^ok .*data sets that need no download: .*digits", out, re.MULTILINE)
+    assert re.search("^ok .*datasets that need no download: .*digits", out, re.MULTILINE)
     assert f"ok       runs: 100.0 GiB free in {tmp_path / 'runs'}" in out
     assert list(tmp_path.iterdir()) == []  # it leaves nothing behind
 
@@ -48,7 +48,7 @@ def test_problems_are_told_with_what_to_do_and_status_1(tmp_path, capsys):
 def test_a_data_folder_is_told_set_by_set(tmp_path, capsys):
     (tmp_path / "data" / "oxford_pets").mkdir(parents=True)
     assert main(["doctor", "--data", str(tmp_path / "data"), "--output", str(tmp_path)]) == 0
-    assert f"ok       data sets in {tmp_path / 'data'}: oxford_pets\n" in capsys.readouterr().out
+    assert f"ok       datasets in {tmp_path / 'data'}: oxford_pets\n" in capsys.readouterr().out
 
 
 def test_folders_that_cannot_be_written_and_full_disks_are_problems(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_the_same_command_again_gives_the_same_table_without_a_run(fake, capfd):
     fake.calls()
     assert main(["base2new", "--trainers", "RPO"]) == 0
     again = capfd.readouterr()
-    assert again.out == first and "8 of 8 runs are done already" in again.err
+    assert again.out == first and "8 of 8 runs are done" in again.err
     assert fake.calls() == []
 
 
@@ -180,7 +180,7 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
     [
         (["base2nwe"], "unknown command 'base2nwe'; did you mean 'base2new'?"),
         (["tain.py"], "there is no script tain.py (scripts in"),
-        (["base2new", "--data", "nowhere"], "the data folder nowhere is not a folder"),
+        (["base2new", "--data", "nowhere"], "expected the folder that holds the datasets, got nowhere"),
         (["base2new", "--trainers", "PRO"], "unknown trainer 'PRO'; did you mean 'RPO'?"),
         (["base2new", "--checkout", "nowhere"], "no checkout of this project in nowhere"),
         (["base2new", "--output", "train.py"], "train.py"),
@@ -222,7 +222,7 @@ def test_a_stop_ends_the_running_job_and_the_same_command_ends_with_the_same_tab
     launcher.send_signal(stop)
     out, err = launcher.communicate(timeout=30)
     assert launcher.returncode == 128 + stop
-    assert out == "" and f"stopped by {stop.name}; the same command goes on from here" in err and "Traceback" not in err
+    assert out == "" and f"stopped by {stop.name}; the same command resumes from here" in err and "Traceback" not in err
     assert len(fake.calls()) == 3  # zero-shot base and new, and the slow one
     assert not [path for path in Path("/proc").glob("[0-9]*/cwd") if same(path, fake.root)]
     fake.behave()

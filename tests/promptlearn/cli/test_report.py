@@ -66,7 +66,7 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["output", "--look-into", "digts"], "unknown data set 'digts'; did you mean 'digits'?"),
+        (["output", "--look-into", "digts"], "unknown dataset 'digts'; did you mean 'digits'?"),
         (["nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
         (["configs"], "got a folder without results"),
     ],

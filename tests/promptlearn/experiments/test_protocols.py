@@ -136,7 +136,7 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
     [
         ({"trainers": ["rpo"]}, "unknown trainer 'rpo'; did you mean 'RPO'?"),
         ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'; there are: CoCoOp, CoOp, IVLP, LP"),
-        ({"datasets": ["brail"]}, "unknown data set 'brail'; did you mean 'braille'?"),
+        ({"datasets": ["brail"]}, "unknown dataset 'brail'; did you mean 'braille'?"),
         ({"trainers": ["RPO"], "config": "main_K2"}, "unknown config of RPO 'main_K2'; did you mean 'main_K24'?"),
         ({"datasets": ["oxford_pets"]}, "oxford_pets needs its image files"),
         ({"protocol": "cross_dataset", "source": "oxford_pets"}, "oxford_pets needs its image files"),

@@ -10,8 +10,9 @@ import pytest
 from loopback import send
 
 from basics import UserError
-from promptlearn.prepare import File, download
+from promptlearn.prepare import download
 from promptlearn.prepare.download import ATTEMPTS, OtherFile, check_file, fetch
+from promptlearn.prepare.sources import File
 
 DATA = os.urandom(300_000)
 HALF = len(DATA) // 2

@@ -14,7 +14,9 @@ import pytest
 from scipy.io import savemat
 
 from basics import UserError
-from promptlearn.prepare import File, Source, delete_archives, is_prepared, lay_out, layout, note_prepared
+from promptlearn.prepare import layout
+from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
+from promptlearn.prepare.sources import File, Source
 
 
 def tar(mode="w:gz", **files) -> bytes:
@@ -255,7 +257,8 @@ def test_a_dataset_stays_prepared_until_a_file_is_missing(pets, root):
 KILL_EVERYWHERE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from promptlearn.prepare import File, Source, lay_out
+from promptlearn.prepare.layout import lay_out
+from promptlearn.prepare.sources import File, Source
 
 root, files = Path(sys.argv[1]), [File(**entry) for entry in json.loads(sys.argv[2])]
 source = Source("Pets", "pets", 2, {}, tuple(files))

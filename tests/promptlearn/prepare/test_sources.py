@@ -8,7 +8,7 @@ import pytest
 from basics import UserError
 from dassl.data.datasets import DATASET_REGISTRY
 from promptlearn.experiments.checkout import Checkout
-from promptlearn.prepare import read_sources
+from promptlearn.prepare.sources import read_sources
 
 ROOT = Path(__file__).parents[3]
 SOURCES = read_sources(ROOT / "datasets" / "sources.json")

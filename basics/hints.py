@@ -1,0 +1,18 @@
+"""Suggest the name that a user probably meant."""
+
+import difflib
+
+LONGEST_NAME = 100  # characters of an unknown name that are compared: the comparison takes quadratic time
+
+
+def did_you_mean(name, known, count=1):
+    """A sentence to append to a message about an unknown name: " Did you mean 'ViT-B/16'?", or "" if none is similar.
+
+    Args:
+        name (str): what the user wrote.
+        known (iterable of str): the names that exist. Upper and lower case count as equal.
+        count (int): the most names to suggest.
+    """
+    by_lowercase = {each.lower(): each for each in known}
+    similar = difflib.get_close_matches(name[:LONGEST_NAME].lower(), by_lowercase, n=count)
+    return f" Did you mean {' or '.join(repr(by_lowercase[each]) for each in similar)}?" if similar else ""

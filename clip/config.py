@@ -1,0 +1,149 @@
+"""The sizes of a CLIP, and how to read them from the shapes of its weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from basics import UserError
+
+OPENAI_HEAD_WIDTH = 64  # width of an attention head in all of OpenAI's models; no shape of a tensor shows it
+RESNET_STRIDE = 32  # pixels per cell of the last feature map
+RESNET_EXPANSION = 32  # width of the last feature map, in widths of the first stage
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """All sizes of a CLIP with a ViT. The widths are those of a token, the sizes of an image are in pixels."""
+
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    vision_heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    embed_dim: int
+    context_length: int
+    vocab_size: int
+    activation: str = "quick_gelu"  # or "gelu"
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """All sizes of a CLIP with a ResNet; those of the text tower as in `CLIPConfig`.
+
+    Attributes:
+        vision_width: channels of the first stage.
+        vision_blocks: blocks of each of the four stages.
+        vision_heads: heads of the attention that pools the last feature map.
+    """
+
+    image_size: int
+    vision_width: int
+    vision_blocks: tuple[int, ...]
+    vision_heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    embed_dim: int
+    context_length: int
+    vocab_size: int
+    activation: str = "quick_gelu"  # of the text tower: a ResNet has ReLUs
+
+    def __getattr__(self, name: str):
+        if name in ("patch_size", "vision_layers"):
+            raise NoImageTokens(name)
+        raise AttributeError(name)
+
+
+class NoImageTokens(UserError, AttributeError):
+    """A ResNet was asked for image tokens. Also an AttributeError, so that `hasattr` returns False."""
+
+    def __init__(self, name: str):
+        super().__init__(
+            f"MODEL.BACKBONE.NAME: expected a ViT, such as ViT-B/16, for a method with image prompts, got a ResNet, "
+            f"which has no image tokens ({name!r} was requested). Choose a ViT, or a method without image prompts."
+        )
+
+
+def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Path | str) -> CLIPConfig | ResNetConfig:
+    """Read the sizes from the shapes; the heads and the activation from the metadata, else as in OpenAI's models.
+
+    Args:
+        source: what the weights are called in messages.
+
+    Raises:
+        UserError: tensors are missing, or the sizes cannot be those of a CLIP.
+    """
+    try:
+        known = dict(json.loads(metadata.get("sizes", "{}")))
+        config = _read_shapes(state, known)
+    except (KeyError, IndexError) as error:
+        raise UserError(
+            f"{source}: expected a CLIP with OpenAI's parameter names, but {error} is missing. Give a CLIP's weights."
+        ) from error
+    except (TypeError, ValueError) as error:  # anybody may have written the metadata
+        raise UserError(f"{source}: damaged metadata ({error}). Download or create the file again.") from error
+    if wrong := _errors(config):
+        raise UserError(f"{source}: expected the sizes of a CLIP, got {', '.join(wrong)}. Give a CLIP's weights.")
+    return config
+
+
+def _read_shapes(state: dict[str, Tensor], known: dict) -> CLIPConfig | ResNetConfig:
+    text_width = state["ln_final.weight"].shape[0]
+    text = dict(
+        text_width=text_width,
+        text_layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
+        text_heads=known.get("text_heads", text_width // OPENAI_HEAD_WIDTH),
+        embed_dim=state["text_projection"].shape[1],
+        context_length=state["positional_embedding"].shape[0],
+        vocab_size=state["token_embedding.weight"].shape[0],
+        activation=known.get("activation", "quick_gelu"),
+    )
+    if "visual.layer1.0.conv1.weight" in state:
+        width = state["visual.layer1.0.conv1.weight"].shape[0]
+        return ResNetConfig(
+            image_size=_grid(state["visual.attnpool.positional_embedding"]) * RESNET_STRIDE,
+            vision_width=width,
+            vision_blocks=tuple(_count(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, 5)),
+            vision_heads=known.get("vision_heads", RESNET_EXPANSION * width // OPENAI_HEAD_WIDTH),
+            **text,
+        )
+    width, patch = state["visual.conv1.weight"].shape[0], state["visual.conv1.weight"].shape[-1]
+    return CLIPConfig(
+        image_size=_grid(state["visual.positional_embedding"]) * patch,
+        patch_size=patch,
+        vision_width=width,
+        vision_layers=_count(state, r"visual\.transformer\.resblocks\.(\d+)\."),
+        vision_heads=known.get("vision_heads", width // OPENAI_HEAD_WIDTH),
+        **text,
+    )
+
+
+def _errors(config: CLIPConfig | ResNetConfig) -> list[str]:
+    """Sizes that are not positive whole numbers, and heads that do not divide a width."""
+    numbers = {k: v for k, v in vars(config).items() if k not in ("activation", "vision_blocks")}
+    wrong = [f"{k} {v!r}" for k, v in numbers.items() if type(v) is not int or v < 1]
+    if not wrong and config.text_width % config.text_heads:
+        wrong.append(f"{config.text_heads} heads for a text width of {config.text_width}")
+    if not wrong and isinstance(config, CLIPConfig) and config.vision_width % config.vision_heads:
+        wrong.append(f"{config.vision_heads} heads for an image width of {config.vision_width}")
+    if config.activation not in ("quick_gelu", "gelu"):
+        wrong.append(f"activation {config.activation!r}")
+    return wrong
+
+
+def _count(state: dict[str, Tensor], pattern: str) -> int:
+    """The number of layers whose parameters match a pattern with the layer's number in it."""
+    return len({m.group(1) for k in state if (m := re.match(pattern, k))})
+
+
+def _grid(positions: Tensor) -> int:
+    """Cells per side, from the positions (1 + cells, width) of an image tower."""
+    return round((positions.shape[0] - 1) ** 0.5)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import signal
 import sys
 from pathlib import Path
@@ -143,16 +142,16 @@ def check_values(cfg: CfgNode) -> None:
 
 
 def find_seed(folder: str | None) -> int:
-    """The seed of the run that was begun in `folder`, so that it can go on, or else one that is drawn."""
+    """The seed of the run that was begun in `folder`, so that it can go on, or else a sampled one."""
     if folder and os.path.isfile(Path(folder) / "config.yaml"):
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
         if isinstance(seed, int) and seed >= 0:
             print(f"No seed given; that of the run in {folder}: {seed}")
             return seed
-    seed = secrets.randbelow(2**31)
-    print(f"No seed given; drawn: {seed}")
-    return seed
+    from dassl.utils import sample_seed
+
+    return sample_seed()
 
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:

@@ -95,7 +95,7 @@ def measure(folder: str, size: str, workers: int, args: argparse.Namespace) -> d
     cfg, items = config(workers), photographs(folder, args.images, SIZES[size])
     store = ImageCache([item.impath for item in items], cfg.DATALOADER.KEEP_GIB * 2**30)
     options = dict(sampler_type="RandomSampler", data_source=items, batch_size=args.batch)
-    ours = build_data_loader(cfg, tfm=build_transform(cfg), pictures=store, **options)
+    ours = build_data_loader(cfg, tfm=build_transform(cfg), image_cache=store, **options)
     plain = build_data_loader(cfg, dataset_wrapper=lambda cfg, source, **_: Straightforward(cfg, source), **options)
     pairs = [(len(a["img"]), torch.equal(a["img"], b["img"])) for a, b in zip(plain, ours, strict=True)]
     images, equal = sum(n for n, _ in pairs), all(same for _, same in pairs)

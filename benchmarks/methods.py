@@ -27,7 +27,7 @@ from reference import reference_clip, reference_images, reference_sizes  # noqa:
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
-from dassl.engine.compiling import GraphedStep, Outputs  # noqa: E402
+from dassl.engine.accelerate import GraphedStep, Outputs  # noqa: E402
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
 from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
 from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402

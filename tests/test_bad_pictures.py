@@ -45,7 +45,7 @@ def run(data, method, *opts):
 
 
 @pytest.mark.parametrize("method", ["RPO", "CoOp"])  # on images, and on frozen features
-def test_training_names_every_bad_picture_and_stops_before_its_first_step(data, method, capsys):
+def test_training_names_every_bad_image_and_stops_before_its_first_step(data, method, capsys):
     split = data / "oxford_pets" / "split_zhou_OxfordPets.json"
     assert run(data, method, "OPTIM.MAX_EPOCH", "0") == 0  # makes the split
     drawn = [Path(path).name for path, _, _ in json.loads(split.read_text())["train"]]
@@ -54,17 +54,17 @@ def test_training_names_every_bad_picture_and_stops_before_its_first_step(data, 
     assert run(data, method, "OUTPUT_DIR", str(data / "second")) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: 2 of 16 training images cannot be read:") and "Traceback" not in message
-    assert all(f'cannot read "{path}" as an image' in message for path in bad)
+    assert all(f"{path}: expected an image" in message for path in bad)
     assert not (data / "second" / "metrics.csv").exists() and not (data / "second" / "results.json").exists()
 
 
 @pytest.mark.parametrize("method", ["RPO", "ZeroshotCLIP"])
-def test_an_evaluation_stops_at_a_bad_picture_or_counts_it_as_wrong_as_told(data, method, capsys):
+def test_a_test_stops_at_a_bad_image_or_counts_it_as_wrong(data, method, capsys):
     bad = cut(data, "beagle_test2.jpg")
     assert run(data, method) == 2
-    assert f'error: cannot read "{bad}" as an image' in capsys.readouterr().err
+    assert f"error: {bad}: expected an image" in capsys.readouterr().err
     assert not (data / "run" / "results.json").exists()
     assert run(data, method, "TEST.BAD_IMAGES", "wrong", "OUTPUT_DIR", str(data / "second")) == 0
     metrics = json.loads((data / "second" / "results.json").read_text())["metrics"]
     assert (metrics["n"], metrics["unreadable"], metrics["per_class"]["beagle"]["n"]) == (8, 1, 4)
-    assert f'Counted as wrong: cannot read "{bad}"' in (data / "second" / "log.txt").read_text()
+    assert f"Counted as wrong: {bad}: expected an image" in (data / "second" / "log.txt").read_text()

@@ -1,4 +1,4 @@
-"""Each key of each shipped configuration file misspelt, each value of another type: refused, with what was meant."""
+"""Each misspelled key and each value of a wrong type in a shipped config file is refused, with a suggestion."""
 
 from pathlib import Path
 
@@ -62,15 +62,15 @@ def all_settings():
     return {".".join(path): v for file in FILES for path, v in leaves(yaml.safe_load((ROOT / file).read_text()))}
 
 
-def test_every_key_misspelt_by_one_letter_is_refused_and_the_right_one_is_named():
+def test_a_key_one_letter_off_is_refused_with_the_right_one():
     cfg, settings = whole(), all_settings()
     known = flatten(cfg)
     pairs = [(slip, right) for right in settings for slip in slips(right) if slip not in known]
     assert len(pairs) > 2000
     said = merge_what_is_right(cfg, opts=[word for slip, right in pairs for word in (slip, settings[right])])
     for (slip, right), line in zip(pairs, said, strict=True):
-        assert line.startswith(f"command line: unknown key {slip} (nearest: "), line
-        assert right in line.partition("nearest: ")[2], line
+        assert line.startswith(f"command line: unknown key {slip}. Did you mean "), line
+        assert right in line.partition("Did you mean ")[2], line
 
 
 def test_every_value_of_another_type_is_refused():
@@ -79,14 +79,14 @@ def test_every_value_of_another_type_is_refused():
     assert len(pairs) > 150
     said = merge_what_is_right(cfg, opts=[word for pair in pairs for word in pair])
     for (key, value), line in zip(pairs, said, strict=True):
-        assert line.startswith((f"command line: {key}: expected ", f"command line: {key} has no value")), (value, line)
+        assert line.startswith(f"command line: {key}: expected "), (value, line)
     assert cfg == whole()
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_file_whose_every_key_is_misspelt_or_every_value_wrong_is_told_all_of_it(file, tmp_path):
-    def misspelt(tree):
-        return {f"{key}Q": misspelt(v) if isinstance(v, dict) else v for key, v in tree.items()}
+def test_every_misspelled_key_and_wrong_value_of_a_file_is_reported(file, tmp_path):
+    def misspelled(tree):
+        return {f"{key}Q": misspelled(v) if isinstance(v, dict) else v for key, v in tree.items()}
 
     def wrong(tree, path=""):
         return {
@@ -96,9 +96,9 @@ def test_a_file_whose_every_key_is_misspelt_or_every_value_wrong_is_told_all_of_
 
     tree, known = yaml.safe_load((ROOT / file).read_text()), flatten(whole())
     keys = [".".join(path) for path, _ in leaves(tree)]
-    said = refused(tmp_path, misspelt(tree))
+    said = refused(tmp_path, misspelled(tree))
     assert len(said) == len(keys)
-    assert all(line.startswith("unknown key ") and "(nearest: " in line for line in said)
+    assert all(line.startswith("unknown key ") and "Did you mean " in line for line in said)
     said = refused(tmp_path, wrong(tree))
     assert [line.partition(": expected ")[0] for line in said] == keys
 
@@ -115,27 +115,27 @@ COMBINATIONS = {
     "CoCoOp": {"CTX_INIT": ("a " * 74, "74 learned vectors overrun")},
     "RPO": {"K": (74, "74 learned vectors overrun"), "SIGMA": (-1.0, "expected at least 0"), "INIT": ("x", "one of")},
     "SEP": {"LAYERS": ([1, 9], "increasing numbers below 3"), "N_CTX": (39, "39 learned vectors overrun")},
-    "LP": {"PREC": ("fp61", "do you mean 'fp16'?")},
+    "LP": {"PREC": ("fp61", "Did you mean 'fp16'?")},
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},
 }
 OF_ALL = {
     "INPUT.SIZE": ((224, 224), "expected (40, 40), found (224, 224)"),
-    "INPUT.TRANSFORMS": (("random_flop",), "do you mean 'random_flip'?"),
+    "INPUT.TRANSFORMS": (("random_flop",), "Did you mean 'random_flip'?"),
     "INPUT.PIXEL_STD": ([1.0, 0.0, 1.0], "above 0"),
     "INPUT.GB_K": (2, "odd"),
-    "DATASET.SUBSAMPLE_CLASSES": ("bsae", "do you mean 'base'?"),
-    "DATASET.PROMPT": ("a photo", "expected one {}"),
-    "DATASET.NAME": ("Digit", 'do you mean "Digits"?'),
+    "DATASET.SUBSAMPLE_CLASSES": ("bsae", "Did you mean 'base'?"),
+    "DATASET.PROMPT": ("a photo", "expected a text with {}"),
+    "DATASET.NAME": ("Digit", 'Did you mean "Digits"?'),
     "DATALOADER.TRAIN_X.BATCH_SIZE": (0, "expected at least 1"),
     "DATALOADER.K_TRANSFORMS": (2, "expected 1"),
-    "OPTIM.NAME": ("sdg", "do you mean 'sgd'?"),
+    "OPTIM.NAME": ("sdg", "Did you mean 'sgd'?"),
     "OPTIM.LR": (float("nan"), "expected a finite number"),
-    "OPTIM.LR_SCHEDULER": ("cosin", "do you mean 'cosine'?"),
+    "OPTIM.LR_SCHEDULER": ("cosin", "Did you mean 'cosine'?"),
     "OPTIM.ADAM_BETA1": (1.0, "below 1"),
     "SEED": (2**32, "expected at most"),
     "MODEL.INIT_WEIGHTS": ("/nowhere.pth.tar", "no file"),
-    "TEST.EVALUATOR": ("Clasification", 'do you mean "Classification"?'),
+    "TEST.EVALUATOR": ("Clasification", 'Did you mean "Classification"?'),
 }
 
 
@@ -148,7 +148,7 @@ def no_weights(monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_impossible_settings_are_all_told_before_a_weight_is_loaded(method, no_weights):
+def test_impossible_settings_are_reported_before_weights_are_loaded(method, no_weights):
     cfg = whole()
     files = [ROOT / "configs/trainers" / method / "tiny.yaml", ROOT / "configs/datasets/digits.yaml"]
     merge(cfg, files, ["TRAINER.NAME", method])

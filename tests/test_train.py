@@ -51,7 +51,7 @@ def test_the_logs_of_training_and_test_are_read_by_the_familys_parser(in_checkou
 
 
 MISTAKES = {
-    "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR (nearest: OPTIM.LR)"),
+    "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR. Did you mean OPTIM.LR?"),
     "wrong type": (["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH: expected an integer"),
     "unknown trainer": (["--trainer", "RPOO"], "RPO"),
     "unknown data set": (["DATASET.NAME", "Digit"], "Digits"),
@@ -66,10 +66,10 @@ MISTAKES = {
     "K too large": (["TRAINER.RPO.K", "99"], "TRAINER.RPO: 99 learned vectors overrun the context"),
     "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40), found (32, 32)"),
     "no such model": (["--eval-only", "--model-dir", "none"], 'no folder "none"'),
-    "nothing to test": (["--eval-only"], "Give --model-dir"),
+    "nothing to test": (["--eval-only"], "--model-dir: expected the output folder of a trained run"),
     "negative seed": (["--seed", "-5"], "--seed: expected 0 or more, found -5"),
-    "batch of none": (["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "BATCH_SIZE: expected at least 1, found 0"),
-    "no method": (["--trainer", ""], "no method given: --trainer, one of"),
+    "batch of none": (["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "BATCH_SIZE: expected at least 1, got 0"),
+    "no method": (["--trainer", ""], "--trainer: expected a method, one of"),
 }
 
 
@@ -97,7 +97,7 @@ def test_a_seed_that_was_not_given_is_drawn_and_kept(in_checkout, tmp_path, caps
     opts = [*SHORT, "OPTIM.MAX_EPOCH", "1"]
     assert train.main(["--trainer", "RPO", "--output-dir", str(tmp_path), *opts]) == 0
     seed = json.loads((tmp_path / "results.json").read_text())["seed"]
-    assert seed >= 0 and f"No seed given; drawn: {seed}" in capsys.readouterr().out
+    assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().out
     # The same command goes on, with the seed of the run that is there; but not if that shall be left alone.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
     assert f"No seed given; that of the run in {tmp_path}: {seed}" in capsys.readouterr().out

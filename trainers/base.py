@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
-from basics import UserError
 from clip import CLIP, CLIPConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
-from dassl.data import with_features
+from dassl.data import prompt_template, with_features
 from dassl.engine import TrainerX, device_of
-from dassl.engine.blocks import pick_text_block
-from dassl.engine.checkpoints import load_model_file, saved_auto_settings
-from dassl.engine.compiling import Outputs, build_step
+from dassl.engine.accelerate import Outputs, build_step, pick_text_block
+from dassl.engine.checkpoints import load_model_file
+from dassl.engine.state import saved_auto_settings
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream
@@ -45,14 +44,6 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str:
     except (RuntimeError, NotImplementedError) as error:
         return str(error).splitlines()[0]
     return ""
-
-
-def whole_template(text: str) -> str:
-    """A text template with one {}, for which "_" may stand."""
-    template = text if "{}" in text else text.replace("_", "{}", 1)
-    if template.count("{}") != 1:
-        raise UserError(f"DATASET.PROMPT: expected one {{}} where the class name stands, found {text!r}")
-    return template
 
 
 class PromptTrainer(TrainerX):
@@ -102,7 +93,7 @@ class PromptTrainer(TrainerX):
         file = cfg.MODEL.INIT_WEIGHTS
         checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: no file "{file}"')
         with checks.gather():
-            whole_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
+            prompt_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
         with checks.gather():  # sizes alone: no weight is loaded, nothing is fetched
             sizes = backbone_config(cfg.MODEL.BACKBONE.NAME)
             expected, found = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
@@ -209,12 +200,16 @@ class PromptTrainer(TrainerX):
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""
-        template = whole_template(self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE)
+        text = self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
+        template = prompt_template(text)
         return [template.replace("{}", name) for name in classnames]
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         # The loader pins what a GPU is to get: the CPU need not wait until it is there.
-        return tuple(batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
+        images = "features" if "features" in batch else "img"  # frozen features come in place of images
+        return tuple(batch[key].to(self.device, non_blocking=True) for key in (images, "label"))
+
+    parse_batch_test = parse_batch_train
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss (here cross-entropy) and the logits (B, C) of a batch.

@@ -1,4 +1,4 @@
-"""The configuration tree (yacs) and how files and options are merged into it."""
+"""The config tree (yacs), and the merging of files and options into it. Nothing here imports torch."""
 
 from dassl.config.checks import Checks
 from dassl.config.defaults import FREE_TO_CHANGE, get_cfg_default
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def clean_cfg(cfg, trainer):
-    """Remove the nodes of all other methods: `TRAINER.NAME` and `TRAINER.<trainer in capitals>` stay."""
+    """Remove the nodes of all other methods; `TRAINER.NAME` and `TRAINER.<TRAINER IN CAPITALS>` stay."""
     for key in list(cfg.TRAINER):
         if key not in ("NAME", trainer.upper()):
             del cfg.TRAINER[key]

@@ -1,4 +1,4 @@
-"""Questions to a configuration, whose answers are gathered so that all that is wrong is told at once."""
+"""Checks of a config that collect all mistakes, so that they are reported together."""
 
 import difflib
 from collections.abc import Collection, Iterator
@@ -9,11 +9,11 @@ from dassl.config.merge import flatten
 
 
 class Checks:
-    """What is wrong with a configuration, as lines in `problems`; keys are dotted paths.
+    """Collect what is wrong with a config, as lines in `problems`. Keys are dotted paths.
 
     Args:
-        cfg: the configuration that is asked.
-        section: put before every key, "TRAINER.RPO".
+        cfg: the config to check.
+        section: put before every key of `one_of`, `at_least` and `at_most`, such as "TRAINER.RPO".
     """
 
     def __init__(self, cfg, section: str = ""):
@@ -21,38 +21,43 @@ class Checks:
         self.problems: list[str] = []
 
     def require(self, right: bool, problem: str) -> None:
-        """Note `problem` unless it is `right`."""
+        """Record `problem` unless it is `right`."""
         if not right:
             self.problems.append(problem)
 
+    def expect(self, right: bool, key: str, expected: str, got: object) -> None:
+        """Record that `key` has a wrong value unless it is `right`."""
+        self.require(right, f"{key}: expected {expected}, got {got}.")
+
     def one_of(self, key: str, choices: Collection[str]) -> None:
-        """The value is one of the choices; a list's every element is."""
+        """Record a value that is not one of the choices; for a list, each such element."""
         key, value = self._look_up(key)
         for each in value if isinstance(value, list | tuple) else [value]:
             near = difflib.get_close_matches(str(each), choices, n=1)
-            hint = f" (do you mean {near[0]!r}?)" if near else ""
-            self.require(each in choices, f"{key}: expected one of {', '.join(choices)}, found {each!r}{hint}")
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            self.require(each in choices, f"{key}: expected one of {', '.join(choices)}, got {each!r}.{hint}")
 
     def at_least(self, key: str, least: float) -> None:
-        """The number is not below `least`."""
+        """Record a number below `least`."""
         key, value = self._look_up(key)
-        self.require(value >= least, f"{key}: expected at least {least}, found {value}")
+        self.expect(value >= least, key, f"at least {least}", value)
 
     def at_most(self, key: str, most: float, reason: str) -> None:
-        """The number is not above `most`."""
+        """Record a number above `most`."""
         key, value = self._look_up(key)
-        self.require(value <= most, f"{key}: expected at most {most}, found {value}: {reason}")
+        self.expect(value <= most, key, f"at most {most} ({reason})", value)
 
     @contextmanager
     def gather(self, *kinds: type[Exception]) -> Iterator[None]:
-        """What is raised inside, of these kinds or as a UserError, becomes a problem."""
+        """Record what is raised inside as a UserError, or as one of `kinds`."""
+        caught: tuple[type[Exception], ...] = (UserError, *kinds)
         try:
             yield
-        except (UserError, *kinds) as error:
+        except caught as error:
             self.problems += str(error).splitlines()
 
     def finish(self) -> None:
-        """Raise one UserError with a line for each problem, if there is any."""
+        """Raise one UserError with a line for each problem, if there are any."""
         if self.problems:
             raise UserError("\n".join(dict.fromkeys(self.problems)))
 

@@ -1,7 +1,8 @@
-"""Every configuration key, its default and its meaning.
+"""Every config key, its default and its meaning.
 
-A method adds its own node (`TRAINER.<METHOD>`) in its own file. The nodes that the original Dassl keeps for domain
-adaptation, domain generalisation and semi-supervised trainers are left out, because those trainers are.
+A method declares its own node (`TRAINER.<METHOD>`) in its own file. The original Dassl's nodes for domain adaptation,
+domain generalization and semi-supervised trainers are left out, because those trainers are. Keys marked "Unused" exist
+only so that config files of the CoOp family can be read.
 """
 
 from yacs.config import CfgNode as CN
@@ -9,107 +10,110 @@ from yacs.config import CfgNode as CN
 _C = CN()
 
 _C.VERSION = 1
-# Folder of the run: log, checkpoints, results. A run that was stopped goes on in the folder it began in.
+# Folder of the run: log, checkpoints, results. Running the same command again resumes the run in this folder.
 _C.OUTPUT_DIR = "./output"
-# Folder to resume from, if not OUTPUT_DIR.
+# Folder of another run to resume, if OUTPUT_DIR does not hold one yet.
 _C.RESUME = ""
-# Seed of everything that is drawn; negative: one is drawn and printed.
+# Seed of everything random in a run. If negative, a seed is sampled and printed.
 _C.SEED = -1
 # Use the GPU if there is one.
 _C.USE_CUDA = True
-# Print what is built.
+# Print which trainer, dataset, transforms and evaluator are built.
 _C.VERBOSE = True
 
 # ---- Images
 _C.INPUT = CN()
-# Height, width in pixels.
+# Height and width of the model's input, in pixels. It must be the size that the backbone was trained with.
 _C.INPUT.SIZE = (224, 224)
-# bilinear, bicubic or nearest.
+# How images are resized: bilinear, bicubic or nearest. CLIP was trained with bicubic.
 _C.INPUT.INTERPOLATION = "bilinear"
-# Names of the transforms; their order does not matter.
+# Names of the transforms of training images, listed in dassl/data/transforms/transforms.py. They are applied in a fixed
+# order, whatever their order here. Test images are resized and center-cropped, and normalized if "normalize" is listed.
 _C.INPUT.TRANSFORMS = ()
-# Leave images as they are read (PIL).
+# Skip all transforms; a batch then holds PIL images.
 _C.INPUT.NO_TRANSFORM = False
-# Mean and standard deviation per channel (RGB, 0..1) for "normalize".
+# normalize: mean and standard deviation of each channel (red, green, blue), for pixel values from 0 to 1. The defaults
+# are ImageNet's; the method files set CLIP's.
 _C.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]
 _C.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]
-# random_crop: padding in pixels.
+# random_crop: padding before the crop, in pixels.
 _C.INPUT.CROP_PADDING = 4
-# random_resized_crop: range of the crop's share of the area.
+# random_resized_crop: smallest and largest share of the image's area that a crop may cover.
 _C.INPUT.RRCROP_SCALE = (0.08, 1.0)
-# cutout: number and side (pixels) of the squares.
+# cutout: number of erased squares, and the length of their sides in pixels.
 _C.INPUT.CUTOUT_N = 1
 _C.INPUT.CUTOUT_LEN = 16
-# gaussian_noise: mean and standard deviation.
+# gaussian_noise: mean and standard deviation, in units of the normalized image.
 _C.INPUT.GN_MEAN = 0.0
 _C.INPUT.GN_STD = 0.15
-# randaugment: number of operations and their magnitude.
+# randaugment: number of operations per image, and their magnitude (0 to 30).
 _C.INPUT.RANDAUGMENT_N = 2
 _C.INPUT.RANDAUGMENT_M = 10
-# colorjitter: brightness, contrast, saturation, hue.
+# colorjitter: strength of the change in brightness, contrast, saturation and hue (hue at most 0.5).
 _C.INPUT.COLORJITTER_B = 0.4
 _C.INPUT.COLORJITTER_C = 0.4
 _C.INPUT.COLORJITTER_S = 0.4
 _C.INPUT.COLORJITTER_H = 0.1
 # randomgrayscale: probability.
 _C.INPUT.RGS_P = 0.2
-# gaussian_blur: probability and kernel size (pixels).
+# gaussian_blur: probability, and kernel size in pixels (odd).
 _C.INPUT.GB_P = 0.5
 _C.INPUT.GB_K = 21
 
-# Augmented views of each training image, taken in turn, epoch by epoch; 0: a new view in every epoch. A few views are
-# faster with RPO and with methods that leave the image side alone, because what is frozen of them is remembered; they
-# are another augmentation, and so give other numbers.
+# Number of augmented views of each training image, used in turn, epoch by epoch; 0 for a new view in every epoch. With
+# a few views, RPO and methods with a frozen image encoder train faster, because what is frozen of them is computed only
+# once. It is a different augmentation, so the numbers differ.
 _C.INPUT.VIEWS = 0
-# RPO with VIEWS: GiB of memory that the keys and values of all views may take; more is refused.
+# RPO with VIEWS: memory for the keys and values of all views, in GiB. A run that needs more is refused.
 _C.INPUT.VIEWS_GIB = 4.0
 
-# ---- Data set
+# ---- Dataset
 _C.DATASET = CN()
-# Folder that holds the data sets' folders. Built-in sets are made in the cache if it is empty.
+# Folder that holds the folders of the datasets (--root). Built-in datasets need none; they are rendered into the cache.
 _C.DATASET.ROOT = ""
+# Registered name of the dataset, such as OxfordPets. The files in configs/datasets/ set it.
 _C.DATASET.NAME = ""
-# Names of domains, for data sets that have them.
+# Names of domains, for datasets that have them.
 _C.DATASET.SOURCE_DOMAINS = ()
 _C.DATASET.TARGET_DOMAINS = ()
-# Semi-supervised learning: labelled images in all. Not used here.
+# Unused: number of labeled images in semi-supervised learning.
 _C.DATASET.NUM_LABELED = -1
-# Training images per class; below 1: all of them.
+# Training images per class (few-shot learning), sampled with SEED. Below 1, all training images are used.
 _C.DATASET.NUM_SHOTS = -1
-# Classes that are used: all, base (the first half) or new (the rest).
+# Classes to train and test on: all, base (the first half, rounded up) or new (the rest).
 _C.DATASET.SUBSAMPLE_CLASSES = "all"
-# Prompt template with {} for the class name; empty: the data set's own.
+# Text for a class, with {} for its name, such as "a photo of a {}." If empty, the dataset's own text.
 _C.DATASET.PROMPT = ""
-# Of the original, read by no data set here: share held out for validation.
+# Unused: share of the training images held out for validation.
 _C.DATASET.VAL_PERCENT = 0.1
-# Of the original, read by nobody here: particulars of STL-10, CIFAR-C and semi-supervised learning.
+# Unused: settings of STL-10, CIFAR-C and semi-supervised learning.
 _C.DATASET.STL10_FOLD = -1
 _C.DATASET.CIFAR_C_TYPE = ""
 _C.DATASET.CIFAR_C_LEVEL = 1
 _C.DATASET.ALL_AS_UNLABELED = False
 
-# ---- Loaders
+# ---- Data loaders
 _C.DATALOADER = CN()
-# Worker processes per loader; 0: images are read in the main process. Has no influence on results.
+# Worker processes per loader, at most one per core; 0 loads images in the main process. The numbers stay the same.
 _C.DATALOADER.NUM_WORKERS = 4
-# GiB of decoded training images kept in memory; those beyond it are read from disk each time.
+# Memory for decoded training images, in GiB. Images beyond it are read from disk in every epoch.
 _C.DATALOADER.KEEP_GIB = 2.0
-# GiB on disk (in the cache) for image features of frozen image sides, shared by all runs; 0: none are kept.
+# Disk space in the cache for the image features of frozen image encoders, in GiB, shared by all runs; 0 for none.
 _C.DATALOADER.FEATURES_GIB = 4.0
-# Transformed copies per training image; above 1, `img` is a list.
+# Transformed copies of each training image. Above 1, a batch's `img` is a list of tensors.
 _C.DATALOADER.K_TRANSFORMS = 1
-# Also return the image without augmentation, as `img0`.
+# Add the image without augmentation to a batch, as `img0`.
 _C.DATALOADER.RETURN_IMG0 = False
-# Labelled training images.
+# Labeled training images. The sampler is RandomSampler or SequentialSampler, here and below.
 _C.DATALOADER.TRAIN_X = CN()
 _C.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"
 _C.DATALOADER.TRAIN_X.BATCH_SIZE = 32
-# Of the original, read by nobody here: domains per batch, images per class in a batch.
+# Unused: domains per batch, and images per class in a batch.
 _C.DATALOADER.TRAIN_X.N_DOMAIN = 0
 _C.DATALOADER.TRAIN_X.N_INS = 16
-# Unlabelled training images.
+# Unlabeled training images, for trainers that use them.
 _C.DATALOADER.TRAIN_U = CN()
-# Take sampler and sizes from TRAIN_X.
+# Use the settings of TRAIN_X instead of the following ones.
 _C.DATALOADER.TRAIN_U.SAME_AS_X = True
 _C.DATALOADER.TRAIN_U.SAMPLER = "RandomSampler"
 _C.DATALOADER.TRAIN_U.BATCH_SIZE = 32
@@ -122,29 +126,29 @@ _C.DATALOADER.TEST.BATCH_SIZE = 32
 
 # ---- Model
 _C.MODEL = CN()
-# Checkpoint file to begin with.
+# Checkpoint file whose trained tensors initialize the prompts.
 _C.MODEL.INIT_WEIGHTS = ""
 _C.MODEL.BACKBONE = CN()
-# Name or file of the frozen model.
+# The frozen CLIP: a released name such as "ViT-B/16", "open_clip:<model>/<weights>", a weights file, or "tiny".
 _C.MODEL.BACKBONE.NAME = ""
-# Of the original, read by nobody here: the frozen model is always a trained one.
+# Unused: the frozen model is always a trained one.
 _C.MODEL.BACKBONE.PRETRAINED = True
-# Run the training step through torch.compile, for fixed shapes; where that fails, it runs as it is, with a note.
+# Run the training step through torch.compile, for fixed shapes. If that fails, the step runs uncompiled, with a note.
 _C.MODEL.COMPILE = False
-# On a GPU, capture the training step once and replay it: the same kernels, without the time to launch them one by one.
-# A loss that reads numbers off the GPU cannot be captured; it runs as it is, with a note. Not yet tried on a GPU.
+# On a GPU, capture the training step once as a CUDA graph and replay it: the same kernels, without the time to launch
+# each of them. A step that reads numbers from the GPU cannot be captured; it runs without a graph, with a note.
 _C.MODEL.CUDA_GRAPH = False
-# Library for multiplying by frozen weights in float32 on a CPU: torch, onednn, or auto, the faster one. The two round
-# differently. auto measures once per machine and number of threads and keeps the answer in the cache folder; a run
+# Library for multiplying by frozen weights in float32 on a CPU: torch, onednn, or auto for the faster one. The two
+# round differently. "auto" measures once per machine and number of threads and keeps the answer in the cache; a run
 # records it (results.json, "linear"), and a resumed run keeps it.
 _C.MODEL.LINEAR = "auto"
-# Class texts whose activations are kept at a time in a training step; the others' are computed again in the backward
-# pass. auto: as many as fit into half of the free memory, a number, or 0: all. The numbers of a run stay the same up to
-# rounding, so that a run that ran out of memory can go on with less.
+# Class texts that keep their activations at a time in a training step; those of the others are computed again in the
+# backward pass. "auto" picks as many as fit into half of the free memory; 0 keeps all. The numbers stay the same up to
+# rounding, so a run that ran out of memory can be resumed with a smaller number.
 _C.MODEL.TEXT_BLOCK = "auto"
-# GiB of keys and values of frozen class texts that may stay in memory (RPO); more are computed again in every step.
+# Memory for the keys and values of frozen class texts (RPO), in GiB. If they need more, every step computes them again.
 _C.MODEL.TEXT_MEMORY = 2.0
-# Classification head after the backbone. Prompt learning has none.
+# Unused: a classification head after the backbone, which prompt learning does not have.
 _C.MODEL.HEAD = CN()
 _C.MODEL.HEAD.NAME = ""
 _C.MODEL.HEAD.HIDDEN_LAYERS = ()
@@ -152,83 +156,90 @@ _C.MODEL.HEAD.ACTIVATION = "relu"
 _C.MODEL.HEAD.BN = True
 _C.MODEL.HEAD.DROPOUT = 0.0
 
-# ---- Optimisation
+# ---- Optimization
 _C.OPTIM = CN()
 # adam, amsgrad, sgd, rmsprop, radam or adamw.
 _C.OPTIM.NAME = "adam"
+# Learning rate after the warm-up.
 _C.OPTIM.LR = 0.0003
-# Applies to every parameter and every optimiser, adamw included.
+# Weight decay, for all parameters and every optimizer, including adamw.
 _C.OPTIM.WEIGHT_DECAY = 5e-4
-# sgd and rmsprop.
+# Momentum of sgd and rmsprop.
 _C.OPTIM.MOMENTUM = 0.9
+# sgd: dampening, and Nesterov momentum (which needs dampening 0).
 _C.OPTIM.SGD_DAMPNING = 0
 _C.OPTIM.SGD_NESTEROV = False
+# rmsprop: smoothing constant.
 _C.OPTIM.RMSPROP_ALPHA = 0.99
-# adam, amsgrad, radam, adamw.
+# Decay rates of the moment estimates of adam, amsgrad, radam and adamw.
 _C.OPTIM.ADAM_BETA1 = 0.9
 _C.OPTIM.ADAM_BETA2 = 0.999
-# Added to the denominator (adam, amsgrad, rmsprop, radam, adamw); raise it if half precision makes the loss NaN.
+# Added to the denominator of all optimizers but sgd. Increase it if the loss becomes NaN in half precision.
 _C.OPTIM.EPS = 1e-8
-# Two rates: children of the model named in NEW_LAYERS learn with LR, the rest with LR * BASE_LR_MULT.
+# Two learning rates: LR for the children of the model listed in NEW_LAYERS, and LR * BASE_LR_MULT for the rest.
 _C.OPTIM.STAGED_LR = False
 _C.OPTIM.NEW_LAYERS = ()
 _C.OPTIM.BASE_LR_MULT = 0.1
-# single_step, multi_step or cosine.
+# Learning-rate schedule, stepped after each epoch: single_step, multi_step or cosine.
 _C.OPTIM.LR_SCHEDULER = "single_step"
-# Epochs: the last one for single_step (not positive: MAX_EPOCH), all of them for multi_step.
+# Epochs at which the rate drops: the last one for single_step (MAX_EPOCH if not positive), all of them for multi_step.
 _C.OPTIM.STEPSIZE = (-1,)
-# single_step and multi_step multiply the rate by this.
+# single_step and multi_step: factor of each drop.
 _C.OPTIM.GAMMA = 0.1
+# Number of epochs, including the warm-up.
 _C.OPTIM.MAX_EPOCH = 10
-# Epochs of warm-up; not positive: none.
+# Epochs of warm-up; none if not positive.
 _C.OPTIM.WARMUP_EPOCH = -1
-# linear or constant.
+# Warm-up: constant, or linear from the first epoch's rate up to LR.
 _C.OPTIM.WARMUP_TYPE = "linear"
-# constant: the rate during the warm-up; linear: the rate of the first epoch.
+# Rate during a constant warm-up, and rate of the first epoch of a linear one.
 _C.OPTIM.WARMUP_CONS_LR = 1e-5
 _C.OPTIM.WARMUP_MIN_LR = 1e-5
-# The schedule begins after the warm-up; False: the warm-up's epochs count as epochs of the schedule.
+# Start the schedule after the warm-up; False counts the epochs of the warm-up as epochs of the schedule.
 _C.OPTIM.WARMUP_RECOUNT = True
 
 # ---- Training
 _C.TRAIN = CN()
-# Write a checkpoint every so many epochs; the last epoch's is always written.
+# Write a checkpoint every so many epochs; 0 for the last epoch only, which always has one.
 _C.TRAIN.CHECKPOINT_FREQ = 0
-# Save the state in the middle of an epoch as well, every so many minutes; 0: only after each epoch. Go on from there.
+# Besides after every epoch, save the state of the run every so many minutes, so that a stopped or killed run resumes in
+# the middle of an epoch; 0 for never.
 _C.TRAIN.CHECKPOINT_MINUTES = 5.0
-# At a loss that is infinite or NaN: stop, or skip:N, which leaves out up to N such steps and counts them.
+# If the loss is infinite or NaN: "stop" the run, or "skip:N" to skip up to N such steps and count them.
 _C.TRAIN.ON_NONFINITE = "stop"
 # Print a line every so many batches.
 _C.TRAIN.PRINT_FREQ = 10
-# With two training loaders, the one whose length is an epoch's. Not used here.
+# Unused: the loader that defines the length of an epoch, for trainers with two.
 _C.TRAIN.COUNT_ITER = "train_x"
-# Go on where the run in the output folder stopped; False: refuse a folder that holds a run.
+# Resume the run in OUTPUT_DIR; False refuses a folder that holds a run.
 _C.TRAIN.RESUME = True
-# Write TensorBoard files to OUTPUT_DIR/tensorboard.
+# Write TensorBoard files to OUTPUT_DIR/tensorboard. TensorBoard must be installed.
 _C.TRAIN.TENSORBOARD = False
 
 # ---- Test
 _C.TEST = CN()
+# Registered name of the evaluator.
 _C.TEST.EVALUATOR = "Classification"
-# Print each class's accuracy.
+# Print the accuracy of each class.
 _C.TEST.PER_CLASS_RESULT = False
-# Save the confusion matrix (rows: true class, adding up to 1) as OUTPUT_DIR/cmat.pt.
+# Save the confusion matrix as OUTPUT_DIR/cmat.pt; its rows are the true classes and add up to 1.
 _C.TEST.COMPUTE_CMAT = False
-# Do not test after training.
+# Skip the test after training.
 _C.TEST.NO_TEST = False
-# test or val.
+# Images to test on: test or val.
 _C.TEST.SPLIT = "test"
-# A validation or test image that cannot be read: error stops and names it, wrong counts it as a wrong answer.
+# If a validation or test image cannot be read: "error" stops with its name, "wrong" counts it as a wrong prediction.
 _C.TEST.BAD_IMAGES = "error"
-# Which model is tested after training: last_step, or best_val (measured on the validation set after every epoch).
+# Model to test after training: last_step, or best_val (the best on the validation images, measured after every epoch).
 _C.TEST.FINAL_MODEL = "last_step"
 
 # ---- Trainer
 _C.TRAINER = CN()
-# Registered name of the method.
+# Registered name of the method (--trainer).
 _C.TRAINER.NAME = ""
 
-# Keys that have no influence on the numbers of a run (ON_NONFINITE: of one that would go on without it).
+# Keys that do not influence a run's numbers, so that a resumed run may change them. (ON_NONFINITE decides only whether
+# a run continues.)
 FREE_TO_CHANGE = {
     "OUTPUT_DIR",
     "RESUME",
@@ -252,5 +263,5 @@ FREE_TO_CHANGE = {
 
 
 def get_cfg_default():
-    """A copy of the default configuration, to add to and to merge into."""
+    """Return a copy of the default config, to extend and to merge into."""
     return _C.clone()

@@ -1,4 +1,4 @@
-"""Strict merging: every mistake in files and options is found, and all are told at once."""
+"""Strict merging: every mistake in files and options is found, and all are reported together."""
 
 import difflib
 import os
@@ -9,11 +9,11 @@ from yacs.config import CfgNode
 from basics import UserError
 from dassl.config.yaml_files import read_yaml
 
-LONGEST_KEY = 100  # letters of a key that is not known, as far as it is looked at
+LONGEST_KEY = 100  # characters of an unknown key that are looked at
 
 
 def flatten(cfg, prefix=""):
-    """The leaves of a configuration, or of a nested dict, as one dict `{"OPTIM.LR": 0.002, ...}`."""
+    """Return the leaves of a config, or of a nested dict, as one dict `{"OPTIM.LR": 0.002, ...}`."""
     leaves = {}
     for key, value in cfg.items():
         path = f"{prefix}{key}"
@@ -25,15 +25,15 @@ def flatten(cfg, prefix=""):
 
 
 def to_dict(cfg):
-    """The configuration as nested plain dicts."""
+    """Return the config as nested plain dicts."""
     return {key: to_dict(value) if isinstance(value, dict) else value for key, value in cfg.items()}
 
 
 def merge(cfg, files=(), opts=()):
-    """Merge YAML files, then options, into `cfg`; later ones win. `cfg` is left as it was if anything is wrong.
+    """Merge YAML files, then options, into `cfg`; later ones win. If anything is wrong, `cfg` stays unchanged.
 
-    Values are converted as yacs does (strings are read as Python literals, lists and tuples become each other); an
-    integer is accepted where a float is expected.
+    Values are converted as in yacs: strings are read as Python literals, and lists and tuples become each other. Beyond
+    yacs, an integer is accepted where a float is expected.
 
     Args:
         cfg (CfgNode): the tree with all keys and defaults.
@@ -41,7 +41,7 @@ def merge(cfg, files=(), opts=()):
         opts: KEY VALUE KEY VALUE ..., keys as dotted paths.
 
     Raises:
-        UserError: missing or invalid files, unknown keys, wrong types; one line for each.
+        UserError: missing or invalid files, unknown keys, wrong types; one line per mistake.
     """
     settings, problems = _read(cfg, files, opts)
     if problems:
@@ -50,9 +50,9 @@ def merge(cfg, files=(), opts=()):
 
 
 def merge_what_is_right(cfg, files=(), opts=()):
-    """As `merge`, but what is right is merged, and what is wrong is returned: a list of lines.
+    """Merge what is valid, as `merge` does, and return the mistakes as lines.
 
-    For a caller that looks for further mistakes in the result, to tell all of them at once.
+    For a caller that looks for further mistakes in the result, so as to report all of them together.
     """
     settings, problems = _read(cfg, files, opts)
     _put(cfg, settings)
@@ -60,8 +60,9 @@ def merge_what_is_right(cfg, files=(), opts=()):
 
 
 def _read(cfg, files, opts):
-    """Settings as (key, converted value), in order, and what is wrong, as lines."""
-    problems, given = [], []
+    """Return settings as (key, converted value), in order, and the mistakes as lines."""
+    problems: list[str] = []
+    given: list[tuple[str, str, object]] = []
     for file in files:
         if file:
             try:
@@ -70,7 +71,7 @@ def _read(cfg, files, opts):
                 problems.append(str(error))
     if len(opts) % 2:
         problems.append(
-            f"command line: expected pairs KEY VALUE, found an odd number of words: {' '.join(map(str, opts))}"
+            f"command line: expected pairs KEY VALUE, got an odd number of words: {' '.join(map(str, opts))}."
         )
     else:
         given += [("command line", key, value) for key, value in zip(opts[::2], opts[1::2], strict=True)]
@@ -94,11 +95,11 @@ def _put(cfg, settings):
 
 
 def decode(value):
-    """A value of a YAML file or an option as yacs reads it: strings are Python literals where they can be."""
+    """Return a value of a YAML file or an option as yacs reads it: strings are Python literals if possible."""
     try:
-        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # of Python, about the user's text
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # Python's, about the user's text
             return CfgNode._decode_cfg_value(value)
-    except (TypeError, MemoryError, RecursionError):  # not of yacs's list: {[]: 1}, and brackets in thousands
+    except (TypeError, MemoryError, RecursionError):  # which yacs does not catch: {[]: 1}, and thousands of brackets
         return value
 
 
@@ -109,26 +110,26 @@ def _convert(key, value, known):
     if value is None or (value == "" and not isinstance(expected, str)):
         if expected is None:
             return value
-        raise UserError(f"{key} has no value (expected {_kind(expected)}, such as {expected!r})")
+        raise UserError(f"{key}: expected {_kind(expected)} (such as {expected!r}), got no value.")
     decoded = _of_type(expected, value)
     if decoded is None and expected is not None:
-        found = decode(value)
-        raise UserError(f"{key}: expected {_kind(expected)} (such as {expected!r}), found {_kind(found)} {value!r}")
+        kind = _kind(decode(value))
+        raise UserError(f"{key}: expected {_kind(expected)} (such as {expected!r}), got {kind} {value!r}.")
     for text in decoded if isinstance(decoded, list | tuple) else [decoded]:
         if isinstance(text, str) and not is_text(text):
-            raise UserError(f"{key}: expected text, found {text!r}, which is not valid Unicode or holds a zero byte")
+            raise UserError(f"{key}: expected text, got {text!r}, which is not valid Unicode or contains a zero byte.")
     return decoded
 
 
 def _of_type(expected, value):
-    """The value as the type of `expected`; None if it is of another."""
+    """Return the value as the type of `expected`; None if it has another type."""
     decoded = decode(value)
     if isinstance(expected, list | tuple) and isinstance(decoded, list | tuple):
-        # What an empty list takes is not known; its elements are names or numbers.
+        # The element type of an empty list is unknown: names or numbers.
         elements = [_of_type(expected[0], each) if expected else _plain(each) for each in decoded]
         return None if None in elements else type(expected)(elements)
     if isinstance(expected, str) and isinstance(value, str):
-        return decoded if isinstance(decoded, str) else value  # a name that happens to read as a number
+        return decoded if isinstance(decoded, str) else value  # a name that looks like a number
     if isinstance(expected, float) and type(decoded) is int:
         return _finite(decoded)
     return decoded if expected is None or type(decoded) is type(expected) else None
@@ -146,7 +147,7 @@ def _finite(number):
 
 
 def is_text(text):
-    """Whether a string can be written and can name a file: no halves of characters, no zero bytes."""
+    """Return whether a string can be written and can name a file: no halves of characters, no zero bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -169,23 +170,23 @@ def _kind(value):
 def _unknown(key, known):
     key = key if len(str(key)) <= LONGEST_KEY else f"{str(key)[:LONGEST_KEY]}..."
     if str(key).startswith("-"):
-        return f"{key} looks like a flag among the KEY VALUE pairs: flags are spelt as in --help and come first"
+        return f"{key} looks like a flag: expected KEY VALUE pairs here. Flags come first and are spelled as in --help."
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
-        return f"{key} is a section, not a key; its keys: {', '.join(inside)}"
-    unknown = f"unknown key {key} (nearest: {_nearest(str(key), known)})"
+        return f"{key}: expected a key, got a section. Its keys: {', '.join(inside)}."
+    unknown = f"unknown key {key}. Did you mean {_nearest(str(key), known)}?"
     node = ".".join(str(key).split(".")[:2])
     if str(key).startswith("TRAINER.") and not any(path.startswith(f"{node}.") for path in known):
-        unknown += f"; the method's file, or one beside it, declares {node} in a function extend_cfg(cfg)"
+        unknown += f" If not, declare {node} in a function extend_cfg(cfg) of the method's file, or of one next to it."
     return unknown
 
 
 def _nearest(key, known):
-    """The key that was meant; all of those that are one letter away, if there are any."""
+    """Return the most similar key; if there are keys one letter away, all of them."""
     if slips := [path for path in known if _one_slip(key, path)]:
         return " or ".join(slips)
 
-    # The whole path counts, and its last word once more: it is what people remember.
+    # The whole path counts, and its last word twice, because that is what people remember.
     def likeness(path):
         def ratio(a, b):
             return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
@@ -196,7 +197,7 @@ def _nearest(key, known):
 
 
 def _one_slip(a, b):
-    """Whether a letter left out, put in, exchanged or swapped with the next makes `a` of `b`."""
+    """Return whether one missing, extra, wrong or swapped letter turns `b` into `a`."""
     start = len(os.path.commonprefix([a, b]))
     a, b = a[start:], b[start:]
     return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[:2][::-1] and a[2:] == b[2:])

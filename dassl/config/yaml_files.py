@@ -1,4 +1,4 @@
-"""YAML files, read strictly: what YAML lets pass in silence is a mistake in a configuration."""
+"""YAML files, read strictly: what YAML accepts silently is a mistake in a config."""
 
 import os
 from collections.abc import Hashable
@@ -10,38 +10,38 @@ from basics import UserError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice (YAML keeps the last), and aliases (a few lines can stand for millions)."""
+    """Refuse a repeated key (YAML keeps the last one) and aliases (a few lines can expand to millions)."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not read", self.peek_event().start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
+        seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands here twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} occurs twice", key_node.start_mark)
             seen.add(key if isinstance(key, Hashable) else None)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(file):
-    """The keys and values of a YAML file, as nested dicts.
+    """Return the keys and values of a YAML file, as nested dicts.
 
     Raises:
-        UserError: missing, not readable, not YAML, or not keys and values.
+        UserError: the file is missing, unreadable, not YAML, or does not hold keys and values.
     """
-    if not os.path.isfile(file):  # unlike pathlib's it has an answer to any text
-        raise UserError(f'no configuration file at "{file}"')
+    if not os.path.isfile(file):  # unlike pathlib's, it accepts any text
+        raise UserError(f"{file}: expected a config file, got nothing.")
     try:
         tree = _StrictLoader(Path(file).read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
+        raise UserError(f"{file}: expected a readable file, got an error: {error}.") from error
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        # The last four come from dates that are none, tags on other values, and brackets in thousands.
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+        # The last four come from impossible dates, tags on other values, and thousands of brackets.
+        raise UserError(f"{file}: expected valid YAML, got an error: {' '.join(str(error).split())}.") from error
     if not isinstance(tree, dict | None):
-        raise UserError(f"{file}: expected keys and values, found {type(tree).__name__}")
+        raise UserError(f"{file}: expected keys and values, got {type(tree).__name__}.")
     return tree or {}

@@ -1,8 +1,8 @@
-"""Loaders: from the lists of a data set to batches.
+"""Loaders: from the lists of a dataset to batches.
 
 A batch is a dict: ``img`` (B, 3, H, W) float, ``label`` (B,), ``domain`` (B,) and ``index`` (B,) int64, and ``impath``,
-a list of B paths. A test image of class y that cannot be read and is counted as wrong (TEST.BAD_IMAGES) is a black one
-with the label ``UNREADABLE - y``.
+a list of B paths. If TEST.BAD_IMAGES is "wrong", an unreadable test image of class y becomes a black one with the label
+``UNREADABLE - y``.
 """
 
 import random
@@ -24,26 +24,25 @@ from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.utils import available_cores, read_image, stream
 
-UNREADABLE = -1  # no class; UNREADABLE - y is below 0 for every label y
+UNREADABLE = -1  # not a class; UNREADABLE - y is negative for every label y
 
 
 class DatasetWrapper(Dataset):
-    """Reads and transforms the images of a list.
+    """Read and transform the images of a list.
 
-    The augmentation of a training image is a function of (seed, view, index), the view being the epoch, or the
-    epoch modulo INPUT.VIEWS: whichever worker loads it, and
-    whatever else draws random numbers, it is the same.
+    The augmentation of a training image is a function of (seed, view, index), where the view is the epoch, or the epoch
+    modulo INPUT.VIEWS. It does not depend on the worker that loads it, nor on other uses of random numbers.
 
     Args:
         cfg: the config; reads SEED, INPUT.*, DATALOADER.{K_TRANSFORMS, RETURN_IMG0} and TEST.BAD_IMAGES.
         data_source: the images.
-        transform: from a PIL image to a tensor. Several give the items ``img``, ``img2``, ``img3``, ...; None leaves
+        transform: maps a PIL image to a tensor. Several give the items ``img``, ``img2``, ``img3``, ...; None leaves
             ``img`` a PIL image.
-        is_train: whether the transform draws random numbers. Only then K_TRANSFORMS counts: above 1, ``img`` is a list
-            of so many transformed copies.
+        is_train: whether the transform is random. Only then K_TRANSFORMS counts: above 1, ``img`` is a list of so many
+            transformed copies.
 
     Attributes:
-        read: from a path to a PIL image; :class:`DataManager` puts a store of decoded pictures here.
+        read: maps a path to a PIL image; :func:`build_data_loader` sets it to the image cache.
 
     Raises:
         UserError: K_TRANSFORMS above 1 without a transform.
@@ -66,7 +65,7 @@ class DatasetWrapper(Dataset):
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
-            raise UserError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply so often")
+            raise UserError(f"DATALOADER.K_TRANSFORMS: expected 1 without a transform, got {self.k_tfm}.")
 
         plain = [T.Resize(cfg.INPUT.SIZE, INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]), T.ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
@@ -77,7 +76,7 @@ class DatasetWrapper(Dataset):
         return len(self.data_source)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        """One item; ``key`` is an index (of view 0) or a (view, index) pair."""
+        """Return one item; ``key`` is an index (of view 0) or a (view, index) pair."""
         view, index = key if isinstance(key, tuple) else (0, key)
         datum = self.data_source[index]
         item = {"label": datum.label, "domain": datum.domain, "impath": datum.impath, "index": index}
@@ -97,12 +96,12 @@ class DatasetWrapper(Dataset):
         return item
 
     def _images(self, image: Image.Image) -> dict:
-        images = {}
+        images: dict = {}
         if self.transform is None:
             images["img"] = image
         else:
-            several = isinstance(self.transform, (list, tuple))
-            for number, transform in enumerate(self.transform if several else [self.transform], start=1):
+            transforms = [self.transform] if callable(self.transform) else self.transform
+            for number, transform in enumerate(transforms, start=1):
                 copies = [transform(image) for _ in range(self.k_tfm)]
                 images["img" if number == 1 else f"img{number}"] = copies if self.k_tfm > 1 else copies[0]
         if self.return_img0:
@@ -111,13 +110,13 @@ class DatasetWrapper(Dataset):
 
 
 def run_seed(cfg) -> int:
-    """The seed of the run; without one, the unpredictable seed that torch's own generator started from."""
+    """Return the seed of the run; without one, the unpredictable seed that torch's own generator started from."""
     return cfg.SEED if cfg.SEED >= 0 else torch.initial_seed()
 
 
 @contextmanager
 def random_state_of(seed: int) -> Iterator[None]:
-    """Inside, Python, numpy and torch (CPU) draw as if freshly seeded; afterwards they go on where they were."""
+    """Seed Python, numpy and torch (CPU) inside; afterwards, their streams continue where they were."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # numpy takes 32 bits
@@ -140,35 +139,36 @@ def build_data_loader(
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
-    pictures: ImageCache | None = None,
+    image_cache: ImageCache | None = None,
 ) -> Loader:
-    """Make a loader. It draws nothing from the global random streams.
+    """Return a loader. It uses nothing of the global random streams.
 
     Args:
         cfg: the config; reads SEED, USE_CUDA, INPUT.* and DATALOADER.*.
         sampler_type: "RandomSampler" or "SequentialSampler".
         data_source: the images.
-        batch_size: images a batch. In training the last, smaller batch is left out, unless it is the only one.
-        n_domain, n_ins: of the samplers by domain and by class, which are not offered.
+        batch_size: images per batch. In training, the last, smaller batch is dropped, unless it is the only one.
+        n_domain, n_ins: unused; Dassl's samplers by domain and by class take them.
         tfm: the transform.
         is_train: for training.
         dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs from a RandomSampler.
-        pictures: where a :class:`DatasetWrapper` finds decoded pictures; a training loader fills it before its first
-            batch.
+        image_cache: decoded images for a :class:`DatasetWrapper`; a training loader fills it before its first batch.
 
     Raises:
         UserError: no images, or an unknown sampler.
     """
     if not data_source:
-        raise UserError(f"{cfg.DATASET.NAME}: there are no images to load for {'training' if is_train else 'testing'}")
+        raise UserError(
+            f"DATASET.NAME: expected images for {'training' if is_train else 'testing'} in {cfg.DATASET.NAME}, got 0."
+        )
     seed = run_seed(cfg)
-    # Results do not depend on the number of workers; more of them than cores would only be slower.
+    # Results do not depend on the number of workers; more workers than cores would only be slower.
     num_workers = min(cfg.DATALOADER.NUM_WORKERS, available_cores())
     dataset = (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train)
-    if pictures is not None and isinstance(dataset, DatasetWrapper):
-        dataset.read = pictures.read
+    if image_cache is not None and isinstance(dataset, DatasetWrapper):
+        dataset.read = image_cache.read
     return Loader(
-        pictures=pictures if is_train else None,
+        image_cache=image_cache if is_train else None,
         dataset=dataset,
         batch_size=batch_size,
         sampler=build_sampler(sampler_type, data_source, seed, cfg.INPUT.VIEWS if is_train else 0),
@@ -182,10 +182,10 @@ def build_data_loader(
 
 
 class DataManager:
-    """The data set of a config and its loaders.
+    """The dataset of a config and its loaders.
 
-    Before the first training batch all training images are decoded, and kept within DATALOADER.KEEP_GIB: a bad one is
-    found before the first step. So are the validation images of a run that measures them after every epoch.
+    Before the first training batch, all training images are decoded, and kept up to DATALOADER.KEEP_GIB, so that a bad
+    one is found before the first step. The same goes for validation images if the run uses them after every epoch.
 
     Args:
         cfg: the config.
@@ -193,9 +193,9 @@ class DataManager:
         dataset_wrapper: used in place of :class:`DatasetWrapper`.
 
     Attributes:
-        dataset: the data set.
+        dataset: the dataset.
         train_loader_x, train_loader_u, val_loader, test_loader: loaders; train_loader_u and val_loader are None where
-            the data set has no such images.
+            the dataset has no such images.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class DataManager:
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
 
-        pictures = ImageCache(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
+        image_cache = ImageCache(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
 
         def loader(data_source, settings, tfm, is_train):
             return build_data_loader(
@@ -221,21 +221,21 @@ class DataManager:
                 tfm=tfm,
                 is_train=is_train,
                 dataset_wrapper=dataset_wrapper,
-                pictures=pictures,
+                image_cache=image_cache,
             )
 
         loaders = cfg.DATALOADER
-        unlabelled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
+        unlabeled = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
         data = self.dataset
         self.train_loader_x = loader(data.train_x, loaders.TRAIN_X, tfm_train, True)
-        self.train_loader_u = loader(data.train_u, unlabelled, tfm_train, True) if data.train_u else None
+        self.train_loader_u = loader(data.train_u, unlabeled, tfm_train, True) if data.train_u else None
         self.val_loader = loader(data.val, loaders.TEST, tfm_test, False) if data.val else None
         self.test_loader = loader(data.test, loaders.TEST, tfm_test, False)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
     def _read_every_epoch(self, cfg) -> list[str]:
-        """Paths of the images that a training run reads in every epoch, and cannot do without."""
+        """Return the paths of the images that a training run needs in every epoch."""
         data = self.dataset
         val = data.val if cfg.TEST.FINAL_MODEL == "best_val" and cfg.TEST.BAD_IMAGES == "error" else None
         return [item.impath for part in (data.train_x, data.train_u, val) for item in part or []]
@@ -254,7 +254,7 @@ class DataManager:
         return self.dataset.lab2cname
 
     def show_dataset_summary(self, cfg) -> None:
-        """Print the sizes of the data set."""
+        """Print the sizes of the dataset."""
         rows = [["Dataset", cfg.DATASET.NAME]]
         if cfg.DATASET.SOURCE_DOMAINS:
             rows.append(["Source", cfg.DATASET.SOURCE_DOMAINS])

@@ -1,12 +1,12 @@
 """Batches of frozen image features in place of images.
 
-Where the image side of a method is frozen, an image's feature depends on the weights and on the augmented view alone.
-So the features of an epoch's views are computed before its first step, each view once, or taken from a store that
-other runs, methods and settings have filled.
+If the image encoder of a method is frozen, an image's features depend on the weights and on the augmented view alone.
+The features of an epoch's views are therefore computed before its first step, each view once, or read from a store
+that other runs, methods and settings have filled.
 
-The last bits of a feature depend on which images run beside it (matrix products are cut up by their sizes). That is why
-features are always computed for whole lists, in order and in blocks of one size, whether a store is there or not:
-filled, empty or left out, it changes no number.
+The last bits of a feature depend on which images are encoded together (matrix products are divided by their sizes).
+That is why features are always computed for whole lists, in order and in batches of one size, with or without a store:
+whether it is full, empty or off changes no number.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import PIL
 import torch
 import torchvision
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
 from basics import UserError, cache_dir
@@ -28,20 +28,20 @@ from dassl.data.loader import Loader
 from dassl.data.samplers import InOrder
 from dassl.utils import in_threads
 
-BLOCK = 32  # images encoded at a time
-FORMAT = 1  # to be raised when a transform or a tower computes something else for the same settings
+ENCODED_AT_ONCE = 32  # images
+FORMAT = 1  # increase it when a transform or a tower computes something else for the same settings
 
 
 class FeatureLoader:
-    """A loader's batches, ``img`` being features (B, D); everything else is the loader's.
+    """A loader's batches with ``features`` (B, D) in place of ``img``; everything else is the loader's.
 
-    The features of the last view are held in memory; of a pool of views (INPUT.VIEWS) those of all.
+    The features of the last view are held in memory; of a pool of views (INPUT.VIEWS), those of all.
 
     Args:
-        loader: gives the images; its sampler's order and its batches are kept.
-        encode: from images (B, 3, H, W) to features (B, D) on the CPU, or of more dimensions.
-        key: what the features depend on beside the images' files and, in training, the seed and the epoch.
-        store: where features are kept by that key; None: nowhere.
+        loader: loads the images of a :class:`DatasetWrapper`; its sampler's order and its batches are kept.
+        encode: maps images (B, 3, H, W) to features on the CPU, (B, D) or of more dimensions.
+        key: what the features depend on besides the image files and, in training, the seed and the epoch.
+        store: keeps features under that key; None for no store.
     """
 
     def __init__(
@@ -51,14 +51,16 @@ class FeatureLoader:
         key: dict | None = None,
         store: FeatureStore | None = None,
     ):
-        self.dataset, self.sampler, self.batch_sampler = loader.dataset, loader.sampler, loader.batch_sampler
+        dataset, batch_sampler = loader.dataset, loader.batch_sampler
+        assert isinstance(dataset, DatasetWrapper) and isinstance(batch_sampler, BatchSampler)
+        self.dataset, self.sampler, self.batch_sampler = dataset, loader.sampler, batch_sampler
         self.encode, self.store = encode, store
-        self.key = {**(key or {}), "block": BLOCK, "seed": loader.dataset.seed if loader.dataset.is_train else None}
-        self._in_order = InOrder(loader.dataset)
+        self.key = {**(key or {}), "block": ENCODED_AT_ONCE, "seed": dataset.seed if dataset.is_train else None}
+        self._in_order = InOrder(dataset)
         self._images = Loader(
-            pictures=loader.pictures,
-            dataset=loader.dataset,
-            batch_size=BLOCK,
+            image_cache=loader.image_cache,
+            dataset=dataset,
+            batch_size=ENCODED_AT_ONCE,
             sampler=self._in_order,
             num_workers=loader.num_workers,
             persistent_workers=loader.persistent_workers,
@@ -66,7 +68,7 @@ class FeatureLoader:
             worker_init_fn=loader.worker_init_fn,
             generator=loader.generator,
         )
-        self._held: dict[int, tuple[Tensor, Tensor]] = {}  # by view: features and labels of all images
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}  # view -> features and labels of all images
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -77,7 +79,7 @@ class FeatureLoader:
             indices = [key[1] if isinstance(key, tuple) else key for key in keys]
             items = [self.dataset.data_source[index] for index in indices]
             yield {
-                "img": features[indices],
+                "features": features[indices],
                 "label": labels[indices],
                 "domain": torch.tensor([item.domain for item in items]),
                 "impath": [item.impath for item in items],
@@ -85,22 +87,22 @@ class FeatureLoader:
             }
 
     def _all(self, view: int) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of all images, in one view of each."""
+        """Return features (N, D) and labels (N,) of all images, in one view of each."""
         if view in self._held:
             return self._held[view]
         if not getattr(self.sampler, "views", 0):
-            self._held.clear()  # an epoch's views do not come back
+            self._held.clear()  # an epoch's views do not return
         labels = torch.tensor([item.label for item in self.dataset.data_source])
-        features = self._kept(view)
+        features = self._stored(view)
         if features is None:
-            features, delivered = self._compute(view)
-            if self.store is not None and torch.equal(labels, delivered):  # else an image could not be read
+            features, loaded_labels = self._compute(view)
+            if self.store is not None and torch.equal(labels, loaded_labels):  # else an image was unreadable
                 self.store.put(self._key_of(view), features)
-            labels = delivered
+            labels = loaded_labels
         self._held[view] = features, labels
         return features, labels
 
-    def _kept(self, view: int) -> Tensor | None:
+    def _stored(self, view: int) -> Tensor | None:
         if self.store is None:
             return None
         if "images" not in self.key:
@@ -111,7 +113,7 @@ class FeatureLoader:
         return {**self.key, "view": view}
 
     def _compute(self, view: int) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of all images."""
+        """Return features (N, D) and labels (N,) of all images."""
         self._in_order.view = view
         features, labels = [], []
         for batch in tqdm(self._images, "image features", unit="batch", leave=False, disable=None):
@@ -121,11 +123,11 @@ class FeatureLoader:
 
 
 def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Tensor], key: dict | None):
-    """A :class:`FeatureLoader` over a loader of one view of each image; any other loader, or None, as it is.
+    """Return a :class:`FeatureLoader` over a loader of one view per image; any other loader, or None, unchanged.
 
     Args:
         cfg: the config of the loader's transform; reads INPUT and DATALOADER.FEATURES_GIB.
-        key: names the encoder: weights, precision, device. The rest is added here. None: nothing is kept on disk.
+        key: identifies the encoder: weights, precision, device. The rest is added here. None for no store.
     """
     dataset = getattr(loader, "dataset", None)
     if not isinstance(loader, Loader) or not isinstance(dataset, DatasetWrapper):
@@ -140,7 +142,7 @@ def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Ten
         "transform": {name: value for name, value in cfg.INPUT.items() if not name.startswith("VIEWS")},
         "training": dataset.is_train,
         "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
-        # What decides in which order a product's terms are added.
+        # These decide the order in which the terms of a product are added.
         "cpu": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
     }
     store = FeatureStore(cache_dir("features"), cfg.DATALOADER.FEATURES_GIB * 2**30)
@@ -148,7 +150,7 @@ def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Ten
 
 
 def files_sha256(items: list[Datum]) -> str:
-    """SHA-256 (hex) of the content of all images' files, in their order.
+    """Return the SHA-256 (hex) of the content of all images' files, in order.
 
     Raises:
         UserError: a file is missing or cannot be opened.
@@ -158,6 +160,6 @@ def files_sha256(items: list[Datum]) -> str:
         try:
             return hashlib.sha256(Path(item.impath).read_bytes()).digest()
         except OSError as error:
-            raise UserError(f'cannot open "{item.impath}": {error.strerror}') from error
+            raise UserError(f"{item.impath}: cannot open the file: {error.strerror}.") from error
 
     return hashlib.sha256(b"".join(in_threads(digest, items))).hexdigest()

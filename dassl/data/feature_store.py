@@ -1,8 +1,9 @@
-"""Tensors kept on disk by their keys, for all runs: what is expensive, frozen and asked for again."""
+"""A store of tensors on disk, by key, shared by all runs: for results that are expensive, frozen and needed again."""
 
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -13,14 +14,14 @@ from basics import UserError, write_atomic
 
 
 class FeatureStore:
-    """A folder of tensors. Several processes may use it at a time.
+    """A folder of tensors, which several processes may use at a time.
 
-    A file holds one tensor, and the SHA-256 of its key and its numbers: a damaged file, or one under a wrong name, is
-    told of and counts as missing.
+    A file holds one tensor, and the SHA-256 of its key and its numbers. A file that is damaged or has a wrong name is
+    reported and counts as missing.
 
     Args:
-        folder: made when the first tensor is kept.
-        budget: bytes that the files may take; beyond it those that were not used for the longest time go.
+        folder: created when the first tensor is stored.
+        budget: bytes that the files may take; beyond it, the least recently used ones are deleted.
     """
 
     def __init__(self, folder: Path, budget: float):
@@ -31,23 +32,26 @@ class FeatureStore:
         return self.folder / f"{hashlib.sha256(_text(key)).hexdigest()}.safetensors"
 
     def get(self, key: dict) -> Tensor | None:
-        """The tensor kept under a key (what JSON can hold), on the CPU; None: there is none."""
+        """Return the tensor of a key (anything that JSON can hold), on the CPU; None if there is none."""
         path = self._path(key)
+        tensor = None
         try:
-            held = safetensors.torch.load(path.read_bytes())
-            intact = torch.equal(held["sha256"], _digest(key, held["tensor"]))
+            content = safetensors.torch.load(path.read_bytes())
+            if torch.equal(content["sha256"], _digest(key, content["tensor"])):
+                tensor = content["tensor"]
         except FileNotFoundError:
             return None
-        except Exception as error:  # of a damaged file, or a disk that fails
-            intact, held = False, str(error)
-        if not intact:
-            print(f'Note: "{path}" is damaged; what it held is computed again')
+        except Exception:  # a damaged file, or a failing disk, raises almost anything
+            pass
+        if tensor is None:
+            print(f"Note: {path} is damaged; its content is computed again")
             return None
-        _touch(path)
-        return held["tensor"]
+        with suppress(OSError):  # just deleted, or in a read-only folder, where nothing gets deleted
+            os.utime(path)  # used now
+        return tensor
 
     def put(self, key: dict, tensor: Tensor) -> None:
-        """Keep a CPU tensor. Where that fails (disk full, no permission) the user is told, and the run goes on."""
+        """Store a CPU tensor. If that fails (disk full, no permission), a note is printed and the run continues."""
         tensor = tensor.contiguous()
         data = safetensors.torch.save({"tensor": tensor, "sha256": _digest(key, tensor)})
         if len(data) > self.budget:
@@ -56,7 +60,7 @@ class FeatureStore:
             write_atomic(self._path(key), data)
             self._make_room()
         except (UserError, OSError) as error:
-            print(f"Note: image features are not kept. {error}")
+            print(f"Note: image features are not stored. {error}")
 
     def _make_room(self) -> None:
         files = [(entry.stat(), entry.path) for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")]
@@ -73,15 +77,7 @@ def _text(key: dict) -> bytes:
 
 
 def _digest(key: dict, tensor: Tensor) -> Tensor:
-    """SHA-256 of a key and of a tensor's type, shape and numbers: (32,) uint8."""
+    """Return the SHA-256 of a key and of a tensor's type, shape and numbers: (32,) uint8."""
     description = _text({"key": key, "dtype": str(tensor.dtype), "shape": list(tensor.shape)})
     numbers = tensor.contiguous().view(-1).view(torch.uint8).numpy()
     return torch.tensor(list(hashlib.sha256(description + numbers.tobytes()).digest()), dtype=torch.uint8)
-
-
-def _touch(path: Path) -> None:
-    """Note that a file was used."""
-    try:
-        os.utime(path)
-    except OSError:  # it has just been removed, or the folder is read-only: then nobody makes room in it either
-        pass

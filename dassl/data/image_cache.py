@@ -1,4 +1,4 @@
-"""Training pictures, decoded once and kept in memory."""
+"""Training images, decoded once and kept in memory."""
 
 from collections.abc import Iterable
 
@@ -10,35 +10,35 @@ from tqdm import tqdm
 from basics import UserError
 from dassl.utils import in_threads, read_image
 
-BLOCK_BYTES = 64 * 2**20  # few tensors, because with spawned workers each is a file descriptor
+CHUNK_BYTES = 64 * 2**20  # few large tensors, because with spawned workers each is a file descriptor
 
 
 class ImageCache:
-    """The pixels of pictures, by their paths.
+    """The pixels of images, by path.
 
-    Workers that are forked or spawned after :meth:`fill` share the memory, they do not copy it.
+    Workers that are forked or spawned after :meth:`fill` share the memory instead of copying it.
 
     Args:
-        paths: of the pictures.
-        budget: bytes of pixels (3 a pixel) to keep at most; pictures beyond it are read from their files every time.
+        paths: of the images.
+        budget: bytes of pixels (3 per pixel) to keep at most; images beyond it are read from their files every time.
     """
 
     def __init__(self, paths: Iterable[str], budget: float):
         self.paths = list(dict.fromkeys(paths))
         self.budget = budget
-        self._blocks: list[torch.Tensor] = []  # uint8, pictures one behind the other
-        self._places: dict[str, tuple[int, int, tuple[int, int, int]]] = {}  # block, start, (height, width, 3)
+        self._chunks: list[torch.Tensor] = []  # uint8, the pixels of several images each
+        self._places: dict[str, tuple[int, int, tuple[int, ...]]] = {}  # chunk, start, (height, width, 3)
         self._filled = False
 
     def fill(self) -> None:
-        """Decode all pictures, and keep those that fit. The second call does nothing.
+        """Decode all images, and keep those that fit. The second call does nothing.
 
         Raises:
-            UserError: pictures cannot be read; names them all.
+            UserError: images cannot be read; lists them all.
         """
         if self._filled:
             return
-        self._blocks.clear()
+        self._chunks.clear()
         bad: list[str] = []
         pending: list[np.ndarray] = []
         left, start = self.budget, 0
@@ -47,33 +47,33 @@ class ImageCache:
             if isinstance(pixels, UserError):
                 bad.append(str(pixels))
             elif pixels.size <= left:
-                self._places[path] = len(self._blocks), start, pixels.shape
+                self._places[path] = len(self._chunks), start, pixels.shape
                 pending.append(pixels.reshape(-1))
                 left, start = left - pixels.size, start + pixels.size
-                if start >= BLOCK_BYTES:
-                    self._close_block(pending)
+                if start >= CHUNK_BYTES:
+                    self._close_chunk(pending)
                     start = 0
-        self._close_block(pending)
+        self._close_chunk(pending)
         if bad:
             raise UserError("\n  ".join([f"{len(bad):,} of {len(self.paths):,} training images cannot be read:", *bad]))
         self._filled = True
 
-    def _close_block(self, pending: list[np.ndarray]) -> None:
+    def _close_chunk(self, pending: list[np.ndarray]) -> None:
         if pending:
-            self._blocks.append(torch.from_numpy(np.concatenate(pending)))
+            self._chunks.append(torch.from_numpy(np.concatenate(pending)))
             pending.clear()
 
     def read(self, path: str) -> Image.Image:
-        """A picture in RGB: the kept one, or else as :func:`dassl.utils.read_image` reads it."""
+        """Return an image in RGB, from memory if it is kept, else as :func:`dassl.utils.read_image` reads it."""
         if path not in self._places:
             return read_image(path)
-        block, start, shape = self._places[path]
-        pixels = self._blocks[block].numpy()[start : start + np.prod(shape)]
+        chunk, start, shape = self._places[path]
+        pixels = self._chunks[chunk].numpy()[start : start + int(np.prod(shape))]
         return Image.fromarray(pixels.reshape(shape))
 
 
 def _decode(path: str) -> np.ndarray | UserError:
-    """Pixels (height, width, 3) uint8, or why there are none."""
+    """Return pixels (height, width, 3) uint8, or the reason why there are none."""
     try:
         return np.asarray(read_image(path))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The loader: torch's, with what the engine needs around it."""
+"""torch's DataLoader, with what the engine needs around it."""
 
 import multiprocessing
 import signal
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from dassl.data.image_cache import ImageCache
 
-SIGNAL_SECONDS = 1.0  # in which the system tells of a child that is gone
+SIGNAL_SECONDS = 1.0  # within which the system reports the end of a child process
 
 
 def _end_workers() -> None:
@@ -20,8 +20,8 @@ def _end_workers() -> None:
             child.kill()
 
 
-# At its end a process asks its workers to end by SIGTERM, which ours leave to it (`leave_signals_to_parent`), and waits
-# for them: those of a loader that is still there would never go. This comes before.
+# At its end, a process sends SIGTERM to its workers, which ours ignore (`leave_signals_to_parent`), and waits for them.
+# The workers of a loader that still exists would never end, so they are killed first.
 Finalize(None, _end_workers, exitpriority=0)
 
 
@@ -29,28 +29,28 @@ class Loader(DataLoader):
     """A torch DataLoader.
 
     Args:
-        pictures: filled before the first batch, and before any worker starts, so that the workers share them.
+        image_cache: filled before the first batch and before any worker starts, so that the workers share it.
         **options: torch's.
     """
 
-    def __init__(self, *, pictures: ImageCache | None = None, **options):
+    def __init__(self, *, image_cache: ImageCache | None = None, **options):
         super().__init__(**options)
-        self.pictures = pictures
+        self.image_cache = image_cache
 
-    def __iter__(self) -> Iterator[dict]:
-        """The batches of one pass.
+    def __iter__(self) -> Iterator[dict]:  # type: ignore[override]  # torch promises an iterator of its own class
+        """Yield the batches of one pass.
 
         Raises:
             UserError: an image cannot be read.
-            RuntimeError: a worker is gone; in torch's words, with its process and the signal that ended it.
+            RuntimeError: a worker died; in torch's words, with its process and the signal that ended it.
         """
-        if self.pictures is not None:
-            self.pictures.fill()
+        if self.image_cache is not None:
+            self.image_cache.fill()
         try:
             yield from super().__iter__()
         except (ConnectionError, EOFError) as error:
-            # A worker's end may show first as a broken connection. torch tells of the cause in the handler of the
-            # signal that comes with it, which is run while this waits.
-            if not str(error).startswith("Caught "):  # which is how torch tells of an error in a worker
+            # A worker's end may show first as a broken connection. torch reports the cause in the handler of the
+            # signal that follows, which runs during this wait.
+            if not str(error).startswith("Caught "):  # the start of torch's report of an error inside a worker
                 time.sleep(SIGNAL_SECONDS)
             raise

@@ -1,4 +1,4 @@
-"""The order in which a loader takes the images of a data set."""
+"""The order in which a loader loads the images of a dataset."""
 
 from collections.abc import Iterator, Sized
 
@@ -12,15 +12,15 @@ SAMPLERS = ("RandomSampler", "SequentialSampler")
 
 
 class RandomSampler(Sampler[tuple[int, int]]):
-    """All images once an epoch, in an order that is a function of (seed, epoch).
+    """All images once per epoch, in an order that is a function of (seed, epoch).
 
-    It yields (view, index) pairs, so that whoever loads an image can key its augmentation to the view. The order
-    depends neither on the number of workers nor on what else draws random numbers, nor on a restart.
+    It yields (view, index) pairs, so that augmentation can depend on the view. The order depends neither on the number
+    of workers nor on other uses of random numbers, nor on a restart.
 
     Args:
         data_source: the images.
         seed: seed of the run.
-        views: how many views an image has, taken in turn; 0: a new one in every epoch.
+        views: how many views an image has, used in turn; 0 for a new one in every epoch.
     """
 
     def __init__(self, data_source: Sized, seed: int, views: int = 0):
@@ -30,12 +30,12 @@ class RandomSampler(Sampler[tuple[int, int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch (from 0) the next pass belongs to."""
+        """Set the epoch (from 0) of the next pass."""
         self.epoch = epoch
 
     @property
     def view(self) -> int:
-        """The number of the augmented view that the next pass takes of every image."""
+        """The number of the augmented view of every image in the next pass."""
         return self.epoch % self.views if self.views else self.epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -48,7 +48,7 @@ class RandomSampler(Sampler[tuple[int, int]]):
 
 
 class InOrder(Sampler[tuple[int, int]]):
-    """All images in their order, as (view, index) pairs; ``view`` may be set before a pass."""
+    """All images in order, as (view, index) pairs. Set ``view`` before a pass."""
 
     def __init__(self, data_source: Sized):
         self.data_source = data_source
@@ -63,13 +63,13 @@ class InOrder(Sampler[tuple[int, int]]):
 
 
 def build_sampler(sampler_type: str, data_source: Sized, seed: int, views: int = 0) -> Sampler:
-    """Make the sampler that a config names (``DATALOADER.*.SAMPLER``); ``views`` as for :class:`RandomSampler`.
+    """Return the sampler that a config names (``DATALOADER.*.SAMPLER``); ``views`` as for :class:`RandomSampler`.
 
     Raises:
-        UserError: no sampler of that name. The samplers by domain and by class of other toolkits are not offered.
+        UserError: unknown sampler. Dassl's samplers by domain and by class are not offered.
     """
     if sampler_type == "RandomSampler":
         return RandomSampler(data_source, seed, views)
     if sampler_type == "SequentialSampler":
         return SequentialSampler(data_source)
-    raise UserError(f"DATALOADER SAMPLER must be {' or '.join(SAMPLERS)}, found {sampler_type!r}")
+    raise UserError(f"DATALOADER.*.SAMPLER: expected {' or '.join(SAMPLERS)}, got {sampler_type!r}.")

@@ -1,10 +1,9 @@
-"""The training engine: trainers, their registry, checkpoints, results, and the folder of a run."""
+"""The training engine: trainers and their registry, checkpoints, and the record and folder of a run."""
 
 from dassl.engine.build import TRAINER_REGISTRY, build_trainer, check_config
 from dassl.engine.failures import explain_failures
-from dassl.engine.run import device_of
 from dassl.engine.run_folder import fresh_folder, run_folder
-from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX
+from dassl.engine.trainer import SimpleTrainer, TrainerBase, TrainerX, device_of
 
 __all__ = [
     "TRAINER_REGISTRY",

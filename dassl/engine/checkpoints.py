@@ -1,34 +1,27 @@
-"""What of a run is kept on disk, and how a run goes on from it.
+"""Checkpoints in the CoOp family's layout, `<registered name>/model.pth.tar-<epoch>`, for testing and sharing.
 
-Two kinds of files hold tensors. Checkpoints, in the family's layout `<registered name>/model.pth.tar-<epoch>`, are for
-testing and for others. `state.pt` is for going on: it is one file, written as a whole, with all that the rest of the
-run depends on. Only what is trained is kept; frozen parameters come from the backbone's own file.
+They hold only what is trained; frozen parameters come from the backbone's own file.
 """
 
-import functools
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from basics import MissingFile, NonFiniteLoss, UserError, write_atomic
-from dassl.config import FREE_TO_CHANGE, flatten
-from dassl.engine.run_folder import FolderTaken
-from dassl.utils import get_random_state, last_checkpoint, load_checkpoint, save_tensors, set_random_state
+from dassl.utils import last_checkpoint, load_checkpoint
 
-STATE_FILE = "state.pt"
-STATE_FORMAT = 2
-LONGEST_REASON = 200  # letters of what the content of a file made some library say
 BEST_FILE = "model-best.pth.tar"
-OTHER_FOLDER = "Choose another --output-dir, or delete that folder to start anew."
 
-# Buffers of prompt learners that depend on the class names, not on training; a checkpoint is loaded for other classes.
+# Buffers of prompt learners that belong to the class names, not to the training; a checkpoint may serve other classes.
 CLASS_DEPENDENT = ("token_prefix", "token_midfix", "token_suffix")
 
 
-def trained_tensors(module):
-    """Parameters with gradients and persistent buffers, under their names in the module's `state_dict`.
+def trained_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters with gradients and persistent buffers, under their names in the module's `state_dict`.
 
     The tensors share the module's memory.
     """
@@ -39,70 +32,76 @@ def trained_tensors(module):
     }
 
 
-def snapshot(module):
-    """Copies of the module's trained tensors on the CPU, as they are written to files.
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the module's trained tensors on the CPU, as they are written to files.
 
     Raises:
-        NonFiniteLoss: a parameter holds NaN or infinite numbers; what was saved before is worth more than that.
+        NonFiniteLoss: a parameter holds NaN or infinite numbers, which must not replace what was saved before.
     """
-    # clone(): a view would take the whole memory behind it into the file.
+    # clone(): a view would bring all the memory behind it into the file.
     tensors = {key: tensor.cpu().clone() for key, tensor in trained_tensors(module).items()}
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     for key, tensor in tensors.items():
         if key in parameters and not tensor.isfinite().all():
             raise NonFiniteLoss(
-                f"{key} holds NaN or infinite numbers, though the loss was finite: its gradient was not. It is not "
-                "saved. A smaller OPTIM.LR, a larger OPTIM.EPS (Adam) or full precision may help."
+                f"{key}: expected finite numbers, got NaN or infinite ones; the loss was finite, but its gradient was "
+                "not. Nothing was saved. Try a smaller OPTIM.LR, a larger OPTIM.EPS (Adam) or full precision."
             )
     return tensors
 
 
-def class_dependent(module):
-    """A test whether a name is that of a tensor which belongs to the class names, and is not loaded for others.
+def class_dependent(module: nn.Module) -> Callable[[str], bool]:
+    """Return a test of whether a tensor, given by name, belongs to the class names and is not loaded for others.
 
-    A module may name such tensors in its attribute `ignored_keys`: whole words of their dotted names, one or more.
+    Besides `CLASS_DEPENDENT`, these are the names that the module lists in an attribute `ignored_keys`: one or more
+    whole words of a dotted name.
     """
     words = {*CLASS_DEPENDENT, *getattr(module, "ignored_keys", ())}
     return lambda name: any(f".{word}." in f".{name}." for word in words)
 
 
-def prompts_sha256(modules):
-    """SHA-256 (hex) over names, dtypes, shapes and bytes of the trained tensors of `modules` ({name: module}).
+def prompts_sha256(modules: Mapping[str, nn.Module]) -> str:
+    """Return the SHA-256 (hex) of names, dtypes, shapes and bytes of the trained tensors of `modules`, by name.
 
-    Those that belong to the class names are left out: the same prompts have the same digest on other classes.
+    Tensors that belong to the class names do not count, so equal prompts have equal digests on other classes.
     """
     digest = hashlib.sha256()
     for name, module in modules.items():
-        left_out = class_dependent(module)
+        is_class_dependent = class_dependent(module)
         for key, tensor in sorted(trained_tensors(module).items()):
-            if left_out(key):
+            if is_class_dependent(key):
                 continue
             digest.update(f"{name}/{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def load_trained(module, tensors, source, ignored=lambda name: False):
+def load_trained(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str | Path,
+    ignored: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Copy `tensors` into the trained tensors of `module`.
 
     A key may have "module." or "prompt_learner." before the module's own name, as in the file of a whole model. Tensors
-    of the frozen backbone are left out, and counted in a printed line: those of the module's frozen parameters, and
+    of the frozen backbone are skipped, and counted in a printed line: those of the module's frozen parameters, and
     those that `module.backbone_shapes` ({key in such a file: shape}) declares.
 
     Args:
         tensors: {key: tensor}.
         source: the file they come from, for messages.
-        ignored: a test whether a name is that of a tensor that is neither expected nor loaded.
+        ignored: whether the tensor of a given name is neither expected nor loaded.
 
     Raises:
-        UserError: a trained tensor is missing, of another shape or kind, or not finite; a tensor of the backbone is of
-            another shape; or a key is unknown; one line for each.
+        UserError: a trained tensor is missing, of another shape or kind, or not finite; a tensor of the backbone has
+            another shape; or a key is unknown. One line for each.
     """
-
     known, backbone = module.state_dict(), getattr(module, "backbone_shapes", {})
     expected = {name: tensor for name, tensor in trained_tensors(module).items() if not ignored(name)}
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    found, left_out, problems = {}, 0, []
+    found: dict[str, Tensor] = {}
+    n_frozen, problems = 0, []
     for key, tensor in tensors.items():
         name = key
         for prefix in ("module.", "prompt_learner."):
@@ -110,46 +109,47 @@ def load_trained(module, tensors, source, ignored=lambda name: False):
         if ignored(name):
             continue
         if name not in known and name not in backbone:
-            problems.append(f"{key}: found shape {tuple(tensor.shape)}, but the model has nothing of that name")
+            problems.append(f"{key}: expected no tensor of this name, got shape {tuple(tensor.shape)}")
             continue
         shape = known[name].shape if name in known else backbone[name]
         if tensor.shape != shape:
-            problems.append(f"{key}: expected shape {tuple(shape)}, found {tuple(tensor.shape)}")
+            problems.append(f"{key}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
         elif name not in expected:
-            left_out += 1
+            n_frozen += 1
         elif name in found:
-            problems.append(f"{key}: the file holds {name} twice, with and without a prefix")
+            problems.append(f"{key}: expected one tensor {name}, got two, with and without a prefix")
         elif tensor.is_floating_point() != expected[name].is_floating_point():
-            problems.append(f"{key}: expected {expected[name].dtype}, found {tensor.dtype}")
+            problems.append(f"{key}: expected {expected[name].dtype}, got {tensor.dtype}")
         elif name in parameters and not tensor.isfinite().all():
-            problems.append(f"{key}: holds NaN or infinite numbers")
+            problems.append(f"{key}: expected finite numbers, got NaN or infinite ones")
         found[name] = tensor
     problems += [
-        f"{name}: expected shape {tuple(tensor.shape)}, found nothing"
+        f"{name}: expected shape {tuple(tensor.shape)}, got nothing"
         for name, tensor in expected.items()
         if name not in found
     ]
     if problems:
         raise UserError(
-            f'"{source}" does not fit the model (another method, backbone or configuration?):\n' + "\n".join(problems)
+            f"{source}: expected the tensors of this model, got others (of another method, backbone or config?):\n"
+            + "\n".join(problems)
         )
-    if left_out:
-        print(f'Left out of "{source}": {left_out} tensors of the frozen backbone')
+    if n_frozen:
+        print(f'Skipped {n_frozen} tensors of the frozen backbone in "{source}"')
     module.load_state_dict({name: found[name] for name in expected}, strict=False)
 
 
-def find_checkpoint(directory, name, epoch=None):
-    """The checkpoint of the registered model `name` in a run's folder.
+def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
+    """Return the path of the checkpoint of the registered model `name` in a run's folder.
 
     Args:
-        epoch: counted from 1. None: the best one (`model-best.pth.tar`) if there is one, otherwise the last one.
+        epoch: counted from 1. None for the best one (`model-best.pth.tar`) if it exists, or else the last one.
 
     Raises:
-        MissingFile: it is not there; the message says which epochs are.
+        MissingFile: it does not exist; the message lists the epochs that do.
     """
     folder = Path(directory) / name
     if not folder.is_dir():
-        raise MissingFile(f'no checkpoints of "{name}": expected the folder "{folder}"')
+        raise MissingFile(f'{folder}: expected the folder with the checkpoints of "{name}", got nothing.')
     if epoch is None and (folder / BEST_FILE).is_file():
         return folder / BEST_FILE
     if epoch is None and (folder / "checkpoint").is_file():
@@ -159,178 +159,73 @@ def find_checkpoint(directory, name, epoch=None):
     if epoch is None and epochs:
         epoch = epochs[-1]
     if epoch not in epochs:
-        wanted = "checkpoint" if epoch is None else f"checkpoint of epoch {epoch}"
-        raise MissingFile(f'no {wanted} in "{folder}"; there are: {", ".join(map(str, epochs)) or "none"}')
+        wanted = "a checkpoint" if epoch is None else f"a checkpoint of epoch {epoch}"
+        raise MissingFile(f"{folder}: expected {wanted}, got epochs {', '.join(map(str, epochs)) or 'none'}.")
     return folder / f"model.pth.tar-{epoch}"
 
 
-def bring_best(source, target, names):
-    """Copy the best checkpoints of the registered models `names`, if there are any, to another run's folder."""
+def last_epoch(directory: str | Path, names: list[str]) -> int | None:
+    """Return the epoch (from 1) of the last checkpoint of the models `names`; None if there is a best one, or none."""
+    for name in names:
+        try:
+            number = find_checkpoint(directory, name).name.rpartition("-")[2]
+        except MissingFile:
+            return None
+        if number.isdigit():
+            return int(number)
+    return None
+
+
+def copy_best(source: str | Path, target: str | Path, names: list[str]) -> None:
+    """Copy the best checkpoints of the registered models `names`, where they exist, to another run's folder."""
     for name in names:
         best = Path(source) / name / BEST_FILE
         if best.is_file():
             write_atomic(Path(target) / name / BEST_FILE, best.read_bytes())
 
 
-def load_model_file(module, path):
-    """Load a checkpoint's trained tensors into a module, leaving out those that depend on the class names.
+def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, float | None]:
+    """Load a checkpoint's trained tensors into a module, except those that belong to the class names.
 
-    A file that is a state dict itself will do. A module whose weights belong to single classes says which in its
-    attribute `classnames`; it does not take those of others.
+    The file may also be a bare state dict. A module whose weights belong to single classes lists these in its attribute
+    `classnames`, and refuses the weights of other classes.
 
     Returns:
-        (epochs done, val_result or None), as the file says.
+        (epochs done, val_result) as stored in the file; None where it has none.
+
+    Raises:
+        UserError: the file is damaged, is not a checkpoint, or does not fit the module.
     """
     checkpoint = load_checkpoint(path)
     if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
         checkpoint = {"state_dict": checkpoint}
     tensors = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
     if not _are_tensors(tensors):
-        raise UserError(f'"{path}" is not a checkpoint: expected a dict of tensors under "state_dict"')
+        raise UserError(f'{path}: expected a checkpoint, with a dict of tensors as "state_dict", got something else.')
     epoch, val_result = checkpoint.get("epoch"), checkpoint.get("val_result")
     if not isinstance(epoch, int | None) or not isinstance(val_result, int | float | None):
-        raise UserError(f'"{path}" is not a checkpoint: expected numbers under "epoch" and "val_result"')
-    there, here = checkpoint.get("classnames"), getattr(module, "classnames", None)
-    if there and here and there != here:
+        raise UserError(f'{path}: expected a checkpoint, with numbers as "epoch" and "val_result", got something else.')
+    trained_on, here = checkpoint.get("classnames"), getattr(module, "classnames", None)
+    if trained_on and here and trained_on != here:
         raise UserError(
-            f'"{path}" holds weights of single classes, and was trained on others: expected {_names(here)}, '
-            f"found {_names(there)}. Test it on the classes it was trained on"
+            f"{path}: expected weights of the classes {_abbreviated(here)}, got those of {_abbreviated(trained_on)}. "
+            "Test them on the classes that they were trained on."
         )
     load_trained(module, tensors, path, ignored=class_dependent(module))
     return epoch, val_result
 
 
-def _names(classnames):
+def _abbreviated(classnames: list[str]) -> str:
     return ", ".join(classnames[:5]) + (f" and {len(classnames) - 5} more" if len(classnames) > 5 else "")
 
 
-def _are_tensors(tensors):
-    """Whether it is a dict of names and dense tensors (a file can also bring sparse and quantised ones)."""
+def _are_tensors(tensors: object) -> TypeGuard[dict[str, Tensor]]:
+    """Return whether `tensors` is a dict of names and dense tensors; a file can also bring sparse or quantized ones."""
     return isinstance(tensors, dict) and all(
         isinstance(name, str)
-        and isinstance(tensor, torch.Tensor)
+        and isinstance(tensor, Tensor)
         and tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         for name, tensor in tensors.items()
     )
-
-
-def save_state(trainer, path):
-    """Write all that the rest of the trainer's run depends on."""
-    state = {
-        "format": STATE_FORMAT,
-        "epoch": len(trainer.rows),
-        "progress": trainer.progress.state_dict() if trainer.progress.batches else None,
-        "nonfinite_steps": trainer.watch.skipped,
-        "sources": _sources(trainer),
-        "auto_settings": trainer.auto_settings(),
-        "config": flatten(trainer.cfg),
-        "models": {name: snapshot(module) for name, module in trainer._models.items()},
-        "optimizers": _state_dicts(trainer._optims),
-        "schedulers": _state_dicts(trainer._scheds),
-        "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else None,
-        "best_result": trainer.best_result,
-        "best_val": trainer.best_val,
-        "rows": trainer.rows,
-        "random": get_random_state(),
-    }
-    save_tensors(state, path)
-
-
-def saved_auto_settings(cfg):
-    """What `auto_settings` returned in the run that this one resumes; {} if there is none, or its state is damaged."""
-    for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
-        path = Path(folder) / STATE_FILE
-        if path.is_file():
-            try:
-                return dict(load_checkpoint(path)["auto_settings"])
-            except (UserError, KeyError, TypeError, ValueError):
-                return {}  # resuming will report it
-    return {}
-
-
-def _sources(trainer):
-    """Digests of what a run is made from beside its configuration: the draw of images, the frozen weights."""
-    draw = getattr(trainer.dm.dataset, "draw_hash", None)
-    return {"the drawn images": draw, "the frozen weights": getattr(trainer, "weights_sha256", None)}
-
-
-def _state_dicts(parts):
-    return {name: part.state_dict() if part is not None else None for name, part in parts.items()}
-
-
-def _told(restore):
-    """The function itself, but what it raises over a state that lacks something, or holds something else, is told."""
-
-    @functools.wraps(restore)
-    def told(trainer, path):
-        try:
-            done, rows = restore(trainer, path), trainer.rows
-            if type(done) is not int or done < 0 or not all(isinstance(row, dict) for row in rows):
-                raise TypeError(f"{done!r} epochs, {rows!r}"[:LONGEST_REASON])
-            return done
-        except UserError:
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
-            raise UserError(f'"{path}" is not the state of a run: {reason}. Delete it to start anew') from error
-
-    return told
-
-
-@_told
-def restore_state(trainer, path):
-    """Put the trainer where the run that wrote `path` was.
-
-    Returns:
-        int: the number of complete epochs; `trainer.progress` says how far the next one is.
-
-    Raises:
-        FolderTaken: the file belongs to a run with another configuration, other images or other weights.
-        UserError: the file is damaged. In either case it is left alone.
-    """
-    state = load_checkpoint(path)
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-        raise UserError(f'"{path}" is not the state of a run, or that of another version: delete it to start anew')
-    _check_config(state["config"], flatten(trainer.cfg), path)
-    _check_sources(state["sources"], _sources(trainer), path)
-    if list(state["models"]) != list(trainer._models):
-        raise UserError(f'"{path}" holds the models {list(state["models"])}, the trainer has {list(trainer._models)}')
-    for name, module in trainer._models.items():
-        load_trained(module, state["models"][name], path)
-        for parts, kind in ((trainer._optims, "optimizers"), (trainer._scheds, "schedulers")):
-            if parts[name] is not None:
-                parts[name].load_state_dict(state[kind][name])
-    if state["scaler"] is not None:
-        trainer.scaler.load_state_dict(state["scaler"])
-    trainer.best_result, trainer.best_val = state["best_result"], state["best_val"]
-    trainer.rows = state["rows"]
-    trainer.keep_auto_settings(state["auto_settings"])
-    trainer.watch.skipped = state["nonfinite_steps"]
-    if state["progress"] is not None:
-        trainer.progress.load_state_dict(state["progress"])
-    set_random_state(state["random"])
-    return state["epoch"]
-
-
-def _check_config(there, here, path):
-    # A key that only one side knows came or went with another method's file, or with a version: it decided nothing.
-    differing = [
-        f"{key}: {there[key]!r} there, {here[key]!r} now"
-        for key in sorted((there.keys() & here.keys()) - FREE_TO_CHANGE)
-        if there[key] != here[key]
-    ]
-    if differing:
-        raise FolderTaken(
-            f'"{path}" belongs to a run with another configuration:\n' + "\n".join(differing) + f"\n{OTHER_FOLDER}"
-        )
-
-
-def _check_sources(there, here, path):
-    differing = [what for what in there if there[what] and here[what] and there[what] != here[what]]
-    if differing:
-        raise FolderTaken(
-            f'"{path}" belongs to a run on other data: {" and ".join(differing)} are not the same any more. '
-            f"{OTHER_FOLDER}"
-        )

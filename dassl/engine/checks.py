@@ -1,8 +1,6 @@
-"""What is wrong with the values of a configuration: asked before data are read or weights are loaded."""
+"""Checks of a config's values, made before data are read or weights are loaded."""
 
-import linecache
 import math
-import traceback
 
 from dassl.config.checks import Checks
 from dassl.data.datasets import DATASET_REGISTRY
@@ -11,7 +9,8 @@ from dassl.data.samplers import SAMPLERS
 from dassl.data.transforms.augmentations import MAX_MAGNITUDE
 from dassl.data.transforms.transforms import CHOICES as TRANSFORMS
 from dassl.data.transforms.transforms import INTERPOLATION_MODES
-from dassl.engine.blocks import check_text_block
+from dassl.engine.accelerate import check_text_block
+from dassl.engine.compat import run_check_cfg
 from dassl.engine.nonfinite import allowed_steps
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.optim.lr_scheduler import SCHEDULERS, WARMUPS
@@ -46,15 +45,15 @@ FROM_1 = (
 )
 PROBABILITIES = ("INPUT.RGS_P", "INPUT.GB_P")
 LENGTHS = {"INPUT.SIZE": 2, "INPUT.PIXEL_MEAN": 3, "INPUT.PIXEL_STD": 3, "INPUT.RRCROP_SCALE": 2}
-SEEDS = 2**32  # numpy takes no more
+SEEDS = 2**32  # numpy's limit
 
 
 def check_values(cfg) -> list[str]:
-    """What is wrong with the values of the engine's own keys, one line each."""
+    """Return what is wrong with the values of the engine's own keys, one line per mistake."""
     checks = Checks(cfg)
     for key, value in checks.values.items():
         if isinstance(value, float):
-            checks.require(math.isfinite(value), f"{key}: expected a finite number, found {value}")
+            checks.expect(math.isfinite(value), key, "a finite number", value)
     for key, choices in ONE_OF.items():
         checks.one_of(key, choices)
     for least, keys in ((0, FROM_0), (1, FROM_1)):
@@ -65,25 +64,25 @@ def check_values(cfg) -> list[str]:
         checks.at_most(key, 1, "it is a probability")
     for key, length in LENGTHS.items():
         value = checks.values[key]
-        checks.require(len(value) == length, f"{key}: expected {length} numbers, found {value}")
+        checks.expect(len(value) == length, key, f"{length} numbers", value)
     _check_input(cfg.INPUT, checks)
     _check_optim(cfg.OPTIM, checks)
-    checks.at_most("SEED", SEEDS - 1, "generators take no larger seed")
+    checks.at_most("SEED", SEEDS - 1, "random generators take no larger seed")
     with checks.gather():
         allowed_steps(cfg.TRAIN.ON_NONFINITE)
     with checks.gather():
         check_text_block(cfg.MODEL.TEXT_BLOCK)
-    checks.require(bool(cfg.OUTPUT_DIR.strip()), "OUTPUT_DIR: expected a folder, found nothing")
+    checks.expect(bool(cfg.OUTPUT_DIR.strip()), "OUTPUT_DIR", "a folder", "nothing")
     with checks.gather():
         EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     return checks.problems
 
 
 def check_names(cfg, trainers) -> list[str]:
-    """Whether a method of the registry `trainers` and a data set are named."""
+    """Return a line each if no method of the registry `trainers` is named, and no dataset."""
     checks, methods = Checks(cfg), ", ".join(trainers.registered_names())
-    checks.require(bool(cfg.TRAINER.NAME), f"no method given: --trainer, one of {methods}")
-    checks.require(bool(cfg.DATASET.NAME), "no data set given: --dataset-config-file, one of configs/datasets/*.yaml")
+    checks.expect(bool(cfg.TRAINER.NAME), "--trainer", f"a method, one of {methods}", "none")
+    checks.expect(bool(cfg.DATASET.NAME), "--dataset-config-file", "a dataset, one of configs/datasets/*.yaml", "none")
     for registry, name in ((trainers, cfg.TRAINER.NAME), (DATASET_REGISTRY, cfg.DATASET.NAME)):
         if name:
             with checks.gather():
@@ -93,53 +92,47 @@ def check_names(cfg, trainers) -> list[str]:
 
 def _check_input(options, checks: Checks) -> None:
     low, *high = options.RRCROP_SCALE or (0,)
-    checks.require(min(options.SIZE, default=0) >= 1, f"INPUT.SIZE: expected at least 1, found {options.SIZE}")
-    checks.require(
-        min(options.PIXEL_STD, default=0) > 0, f"INPUT.PIXEL_STD: expected numbers above 0, found {options.PIXEL_STD}"
-    )
-    checks.require(
+    checks.expect(min(options.SIZE, default=0) >= 1, "INPUT.SIZE", "at least 1", options.SIZE)
+    checks.expect(min(options.PIXEL_STD, default=0) > 0, "INPUT.PIXEL_STD", "numbers above 0", options.PIXEL_STD)
+    checks.expect(
         0 < low <= max(high, default=0) <= 1,
-        f"INPUT.RRCROP_SCALE: expected two increasing shares above 0, at most 1, found {options.RRCROP_SCALE}",
+        "INPUT.RRCROP_SCALE",
+        "two increasing shares above 0 and at most 1",
+        options.RRCROP_SCALE,
     )
-    checks.require(
-        0 <= options.COLORJITTER_H <= 0.5, f"INPUT.COLORJITTER_H: expected 0 to 0.5, found {options.COLORJITTER_H}"
-    )
-    checks.require(
-        options.GB_K > 0 and options.GB_K % 2 == 1, f"INPUT.GB_K: expected an odd number above 0, found {options.GB_K}"
-    )
-    checks.require(
+    checks.expect(0 <= options.COLORJITTER_H <= 0.5, "INPUT.COLORJITTER_H", "0 to 0.5", options.COLORJITTER_H)
+    checks.expect(options.GB_K > 0 and options.GB_K % 2 == 1, "INPUT.GB_K", "an odd number above 0", options.GB_K)
+    checks.expect(
         0 <= options.RANDAUGMENT_M <= MAX_MAGNITUDE,
-        f"INPUT.RANDAUGMENT_M must lie in 0 .. {MAX_MAGNITUDE}, found {options.RANDAUGMENT_M}",
+        "INPUT.RANDAUGMENT_M",
+        f"0 to {MAX_MAGNITUDE}",
+        options.RANDAUGMENT_M,
     )
 
 
 def _check_optim(options, checks: Checks) -> None:
     for key in ("ADAM_BETA1", "ADAM_BETA2"):
-        checks.require(0 <= options[key] < 1, f"OPTIM.{key}: expected at least 0 and below 1, found {options[key]}")
+        checks.expect(0 <= options[key] < 1, f"OPTIM.{key}", "at least 0 and below 1", options[key])
     steps = list(options.STEPSIZE)
     if options.LR_SCHEDULER == "multi_step":
-        checks.require(steps == sorted(steps), f"OPTIM.STEPSIZE: expected increasing epochs, found {steps}")
-    checks.require(bool(steps), "OPTIM.STEPSIZE: expected at least one epoch, found none")
+        checks.expect(steps == sorted(steps), "OPTIM.STEPSIZE", "increasing epochs", steps)
+    checks.expect(bool(steps), "OPTIM.STEPSIZE", "at least one epoch", "none")
     if options.NAME == "sgd" and options.SGD_NESTEROV:
-        checks.require(
+        checks.expect(
             options.MOMENTUM > 0 and options.SGD_DAMPNING == 0,
-            f"OPTIM.SGD_NESTEROV needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0, found {options.MOMENTUM} and "
-            f"{options.SGD_DAMPNING}",
+            "OPTIM.SGD_NESTEROV",
+            "OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0",
+            f"{options.MOMENTUM} and {options.SGD_DAMPNING}",
         )
 
 
 def check_method(cfg, trainer) -> list[str]:
-    """What the method's own `check_cfg` refuses, one line each.
+    """Return what the method's own `check_cfg` refuses, one line per mistake.
 
     Args:
-        trainer: a trainer of which nothing need be there yet.
+        trainer: a trainer that may be empty; nothing but `check_cfg` is called.
     """
     checks = Checks(cfg)
     with checks.gather():
-        try:
-            trainer.check_cfg(cfg)
-        except AssertionError as error:  # how trainer files of the CoOp family say no
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = str(error) or linecache.getline(where.filename, where.lineno).strip()
-            checks.problems.append(f"{cfg.TRAINER.NAME} refuses the configuration: {reason}")
+        run_check_cfg(trainer, cfg, checks)
     return checks.problems

@@ -1,6 +1,7 @@
-"""What can go wrong around a run, told with what helps."""
+"""Failures of the machine, explained with what helps."""
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,12 +13,13 @@ from dassl.config import flatten
 MEMORY_KEYS = {
     "DATALOADER.TRAIN_X.BATCH_SIZE": "smaller, if it happened in training (this changes the numbers)",
     "DATALOADER.TEST.BATCH_SIZE": "smaller, if it happened in a test",
-    "MODEL.TEXT_BLOCK": "a number, smaller than that of the class texts (0 keeps all): same numbers, more time",
-    "MODEL.TEXT_MEMORY": "smaller: RPO then computes its frozen words in every step, same numbers",
-    "DATALOADER.NUM_WORKERS": "fewer, if it is the machine's memory that ran out",
+    "MODEL.TEXT_BLOCK": "a number below that of the class texts (0 keeps all); same numbers, more time",
+    "MODEL.TEXT_MEMORY": "smaller, so that RPO computes its frozen words in every step; same numbers, more time",
+    "DATALOADER.NUM_WORKERS": "fewer, if the machine's own memory ran out",
 }
 OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|(can't|cannot) allocate memory|not enough memory", re.I)
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+RESUMES = "The same command resumes from the last saved state"
 
 
 class OutOfMemory(UserError):
@@ -25,12 +27,12 @@ class OutOfMemory(UserError):
 
 
 class DeadWorker(UserError):
-    """A process that loads images ended before its time."""
+    """A process that loads images ended too early."""
 
 
 @contextmanager
-def explain_failures(cfg):
-    """Inside, memory that ran out and data workers that died become a UserError that says what helps."""
+def explain_failures(cfg) -> Iterator[None]:
+    """Turn memory that ran out and data workers that died into a UserError that says what helps."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -40,50 +42,51 @@ def explain_failures(cfg):
         raise explanation from error
 
 
-def explain(error, cfg):
-    """The UserError that explains `error` (an exception); None: it is of another kind."""
+def explain(error: BaseException, cfg) -> UserError | None:
+    """Return the UserError that explains `error`; None if it is of another kind."""
     if isinstance(error, UserError):
         return None
     text = str(error).strip()
-    if DEAD_WORKER.search(text):
-        return _dead_worker(error, cfg)
+    if worker := DEAD_WORKER.search(text):
+        return _dead_worker(worker[1], error, cfg)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or OUT_OF_MEMORY.search(text):
-        return OutOfMemory(f"out of memory: {_last_line(text) or type(error).__name__}\n{_advice(cfg)}")
+        return OutOfMemory(f"out of memory: {_main_line(text) or type(error).__name__}\n{_advice(cfg)}")
     return None
 
 
-def _dead_worker(error, cfg):
-    texts = []
-    while error is not None:  # which signal it was may stand in an error that this one was raised from
-        texts.append(str(error))
-        error = error.__cause__ or error.__context__
-    text = "\n".join(texts)
-    pids, killer = DEAD_WORKER.search(text)[1], re.search(r"is killed by signal: (\w[\w ]*)", text)
-    killer = killer and killer[1]
-    if "shared memory" in text or killer == "Bus error":
+def _dead_worker(pids: str, error: BaseException, cfg) -> DeadWorker:
+    text = "\n".join(_chain(error))  # the signal may be named in an earlier error of the chain
+    killed = re.search(r"is killed by signal: (\w[\w ]*)", text)
+    signal = killed[1] if killed else ""
+    if "shared memory" in text or signal == "Bus error":
         cause = "shared memory ran out; enlarge /dev/shm (docker run --shm-size), or load without workers"
-    elif killer == "Killed":
-        cause = "killed from outside, by the system itself if memory ran out"
+    elif signal == "Killed":
+        cause = "it was killed from outside, by the system itself if memory ran out"
+    elif signal:
+        cause = f"it was ended by {signal}"
     else:
-        cause = f"ended by {killer}" if killer else "ended without a word; its own message, if any, stands above"
-    workers = cfg.DATALOADER.NUM_WORKERS
+        cause = "it ended without a message; any message of its own is printed above"
     return DeadWorker(
-        f"a data worker died (process {pids}): {cause}. DATALOADER.NUM_WORKERS is {workers}; fewer need less "
-        "memory, 0 loads in the main process. The numbers stay the same, and the same command goes on from the last "
-        "saved state"
+        f"a data worker died (process {pids}): {cause}. DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; fewer "
+        f"need less memory, 0 loads in the main process. The numbers stay the same. {RESUMES}."
     )
 
 
-def _advice(cfg):
-    here = flatten(cfg)
-    lines = [f"{key} is {here[key]!r}: {advice}" for key, advice in MEMORY_KEYS.items() if key in here]
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """Yield the texts of an error and of those that it was raised from."""
+    while error is not None:
+        yield str(error)
+        error = error.__cause__ or error.__context__
+
+
+def _advice(cfg) -> str:
+    values = flatten(cfg)
+    lines = [f"{key} is {values[key]!r}: {advice}" for key, advice in MEMORY_KEYS.items() if key in values]
     precision = f"TRAINER.{cfg.TRAINER.NAME.upper()}.PREC"
-    if here.get(precision) == "fp32":
-        lines.append(f"{precision} is 'fp32': fp16, bf16 or amp take about half on a GPU (this changes the numbers)")
-    return "\n".join(
-        ["What helps:", *(f"  {line}" for line in lines), "The same command goes on from the last saved state"]
-    )
+    if values.get(precision) == "fp32":
+        lines.append(f"{precision} is 'fp32': fp16, bf16 or amp need about half on a GPU (this changes the numbers)")
+    return "\n".join(["What helps:", *(f"  {line}" for line in lines), RESUMES])
 
 
-def _last_line(text):
+def _main_line(text: str) -> str:
     return text.splitlines()[-1] if text.startswith("Caught ") else text.partition("\n")[0]

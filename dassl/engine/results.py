@@ -1,14 +1,16 @@
-"""What a run tells the world: `results.json`, `metrics.csv` and `predictions.csv`."""
+"""The files that report a run: `results.json`, `metrics.csv` and `predictions.csv`."""
 
 import csv
 import io
 import platform
 import resource
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import dassl
 from basics import write_atomic
@@ -19,8 +21,8 @@ from dassl.utils import device_name
 RESULTS_FORMAT = 1
 
 
-def csv_text(rows):
-    """The rows (dicts) as CSV text; columns in the order in which they first appear."""
+def csv_text(rows: list[dict]) -> str:
+    """Return the rows as CSV text, with columns in the order of their first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -29,52 +31,51 @@ def csv_text(rows):
     return text.getvalue()
 
 
-def write_metrics(rows, path):
-    """Write `metrics.csv` anew."""
+def write_metrics(rows: list[dict], path: Path) -> None:
+    """Replace `metrics.csv`."""
     write_atomic(path, csv_text(rows).encode())
 
 
-def write_predictions(answers, impaths, folder, path):
-    """Write `predictions.csv`: one row an image, in the order of the test.
+def write_predictions(answers: list[dict], impaths: list[str], folder: str, path: Path) -> None:
+    """Write `predictions.csv`: one row per image, in the order of the test.
 
     Args:
         answers: the evaluator's `predictions()`.
-        impaths: the images' paths, as many; those inside the data set's `folder` are written relative to it.
+        impaths: the paths of the same images; those inside the dataset's `folder` are written relative to it.
     """
-    folder = Path(folder)
-    impaths = [Path(impath) for impath in impaths]
-    names = [(p.relative_to(folder) if p.is_relative_to(folder) else p).as_posix() for p in impaths]
+    paths = [Path(impath) for impath in impaths]
+    names = [(p.relative_to(folder) if p.is_relative_to(folder) else p).as_posix() for p in paths]
     rows = [{"impath": name, **answer} for name, answer in zip(names, answers, strict=True)]
     write_atomic(path, csv_text(rows).encode())
 
 
-def peak_memory_mib(device):
-    """The most memory this process has held so far, MiB: allocated tensors on a GPU, resident memory on the CPU."""
+def peak_memory_mib(device: torch.device) -> float:
+    """Return the most memory this process has held so far, in MiB: tensors on a GPU, resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere
 
 
-def trained_parameters(modules):
-    """The number of parameters (scalars) with gradients in `modules`, each counted once."""
+def trained_parameters(modules: Iterable[nn.Module]) -> int:
+    """Return the number of parameters (scalars) with gradients in `modules`, each counted once."""
     unique = {id(p): p.numel() for module in modules for p in module.parameters() if p.requires_grad}
     return sum(unique.values())
 
 
-def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_epoch=None):
-    """The content of `results.json`.
+def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_epoch=None) -> dict:
+    """Return the content of `results.json`.
 
-    Apart from `seconds` and `peak_memory_mib` it is a function of configuration, seed, data and machine.
+    Except for `seconds` and `peak_memory_mib`, it is a function of config, seed, data and machine.
 
     Args:
         task: "train" or "eval".
-        metrics: the evaluator's summary of the test; None if there was none.
-        test_seconds: how long the test took; None likewise.
+        metrics: the evaluator's summary of the test; None without a test.
+        test_seconds: how long the test took; None without a test.
         model_dir, load_epoch: for "eval", where the tested model comes from.
     """
-    cfg, dataset = trainer.cfg, trainer.dm.dataset
-    epoch_seconds = [row["seconds"] for row in trainer.rows]
+    cfg, dataset, record = trainer.cfg, trainer.dm.dataset, trainer.record
+    epoch_seconds = [row["seconds"] for row in record.rows]
     return {
         "format": RESULTS_FORMAT,
         "status": "done",
@@ -87,8 +88,8 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "seed": cfg.SEED,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "metrics": metrics,
-        "val": trainer.best_val,
-        "epochs": len(trainer.rows),
+        "val": record.best_val,
+        "epochs": len(record.rows),
         "nonfinite_steps": trainer.watch.skipped,
         "trained_parameters": trained_parameters(trainer._models.values()),
         "prompts_sha256": prompts_sha256(trainer._models),

@@ -1,16 +1,16 @@
-"""The folder of a run: for one process at a time, with a `status.json` that says how it stands with the run.
+"""The folder of a run: one process at a time works in it, and `status.json` says how the run stands.
 
 `{"state": "running" | "done" | "failed" | "stopped", "pid", "host", "started", "ended", "why"}`. The state is that of
-the last process that worked in the folder. One that was killed could say nothing: then the state is still "running".
+the last process that worked in the folder. A killed process leaves "running".
 """
 
 import errno
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 
 from basics import Stopped, UserError, mkdir_if_missing, read_json, sweep_litter, write_json
@@ -20,18 +20,18 @@ LOCK_FILE = ".lock"
 
 
 class FolderTaken(UserError):
-    """The folder belongs to another run, and stays as it is."""
+    """The folder belongs to another run and stays unchanged."""
 
 
 @contextmanager
-def run_folder(folder):
-    """Have a run's folder for this process alone, made if need be, free of what killed processes left half-written.
+def run_folder(folder: str | Path) -> Iterator[None]:
+    """Reserve a run's folder for this process; create it if needed, and delete the partial files of killed processes.
 
-    On leaving, `status.json` says "done", or how it ended otherwise.
+    On leaving, `status.json` says "done", or how else the run ended.
 
     Raises:
         FolderTaken: another process works in it; the message names it.
-        UserError: it cannot be made or written.
+        UserError: it cannot be created or written.
     """
     folder = Path(folder)
     mkdir_if_missing(folder)
@@ -39,7 +39,7 @@ def run_folder(folder):
         sweep_litter(folder)
         before = read_status(folder)
         if before is not None and before.get("state") == "running":
-            print(f"Note: the last run here ended without a word (killed?): {_process(before)}")
+            print(f"Note: the last run in this folder ended without a status; was it killed? ({_process(before)})")
         status = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         write_json(status, folder / STATUS_FILE)
         try:
@@ -50,67 +50,69 @@ def run_folder(folder):
         except BaseException as error:
             state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             why = str(error) if isinstance(error, UserError | Stopped) else f"{type(error).__name__}: {error}"
-            with suppress(UserError):  # on a full disk, what filled it is the error to be told
+            with suppress(UserError):  # on a full disk, the error to report is the one that is being raised
                 write_json({**status, "state": state, "ended": _now(), "why": why}, folder / STATUS_FILE)
             raise
         write_json({**status, "state": "done", "ended": _now(), "why": None}, folder / STATUS_FILE)
 
 
-def read_status(folder):
-    """The content of `status.json`; None: there is none that can be read."""
+def read_status(folder: str | Path) -> dict | None:
+    """Return the content of `status.json`; None if it is missing or unreadable."""
     with suppress(UserError):
         status = read_json(Path(folder) / STATUS_FILE)
         return status if isinstance(status, dict) else None
+    return None
 
 
-def fresh_folder(folder):
-    """`folder` itself if nothing is in it, else the first of `folder`-2, -3, ... that is not there. It is made."""
+def fresh_folder(folder: str | Path) -> Path:
+    """Create and return `folder` itself if it is missing or empty, else the first free one of `folder`-2, -3, ..."""
     folder = Path(folder)
     mkdir_if_missing(folder)
     if not any(folder.iterdir()):
         return folder
-    for number in count(2):
+    number = 2
+    while True:
         numbered = folder.with_name(f"{folder.name}-{number}")
         try:
             numbered.mkdir()
             return numbered
         except FileExistsError:
-            continue
+            number += 1
         except OSError as error:
-            raise UserError(f'cannot make the folder "{numbered}": {error.strerror}') from error
+            raise UserError(f"{numbered}: cannot create the folder: {error.strerror}.") from error
 
 
 @contextmanager
-def _locked(folder):
-    # A record lock: it ends with the process, however that ends, and data workers that outlive it do not inherit it.
+def _locked(folder: Path) -> Iterator[None]:
+    # A record lock ends with the process, however that ends, and data workers that outlive it do not inherit it.
     try:
         file = open(folder / LOCK_FILE, "a")
     except OSError as error:
-        raise UserError(f'cannot write in "{folder}": {error.strerror}') from error
+        raise UserError(f"{folder}: cannot write in the folder: {error.strerror}.") from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise FolderTaken(
-                    f'"{folder}" is in use by {_process(read_status(folder))}: wait for it, or choose another '
-                    "--output-dir"
+                    f"{folder}: expected a folder that is not in use, got one in use by {_process(read_status(folder))}"
+                    ". Wait for it, or choose another --output-dir."
                 ) from error
-            print(f'Note: no locks on the file system of "{folder}" ({error.strerror}): start no second run there')
+            print(f"Note: {folder} cannot be locked ({error.strerror}). Start no second run in it.")
         yield
 
 
-def _process(status):
+def _process(status: dict | None) -> str:
     status = status or {}
     return f"process {status.get('pid', '?')} on {status.get('host', '?')} (started {status.get('started', '?')})"
 
 
-def _restore(folder, status):
+def _restore(folder: Path, status: dict | None) -> None:
     if status is None:
         (folder / STATUS_FILE).unlink()
     else:
         write_json(status, folder / STATUS_FILE)
 
 
-def _now():
+def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,110 +1,323 @@
-"""The trainers that methods derive from: `TrainerX`, whose epoch is a pass over labelled batches.
+"""A run from its config to its results: epochs, batches, steps, checkpoints, test.
 
-A method says how its model is built (`build_model`) and what a step is (`forward_backward`); it steps the learning-rate
-schedule itself, by `update_lr()` in the last batch of an epoch.
+A method subclasses `TrainerX`. It builds its model in `build_model` and makes one step in `forward_backward`, where it
+also steps the learning-rate schedule, by `update_lr()` in the last batch of an epoch.
 """
 
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from basics import UserError
-from dassl.engine.base import TrainerBase, summary_writer
-from dassl.engine.run import SimpleTrainer
-from dassl.utils import AverageMeter, MetricMeter, get_random_state, set_random_state
+from basics import StopSignals, UserError
+from dassl.data import DataManager
+from dassl.engine import compat
+from dassl.engine.checkpoints import BEST_FILE
+from dassl.engine.checks import check_method, check_values
+from dassl.engine.compat import SummaryWriter
+from dassl.engine.models import TrainerBase
+from dassl.engine.nonfinite import LossWatch, allowed_steps
+from dassl.engine.record import RunRecord
+from dassl.evaluation import build_evaluator
+from dassl.utils import AverageMeter, MetricMeter, sample_seed, set_random_seed
 
+# The CoOp family imports all of these from here.
 __all__ = ["AverageMeter", "MetricMeter", "SimpleTrainer", "SummaryWriter", "TrainerBase", "TrainerX"]
 
 
-def SummaryWriter(*args, **kwargs):
-    """TensorBoard's class of that name. TensorBoard is an extra: it is imported here, when a writer is made."""
-    return summary_writer()(*args, **kwargs)
+class TrainerX(TrainerBase):
+    """A run: config, data, model, training on labeled images, test.
 
+    Attributes that methods use: cfg, device, dm, train_loader_x, train_loader_u, val_loader, test_loader, num_classes,
+    lab2cname, epoch and batch_idx (from 0), num_batches, max_epoch, output_dir; after `build_model` also evaluator and
+    best_result. A method may set `weights_sha256`, the digest of its frozen weights; it is recorded in the results.
+    """
 
-class TrainerX(SimpleTrainer):
-    """A trainer whose epoch is one pass over the labelled training images."""
+    model: nn.Module
+
+    # ---- build
+
+    def __init__(self, cfg):
+        super().__init__()
+        if problems := check_values(cfg) + check_method(cfg, self):
+            raise UserError("\n".join(problems))
+        self.cfg = _with_seed(cfg)
+        self.device = device_of(cfg)
+        self.start_epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.watch = LossWatch(allowed_steps(cfg.TRAIN.ON_NONFINITE))
+        self.signals = StopSignals()
+        self.record = RunRecord(self)
+        self.tested: list[str] = []  # paths of the images of the last test
+
+        self.build_data_loader()
+        if cfg.TEST.FINAL_MODEL == "best_val" and self.val_loader is None:
+            raise UserError(
+                f"TEST.FINAL_MODEL: expected last_step, got best_val; the dataset {cfg.DATASET.NAME} has no validation "
+                "images."
+            )
+        self.build_model()
+        self.evaluator = build_evaluator(self.cfg, lab2cname=self.lab2cname)
+        self.best_result = float("-inf")
+
+    def check_cfg(self, cfg):
+        """Refuse a config, by a UserError with one line per mistake (or by an assertion).
+
+        It is called before anything else exists, even `self.cfg`, and possibly more than once.
+        """
+
+    def build_data_loader(self):
+        """Create the data manager and take its loaders and class names."""
+        self.dm = DataManager(self.cfg)
+        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_u = self.dm.train_loader_u
+        self.val_loader = self.dm.val_loader
+        self.test_loader = self.dm.test_loader
+        self.num_classes = self.dm.num_classes
+        self.num_source_domains = self.dm.num_source_domains
+        self.lab2cname = self.dm.lab2cname
+
+    def build_model(self):
+        """Create the model (`self.model`), its optimizer and its schedule, and register them."""
+        raise NotImplementedError
+
+    def auto_settings(self) -> dict:
+        """Return what settings on "auto" were set to on this machine (numbers or strings); a resumed run keeps them."""
+        return {}
+
+    def keep_auto_settings(self, auto_settings: dict) -> None:
+        """Take over the `auto_settings` of the run that this one resumes."""
+
+    # ---- train
+
+    def train(self):
+        """Train from the last saved state, test, and write `results.json`.
+
+        Raises:
+            Stopped: Ctrl-C or SIGTERM arrived; the state was saved after the current step.
+        """
+        with StopSignals() as self.signals:
+            self.before_train()
+            # The bar goes to stderr, and only if that is a terminal.
+            with tqdm(total=self.max_epoch, initial=self.start_epoch, desc="train", unit="epoch", disable=None) as bar:
+                for epoch in range(self.start_epoch, self.max_epoch):
+                    self.epoch = epoch
+                    self._set_sampler_epoch()
+                    self.record.open_epoch()
+                    self.before_epoch()
+                    self.run_epoch()
+                    self.watch.settle()  # nothing is tested or saved after a bad loss
+                    self.after_epoch()
+                    bar.set_postfix(self.record.progress.summary(), refresh=False)
+                    self.record.close_epoch()
+                    self.signals.stop_if_asked(f"after epoch {epoch + 1}")
+                    bar.update()
+            self.after_train()
+
+    def before_train(self):
+        """Seed the global random streams, and resume the run if there is one."""
+        if not self._models:
+            print("The method trains nothing; it is only tested")
+            self.max_epoch = 0
+        elif getattr(self.dm.dataset, "test_only", False):
+            raise UserError(
+                f"DATASET.NAME: expected a dataset with training images, got {self.cfg.DATASET.NAME}, which is for "
+                "testing only. Train on another one, such as ImageNet, and test on this one with --eval-only "
+                "--model-dir."
+            )
+        # What is sampled during training (by dropout) depends on the seed alone, not on what was sampled before.
+        set_random_seed(self.cfg.SEED)
+        folder = self.record.folder_to_resume()
+        self.start_epoch = self.resume_model_if_exist(folder)
+        self.record.start(folder)
+        if self.cfg.TRAIN.TENSORBOARD:
+            self.init_writer(Path(self.output_dir) / "tensorboard")
+        self.time_start = time.time()
+
+    def resume_model_if_exist(self, directory) -> int:
+        """Restore the state of the run in `directory`, if there is one, and return the number of complete epochs.
+
+        Raises:
+            UserError: the state is damaged or belongs to another config.
+        """
+        return self.record.restore(directory)
+
+    def _set_sampler_epoch(self):
+        sampler = getattr(self.train_loader_x, "sampler", None)
+        if sampler is not None and hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self.epoch)
+
+    def before_epoch(self):
+        """Do nothing; for methods to override."""
 
     def run_epoch(self):
+        """Make one step per labeled training batch; in a resumed epoch, on the batches that are left."""
         self.set_model_mode("train")
-        losses, batch_time, data_time = self.progress.losses, AverageMeter(), AverageMeter()
         self.num_batches = len(self.train_loader_x)
-        frequency = self.cfg.TRAIN.PRINT_FREQ
-        end = time.time()
-        for batch in self._batches():
-            self.batch_idx = self.progress.batches
-            data_time.update(time.time() - end)
-            self._step(batch)
-            batch_time.update(time.time() - end)
-            done = self.batch_idx + 1
-            if done % frequency == 0 or self.num_batches < frequency:
-                self._print_progress(losses, batch_time, data_time)
-            if self._writer is not None:
-                step = self.epoch * self.num_batches + self.batch_idx
-                for name, meter in losses.meters.items():
-                    self.write_scalar(f"train/{name}", meter.avg, step)
-                if self.get_current_lr() is not None:
-                    self.write_scalar("train/lr", self.get_current_lr(), step)
-            self._save_in_between()
-            end = time.time()
-        self.watch.settle()
-        self.epoch_summary = {name: meter.avg for name, meter in losses.meters.items()}
+        batch_time, data_time = AverageMeter(), AverageMeter()
+        batches = self.record.remaining_batches(self.train_loader_x)
+        start = time.time()
+        for batch_idx, batch in enumerate(batches, start=self.record.progress.batches):
+            self.batch_idx = batch_idx
+            data_time.update(time.time() - start)
+            self._run_step(batch)
+            batch_time.update(time.time() - start)
+            self._print_step(batch_time, data_time)
+            self.record.log_step()
+            self.record.save_if_due()
+            self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
+            start = time.time()
 
-    def _batches(self):
-        """The epoch's batches; when a run goes on in the middle of an epoch, those that are left."""
-        done, now = self.progress.batches, get_random_state()
-        if done:
-            # A loader may draw the order, or noise, from the global streams: it is run again up to here.
-            set_random_state(self.progress.random)
-        else:
-            self.progress.random = now
-        batches = iter(self.train_loader_x)
-        for _ in range(done):
-            next(batches)
-        if done:
-            set_random_state(now)
-        return batches
-
-    def _step(self, batch):
+    def _run_step(self, batch):
         self.open_step(batch)
         skipped = self.watch.skipped
         summary = self.forward_backward(batch)
         if not self.loss_seen:
-            self._look_at(summary)
-        if self.watch.skipped == skipped:
-            self.progress.losses.update(summary)
-        self.progress.batches += 1
+            compat.check_reported_losses(self, summary)
+        self.record.progress.add_step(summary if self.watch.skipped == skipped else None)
 
-    def _look_at(self, summary):
-        """For methods that step on their losses themselves: look at those that they report."""
-        losses = [torch.as_tensor(value) for name, value in (summary or {}).items() if "loss" in name]
-        if any(self.detect_anomaly(loss) for loss in losses):
-            raise UserError(
-                f"{self.cfg.TRAINER.NAME} steps on its loss by itself, so that the step on an infinite or NaN one "
-                "cannot be left out: TRAIN.ON_NONFINITE stop"
-            )
+    def forward_backward(self, batch):
+        """Make one training step; return a dict of numbers or one-element tensors to report, or None."""
+        raise NotImplementedError
 
-    def _save_in_between(self):
-        minutes = self.cfg.TRAIN.CHECKPOINT_MINUTES
-        if self.signals.asked or (minutes > 0 and time.time() - self._saved_at >= 60 * minutes):
-            self._save_state()
-        self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {self.batch_idx + 1}")
+    def parse_batch_train(self, batch):
+        """Return images, labels and domains of a training batch, on the device."""
+        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
 
-    def _print_progress(self, losses, batch_time, data_time):
-        done, lr = self.batch_idx + 1, self.get_current_lr()
+    def _print_step(self, batch_time, data_time):
+        done, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        if done % frequency and self.num_batches >= frequency:
+            return
+        lr = self.get_current_lr()
         left = self.num_batches - done + (self.max_epoch - self.epoch - 1) * self.num_batches
         parts = [
             f"epoch [{self.epoch + 1}/{self.max_epoch}]",
             f"batch [{done}/{self.num_batches}]",
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f})",
             f"data {data_time.val:.3f} ({data_time.avg:.3f})",
-            str(losses),
+            str(self.record.progress.losses),
             f"lr {lr:.4e}" if lr is not None else "",
             f"eta {timedelta(seconds=int(batch_time.avg * left))}",
         ]
         tqdm.write(" ".join(part for part in parts if part))
 
-    def parse_batch_train(self, batch):
-        """Images, labels and domains of a training batch, on the device."""
-        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+    def after_epoch(self):
+        """Validate if the best epoch is to be tested, and write the checkpoints that are due."""
+        cfg, done = self.cfg, self.epoch + 1
+        if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
+            result = self.test(split="val")
+            self.record.val_accuracy = result
+            if result > self.best_result:
+                self.best_result = result
+                self.record.best_val = self.evaluator.summary()
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_FILE)
+        frequency = cfg.TRAIN.CHECKPOINT_FREQ
+        if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    def after_train(self):
+        """Test the final model and write the results."""
+        # Both lines, because the family's log parsers wait for one or the other.
+        print("Finish training")
+        print("Finished training")
+        metrics = seconds = None
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            metrics, seconds = self._test_and_record()
+        print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
+        self.record.write_results("train", metrics, seconds)
+        self.close_writer()
+
+    # ---- test
+
+    def evaluate(self, directory, epoch=None):
+        """Load a trained model (see `load_model`), test it, and write `results.json`; this is --eval-only."""
+        self.record.refuse_if_trained_here()
+        epoch = self.load_for_test(directory, epoch)
+        self.record.write_config()
+        metrics, seconds = self._test_and_record()
+        model_dir = str(directory) if directory else None
+        self.record.write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=epoch)
+
+    def load_for_test(self, directory, epoch=None) -> int | None:
+        """Load a trained model (see `load_model`) and return its epoch; None if the method trains nothing.
+
+        Raises:
+            UserError: there is no such model, or `directory` is empty.
+        """
+        if not directory and self._models:
+            raise UserError(
+                f"--model-dir: expected the output folder of a trained run, got nothing; {self.cfg.TRAINER.NAME} has "
+                "to be trained first."
+            )
+        return compat.load_model(self, directory, epoch)
+
+    def _test_and_record(self):
+        """Return the evaluator's summary and the seconds that the test took."""
+        start = time.time()
+        self.test()
+        seconds = time.time() - start
+        self.record.write_predictions(self.evaluator.predictions(), self.tested)
+        return self.evaluator.summary(), seconds
+
+    @torch.no_grad()
+    def test(self, split=None):
+        """Measure the model on a split: "test", or "val" if there is one; None for TEST.SPLIT.
+
+        Returns:
+            float: the evaluator's first result (accuracy, percent).
+        """
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        self.tested = []
+        is_final = split is None  # otherwise it is a short measurement during training, and the epoch is finished first
+        split = split or self.cfg.TEST.SPLIT
+        if split == "val" and self.val_loader is not None:
+            loader = self.val_loader
+        else:
+            split, loader = "test", self.test_loader
+        print(f"Evaluate on the *{split}* set")
+        for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
+            images, labels = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(images), labels)
+            self.tested += batch.get("impath", [])
+            if is_final:
+                self.signals.stop_if_asked("in the test after the training")
+        results = self.evaluator.evaluate()
+        for key, value in results.items():
+            self.write_scalar(f"{split}/{key}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def model_inference(self, input):
+        """Return logits (B, C) of images (B, 3, H, W)."""
+        return self.model(input)
+
+    def parse_batch_test(self, batch):
+        """Return images and labels of a test batch, on the device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+
+SimpleTrainer = TrainerX  # Dassl's name for a trainer without its own idea of an epoch
+
+
+def device_of(cfg) -> torch.device:
+    """Return the device of a run: the GPU if there is one and USE_CUDA is True, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
+
+
+def _with_seed(cfg):
+    """Return the config itself if it has a seed, else a copy with a sampled one, which is also set."""
+    if cfg.SEED >= 0:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = sample_seed()
+    cfg.freeze()
+    set_random_seed(cfg.SEED)
+    return cfg

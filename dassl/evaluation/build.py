@@ -6,7 +6,7 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg, **kwargs):
-    """The evaluator that `cfg.TEST.EVALUATOR` names. `kwargs` go to its class (`lab2cname`: {label: class name})."""
+    """Return the evaluator that `cfg.TEST.EVALUATOR` names; `kwargs` go to its class (`lab2cname`: label -> name)."""
     evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     if cfg.VERBOSE:
         print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")

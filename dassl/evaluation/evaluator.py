@@ -1,4 +1,4 @@
-"""Evaluators collect a model's answers batch by batch and sum them up."""
+"""Evaluators collect a model's predictions batch by batch and summarize them."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -11,33 +11,33 @@ from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils import save_tensors
 
-CONFIDENCE_DIGITS = 6  # behind the point: finer differences are the machine's, not the model's
+CONFIDENCE_DIGITS = 6  # decimals; finer differences come from the machine, not the model
 
 
 class EvaluatorBase:
-    """What every evaluator offers."""
+    """The interface of evaluators."""
 
     def __init__(self, cfg):
         self.cfg = cfg
 
     def reset(self):
-        """Forget all answers."""
+        """Discard all predictions."""
         raise NotImplementedError
 
     def process(self, model_output, ground_truth):
-        """Take in a batch."""
+        """Collect a batch."""
         raise NotImplementedError
 
     def evaluate(self):
-        """Print the results and return them as an ordered dict; the first is the one models are compared by."""
+        """Print the results and return them as an ordered dict; models are compared by the first one."""
         raise NotImplementedError
 
     def summary(self):
-        """The results as plain dicts and numbers for `results.json`; None: the evaluator does not offer them."""
+        """Return the results as plain dicts and numbers for `results.json`; None if it has none."""
         return None
 
     def predictions(self):
-        """The answer to each image, in the order of `process`, as dicts; None: the evaluator does not offer them."""
+        """Return one dict per image, in the order of `process`; None if it has none."""
         return None
 
 
@@ -46,7 +46,7 @@ class Classification(EvaluatorBase):
     """Accuracy, error rate and macro F1, in percent.
 
     Args:
-        lab2cname: {label: class name}; needed for results per class.
+        lab2cname: {label: class name}, for per-class results.
     """
 
     def __init__(self, cfg, lab2cname=None, **kwargs):
@@ -55,13 +55,15 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self):
-        self._y_true, self._y_pred, self._confidence = [], [], []
+        self._y_true: list[torch.Tensor] = []
+        self._y_pred: list[torch.Tensor] = []
+        self._confidence: list[torch.Tensor] = []
 
     def process(self, model_output, ground_truth):
-        """Take in logits (B, C) and labels (B,). Both stay on their device until all are there.
+        """Collect logits (B, C) and labels (B,). Both stay on their device until the last batch.
 
-        A label -1 - y is that of an image of class y that could not be read (`dassl.data.UNREADABLE`): whatever the
-        logits, the answer is wrong.
+        A label -1 - y marks an unreadable image of class y (`dassl.data.UNREADABLE`): its prediction is wrong, whatever
+        the logits.
         """
         unreadable = ground_truth < 0
         self._y_pred.append(model_output.argmax(dim=1).masked_fill(unreadable, UNREADABLE))
@@ -71,15 +73,15 @@ class Classification(EvaluatorBase):
 
     def _answers(self):
         if not self._y_true:
-            raise UserError("there is nothing to evaluate: the split is empty")
+            raise UserError("TEST.SPLIT: expected images to evaluate, got an empty split.")
         return torch.cat(self._y_true).cpu(), torch.cat(self._y_pred).cpu()
 
     def summary(self):
-        """The results as a plain dict (percent, not rounded), for `results.json`.
+        """Return the results as a plain dict (percent, not rounded), for `results.json`.
 
         Returns:
-            {accuracy, error_rate, macro_f1, n, unreadable, per_class: {class name: {n, correct, accuracy}}}, classes in
-            the order of their labels, those that occur. Macro F1 is averaged over the labels that occur.
+            {accuracy, error_rate, macro_f1, n, unreadable, per_class: {class name: {n, correct, accuracy}}}, only
+            classes that occur, in the order of their labels. Macro F1 is averaged over the labels that occur.
         """
         y_true, y_pred = self._answers()
         hits = y_true == y_pred
@@ -88,7 +90,7 @@ class Classification(EvaluatorBase):
         for label in labels:
             name = str(self._lab2cname.get(label, label))
             if name in per_class:
-                name = f"{name} ({label})"  # two classes of one name
+                name = f"{name} ({label})"  # two classes share this name
             of_class = hits[y_true == label]
             n, correct = len(of_class), int(of_class.sum())
             per_class[name] = {"n": n, "correct": correct, "accuracy": 100.0 * correct / n}
@@ -103,9 +105,9 @@ class Classification(EvaluatorBase):
         }
 
     def predictions(self):
-        """One dict an image: label, predicted, confidence (softmax of the predicted class), and both classes' names.
+        """Return one dict per image: label, predicted, confidence (softmax of the prediction), and both class names.
 
-        An image that could not be read has UNREADABLE as its answer, and no confidence.
+        For an unreadable image, the prediction is UNREADABLE and the confidence 0.
         """
         y_true, y_pred = self._answers()
         names = {**self._lab2cname, UNREADABLE: "unreadable"}
@@ -159,6 +161,6 @@ class Classification(EvaluatorBase):
         labels = torch.cat([y_true, y_pred[answered]]).unique()
         matrix = confusion_matrix(y_true[answered], y_pred[answered], labels=labels, normalize="true")
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
-        # A tensor, not upstream's numpy array: an array could not be loaded as tensors only.
+        # A tensor instead of upstream's numpy array, which could not be loaded as tensors only.
         save_tensors(torch.from_numpy(matrix), path)
         print(f"Confusion matrix is saved to {path}")

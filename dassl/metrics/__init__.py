@@ -1,4 +1,4 @@
-"""Measures of a model's answers."""
+"""Metrics of a model's predictions."""
 
 from dassl.metrics.accuracy import compute_accuracy
 

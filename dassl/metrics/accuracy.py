@@ -5,15 +5,15 @@ import torch
 
 @torch.no_grad()
 def compute_accuracy(output, target, topk=(1,)):
-    """Share of the batch whose class is among the k highest logits.
+    """Return the share of the batch whose class is among the k highest logits.
 
     Args:
-        output: logits (B, C), or a tuple or list whose first element they are.
+        output: logits (B, C), or a tuple or list with the logits as its first element.
         target: labels (B,), int64.
         topk: the values of k.
 
     Returns:
-        list of tensors (1,), percent, one for each k.
+        A list with one tensor (1,) per k, in percent.
     """
     if isinstance(output, tuple | list):
         output = output[0]

@@ -1,4 +1,4 @@
-"""Learning rates over the epochs: torch's schedules, and a warm-up before them."""
+"""Learning-rate schedules: torch's, with a warm-up before them."""
 
 import warnings
 
@@ -11,10 +11,10 @@ WARMUPS = ("linear", "constant")
 
 
 class WarmupScheduler(LRScheduler):
-    """Its own rates for the first `warmup_epoch` epochs, then those of `successor`, which begins only then.
+    """Its own rates for the first `warmup_epoch` epochs, then those of `successor`, which starts only then.
 
-    Its state is made of plain numbers: the successor is saved as its own state, and loading leaves it tied to the
-    optimiser that is being trained.
+    Its state consists of plain numbers: the successor is saved as its own state, and loading leaves it attached to the
+    current optimizer.
     """
 
     def __init__(self, optimizer, successor, warmup_epoch):
@@ -23,7 +23,7 @@ class WarmupScheduler(LRScheduler):
         super().__init__(optimizer)
 
     def warmup_lr(self):
-        """The rate of each parameter group in epoch `self.last_epoch` (counted from 0, below `warmup_epoch`)."""
+        """Return the rate of each parameter group in epoch `self.last_epoch` (counted from 0, below `warmup_epoch`)."""
         raise NotImplementedError
 
     def get_lr(self):
@@ -45,7 +45,7 @@ class WarmupScheduler(LRScheduler):
 
 
 class ConstantWarmupScheduler(WarmupScheduler):
-    """`cons_lr` for all parameter groups alike."""
+    """`cons_lr` for all parameter groups."""
 
     def __init__(self, optimizer, successor, warmup_epoch, cons_lr):
         self.cons_lr = cons_lr
@@ -56,7 +56,7 @@ class ConstantWarmupScheduler(WarmupScheduler):
 
 
 class LinearWarmupScheduler(WarmupScheduler):
-    """`min_lr` in the first epoch, then the share epoch / warmup_epoch of each group's rate."""
+    """`min_lr` in the first epoch, then epoch / warmup_epoch of each group's rate."""
 
     def __init__(self, optimizer, successor, warmup_epoch, min_lr):
         self.min_lr = min_lr
@@ -69,34 +69,37 @@ class LinearWarmupScheduler(WarmupScheduler):
 
 
 def build_lr_scheduler(optimizer, optim_cfg):
-    """The schedule that `optim_cfg` describes, to be stepped once an epoch.
+    """Return the schedule that `optim_cfg` describes, to be stepped once per epoch.
 
-    Its length is MAX_EPOCH whether there is a warm-up or not: with a warm-up of W epochs the rate of epoch e >= W is
-    that of epoch e - W of the schedule, and a cosine stops W epochs short of zero.
+    Its length is MAX_EPOCH with or without a warm-up: after a warm-up of W epochs, the rate of epoch e >= W is that of
+    epoch e - W of the schedule, and a cosine stops W epochs before it reaches zero.
 
     Raises:
         UserError: unknown LR_SCHEDULER or WARMUP_TYPE, or a STEPSIZE that does not fit.
     """
     name, steps, max_epoch = optim_cfg.LR_SCHEDULER, optim_cfg.STEPSIZE, optim_cfg.MAX_EPOCH
     if name not in SCHEDULERS:
-        raise UserError(f'OPTIM.LR_SCHEDULER "{name}" is not a schedule; expected one of {", ".join(SCHEDULERS)}')
+        raise UserError(f"OPTIM.LR_SCHEDULER: expected one of {', '.join(SCHEDULERS)}, got {name!r}.")
     warmup = optim_cfg.WARMUP_EPOCH
     if warmup > 0 and optim_cfg.WARMUP_TYPE not in WARMUPS:
-        raise UserError(f'OPTIM.WARMUP_TYPE "{optim_cfg.WARMUP_TYPE}": expected one of {", ".join(WARMUPS)}')
+        raise UserError(f"OPTIM.WARMUP_TYPE: expected one of {', '.join(WARMUPS)}, got {optim_cfg.WARMUP_TYPE!r}.")
     if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
         warnings.warn(
-            "this optimiser already has a learning-rate schedule; two of them spoil each other's rates", stacklevel=2
+            "this optimizer already has a learning-rate schedule; two schedules overwrite each other's rates",
+            stacklevel=2,
         )
 
+    scheduler: LRScheduler
     if name == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, T_max=float(max_epoch))
+        # A float, as in the original.
+        scheduler = CosineAnnealingLR(optimizer, T_max=float(max_epoch))  # type: ignore[arg-type]
     elif name == "single_step":
         step = steps[-1] if isinstance(steps, list | tuple) else steps
         scheduler = StepLR(optimizer, step_size=step if step > 0 else max_epoch, gamma=optim_cfg.GAMMA)
     elif isinstance(steps, list | tuple):
         scheduler = MultiStepLR(optimizer, milestones=list(steps), gamma=optim_cfg.GAMMA)
     else:
-        raise UserError(f"OPTIM.STEPSIZE: multi_step expects a list of epochs, found {steps!r}")
+        raise UserError(f"OPTIM.STEPSIZE: expected a list of epochs for multi_step, got {steps!r}.")
 
     if warmup <= 0:
         return scheduler

@@ -1,4 +1,4 @@
-"""Optimisers by name."""
+"""Optimizers by name."""
 
 import warnings
 
@@ -12,21 +12,21 @@ OPTIMIZERS = ("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw")
 
 
 def build_optimizer(model, optim_cfg, param_groups=None):
-    """The optimiser that `optim_cfg.NAME` names.
+    """Return the optimizer that `optim_cfg.NAME` names.
 
     Args:
-        model: a module, whose parameters are all handed over (frozen ones never get a gradient), or an iterable of
+        model: a module, all of whose parameters are passed on (frozen ones never get a gradient), or an iterable of
             parameters or of parameter groups.
         optim_cfg (CfgNode): the node `OPTIM`, or one with the same keys.
-        param_groups: used as they are in place of the model's parameters; `STAGED_LR` is ignored then.
+        param_groups: used unchanged in place of the model's parameters; `STAGED_LR` is then ignored.
 
     Raises:
-        UserError: unknown name, or `NEW_LAYERS` names what the model does not have.
+        UserError: unknown name, or `NEW_LAYERS` names a child that the model does not have.
         TypeError: `STAGED_LR` with something other than a module.
     """
     name, lr = optim_cfg.NAME, optim_cfg.LR
     if name not in OPTIMIZERS:
-        raise UserError(f'OPTIM.NAME "{name}" is not an optimiser; expected one of {", ".join(OPTIMIZERS)}')
+        raise UserError(f"OPTIM.NAME: expected one of {', '.join(OPTIMIZERS)}, got {name!r}.")
     if isinstance(model, nn.DataParallel):
         model = model.module
 
@@ -57,7 +57,7 @@ def build_optimizer(model, optim_cfg, param_groups=None):
             params, lr=lr, momentum=optim_cfg.MOMENTUM, weight_decay=decay, alpha=optim_cfg.RMSPROP_ALPHA, eps=eps
         )
     if name == "radam":
-        # The original decays the weights apart from the gradient, as AdamW does.
+        # The original decouples the weight decay from the gradient, as AdamW does.
         return RAdam(params, lr=lr, betas=betas, eps=eps, weight_decay=decay, decoupled_weight_decay=True)
     if name == "adamw":
         return torch.optim.AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=decay)
@@ -66,14 +66,14 @@ def build_optimizer(model, optim_cfg, param_groups=None):
 
 def _staged_groups(model, optim_cfg):
     if not isinstance(model, nn.Module):
-        raise TypeError(f"OPTIM.STAGED_LR needs a module, whose children it tells apart; found {type(model).__name__}")
+        raise TypeError(f"OPTIM.STAGED_LR: expected a module with children, got {type(model).__name__}.")
     new_layers = optim_cfg.NEW_LAYERS
     new_layers = [new_layers] if isinstance(new_layers, str) else list(new_layers)
     children = dict(model.named_children())
     missing = [layer for layer in new_layers if layer not in children]
     if missing:
         raise UserError(
-            f"OPTIM.NEW_LAYERS: the model has no child {', '.join(missing)}; its children: {', '.join(children)}"
+            f"OPTIM.NEW_LAYERS: expected children of the model out of {', '.join(children)}, got {', '.join(missing)}."
         )
     base = [p for name, child in children.items() if name not in new_layers for p in child.parameters()]
     new = [p for name, child in children.items() if name in new_layers for p in child.parameters()]

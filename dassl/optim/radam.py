@@ -1,4 +1,4 @@
-"""RAdam is torch's own; this module is where the CoOp family looks for it."""
+"""torch's RAdam, in the module from which the CoOp family imports it."""
 
 from torch.optim import RAdam
 

@@ -1,4 +1,4 @@
-"""Helpers that know nothing of models or data sets."""
+"""Helpers that do not depend on models or datasets."""
 
 from basics import mkdir_if_missing, read_json, write_json
 from dassl.utils.images import read_image
@@ -6,7 +6,7 @@ from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.memory import free_memory, keep_freed_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, UnknownName
-from dassl.utils.seeds import get_random_state, set_random_seed, set_random_state, stream
+from dassl.utils.seeds import get_random_state, sample_seed, set_random_seed, set_random_state, stream
 from dassl.utils.tools import (
     available_cores,
     check_availability,
@@ -60,6 +60,7 @@ __all__ = [
     "read_json",
     "resume_from_checkpoint",
     "return_freed_memory",
+    "sample_seed",
     "save_checkpoint",
     "save_tensors",
     "set_random_seed",

@@ -1,43 +1,45 @@
-"""Image files: every readable kind to RGB, everything else refused by its name."""
+"""Image files: every readable kind is converted to RGB, and everything else is refused by name."""
 
 import numpy as np
 from PIL import Image
 
 from basics.errors import BadImage, MissingFile, UserError
 
-GREY_16 = 2**16 - 1  # the largest value of a 16-bit pixel
+GRAY_16 = 2**16 - 1  # the largest value of a 16-bit pixel
 
 
 def read_image(path):
     """Read an image file as a PIL image in RGB.
 
-    The content counts, not the ending of the name. As `convert("RGB")` in the CoOp family's code: CMYK and palettes are
-    converted, transparency is dropped, an animation gives its first frame, and a rotation noted in EXIF is not applied.
-    Unlike there, 16 bits of grey keep their upper 8, as 16 bits of colour do (Pillow's conversion makes all but the
-    darkest white). Grey in other ranges (floating point) is refused: nothing says what is white.
+    The content counts, not the ending of the name. As with `convert("RGB")` in the CoOp family's code, CMYK and
+    palettes are converted, transparency is dropped, an animation gives its first frame, and a rotation stored in
+    EXIF is not applied. Unlike there, 16 bits of gray keep their upper 8, as 16 bits of color do (Pillow's conversion
+    turns all but the darkest white). Gray in other ranges (floating point) is refused, because its white is unknown.
 
     Raises:
         MissingFile: no such file.
-        BadImage: not an image, a damaged one, or one of more pixels than Pillow's limit against decompression bombs.
+        BadImage: not an image, a damaged one, or one with more pixels than Pillow's limit against decompression bombs.
         UserError: the file cannot be opened (permission, a failing disk).
     """
     try:
         with Image.open(path) as image:
             return _to_rgb(image)
     except FileNotFoundError as error:
-        raise MissingFile(f'no image file at "{path}"') from error
-    except Exception as error:  # for a damaged file Pillow's decoders raise almost anything
+        raise MissingFile(f"{path}: expected an image file, got nothing.") from error
+    except Exception as error:  # for damaged files, Pillow's decoders raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f'cannot open "{path}": {error.strerror}') from error
-        raise BadImage(f'cannot read "{path}" as an image: {error or type(error).__name__}') from error
+            raise UserError(f"{path}: cannot open the file: {error.strerror}.") from error
+        raise BadImage(
+            f"{path}: expected an image, got an unreadable file ({str(error) or type(error).__name__})."
+        ) from error
 
 
 def _to_rgb(image):
     if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image)
-        if image.mode == "F" or grey.min() < 0 or grey.max() > GREY_16:
-            raise ValueError(f"its grey values ({image.mode}) are not 0 to {GREY_16}; save it with 8 or 16 bits")
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image)
+        if image.mode == "F" or gray.min() < 0 or gray.max() > GRAY_16:
+            raise ValueError(f"gray values ({image.mode}) outside 0 to {GRAY_16}; save it with 8 or 16 bits")
+        return Image.fromarray((gray >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours; straight to RGB, Pillow warns
+        image = image.convert("RGBA")  # the same colors; Pillow warns when converting directly
     return image.convert("RGB")

@@ -1,31 +1,32 @@
-"""The log: everything printed also goes to a file."""
+"""The run log: everything that is printed also goes to a file."""
 
 import os
 import sys
 from contextlib import suppress
 from datetime import datetime
+from typing import TextIO
 
 from basics import UserError, drop, mkdir_if_missing
 
 
 class Logger:
-    """Stands in for `sys.stdout`: writes to the console and to a file, line by line on disk.
+    """Replace `sys.stdout`: write to the console and to a file, which is flushed after each line.
 
-    What it does not define itself (isatty, fileno, encoding, ...) is the console's.
+    Attributes that it does not define (isatty, fileno, encoding, ...) are the console's.
 
     Args:
-        fpath: the file; text is appended, so a resumed run goes on in the same log. None: console only.
+        fpath: the file; text is appended, so that a resumed run continues the log. None for the console only.
     """
 
     def __init__(self, fpath=None):
-        self.console = sys.stdout.console if isinstance(sys.stdout, Logger) else sys.stdout
-        self.file = None
+        self.console: TextIO = sys.stdout.console if isinstance(sys.stdout, Logger) else sys.stdout
+        self.file: TextIO | None = None
         if fpath is not None:
             mkdir_if_missing(os.path.dirname(fpath) or ".")
             try:
                 self.file = open(fpath, "a", encoding="utf-8", buffering=1)
             except OSError as error:
-                raise UserError(f'cannot write "{fpath}": {error.strerror}') from error
+                raise UserError(f"{fpath}: cannot write the log: {error.strerror}.") from error
 
     def __getattr__(self, name):
         return getattr(self.console, name)
@@ -37,7 +38,7 @@ class Logger:
             except OSError as error:
                 path = self.file.name
                 self.close()
-                raise UserError(f'cannot write "{path}": {error.strerror}') from error
+                raise UserError(f"{path}: cannot write the log: {error.strerror}.") from error
         self._on_console(self.console.write, text)
         return len(text)
 
@@ -56,21 +57,21 @@ class Logger:
         except OSError:
             if self.file is None:
                 raise
-            drop(self.console)  # no run is lost with its terminal, or with the `tee` that Ctrl-C ended first
+            drop(self.console)  # a run survives its terminal, and the `tee` that Ctrl-C ended first
 
     def close(self):
         """Close the file; the console stays open."""
         file, self.file = self.file, None
         if file is not None:
-            with suppress(OSError):  # closing tries once more to write what could not be written, and was told of
+            with suppress(OSError):  # closing retries what could not be written, which was already reported
                 file.close()
 
 
 def setup_logger(output=None):
-    """From now on write what is printed to `output` too.
+    """Write everything printed from now on to `output` as well.
 
     Args:
-        output: a folder (the file is `log.txt` in it) or a path that ends in .txt or .log. None: nothing is done.
+        output: a folder (the file is its `log.txt`) or a path that ends in .txt or .log. None does nothing.
     """
     if output is None:
         return

@@ -1,4 +1,4 @@
-"""How much memory is free, and giving back what is."""
+"""Free memory: how much there is, and returning it to the system."""
 
 import ctypes
 import os
@@ -8,29 +8,31 @@ from pathlib import Path
 
 import torch
 
-CGROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) tells a container its limit
+CGROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) has a container's limit
 MEMINFO = Path("/proc/meminfo")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 KEPT = 2**31 - 1  # the largest number that mallopt takes
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on a device: on a GPU what is free, else what the system and its container still give.
+    """Return the free bytes of a device: of a GPU, or else of the system within its container's limit.
 
-    Where the system does not tell, half of its memory counts as free.
+    If the system does not report it, half of its memory counts as free.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free
     try:
         entries = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
-        free = int(entries["MemAvailable"].split()[0]) * 1024  # stands there in KiB
+        free = int(entries["MemAvailable"].split()[0]) * 1024  # given in KiB
     except (OSError, KeyError, ValueError):
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
-        limit = int((CGROUP / "memory.max").read_text())  # "max" where there is none
+        limit = int((CGROUP / "memory.max").read_text())  # "max" for no limit
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        used = int((CGROUP / "memory.current").read_text()) - int(stat["inactive_file"])  # files go when needed
+        used = int((CGROUP / "memory.current").read_text()) - int(
+            stat["inactive_file"]
+        )  # cached files are dropped when needed
     except (OSError, KeyError, ValueError):
         return free
     return max(min(free, limit - used), 0)
@@ -38,7 +40,7 @@ def free_memory(device: torch.device) -> int:
 
 @cache
 def _glibc(name: str) -> Callable[..., int]:
-    """glibc's function of that name; where there is another library, one that does nothing."""
+    """Return glibc's function of that name; with another C library, one that does nothing."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (AttributeError, TypeError):  # another C library; Windows
@@ -46,21 +48,21 @@ def _glibc(name: str) -> Callable[..., int]:
 
 
 def keep_freed_memory() -> None:
-    """Have this process reuse the memory of freed tensors, instead of returning it to the system after each one.
+    """Let this process reuse the memory of freed tensors instead of returning it to the system after each one.
 
-    By default glibc takes a large tensor's memory from the system, and returns it when the tensor is freed. Each
-    training step then has the kernel clear the same pages again: 1.35 million page faults in a step of RPO with 500
-    classes. At most KEPT bytes of free memory stay; `return_freed_memory` returns those too.
+    By default, glibc requests the memory of a large tensor from the system, and returns it when the tensor is freed.
+    The kernel then clears the same pages again in each training step: 1.35 million page faults in a step of RPO with
+    500 classes. At most KEPT bytes of free memory are kept; `return_freed_memory` returns those, too.
     """
     _glibc("mallopt")(M_MMAP_THRESHOLD, KEPT)
     _glibc("mallopt")(M_TRIM_THRESHOLD, KEPT)
 
 
 def return_freed_memory(device: torch.device) -> None:
-    """Give the memory that was freed on a device back to the system; on a GPU torch does what is needed.
+    """Return memory that was freed on a device to the system; on a GPU, torch does what is needed.
 
-    glibc keeps what is freed, and finds little of it again for tensors that are a little larger or wait for their
-    alignment: a process that frees all it takes, a few hundred MB at a time, may grow by GiB all the same.
+    glibc keeps freed memory, and can reuse little of it for tensors that are slightly larger or need alignment: a
+    process that frees everything it allocates, a few hundred MB at a time, may still grow by several GiB.
     """
     if device.type == "cpu" and not torch.compiler.is_compiling():
         _glibc("malloc_trim")(0)

@@ -1,4 +1,4 @@
-"""Running means of what a training step reports."""
+"""Running means of the numbers that a training step reports."""
 
 from collections import defaultdict
 
@@ -6,12 +6,12 @@ import torch
 
 
 class AverageMeter:
-    """The last value (`val`) and the mean (`avg`) of the values given.
+    """The last value (`val`) and the mean (`avg`) of a series of values.
 
-    Tensors are only looked at when a number is asked for: a step on the GPU does not wait for its loss to be known.
+    It is lazy: tensors are read only when a number is requested, so that a step on the GPU does not wait for its loss.
 
     Args:
-        ema (bool): exponential moving average (0.9 old + 0.1 new) in place of the mean.
+        ema (bool): use an exponential moving average (0.9 old + 0.1 new) as the mean.
     """
 
     def __init__(self, ema=False):
@@ -19,12 +19,12 @@ class AverageMeter:
         self.reset()
 
     def reset(self):
-        self._pending = []
+        self._pending: list[tuple] = []
         self._val = self._avg = self._sum = 0.0
         self._count = 0
 
     def update(self, val, n=1):
-        """Add `val` (a number or a one-element tensor), which stands for `n` values."""
+        """Add `val` (a number or a one-element tensor), which counts as `n` values."""
         self._pending.append((val.detach() if isinstance(val, torch.Tensor) else val, n))
 
     def _settle(self):
@@ -39,12 +39,12 @@ class AverageMeter:
                 self._avg = self._sum / self._count
 
     def state_dict(self):
-        """All values so far, in plain numbers."""
+        """Return the state as plain numbers."""
         self._settle()
         return {"val": self._val, "avg": self._avg, "sum": self._sum, "count": self._count}
 
     def load_state_dict(self, state):
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
         self._pending = []
         self._val, self._avg, self._sum, self._count = (state[key] for key in ("val", "avg", "sum", "count"))
 
@@ -70,14 +70,14 @@ class AverageMeter:
 
 
 class MetricMeter:
-    """One `AverageMeter` a name, in `meters`; as a string: `loss 2.1083 (2.1083) acc 25.0000 (25.0000)`."""
+    """One `AverageMeter` per name, in `meters`; as a string, `loss 2.1083 (2.1083) acc 25.0000 (25.0000)`."""
 
     def __init__(self, delimiter=" "):
-        self.meters = defaultdict(AverageMeter)
+        self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
     def update(self, input_dict):
-        """Add a dict of name -> number or one-element tensor. None is nothing to add.
+        """Add a dict of name -> number or one-element tensor; None adds nothing.
 
         Raises:
             TypeError: neither a dict nor None.
@@ -85,16 +85,16 @@ class MetricMeter:
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):
-            raise TypeError(f"expected a dict of numbers, found {type(input_dict).__name__}")
+            raise TypeError(f"expected a dict of numbers, got {type(input_dict).__name__}")
         for name, value in input_dict.items():
             self.meters[name].update(value)
 
     def state_dict(self):
-        """The meters' states by name."""
+        """Return the meters' states by name."""
         return {name: meter.state_dict() for name, meter in self.meters.items()}
 
     def load_state_dict(self, states):
-        """Go on from what `state_dict` returned."""
+        """Continue from what `state_dict` returned."""
         for name, state in states.items():
             self.meters[name].load_state_dict(state)
 

@@ -1,23 +1,23 @@
-"""A registry maps names, as written in configurations, to classes."""
+"""Registries map the names in configs to classes."""
 
 from basics.errors import UserError
 from dassl.utils.tools import get_most_similar_str_to_a_from_b
 
 
 class UnknownName(UserError, ValueError):
-    """The name asked for was never registered."""
+    """The name is not registered."""
 
 
 class Registry:
-    """Name -> object. Used as a decorator (`@REGISTRY.register()`) or called (`REGISTRY.register(obj)`).
+    """A registry, filled by a decorator (`@REGISTRY.register()`) or a call (`REGISTRY.register(obj)`).
 
     Args:
-        name: what the registry holds, in capitals (`TRAINER`, `DATASET`); used in messages.
+        name: what the registry holds, in capitals (`TRAINER`, `DATASET`), for messages.
     """
 
     def __init__(self, name):
         self._name = name
-        self._objects = {}
+        self._objects: dict = {}
 
     def register(self, obj=None, force=False):
         """Register `obj` under its `__name__`; without `obj`, return a decorator that does so.
@@ -31,31 +31,31 @@ class Registry:
         if name in self._objects and not force:
             raise KeyError(
                 f'An object named "{name}" was already registered in "{self._name}" registry: by '
-                f"{self._objects[name].__module__}, and now by {obj.__module__}; rename one, or take its file away"
+                f"{self._objects[name].__module__}, and now by {obj.__module__}. Rename one, or remove its file."
             )
         self._objects[name] = obj
         return obj
 
     def get(self, name):
-        """The object registered as `name`.
+        """Return the object registered as `name`.
 
         Raises:
-            UnknownName: nothing of that name; the message lists what there is, the nearest first.
+            UnknownName: there is none; the message lists the registered names, the most similar one first.
         """
         if name in self._objects:
             return self._objects[name]
         kind, names = self._name.lower(), self.registered_names()
         if not names:
             raise UnknownName(
-                f'unknown {kind} "{name}": no {kind} is registered (was the file that defines it imported?)'
+                f'unknown {kind} "{name}": no {kind} is registered. Was the file that defines it imported?'
             )
         nearest = get_most_similar_str_to_a_from_b(name, names)
         listed = ", ".join([nearest] + sorted(other for other in names if other != nearest))
         raise UnknownName(
-            f'unknown {kind} "{name}" (do you mean "{nearest}"?). Registered: {listed}. '
-            f"A {kind} of your own is registered when the file that defines it is imported."
+            f'unknown {kind} "{name}". Did you mean "{nearest}"? Registered: {listed}. '
+            f"Your own {kind} is registered when the file that defines it is imported."
         )
 
     def registered_names(self):
-        """All names, in the order of their registration."""
+        """Return all names, in the order of registration."""
         return list(self._objects)

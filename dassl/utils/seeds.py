@@ -1,8 +1,9 @@
-"""Random numbers: one seed a run, one stream a purpose."""
+"""Random numbers: one seed per run, one stream per purpose."""
 
 import hashlib
 import json
 import random
+import secrets
 
 import numpy as np
 import torch
@@ -15,13 +16,20 @@ def set_random_seed(seed):
     torch.manual_seed(seed)
 
 
+def sample_seed() -> int:
+    """Return a seed for a run that was given none, from the system's entropy, and print it."""
+    seed = secrets.randbelow(2**31)
+    print(f"No seed given; sampled: {seed}")
+    return seed
+
+
 def stream(seed, purpose, *keys):
-    """A generator of its own for one purpose, so that a draw added in one place changes nothing elsewhere.
+    """Return a separate generator for one purpose, so that random numbers added in one place change nothing elsewhere.
 
     Args:
         seed (int): the run's seed.
-        purpose (str): such as "initialisation" or "order".
-        keys: numbers or strings that tell streams of one purpose apart, such as the epoch.
+        purpose (str): such as "order".
+        keys: numbers or strings that distinguish streams of one purpose, such as the epoch.
 
     Returns:
         torch.Generator: on the CPU, seeded from the SHA-256 of all arguments.
@@ -31,8 +39,9 @@ def stream(seed, purpose, *keys):
 
 
 def get_random_state():
-    """The state of all global generators, in tensors and plain numbers, so that it is saved without pickled objects."""
+    """Return the state of all global generators as tensors and plain numbers, to be saved without pickled objects."""
     kind, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    assert isinstance(words, np.ndarray)
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.tensor(words.astype(np.int64)), int(position), int(has_gauss), float(gauss)),
@@ -42,7 +51,7 @@ def get_random_state():
 
 
 def set_random_state(state):
-    """Restore what `get_random_state` returned. The GPUs' part is left out where their number differs."""
+    """Restore what `get_random_state` returned; the GPUs' part only if their number is the same."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, words, *rest = state["numpy"]

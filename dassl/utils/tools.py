@@ -1,4 +1,4 @@
-"""Small helpers that the CoOp family imports from `dassl.utils` and `dassl.utils.tools`."""
+"""Small helpers; the CoOp family imports many of them from here or from `dassl.utils`."""
 
 import difflib
 import os
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def check_isfile(fpath):
-    """Whether `fpath` is a file; warns if not."""
+    """Return whether `fpath` is a file, and warn if it is not."""
     found = os.path.isfile(fpath)
     if not found:
         warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
@@ -41,32 +41,32 @@ def check_isfile(fpath):
 
 
 def listdir_nohidden(path, sort=False):
-    """Names in the folder `path` that do not begin with a dot, in the file system's order or sorted."""
+    """Return the names in the folder `path` that do not start with a dot, in the file system's order or sorted."""
     names = [name for name in os.listdir(path) if not name.startswith(".")]
     return sorted(names) if sort else names
 
 
 def get_most_similar_str_to_a_from_b(a, b):
-    """The string in `b` (at least one) that is nearest to `a`, upper and lower case being the same."""
+    """Return the string in `b` (at least one) that is most similar to `a`, ignoring case."""
     return max(b, key=lambda candidate: difflib.SequenceMatcher(None, a.lower(), candidate.lower()).ratio())
 
 
 def check_availability(requested, available):
-    """Raise ValueError, naming the nearest of `available` (strings), unless `requested` is one of them."""
+    """Raise ValueError, with the most similar of `available` (strings), unless `requested` is one of them."""
     if requested not in available:
         nearest = get_most_similar_str_to_a_from_b(requested, available)
-        raise ValueError(f'"{requested}" is not one of {list(available)} (do you mean "{nearest}"?)')
+        raise ValueError(f'expected one of {list(available)}, got "{requested}". Did you mean "{nearest}"?')
 
 
 def available_cores():
-    """The number of CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_threads(function, items):
-    """Yield `function(item)` for each item, in order, computed by a thread a core.
+    """Yield `function(item)` for each item, in order, computed by one thread per core.
 
-    For work that releases Python's lock, such as decoding and hashing. Where it is left (Ctrl-C), nothing more begins.
+    For work that releases Python's lock, such as decoding and hashing. Once it is left (Ctrl-C), no new item starts.
     """
     pool = ThreadPoolExecutor(available_cores())
     try:
@@ -76,17 +76,17 @@ def in_threads(function, items):
 
 
 def device_name(device):
-    """What a `torch.device` is called: the GPU's name, or "cpu"."""
+    """Return the name of a `torch.device`: the GPU's, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def tolist_if_not(x):
-    """`x` itself if it is a list, otherwise a list that holds it."""
+    """Return `x` if it is a list, otherwise a list that holds it."""
     return x if isinstance(x, list) else [x]
 
 
 def collect_env_info():
-    """Versions and devices, as text for the log."""
+    """Return versions and devices, as text for the log."""
     lines = [
         f"Python: {platform.python_version()} on {platform.platform()}",
         f"torch: {torch.__version__}, {torch.get_num_threads()} threads",

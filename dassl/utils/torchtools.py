@@ -1,4 +1,4 @@
-"""Checkpoint files and small operations on modules. Files are read as tensors only: nothing in them is executed."""
+"""Checkpoint files and small operations on modules. Files are read as tensors only; nothing in them is executed."""
 
 import io
 import warnings
@@ -13,7 +13,7 @@ from basics.tensors import Refused, Stub, read_tensors
 
 
 def save_tensors(state, path):
-    """`torch.save` to `path`, atomically. `state`: tensors, numbers, strings, None in dicts, lists, tuples."""
+    """Write `state` to `path` atomically: tensors, numbers, strings and None in dicts, lists and tuples."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(path, buffer.getvalue())
@@ -22,8 +22,8 @@ def save_tensors(state, path):
 def load_checkpoint(fpath):
     """Read a file made by `torch.save`, on the CPU, as tensors only.
 
-    The schedules and optimisers that the original Dassl pickles beside its tensors are not built: in their place
-    stands a `Stub`.
+    The schedules and optimizers that the original Dassl pickles next to its tensors are not built; a `Stub` replaces
+    each of them.
 
     Raises:
         ValueError: `fpath` is None.
@@ -38,19 +38,19 @@ def load_checkpoint(fpath):
         return read_tensors(fpath)
     except Refused as reason:
         raise UserError(
-            f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or train again: delete it and '
-            "start the same command"
+            f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or delete it and run the same '
+            "command to train again."
         ) from reason
 
 
 def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True, model_name=""):
-    """Write a checkpoint in the family's layout: `<save_dir>/<file>`, and `<save_dir>/checkpoint`, which names it.
+    """Write a checkpoint in the CoOp family's layout: `<save_dir>/<file>`, and `<save_dir>/checkpoint`, which names it.
 
     Args:
         state (dict): with keys `state_dict` and `epoch` (counted from 1).
-        is_best (bool): write the same to `model-best.pth.tar` too.
+        is_best (bool): also write it to `model-best.pth.tar`.
         remove_module_from_keys (bool): strip a leading "module." (DataParallel) from the keys of `state_dict`.
-        model_name (str): the file's name; empty: `model.pth.tar-<epoch>`.
+        model_name (str): the file's name; `model.pth.tar-<epoch>` if empty.
     """
     if remove_module_from_keys:
         state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
@@ -68,18 +68,18 @@ def _without_module_prefix(state_dict):
 
 
 def last_checkpoint(folder):
-    """The path of the file that `<folder>/checkpoint` names.
+    """Return the path of the file that `<folder>/checkpoint` names.
 
     Raises:
-        MissingFile: there is no such note, or not the file it names.
+        MissingFile: one of the two files is missing.
     """
-    note = Path(folder) / "checkpoint"
-    if not note.is_file():
-        raise MissingFile(f'no file "checkpoint" (the name of the last checkpoint) in "{folder}"')
-    # Only a bare name is followed, so the note cannot lead out of its folder.
-    path = note.with_name(Path(note.read_text(encoding="utf-8").strip()).name)
+    pointer = Path(folder) / "checkpoint"
+    if not pointer.is_file():
+        raise MissingFile(f"{pointer}: expected a file with the name of the last checkpoint, got nothing.")
+    # Only a bare name is followed, so that the pointer cannot lead out of its folder.
+    path = pointer.with_name(Path(pointer.read_text(encoding="utf-8").strip()).name)
     if not path.is_file():
-        raise MissingFile(f'"{note}" names "{path.name}", which is not there')
+        raise MissingFile(f"{pointer}: expected the name of an existing file, got {path.name}.")
     return path
 
 
@@ -90,7 +90,7 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
         int: the number of epochs done.
 
     Raises:
-        UserError: the schedule stands in the file as an object; the original Dassl writes it so.
+        UserError: the schedule is stored as an object, as the original Dassl does.
     """
     path = last_checkpoint(fdir)
     state = load_checkpoint(path)
@@ -99,33 +99,36 @@ def resume_from_checkpoint(fdir, model, optimizer=None, scheduler=None):
         optimizer.load_state_dict(state["optimizer"])
     if scheduler is not None and state.get("scheduler") is not None:
         if any(isinstance(value, Stub) for value in state["scheduler"].values()):
-            raise UserError(f'the schedule in "{path}" cannot be gone on with: only its tensors are read, for tests')
+            raise UserError(
+                f"{path}: expected a schedule in plain numbers, got an object of the original Dassl. Such a file can "
+                "be tested, but not resumed."
+            )
         scheduler.load_state_dict(state["scheduler"])
     return state["epoch"]
 
 
 def load_pretrained_weights(model, weight_path):
-    """Load a checkpoint's tensors that `model` has by the same name and shape; the others are named and left out."""
+    """Load the tensors of a checkpoint whose name and shape `model` has; print the names of the others."""
     checkpoint = load_checkpoint(weight_path)
     tensors = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
     own = model.state_dict()
     matched = {key: value for key, value in tensors.items() if key in own and own[key].shape == value.shape}
     if not matched:
-        warnings.warn(f'Cannot load "{weight_path}": no tensor fits by name and shape', stacklevel=2)
+        warnings.warn(f'Cannot load "{weight_path}": no tensor has a matching name and shape', stacklevel=2)
         return
     model.load_state_dict(matched, strict=False)
     print(f'Loaded pretrained weights from "{weight_path}"')
     discarded = [key for key in tensors if key not in matched]
     if discarded:
-        print(f"Left out, as their name or shape does not fit: {', '.join(discarded)}")
+        print(f"Skipped, because their name or shape does not match: {', '.join(discarded)}")
 
 
 def count_num_param(model=None, params=None):
-    """The number of parameters (scalars) in `model`, or in `params` (tensors or parameter groups)."""
+    """Return the number of parameters (scalars) in `model`, or in `params` (tensors or parameter groups)."""
     if model is not None:
         return sum(p.numel() for p in model.parameters())
     if params is None:
-        raise ValueError("expected a model or params, found neither")
+        raise ValueError("expected a model or params, got neither")
     total = 0
     for item in params:
         total += sum(p.numel() for p in item["params"]) if isinstance(item, dict) else item.numel()
@@ -133,13 +136,13 @@ def count_num_param(model=None, params=None):
 
 
 def open_all_layers(model):
-    """Train mode, and gradients for all parameters."""
+    """Switch to train mode, with gradients for all parameters."""
     model.train()
     model.requires_grad_(True)
 
 
 def open_specified_layers(model, open_layers):
-    """Train mode and gradients for the direct children named in `open_layers` (str or list); the others are frozen.
+    """Train only the direct children named in `open_layers` (str or list); freeze the others, in eval mode.
 
     Raises:
         ValueError: `model` has no child of that name.
@@ -150,14 +153,14 @@ def open_specified_layers(model, open_layers):
     children = dict(model.named_children())
     for name in names:
         if name not in children:
-            raise ValueError(f'"{name}" is not a child of the model; children: {", ".join(children)}')
+            raise ValueError(f'expected a child of the model out of {", ".join(children)}, got "{name}"')
     for name, child in children.items():
         child.train(name in names)
         child.requires_grad_(name in names)
 
 
 def init_network_weights(model, init_type="normal", gain=0.02):
-    """Initialise convolution and linear weights as `init_type` says; biases 0; norm layers 1 and 0."""
+    """Initialize convolution and linear weights by `init_type`, biases to 0, and norm layers to 1 and 0."""
     schemes = {
         "normal": lambda w: nn.init.normal_(w, 0.0, gain),
         "xavier": lambda w: nn.init.xavier_normal_(w, gain=gain),
@@ -165,7 +168,7 @@ def init_network_weights(model, init_type="normal", gain=0.02):
         "orthogonal": lambda w: nn.init.orthogonal_(w, gain=gain),
     }
     if init_type not in schemes:
-        raise ValueError(f'"{init_type}" is not an initialisation; expected one of {", ".join(schemes)}')
+        raise ValueError(f'init_type: expected one of {", ".join(schemes)}, got "{init_type}"')
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):

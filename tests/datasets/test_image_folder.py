@@ -110,12 +110,12 @@ def test_files_that_are_not_images_are_ignored_with_a_note(build, tmp_path, put,
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "holds no class folders, but 0 files"),
-        (["a.png", "b.png"], "holds no class folders, but 2 files"),
-        ([*pictures(4), "empty/notes.txt"], "1 of 4 class folders .* hold no pictures, first: empty"),
+        ([], "expected class folders, got 0 files"),
+        (["a.png", "b.png"], "expected class folders, got 2 files"),
+        ([*pictures(4), "empty/notes.txt"], "1 of 4 class folders .* hold no images, first: empty"),
         (pictures(3), "Class 'cats' has 3 images: too few for 50% train, 20% val and 30% test"),
         ([*pictures(2, "train", "test"), "test/dogs/0.png"], "test: 1 class folders are not in train/, first: dogs"),
-        ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are not there"),
+        ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are missing"),
     ],
 )
 def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, message):
@@ -134,7 +134,7 @@ def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, me
         ("path,label\na.png,\n", "image 1: expected path,label; found 'a.png,'"),
         ("path,label,split\na.png,x,dev\n", "split is one of train, val, test; found 'a.png,x,dev'"),
         ("path,label\na.png,x\na.png,y\n", "names 1 images more than once, first: a.png"),
-        ("path,label\nb.png,x\n", "1 of 1 image files are not there, first: .*b.png"),
+        ("path,label\nb.png,x\n", "1 of 1 image files are missing, first: .*b.png"),
         ("path,label,split\na.png,x,test\n", "there are no training images"),
         ('path,label\n"a.png,x\n', "cannot be read as a CSV file"),
         ("path,label\n\xff", "cannot be read as a CSV file"),

@@ -117,7 +117,7 @@ def test_a_split_that_cannot_be_saved_is_noted(cfg, folder, monkeypatch, capsys)
 
 def test_missing_annotations_and_images_are_named(cfg, folder):
     (folder / "images" / "Abyssinian_3.jpg").unlink()
-    with pytest.raises(UserError, match="1 of 42 image files are not there.*Abyssinian_3.jpg"):
+    with pytest.raises(UserError, match="1 of 42 image files are missing.*Abyssinian_3.jpg"):
         build_dataset(cfg)
     assert not (folder / SPLIT).exists()
 
@@ -126,7 +126,7 @@ def test_missing_annotations_and_images_are_named(cfg, folder):
         build_dataset(cfg)
 
     (folder / "annotations" / "trainval.txt").unlink()
-    with pytest.raises(UserError, match=f"no file at .*trainval.txt; expected it, or the split file {SPLIT} in"):
+    with pytest.raises(UserError, match=f"trainval.txt: .* OxfordPets needs it, or the split file {SPLIT} in"):
         build_dataset(cfg)
 
 

@@ -1,4 +1,4 @@
-"""Splits, records of draws, class names and pictures of any kind end in a data set or in one clear message."""
+"""Splits, records of samples, class names and images of any kind give a dataset or one clear message."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def test_a_damaged_split(data_folder, data):
 
 
 @given(data=st.data())
-def test_a_record_of_a_draw_with_other_content(data_folder, data):
+def test_a_record_of_a_sample_with_other_content(data_folder, data):
     root, split = data_folder
     (root / "few" / "split.json").write_text(json.dumps(split))
     record = root / "few" / "split_fewshot" / "shot_2-seed_1.json"
@@ -146,7 +146,7 @@ PICTURES = [
 
 
 @given(data=st.data())
-def test_a_damaged_picture(tmp_path_factory, data):
+def test_a_damaged_image(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "picture"
     path.write_bytes(data.draw(st.sampled_from(PICTURES).flatmap(damaged)))
     try:

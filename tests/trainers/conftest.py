@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from small_clip import make_small_clip
 from torch.utils.data import DataLoader, Dataset
 
-import dassl.engine.run
+import dassl.engine.trainer
 import trainers
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
@@ -55,7 +55,7 @@ def make_trainer(tmp_path, small_backbone, monkeypatch):
                 self.num_classes, self.num_source_domains = len(names), 0
                 self.lab2cname = dict(enumerate(names))
 
-        monkeypatch.setattr(dassl.engine.run, "DataManager", Manager)
+        monkeypatch.setattr(dassl.engine.trainer, "DataManager", Manager)
         cfg = get_cfg_default()
         trainers.extend_cfg(cfg)
         cfg.merge_from_list(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import dassl.engine.compiling
-from dassl.engine.compiling import GraphedStep
+import dassl.engine.accelerate
+from dassl.engine.accelerate import GraphedStep
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def backend(monkeypatch):
     compile = torch.compile
 
     def use(chosen):
-        monkeypatch.setattr(dassl.engine.compiling.torch, "compile", lambda f, dynamic: compile(f, backend=chosen))
+        monkeypatch.setattr(dassl.engine.accelerate.torch, "compile", lambda f, dynamic: compile(f, backend=chosen))
 
     yield use
     torch.compiler.reset()

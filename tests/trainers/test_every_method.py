@@ -86,7 +86,7 @@ def test_all_that_is_declared_trainable_learns_and_nothing_else_moves(make, meth
 def test_the_loss_falls(make, method):
     trainer = make(method, "OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.02)
     trainer.train()
-    assert trainer.rows[-1]["loss"] < trainer.rows[0]["loss"]
+    assert trainer.record.rows[-1]["loss"] < trainer.record.rows[0]["loss"]
 
 
 @every_method

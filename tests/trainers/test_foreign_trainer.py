@@ -1,4 +1,4 @@
-"""Trainer files written for Dassl and CoOp run when they are placed into trainers/, unchanged."""
+"""Trainer files written for Dassl and CoOp run unchanged when they are put into trainers/."""
 
 import importlib
 import importlib.util
@@ -28,8 +28,8 @@ FOREIGN = ROOT / "tests" / "foreign"
 EPOCHS = 12
 TIME_LIMIT = 120  # seconds for one run; it takes a few
 
-# What trainer files, data set files and train scripts of the family import from Dassl: what two or more of its
-# repositories use, and inner paths that single ones use.
+# What trainer files, dataset files and train scripts of the family import from Dassl, if two or more repositories do,
+# and inner paths that single ones use.
 USED_IMPORTS = {
     "dassl.config": ["clean_cfg", "get_cfg_default"],
     "dassl.data": ["DataManager", "DatasetWrapper"],
@@ -57,7 +57,7 @@ USED_IMPORTS = {
 
 
 @pytest.mark.parametrize("module", USED_IMPORTS)
-def test_what_the_familys_files_import_is_there(module, monkeypatch):
+def test_what_the_familys_files_import_exists(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # an extra: importing must not need it
     found = importlib.import_module(module)
     assert [name for name in USED_IMPORTS[module] if not hasattr(found, name)] == []
@@ -65,7 +65,7 @@ def test_what_the_familys_files_import_is_there(module, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A checkout with the foreign files in its trainers/, and without our files that declare the same settings."""
+    """A checkout with the foreign files in trainers/, without our files that declare the same keys."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("basics", "clip", "dassl", "datasets", "configs"):
         (folder / name).symlink_to(ROOT / name)
@@ -130,7 +130,7 @@ def trained(checkout):
 
 @pytest.fixture(scope="module")
 def others(checkout, trained):
-    """More commands, all in one process: starting it takes longer than any of them."""
+    """The results of more commands, run in one process because starting it takes longer than any of them."""
     tested = ["--eval-only", "--model-dir"]
     commands = [
         words("OldStyle", "again", *tested, "undisturbed", *BASE),
@@ -155,7 +155,7 @@ def test_the_weights_are_converted_once_and_into_the_cache(checkout, others):
     assert len(files(checkout)) == 1 and files(checkout)[0].endswith(".pt")
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_prompts(checkout, trained):
+def test_a_killed_run_resumes_and_ends_in_the_same_prompts(checkout, trained):
     command = ["train.py", *words("OldStyle", "killed", *BASE)]
     process = start(checkout, *command)
     deadline = time.monotonic() + TIME_LIMIT
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_prompts(checkout, trained):
     assert resumed["metrics"] == trained["metrics"]
 
 
-def test_what_was_trained_on_base_classes_is_tested_on_them_and_on_new_ones(checkout, trained, others):
+def test_a_run_on_base_classes_is_tested_on_them_and_on_new_ones(checkout, trained, others):
     assert results(checkout, "again")["metrics"] == trained["metrics"]
     new = results(checkout, "new")
     assert new["load_epoch"] == EPOCHS
@@ -197,7 +197,7 @@ def test_a_checkpoint_that_a_file_does_not_find_is_one_clear_message(others):
 
 @pytest.fixture
 def old_style(monkeypatch):
-    """The old file as a module; what it registers is forgotten afterwards."""
+    """The old file as a module; what it registers is removed afterwards."""
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", dict(TRAINER_REGISTRY._objects))
     spec = importlib.util.spec_from_file_location("old_style", FOREIGN / "old_style.py")
     module = importlib.util.module_from_spec(spec)
@@ -238,7 +238,7 @@ def test_its_half_precision_is_near(old_style, cfg, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["TRAINER.ELSEWHERE", "TRAINER.COOP.ELSEWHERE", "ELSEWHERE"])
-def test_a_setting_that_nobody_declares_is_named(cfg, monkeypatch, key):
+def test_an_undeclared_key_is_named(cfg, monkeypatch, key):
     class Foreign(TrainerX):
         def check_cfg(self, cfg):
             for name in key.split("."):
@@ -246,19 +246,21 @@ def test_a_setting_that_nobody_declares_is_named(cfg, monkeypatch, key):
 
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", {"Foreign": Foreign})
     cfg.TRAINER.NAME = "Foreign"
-    with pytest.raises(UserError, match=rf"Foreign .* reads {key}, which nobody declares(.|\n)*cfg\.{key} = "):
+    with pytest.raises(
+        UserError, match=rf"{key}: expected a declared key.*Foreign .* reads it(.|\n)*cfg\.{key} = "
+    ):
         dassl.engine.build_trainer(cfg)
 
 
-def test_a_setting_that_nobody_declares_is_named_when_it_is_given(cfg):
-    with pytest.raises(UserError, match=r"unknown key TRAINER.ELSEWHERE.N_CTX .*extend_cfg\(cfg\)"):
+def test_an_undeclared_key_is_named_when_it_is_given(cfg):
+    with pytest.raises(UserError, match=r"unknown key TRAINER.ELSEWHERE.N_CTX\. .*extend_cfg\(cfg\)"):
         dassl.config.merge(cfg, opts=["TRAINER.ELSEWHERE.N_CTX", 3])
     with pytest.raises(UserError) as told:
         dassl.config.merge(cfg, opts=["TRAINER.COOP.N_CTXS", 3])
     assert "extend_cfg" not in str(told.value)
 
 
-def test_the_familys_settings_are_there_and_those_of_our_files_are_left_alone():
+def test_the_familys_keys_exist_and_ours_stay_unchanged():
     cfg = get_cfg_default()
     coop.extend_cfg(cfg)
     family.extend_cfg(cfg)

@@ -93,7 +93,7 @@ def test_each_missing_tensor_and_each_of_another_shape_is_named(make, tmp_path, 
         for j, value in enumerate((None, torch.ones(7, 7, 7))):
             changed = {key: t for key, t in {**state, name: value}.items() if t is not None}
             write(method, trainer, tmp_path / f"{i}{j}", changed)
-            with pytest.raises(UserError, match="does not fit the model") as info:
+            with pytest.raises(UserError, match="expected the tensors of this model") as info:
                 trainer.load_model(tmp_path / f"{i}{j}", epoch=EPOCH)
             (line,) = str(info.value).splitlines()[1:]
             assert line.removeprefix("prompt_learner.").startswith(f"{name}: expected shape")
@@ -105,7 +105,7 @@ def test_a_tensor_that_the_method_does_not_have_is_named(make, tmp_path, method)
     trainer = make(method)
     _, state = released(trainer)
     write(method, trainer, tmp_path / "released", {**state, "ctx_of_another": torch.ones(2)})
-    with pytest.raises(UserError, match="ctx_of_another: found shape"):
+    with pytest.raises(UserError, match="ctx_of_another: expected no tensor of this name"):
         trainer.load_model(tmp_path / "released", epoch=EPOCH)
 
 
@@ -114,7 +114,7 @@ def test_prompts_deeper_than_the_configuration_are_not_taken_for_the_backbone(ma
     write("IVLP", deep, tmp_path / "released", released(deep)[1])
     opts = ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2]
     with pytest.raises(
-        UserError, match=r"\nimage_encoder\.transformer\.resblocks\.2\.VPT_shallow: found shape \S+ \d+\), but"
+        UserError, match=r"\nimage_encoder\.transformer\.resblocks\.2\.VPT_shallow: expected no tensor of this name"
     ):
         make_trainer("IVLP", *opts, output="shallow").load_model(tmp_path / "released", epoch=EPOCH)
 
@@ -125,7 +125,7 @@ def test_a_file_made_on_another_backbone_is_refused(make, tmp_path):
     state["image_encoder.conv1.weight"] = torch.ones(32, 3, 4, 4)
     write_original(tmp_path / "released" / "MultiModalPromptLearner", state, epoch=EPOCH)
     with pytest.raises(
-        UserError, match=r"image_encoder\.conv1\.weight: expected shape \(32, 3, 8, 8\), found \(32, 3, 4"
+        UserError, match=r"image_encoder\.conv1\.weight: expected shape \(32, 3, 8, 8\), got \(32, 3, 4"
     ):
         trainer.load_model(tmp_path / "released", epoch=EPOCH)
 
@@ -133,7 +133,7 @@ def test_a_file_made_on_another_backbone_is_refused(make, tmp_path):
 def test_class_specific_context_of_other_classes_is_refused(make, tmp_path):
     trainer = make("CoOp-CSC")
     write("CoOp", trainer, tmp_path / "released", {"ctx": torch.ones(9, 4, 16)})
-    with pytest.raises(UserError, match=r"ctx: expected shape \(5, 4, 16\), found \(9, 4, 16\)"):
+    with pytest.raises(UserError, match=r"ctx: expected shape \(5, 4, 16\), got \(9, 4, 16\)"):
         trainer.load_model(tmp_path / "released", epoch=EPOCH)
 
 
@@ -145,7 +145,7 @@ def test_training_may_begin_with_a_released_file(make, tmp_path, method):
     for name, tensor in tensors.items():
         assert torch.equal(trainer.model.prompt_learner.get_parameter(name), tensor.float())
     torch.save({"ctx_of_another": torch.ones(1)}, path)
-    with pytest.raises(UserError, match="ctx_of_another: found shape"):
+    with pytest.raises(UserError, match="ctx_of_another: expected no tensor of this name"):
         make(method, "MODEL.INIT_WEIGHTS", str(path))
 
 

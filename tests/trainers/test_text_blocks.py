@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import dassl.engine.blocks
+import dassl.engine.accelerate
 from basics import UserError
-from dassl.engine.blocks import bytes_kept
+from dassl.engine.accelerate import bytes_kept
 
 METHODS = {
     "CoOp": ["TRAINER.COOP.N_CTX", 4],
@@ -88,7 +88,7 @@ def test_auto_takes_what_fits_into_half_of_the_free_memory(make, monkeypatch, ca
     each = (bytes_kept(model.class_features, slice(0, 16)) - bytes_kept(model.class_features, slice(0, 8))) // 8
     assert each > 0
     for free, block in ((2 * 100 * each, 0), (2 * 30 * each, 30), (0, 1)):
-        monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device, free=free: free)
         assert make("CoOp", classnames=names, output=f"{block}").model.text_block == block
     assert "MODEL.TEXT_BLOCK auto: 100 class texts would keep" in capsys.readouterr().out
 
@@ -106,7 +106,7 @@ def test_blocks_of_conditioned_texts_fill_what_auto_found_free(make, monkeypatch
         bytes_kept(lambda c: model.text_step(5, c), slice(0, 16))
         - bytes_kept(lambda c: model.text_step(5, c), slice(0, 8))
     ) // 8
-    monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device: 2 * 10 * each)
+    monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device: 2 * 10 * each)
     trainer = make("CoCoOp", *batch, classnames=names, output="short")
     assert trainer.model.text_block == 50 and "200 class texts would keep" in capsys.readouterr().out
     seen, similarities = [], trainer.model.similarities
@@ -129,7 +129,7 @@ def test_sep_across_the_batch_takes_no_blocks(make):
 
 
 def test_sep_across_the_batch_says_nothing_of_blocks_where_memory_is_short(make, monkeypatch, capsys):
-    monkeypatch.setattr(dassl.engine.blocks, "free_memory", lambda device: 0)
+    monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device: 0)
     assert make("SEP", "TRAINER.SEP.SELECT", "batch").model.text_block == 0
     assert "TEXT_BLOCK" not in capsys.readouterr().out
 

@@ -1,7 +1,7 @@
-"""Data sets: one image (Datum), the lists of a data set (DatasetBase), few-shot data sets and their registry."""
+"""Datasets: one image (Datum), the lists of a dataset (DatasetBase), few-shot datasets and their registry."""
 
 from dassl.data.datasets.annotations import name_classes, read_annotations, read_classnames, read_mat
-from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, draw_fewshot
+from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, sample_fewshot
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
 from dassl.data.datasets.fewshot import FewShotDataset, note_pickle
 from dassl.data.datasets.folders import class_folders, read_class_folders
@@ -15,7 +15,6 @@ __all__ = [
     "build_dataset",
     "check_images",
     "class_folders",
-    "draw_fewshot",
     "name_classes",
     "note_pickle",
     "read_annotations",
@@ -23,6 +22,7 @@ __all__ = [
     "read_classnames",
     "read_mat",
     "read_split",
+    "sample_fewshot",
     "save_split",
     "split_by_class",
     "split_trainval",

@@ -1,4 +1,4 @@
-"""Annotation files of data sets: lines of text, MATLAB files, and the names that belong to class folders."""
+"""Annotation files of datasets: lines of text, MATLAB files, and the names of class folders."""
 
 import json
 import os
@@ -15,15 +15,15 @@ MAT_TO_JSON = Path(__file__).with_name("mat_to_json.py")
 
 
 def read_annotations(path: str, parse: Callable[[str], T], expected: str) -> list[T]:
-    """Read a text file with one annotation a line; empty lines are skipped.
+    """Read a text file with one annotation per line; empty lines are skipped.
 
     Args:
         path: the file, UTF-8.
-        parse: makes something of a line (without spaces at its ends); raises ValueError or LookupError where it cannot.
-        expected: what stands in a line, for the message.
+        parse: parses a line (without spaces at its ends); raises ValueError or LookupError if it cannot.
+        expected: the content of a line, for the message.
 
     Returns:
-        What ``parse`` made of each line, in their order.
+        The parsed lines, in order.
 
     Raises:
         MissingFile: no such file.
@@ -38,11 +38,11 @@ def read_annotations(path: str, parse: Callable[[str], T], expected: str) -> lis
                 try:
                     parsed.append(parse(line))
                 except (ValueError, LookupError) as error:
-                    raise UserError(f"{path}, line {number}: expected {expected}, found {line!r}") from error
+                    raise UserError(f"{path}, line {number}: expected {expected}, got {line!r}.") from error
     except FileNotFoundError as error:
-        raise MissingFile(f"no file at {path}") from error
+        raise MissingFile(f"{path}: expected a file, got nothing.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
+        raise UserError(f"{path}: expected a text file in UTF-8, got an unreadable one ({error}).") from error
     return parsed
 
 
@@ -52,40 +52,40 @@ def read_mat(path: str, name: str, parse: Callable[[Any], T], expected: str) -> 
     Args:
         path: the file.
         name: the variable, a vector.
-        parse: makes something of an element: a number, a string (of a cell array), or a dict by field (of a struct
-            array); raises ValueError, TypeError or LookupError where it cannot.
-        expected: what an element is, for the message.
+        parse: parses an element: a number, a string (of a cell array), or a dict by field (of a struct array); raises
+            ValueError, TypeError or LookupError if it cannot.
+        expected: the content of an element, for the message.
 
     Returns:
-        What ``parse`` made of each element, in their order.
+        The parsed elements, in order.
 
     Raises:
         MissingFile: no such file.
         UserError: the file cannot be read, has no such variable, or an element is not as expected.
     """
     if not os.path.isfile(path):
-        raise MissingFile(f"no file at {path}")
+        raise MissingFile(f"{path}: expected a file, got nothing.")
     command = [sys.executable, "-P", str(MAT_TO_JSON), path, name]
     reader = subprocess.run(command, capture_output=True, text=True)
     if reader.returncode:
-        reason = (reader.stderr.strip() or f"its reader crashed (status {reader.returncode})").splitlines()[-1]
-        raise UserError(f"{path} cannot be read as a MATLAB file: {reason}. Fetch it again")
+        reason = (reader.stderr.strip() or f"its reader crashed with status {reader.returncode}").splitlines()[-1]
+        raise UserError(f"{path}: expected a MATLAB file, got an unreadable one ({reason}). Download it again.")
     elements = json.loads(reader.stdout)
     if elements is None:
-        raise UserError(f"{path}: expected the variable {name!r}, which is not there. Fetch the file again")
+        raise UserError(f"{path}: expected the variable {name!r}, got none of that name. Download the file again.")
     parsed = []
     for number, element in enumerate(elements, start=1):
         try:
             parsed.append(parse(element))
         except (ValueError, TypeError, LookupError) as error:
-            raise UserError(f"{path}, element {number} of {name}: expected {expected}, found {element!r}") from error
+            raise UserError(f"{path}, element {number} of {name}: expected {expected}, got {element!r}.") from error
     return parsed
 
 
 def read_classnames(path: str) -> dict[str, str]:
-    """Read a ``classnames.txt``: lines such as ``n01440764 tench``, a class's folder and its name.
+    """Read a ``classnames.txt``: lines such as ``n01440764 tench``, the folder and the name of a class.
 
-    A tab between them, if there is one, tells where the name of a folder with spaces ends.
+    A folder name with spaces needs a tab between the two.
 
     Returns:
         The name of each folder, in the order of the lines.
@@ -99,10 +99,10 @@ def read_classnames(path: str) -> dict[str, str]:
 
 
 def name_classes(folders: Iterable[str], path: str) -> dict[str, str]:
-    """The names that a ``classnames.txt`` gives to these folders, in the folders' order.
+    """Return the names of these folders in a ``classnames.txt``, in the order of the folders.
 
     Raises:
-        UserError: it leaves folders without a name; says how many and the first three.
+        UserError: folders have no name there; reports how many and the first three.
     """
     names, folders = read_classnames(path), list(folders)
     unnamed = [folder for folder in folders if folder not in names]

@@ -1,4 +1,4 @@
-"""What a data set is made of: :class:`Datum` (one image) and :class:`DatasetBase` (the lists of a data set)."""
+"""The parts of a dataset: :class:`Datum` (one image) and :class:`DatasetBase` (its lists of images)."""
 
 import os
 import random
@@ -10,20 +10,20 @@ from basics import UserError
 
 
 class Datum:
-    """One image of a data set: where it is and what it shows.
+    """One image of a dataset: its file and its class.
 
-    Whether the file exists is not asked here but once for all images, by :func:`check_images`.
+    The file is not looked up here; :func:`check_images` looks up all files of a dataset together.
 
     Args:
         impath: path of the image file.
         label: index of the class, counted from 0.
-        domain: index of the domain (0 where a data set knows none).
+        domain: index of the domain (0 in datasets without domains).
         classname: name of the class.
     """
 
     def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = ""):
         if not isinstance(impath, str):
-            raise UserError(f"Datum expects impath to be a str, found {type(impath).__name__}: {impath!r}")
+            raise UserError(f"Datum: expected impath to be a str, got {type(impath).__name__}: {impath!r}.")
         self._impath = impath
         self._label = label
         self._domain = domain
@@ -50,34 +50,34 @@ class Datum:
 
 
 def group_by_label(items: Iterable[Datum]) -> dict[int, list[Datum]]:
-    """Images by label, labels in the order of their first image."""
-    groups = defaultdict(list)
+    """Return images by label, labels in the order of their first image."""
+    by_label = defaultdict(list)
     for item in items:
-        groups[item.label].append(item)
-    return groups
+        by_label[item.label].append(item)
+    return by_label
 
 
 def list_folder(folder: str) -> list[str]:
-    """All names in a folder, sorted.
+    """Return all names in a folder, sorted.
 
     Raises:
-        UserError: it cannot be listed.
+        UserError: the folder cannot be listed.
     """
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
-        raise UserError(f"cannot list the folder {folder}: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
 
 
 def check_images(items: Iterable[Datum], source: str) -> None:
-    """Check that every image file exists, with one listing per folder (a stat per file is slow on network disks).
+    """Check that every image file exists, by one listing per folder (a stat per file is slow on network disks).
 
     Args:
-        items: the images to look for.
-        source: what named them (a split file, a data set), for the message.
+        items: the images to look up.
+        source: what lists them (a split file, a dataset), for the message.
 
     Raises:
-        UserError: files are missing (says how many and the first three), or a folder cannot be listed.
+        UserError: files are missing (reports how many and the first three), or a folder cannot be listed.
     """
     wanted = defaultdict(set)
     for item in items:
@@ -88,7 +88,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
     for folder, names in wanted.items():
         if os.path.isdir(folder or "."):
             unlisted = [os.path.join(folder, name) for name in names.difference(list_folder(folder or "."))]
-            # The second look is for file systems that ignore case or rewrite Unicode names.
+            # The second lookup is for file systems that ignore case or rewrite Unicode names.
             missing += [path for path in unlisted if not os.path.isfile(path)]
         else:
             missing += [os.path.join(folder, name) for name in names]
@@ -96,22 +96,22 @@ def check_images(items: Iterable[Datum], source: str) -> None:
         total = sum(len(names) for names in wanted.values())
         first = ", ".join(sorted(missing)[:3])
         raise UserError(
-            f"{source}: {len(missing):,} of {total:,} image files are not there, first: {first}. "
-            "Unpack the data set again, or correct --root or what names the files"
+            f"{source}: {len(missing):,} of {total:,} image files are missing, first: {first}. "
+            "Unpack the dataset again, or correct --root or the list of files."
         )
 
 
 def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -> None:
-    """Check that the training labels are 0 .. C - 1, that each has one name, and that the other lists use no others.
+    """Check that the training labels are 0 to C - 1, each with one name, and that the other lists use no other labels.
 
     Raises:
-        UserError: says which labels are wrong.
+        UserError: names the wrong labels.
     """
     names = defaultdict(set)
     for item in train:
         names[item.label].add(item.classname)
     if not names:
-        raise UserError(f"{source}: there are no training images")
+        raise UserError(f"{source}: there are no training images.")
 
     others = list(others)
     if min(names) < 0 or max(names) >= len(names):
@@ -119,23 +119,23 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
         gaps = (label for label in range(max(names) + 1) if label not in names)
         first = ", ".join(f"{label}{known.get(label, '')}" for label in islice(gaps, 10))
         raise UserError(
-            f"{source}: the labels of the training images must be 0 to {max(names)} without a gap, found "
-            f"{len(names)} labels from {min(names)} to {max(names)}; first classes without a training image: {first}"
+            f"{source}: expected training labels from 0 to {max(names)} without gaps, got {len(names)} labels from "
+            f"{min(names)} to {max(names)}; first classes without a training image: {first}."
         )
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:
         label, found = min(twice.items())
-        raise UserError(f"{source}: label {label} has more than one class name: {', '.join(found)}")
+        raise UserError(f"{source}: label {label} has more than one class name: {', '.join(found)}.")
     unknown = sorted({item.label for item in others} - set(names))
     if unknown:
         raise UserError(
             f"{source}: val or test images have labels that no training image has: {unknown[:10]}; "
-            f"the training images have the {len(names)} labels 0 to {max(names)}"
+            f"the training images have the {len(names)} labels 0 to {max(names)}."
         )
 
 
 def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str) -> None:
-    """Check that no image has two labels; note images that are trained and tested on, and classes of one name.
+    """Check that no image has two labels. Print a note on images that are in train and test, and on shared class names.
 
     Raises:
         UserError: names the image and its labels.
@@ -143,59 +143,59 @@ def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str)
     labels: dict[str, int] = {}
     for item in (*train, *test):
         if labels.setdefault(item.impath, item.label) != item.label:
-            raise UserError(f"{source}: {item.impath} has two labels, {labels[item.impath]} and {item.label}")
+            raise UserError(f"{source}: {item.impath} has two labels, {labels[item.impath]} and {item.label}.")
     both = sorted({item.impath for item in train} & {item.impath for item in test})
     if both:
-        print(f"Note: {len(both):,} images are in train and in test, which makes results too good: {both[0]}, ...")
+        print(
+            f"Note: {len(both):,} images are in both train and test, which makes the results too good: {both[0]}, ..."
+        )
     names = Counter({item.label: item.classname for item in train}.values())
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        print(
-            f"Note: {len(twice)} names are those of several classes, which no text tells apart: {', '.join(twice[:5])}"
-        )
+        print(f"Note: {len(twice)} names belong to several classes, so their texts are equal: {', '.join(twice[:5])}")
 
 
-def draw_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = False) -> list[Datum]:
-    """Draw ``num_shots`` images of each class, as the CoOp family does.
+def sample_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = False) -> list[Datum]:
+    """Sample ``num_shots`` images of each class, exactly as the CoOp family does.
 
     Classes come in the order of their first image in ``items``. A class with at least ``num_shots`` images is sampled
-    (a permutation where the numbers are equal); one with fewer keeps all of its images in their order, or is filled by
-    drawing with replacement.
+    without replacement (which permutes it if the numbers are equal). One with fewer keeps all of its images in order,
+    or is sampled with replacement.
 
     Args:
-        items: the images to draw from.
-        num_shots: images a class, at least 1.
+        items: the images to sample from.
+        num_shots: images per class, at least 1.
         rng: a ``random.Random``, or the module ``random`` for Python's global stream.
-        repeat: draw with replacement where a class has too few images.
+        repeat: sample with replacement where a class has too few images.
     """
-    drawn = []
+    sampled = []
     for members in group_by_label(items).values():
         if len(members) >= num_shots:
             members = rng.sample(members, num_shots)
         elif repeat:
             members = rng.choices(members, k=num_shots)
-        drawn += members
-    return drawn
+        sampled += members
+    return sampled
 
 
 class DatasetBase:
-    """The training, validation and test images of a data set.
+    """The training, validation and test images of a dataset.
 
-    Subclasses make the lists and hand them to ``__init__``. :class:`dassl.data.datasets.FewShotDataset` does most of
-    that work for a data set with the usual splits and few-shot draws.
+    Subclasses create the lists and pass them to ``__init__``. :class:`dassl.data.datasets.FewShotDataset` does most of
+    that work for a dataset with the usual splits and few-shot samples.
 
     Args:
-        train_x: labelled training images.
-        train_u: unlabelled training images, or None.
+        train_x: labeled training images.
+        train_u: unlabeled training images, or None.
         val: validation images, or None.
         test: test images, or None.
 
     Raises:
-        UserError: image files are missing, or the labels are not 0 .. C - 1.
+        UserError: image files are missing, or the labels are not 0 to C - 1.
     """
 
-    dataset_dir = ""  # folder of the data set inside the DATA folder
-    domains: Sequence[str] = ()  # names of the domains, where a data set has several
+    dataset_dir = ""  # folder of the dataset inside the DATA folder
+    domains: Sequence[str] = ()  # names of the domains, in datasets that have them
 
     def __init__(
         self,
@@ -204,8 +204,8 @@ class DatasetBase:
         val: list[Datum] | None = None,
         test: list[Datum] | None = None,
     ):
-        source = type(self).__name__
-        check_labels(train_x or [], [*(val or []), *(test or [])], source)
+        source, train_x = type(self).__name__, train_x or []
+        check_labels(train_x, [*(val or []), *(test or [])], source)
         check_images([item for items in (train_x, train_u, val, test) for item in items or []], source)
         self._train_x = train_x
         self._train_u = train_u
@@ -237,7 +237,7 @@ class DatasetBase:
 
     @property
     def classnames(self) -> list[str]:
-        """Class names in the order of their labels."""
+        """Class names, in the order of their labels."""
         return self._classnames
 
     @property
@@ -246,49 +246,51 @@ class DatasetBase:
 
     @staticmethod
     def get_num_classes(data_source: Iterable[Datum]) -> int:
-        """Number of classes: the largest label + 1."""
+        """Return the number of classes: the largest label plus 1."""
         return max(item.label for item in data_source) + 1
 
     @staticmethod
     def get_lab2cname(data_source: Iterable[Datum]) -> tuple[dict[int, str], list[str]]:
-        """The class name of each label, and the names in the order of their labels."""
+        """Return the class name of each label, and the names in the order of their labels."""
         mapping = dict(sorted({item.label: item.classname for item in data_source}.items()))
         return mapping, list(mapping.values())
 
     def check_input_domains(self, source_domains: Iterable[str], target_domains: Iterable[str]) -> None:
-        """Check that a config's domains are ones that this data set has."""
+        """Check that this dataset has a config's domains."""
         self.is_input_domain_valid(source_domains)
         self.is_input_domain_valid(target_domains)
 
     def is_input_domain_valid(self, input_domains: Iterable[str]) -> None:
         for domain in input_domains:
             if domain not in self.domains:
-                raise UserError(f"{type(self).__name__} has the domains {list(self.domains)}, found {domain!r}")
+                raise UserError(
+                    f"{type(self).__name__}: expected one of {', '.join(self.domains) or 'no domains'}, got {domain!r}."
+                )
 
     def generate_fewshot_dataset(self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False):
-        """Draw ``num_shots`` images of each class from Python's global random stream.
+        """Sample ``num_shots`` images of each class with Python's global random stream.
 
         Args:
-            data_sources: lists to draw from, one after the other.
-            num_shots: images a class; below 1 nothing is drawn and the sources are returned as they are.
-            repeat: fill a class that has too few images by drawing with replacement.
+            data_sources: lists to sample from, one after the other.
+            num_shots: images per class; below 1, the sources are returned unchanged.
+            repeat: sample with replacement where a class has too few images.
 
         Returns:
-            The drawn list; for several sources a list of lists.
+            The sampled list; for several sources, a list of lists.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
         print(f"Creating a {num_shots}-shot dataset")
-        drawn = [draw_fewshot(source, num_shots, random, repeat) for source in data_sources]
-        return drawn[0] if len(drawn) == 1 else drawn
+        sampled = [sample_fewshot(source, num_shots, random, repeat) for source in data_sources]
+        return sampled[0] if len(sampled) == 1 else sampled
 
     def split_dataset_by_label(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
-        """Images by label, labels in the order of their first image."""
+        """Return images by label, labels in the order of their first image."""
         return group_by_label(data_source)
 
     def split_dataset_by_domain(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
-        """Images by domain, domains in the order of their first image."""
-        groups = defaultdict(list)
+        """Return images by domain, domains in the order of their first image."""
+        by_domain = defaultdict(list)
         for item in data_source:
-            groups[item.domain].append(item)
-        return groups
+            by_domain[item.domain].append(item)
+        return by_domain

@@ -1,4 +1,4 @@
-"""The registry of data sets."""
+"""The registry of datasets."""
 
 from dassl.data.datasets.base_dataset import DatasetBase
 from dassl.utils import Registry
@@ -7,10 +7,10 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg) -> DatasetBase:
-    """Make the data set that ``cfg.DATASET.NAME`` names.
+    """Return the dataset that ``cfg.DATASET.NAME`` names.
 
     Raises:
-        UserError: no data set of that name is registered; lists those that are.
+        UserError: no dataset of that name is registered; lists those that are.
     """
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:

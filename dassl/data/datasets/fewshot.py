@@ -1,4 +1,4 @@
-"""Few-shot data sets: a split, a draw of a few images a class, and the base or new half of the classes."""
+"""Few-shot datasets: a split, a sample of a few images per class, and the base or new half of the classes."""
 
 import hashlib
 import json
@@ -14,42 +14,44 @@ from dassl.data.datasets.base_dataset import (
     check_duplicates,
     check_images,
     check_labels,
-    draw_fewshot,
     group_by_label,
     list_folder,
+    sample_fewshot,
 )
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
+from dassl.data.templates import prompt_template
 
-LITTER_AGE = 24 * 3600  # seconds, after which nobody is still writing a record
-MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images a class
+LITTER_AGE = 24 * 3600  # seconds, after which no process is still writing a record
+MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images per class
 
 
 class FewShotDataset(DatasetBase):
-    """A data set of the CoOp family: read the split, draw the shots, keep the asked-for half of the classes.
+    """A dataset of the CoOp family: read the split, sample the shots, keep the requested half of the classes.
 
-    A subclass says only what is particular to its data set: the class attributes below, and
+    A subclass defines only what is specific to its dataset: the class attributes below, and
 
-    - :meth:`make_split` if it has a split file but can also do without, or
+    - :meth:`make_split` if it has a split file but can also be split without it, or
     - :meth:`read` if it has no split file, and
-    - :meth:`find_root` if its images do not come from the user's DATA folder.
+    - :meth:`find_root` if its images are not in the user's DATA folder.
 
-    The draw has a random stream of its own, ``random.Random(cfg.SEED)``: train with K shots, then val with min(K, 4).
-    It is the draw of the CoOp family for that seed. It is recorded in ``split_fewshot/shot_K-seed_S.json`` beside the
-    images; a record that is already there must agree with the draw.
+    The sample has its own random stream, ``random.Random(cfg.SEED)``: train with K shots, then val with min(K, 4).
+    It is the CoOp family's sample for that seed. It is recorded in ``split_fewshot/shot_K-seed_S.json`` next to the
+    images; an existing record must agree with it.
 
     Args:
         cfg: the config; reads SEED and DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROMPT}.
 
     Attributes:
-        dataset_dir: folder of the data set.
+        dataset_dir: folder of the dataset.
         image_dir: folder that the paths in the split file are relative to.
         prompt: text template with ``{}`` for the class name.
-        record_dir: folder inside dataset_dir for the records of the draws.
-        test_only: the images are for testing; they stand in the place of training images too, no shots are drawn, and
-            the engine refuses to train on them.
-        draw_hash: SHA-256 (hex) of the drawn train and val images' relative paths and labels, all classes. It names
-            the draw: equal draws have equal hashes on every machine, for all, base and new classes alike.
-        rng: random stream of the split and the draw.
+        record_dir: folder inside dataset_dir for the records of the samples.
+        test_only: the images are for testing only; they take the place of the training images, no shots are sampled,
+            and the engine refuses to train on them.
+        draw_hash: SHA-256 (hex) of the relative paths and labels of the sampled train and val images of all classes.
+            It identifies the sample: equal samples have equal hashes on every machine, whether all, base or new
+            classes are used.
+        rng: random stream of the split and the sample.
 
     Raises:
         UserError: folders or files are missing, a split or a record is damaged, or labels have gaps.
@@ -66,155 +68,154 @@ class FewShotDataset(DatasetBase):
         root = self.find_root(cfg)
         self.dataset_dir = os.path.join(root, self.dataset_dir)
         self.image_dir = os.path.join(self.dataset_dir, self.image_dir)
-        self.prompt = _template(cfg.DATASET.PROMPT or self.prompt)
+        self.prompt = prompt_template(cfg.DATASET.PROMPT or self.prompt)
         self.rng = random.Random(cfg.SEED if cfg.SEED >= 0 else None)
         self._made_split = False
 
         train, val, test = self.read(root)
         check_labels(train, [*val, *test], type(self).__name__)
-        if not self.test_only:  # else the test images stand in the place of training images
+        if not self.test_only:  # else the test images are the training images, too
             check_duplicates(train, test, type(self).__name__)
         if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
-            train, val = self._draw(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
+            train, val = self._sample(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))
-        print(f"Drawn: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
+        print(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
 
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
 
     def find_root(self, cfg) -> str:
-        """The folder that contains ``dataset_dir``: the user's DATA folder.
+        """Return the folder that contains ``dataset_dir``: the user's DATA folder.
 
-        A data set that makes its own images overrides this; ``dataset_dir`` need not be there before :meth:`read`.
+        A dataset that creates its own images overrides this; ``dataset_dir`` need not exist before :meth:`read`.
 
         Raises:
             UserError: the config names no folder, or one that does not contain ``dataset_dir``.
         """
         name, folder = type(self).__name__, self.dataset_dir
         if not cfg.DATASET.ROOT:
-            raise UserError(f"{name} needs a DATA folder that contains {folder}/: give it as --root DATA")
+            raise UserError(f"--root: expected the DATA folder that contains {folder}/ for {name}, got none.")
         root = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
         if not os.path.isdir(root):
-            raise UserError(f"{name}: the DATA folder {root} does not exist; correct --root")
+            raise UserError(f"--root: expected the DATA folder for {name}, got {root}, which does not exist.")
         if not os.path.isdir(os.path.join(root, folder)):
             raise UserError(_wrong_root(name, root, folder))
         return root
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        """All images of the data set, as train, val and test lists; val may be empty.
+        """Return all images of the dataset as train, val and test lists; val may be empty.
 
         ``self.dataset_dir``, ``self.image_dir`` and ``self.rng`` are set. This default reads ``split_file``, or makes
         the split and saves it there.
 
         Args:
-            root: the folder that :meth:`find_root` gave.
+            root: the folder that :meth:`find_root` returned.
         """
         path = os.path.join(self.dataset_dir, self.split_file)
         if os.path.isfile(path):
             return read_split(path, self.image_dir)
 
-        # The draw goes on with the same stream: the original's run that makes the split draws these very shots.
+        # The sample continues the same stream: the original's run that makes the split samples the same shots.
         try:
             train, val, test = self.make_split()
         except MissingFile as error:
+            reason = str(error).removesuffix(".")
             raise UserError(
-                f"{type(self).__name__}: {error}; expected it, or the split file {self.split_file} in "
-                f"{self.dataset_dir}"
+                f"{reason}. {type(self).__name__} needs it, or the split file {self.split_file} in {self.dataset_dir}."
             ) from error
         check_images([*train, *val, *test], type(self).__name__)
         self._made_split = True
         try:
             save_split(train, val, test, path, self.image_dir)
         except UserError as error:
-            print(f"Note: the split is not saved, so another seed will make another one. {error}")
+            print(f"Note: the split is not saved, so another seed will make a different one. {error}")
         return train, val, test
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        """Train, val and test lists where there is no split file; random numbers come from ``self.rng``."""
-        raise UserError(f"{type(self).__name__}: the split file {self.split_file} is not in {self.dataset_dir}")
+        """Return train, val and test lists without a split file, with random numbers from ``self.rng``."""
+        raise UserError(
+            f"{type(self).__name__}: expected the split file {self.split_file} in {self.dataset_dir}, got none."
+        )
 
-    def _draw(self, train: list[Datum], val: list[Datum], num_shots: int, seed: int) -> tuple[list[Datum], list[Datum]]:
-        """Draw the shots of all classes, and check or write their record."""
+    def _sample(
+        self, train: list[Datum], val: list[Datum], num_shots: int, seed: int
+    ) -> tuple[list[Datum], list[Datum]]:
+        """Sample the shots of all classes, and check or write their record."""
         few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
             print(f"Note: {len(few)} classes have fewer than {num_shots} images; all are kept: {', '.join(few[:3])}")
-        drawn_train = draw_fewshot(train, num_shots, self.rng)
-        drawn_val = draw_fewshot(val, min(num_shots, MAX_VAL_SHOTS), self.rng)
+        sampled_train = sample_fewshot(train, num_shots, self.rng)
+        sampled_val = sample_fewshot(val, min(num_shots, MAX_VAL_SHOTS), self.rng)
         if seed < 0:
-            return drawn_train, drawn_val  # another draw in every run: nothing to record
+            return sampled_train, sampled_val  # every run has its own sample: nothing to record
 
         path = Path(self.dataset_dir, self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
-        note_pickle(path.with_suffix(".pkl"), "the seed gives the draw")
+        note_pickle(path.with_suffix(".pkl"), "the seed determines the sample")
         record = {
             "after_making_split": self._made_split,
-            "train": relative_entries(drawn_train, self.dataset_dir),
-            "val": relative_entries(drawn_val, self.dataset_dir),
+            "train": relative_entries(sampled_train, self.dataset_dir),
+            "val": relative_entries(sampled_val, self.dataset_dir),
         }
         if not path.exists():
             sweep_litter(path.parent, older_than=LITTER_AGE)
             try:
                 write_json(record, path)
             except UserError as error:
-                print(f"Note: the draw is not recorded. {error}")
-            return drawn_train, drawn_val
+                print(f"Note: the sample is not recorded. {error}")
+            return sampled_train, sampled_val
 
         recorded = _read_record(path)
         if all(recorded[part] == record[part] for part in ("train", "val")):
-            return drawn_train, drawn_val
+            return sampled_train, sampled_val
         if recorded["after_making_split"]:
-            # The run that made the split drew from further along its stream. Its draw stays the one of this seed.
-            kept_train = self._find(recorded["train"], train, drawn_train)
-            kept_val = self._find(recorded["val"], val, drawn_val)
+            # The run that made the split sampled from further along its stream. Its sample stays the one of this seed.
+            kept_train = self._find(recorded["train"], train, sampled_train)
+            kept_val = self._find(recorded["val"], val, sampled_val)
             if kept_train is not None and kept_val is not None:
-                print(f"Using the draw in {path}, made together with the split")
+                print(f"Using the sample in {path}, made together with the split")
                 return kept_train, kept_val
         raise UserError(
-            f"{path} records another draw of {num_shots} shots for seed {seed} than this data set gives: the images or "
-            "the split have changed since. Delete the file to go on with the new draw"
+            f"{path}: expected this dataset's sample of {num_shots} shots for seed {seed}, got another; the images or "
+            "the split have changed. Delete the file to use the new sample."
         )
 
-    def _find(self, entries: list[list], items: list[Datum], drawn: list[Datum]) -> list[Datum] | None:
-        """The images that a record's entries name; None unless they could have been drawn instead of ``drawn``."""
+    def _find(self, entries: list[list], items: list[Datum], sampled: list[Datum]) -> list[Datum] | None:
+        """Return the images of a record's entries; None if they could not have been sampled instead of ``sampled``."""
         keys = map(json.dumps, relative_entries(items, self.dataset_dir))
         known = dict(zip(keys, items, strict=True))
         found = [known[key] for key in dict.fromkeys(map(json.dumps, entries)) if key in known]
-        same_counts = Counter(item.label for item in found) == Counter(item.label for item in drawn)
+        same_counts = Counter(item.label for item in found) == Counter(item.label for item in sampled)
         return found if same_counts and len(found) == len(entries) else None
 
 
 def note_pickle(path: Path, instead: str) -> None:
-    """Say that a pickle of the CoOp family, if there is one, is not read, and what takes its place."""
+    """If a pickle of the CoOp family exists, print that it is not read, and what replaces it."""
     if path.exists():
         print(f"Note: {path} is not read (a pickle can run code); {instead}")
 
 
 def _read_record(path: Path) -> dict:
-    """The record of a draw: lists train and val, and whether the run that drew it had made the split before."""
+    """Return the record of a sample: lists train and val, and whether the run that sampled them had made the split."""
     record = read_json(path)
     if not isinstance(record, dict) or not all(isinstance(record.get(part), list) for part in ("train", "val")):
-        raise UserError(f"{path} does not record a few-shot draw (lists train and val). Delete it: it is made anew")
+        raise UserError(
+            f"{path}: expected a recorded sample (lists train and val), got something else. Delete the file; it is "
+            "written again."
+        )
     return {"after_making_split": False, **record}
 
 
 def _draw_hash(train: list[list], val: list[list]) -> str:
-    """SHA-256 (hex) of a draw's [path, label] pairs."""
+    """Return the SHA-256 (hex) of a sample's [path, label] pairs."""
     pairs = {part: [[path, label] for path, label, _ in entries] for part, entries in (("train", train), ("val", val))}
     return hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
 
 
-def _template(prompt: str) -> str:
-    """A text template with ``{}`` for the class name; the released RPO configuration writes ``_`` there."""
-    template = prompt if "{}" in prompt else prompt.replace("_", "{}")
-    if "{}" not in template:
-        raise UserError(f"DATASET.PROMPT must contain {{}} where the class name goes, found {prompt!r}")
-    return template
-
-
 def _wrong_root(name: str, root: str, folder: str) -> str:
-    """What to say when the DATA folder does not hold the data set."""
+    """Return the message for a DATA folder that does not hold the dataset."""
     held = list_folder(root)
-    found = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "") if held else "nothing"
+    content = ", ".join(held[:5]) + (", ..." if len(held) > 5 else "") if held else "nothing"
     advice = f"the folder that contains {folder}/"
     if os.path.basename(root) == folder:
         advice = f"its parent, {os.path.dirname(root)}"
-    return f"{name}: expected the folder {folder}/ in the DATA folder {root}, found {found}. Give --root {advice}"
+    return f"--root: expected the folder {folder}/ of {name} in {root}, got {content}. Set --root to {advice}."

@@ -1,7 +1,7 @@
-"""Prints a variable of a MATLAB file as a JSON list of its elements, or null where there is no such variable.
+"""Print a variable of a MATLAB file as a JSON list of its elements, or null if there is no such variable.
 
-A program of its own, because scipy's compiled reader trusts the sizes in a file: a damaged one can crash the process
-(seen with scipy 1.17). It imports nothing of this project, so that it starts quickly.
+It is a separate program because scipy's compiled reader trusts the sizes in a file, so that a damaged one can crash the
+process (seen with scipy 1.17). It imports nothing of this project, so that it starts quickly.
 
     python mat_to_json.py FILE VARIABLE
 """
@@ -14,8 +14,8 @@ from scipy.io import loadmat
 
 
 def plain(value):
-    """Numbers and strings as Python's, arrays as flat lists, records as dicts by field."""
-    if isinstance(value, np.void):
+    """Convert numbers and strings to Python's, arrays to flat lists, and records to dicts by field."""
+    if isinstance(value, np.void) and value.dtype.names:
         return {field: plain(value[field]) for field in value.dtype.names}
     if isinstance(value, np.ndarray):
         return [plain(element) for element in value.ravel()]

@@ -1,8 +1,9 @@
-"""Splits of a data set: reading and saving them, making one, and taking the base or the new half of the classes."""
+"""Splits of a dataset: reading, saving and making them, and keeping the base or the new half of the classes."""
 
 import math
 import os
 import random
+from typing import Any
 
 from basics import UserError, read_json, write_json
 from dassl.data.datasets.base_dataset import Datum, check_images, group_by_label
@@ -23,37 +24,37 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
         The train, val and test images.
 
     Raises:
-        UserError: the file is not such a split, or images that it names are not there.
+        UserError: the file is not such a split, or images in it are missing.
     """
     print(f"Reading split from {filepath}")
     split = read_json(filepath)
     try:
-        parts = [[_datum(path_prefix, *entry) for entry in split[part]] for part in ("train", "val", "test")]
+        train, val, test = ([_datum(path_prefix, *e) for e in split[part]] for part in ("train", "val", "test"))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{filepath} is not a split file: expected an object with train, val and test, each a list of "
-            f"[path, label, class name], found {type(error).__name__}: {error}. Fetch it again"
+            f"{filepath}: expected a split file, an object with train, val and test, each a list of [path, label, "
+            f"class name], got {type(error).__name__}: {error}. Download it again."
         ) from error
-    check_images([item for items in parts for item in items], filepath)
-    return tuple(parts)
+    check_images([*train, *val, *test], filepath)
+    return train, val, test
 
 
-def _datum(folder: str, path: str, label: int | str, classname: str) -> Datum:
-    """The image of one entry; nothing is made to fit, so that a label of 0.9 does not become class 0."""
+def _datum(folder: str, path: Any, label: Any, classname: Any) -> Datum:
+    """Return the image of one entry. Nothing is converted, so that a label of 0.9 does not become class 0."""
     label = int(label) if isinstance(label, str) and label.isdecimal() else label
-    for what, found, right in (
+    for name, value, right in (
         ("path", path, isinstance(path, str) and path and "\0" not in path),
         ("label", label, type(label) is int),
         ("class name", classname, isinstance(classname, str) and classname.strip()),
     ):
         if not right:
-            raise ValueError(f"{found!r} is no {what}")
-    (path + classname).encode()  # half a character, which JSON can spell, is a ValueError
+            raise ValueError(f"{value!r} is not a {name}")
+    (path + classname).encode()  # raises ValueError for half a character, which JSON can hold
     return Datum(impath=os.path.join(folder, path), label=label, classname=classname)
 
 
 def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath: str, path_prefix: str) -> None:
-    """Write a split file that :func:`read_split` reads; paths are stored relative to ``path_prefix``.
+    """Write a split file for :func:`read_split`, with paths relative to ``path_prefix``.
 
     Raises:
         UserError: the file cannot be written.
@@ -66,16 +67,16 @@ def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath
 
 
 def relative_entries(items: list[Datum], folder: str) -> list[list]:
-    """[path relative to ``folder`` (with forward slashes), label, class name] of each image."""
+    """Return [path relative to ``folder`` (with forward slashes), label, class name] of each image."""
     return [[os.path.relpath(i.impath, folder).replace(os.sep, "/"), i.label, i.classname] for i in items]
 
 
 def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tuple[list[Datum], list[Datum]]:
-    """Put a part of every class aside for validation, as the CoOp family does.
+    """Set aside a part of every class for validation, exactly as the CoOp family does.
 
     Args:
         trainval: the images to divide.
-        p_val: part of each class (rounded) that becomes validation.
+        p_val: share of each class (rounded) for validation.
         rng: a ``random.Random``, or the module ``random`` for Python's global stream.
 
     Returns:
@@ -91,7 +92,7 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
         if num_val == 0:
             raise UserError(
                 f"Class {items[0].classname!r} has {len(items)} images; {p_val:.0%} of them for validation is none. "
-                "Add images, or provide a split file"
+                "Add images, or provide a split file."
             )
         rng.shuffle(items)
         val += items[:num_val]
@@ -102,11 +103,11 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
 def split_by_class(
     items: list[Datum], p_train: float = 0.5, p_val: float = 0.2, rng=random
 ) -> tuple[list[Datum], list[Datum], list[Datum]]:
-    """Divide the images of every class into train, val and test, as the CoOp family does.
+    """Divide the images of every class into train, val and test, exactly as the CoOp family does.
 
     Args:
         items: the images to divide.
-        p_train, p_val: parts of each class (rounded) that become train and val; the rest is test.
+        p_train, p_val: shares of each class (rounded) for train and val; the rest is test.
         rng: a ``random.Random``, or the module ``random`` for Python's global stream.
 
     Returns:
@@ -124,7 +125,7 @@ def split_by_class(
         if min(num_train, num_val, len(members) - num_train - num_val) < 1:
             raise UserError(
                 f"Class {members[0].classname!r} has {len(members)} images: too few for {parts}. "
-                "Add images, or divide them yourself"
+                "Add images, or divide them yourself."
             )
         train += members[:num_train]
         val += members[num_train : num_train + num_val]
@@ -133,7 +134,7 @@ def split_by_class(
 
 
 def subsample_classes(*sources: list[Datum], subsample: str = "all"):
-    """Keep all classes, the base classes (first half, rounded up) or the new classes (the rest), labelled from 0.
+    """Keep all classes, the base classes (first half, rounded up) or the new classes (the rest), labeled from 0.
 
     The classes are those of the first source, in the order of their labels.
 
@@ -148,7 +149,7 @@ def subsample_classes(*sources: list[Datum], subsample: str = "all"):
         UserError: ``subsample`` is something else.
     """
     if subsample not in SUBSAMPLES:
-        raise UserError(f"DATASET.SUBSAMPLE_CLASSES must be one of {', '.join(SUBSAMPLES)}, found {subsample!r}")
+        raise UserError(f"DATASET.SUBSAMPLE_CLASSES: expected one of {', '.join(SUBSAMPLES)}, got {subsample!r}.")
     if subsample == "all":
         return sources
 

@@ -1,4 +1,4 @@
-"""From PIL images to tensors: the transforms that a config names, in a fixed order."""
+"""Transforms from PIL images to tensors: those that a config names, in a fixed order."""
 
 from dassl.data.transforms.transforms import CHOICES, INTERPOLATION_MODES, build_transform
 

@@ -1,4 +1,4 @@
-"""Augmentations that torchvision does not offer. All draw from torch's global random stream, as torchvision's do."""
+"""Augmentations that torchvision does not offer. Like torchvision's, all use torch's global random stream."""
 
 import torch
 import torchvision.transforms as T
@@ -14,11 +14,11 @@ def _happens(p: float) -> bool:
 
 
 class RandomTranslation:
-    """Resize an image to the target size or, with probability p, to 1.125 times of it and crop at random.
+    """Resize an image to the target size or, with probability p, to 1.125 times that size and crop at random.
 
     Args:
         size: target (height, width) in pixels.
-        interpolation: of the resizing.
+        interpolation: used to resize.
         p: probability of the crop.
     """
 
@@ -37,13 +37,13 @@ class RandomTranslation:
 
 
 class RandomMagnitudeAugment:
-    """``num_ops`` operations of torchvision's RandAugment, each with a magnitude of its own.
+    """``num_ops`` operations of torchvision's RandAugment, each with its own random magnitude.
 
     The closest equivalent, by torchvision's operations, of RandAugment as FixMatch uses it (Sohn et al., NeurIPS 2020).
 
     Args:
-        num_ops: operations drawn, with replacement.
-        p: probability that a drawn operation is applied.
+        num_ops: operations sampled, with replacement.
+        p: probability that a sampled operation is applied.
     """
 
     def __init__(self, num_ops: int, p: float = 1.0):
@@ -54,7 +54,7 @@ class RandomMagnitudeAugment:
     def __call__(self, image: Image.Image) -> Image.Image:
         for _ in range(self.num_ops):
             if _happens(self.p):
-                image = self.choices[torch.randint(len(self.choices), ()).item()](image)
+                image = self.choices[int(torch.randint(len(self.choices), ()))](image)
         return image
 
 
@@ -62,8 +62,8 @@ class Cutout:
     """Set square patches at random places to zero (DeVries & Taylor, arXiv:1708.04552).
 
     Args:
-        num_holes: patches an image; they may overlap.
-        length: side of a patch in pixels; it is cut off at the image's border.
+        num_holes: patches per image; they may overlap.
+        length: side of a patch in pixels; it is cropped at the image's border.
     """
 
     def __init__(self, num_holes: int, length: int):
@@ -74,8 +74,8 @@ class Cutout:
         height, width = image.shape[-2:]
         half = self.length // 2
         for _ in range(self.num_holes):
-            y = torch.randint(height, ()).item()
-            x = torch.randint(width, ()).item()
+            y = int(torch.randint(height, ()))
+            x = int(torch.randint(width, ()))
             top, left = max(y - half, 0), max(x - half, 0)
             image = F.erase(image, top, left, min(y + half, height) - top, min(x + half, width) - left, 0.0)
         return image
@@ -85,7 +85,7 @@ class GaussianNoise:
     """Add normal noise with probability p.
 
     Args:
-        mean, std: of the noise, in units of the (normalised) image.
+        mean, std: of the noise, in units of the (normalized) image.
         p: probability.
     """
 
@@ -101,10 +101,10 @@ class GaussianNoise:
 
 
 class InstanceNormalization:
-    """Bring each channel of an image to mean 0 and (sample) standard deviation 1.
+    """Normalize each channel of an image to mean 0 and (sample) standard deviation 1.
 
     Args:
-        eps: added to the standard deviation, so that a channel of one value becomes zero.
+        eps: added to the standard deviation, so that a constant channel becomes zero.
     """
 
     def __init__(self, eps: float = 1e-8):

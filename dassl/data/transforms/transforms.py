@@ -1,12 +1,12 @@
 """The transforms of training and test images.
 
-The order is fixed, whatever the order of the names in the config. Training:
+The order is fixed, whatever the order of names in the config. Training:
 
 resize (unless an image is cropped at random) - random_translation - random_crop - random_resized_crop - random_flip -
 imagenet_policy - cifar10_policy - svhn_policy - randaugment - randaugment_fixmatch - randaugment2 - colorjitter -
 randomgrayscale - gaussian_blur - to tensor - cutout - normalize - gaussian_noise - instance_norm
 
-Test: resize the shorter side - centre crop - to tensor - normalize - instance_norm (the last two if named).
+Test: resize the shorter side - center crop - to tensor - normalize - instance_norm (the last two if named).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +56,7 @@ RANDAUGMENT2_P = 0.6  # probability of each operation of randaugment2 in Dassl
 
 
 def build_transform(cfg, is_train: bool = True, choices: Sequence[str] | None = None) -> Callable | None:
-    """Make the transform from a PIL image to a (3, H, W) float tensor.
+    """Return the transform from a PIL image to a (3, H, W) float tensor.
 
     Args:
         cfg: the config; reads INPUT.*.
@@ -78,7 +78,7 @@ def build_transform(cfg, is_train: bool = True, choices: Sequence[str] | None = 
         _check_name(choice, CHOICES, "INPUT.TRANSFORMS")
     _check_name(cfg.INPUT.INTERPOLATION, INTERPOLATION_MODES, "INPUT.INTERPOLATION")
     if not 0 <= cfg.INPUT.RANDAUGMENT_M <= MAX_MAGNITUDE:
-        raise UserError(f"INPUT.RANDAUGMENT_M must lie in 0 .. {MAX_MAGNITUDE}, found {cfg.INPUT.RANDAUGMENT_M}")
+        raise UserError(f"INPUT.RANDAUGMENT_M: expected 0 to {MAX_MAGNITUDE}, got {cfg.INPUT.RANDAUGMENT_M}.")
 
     steps = _train_steps(cfg.INPUT, choices) if is_train else _test_steps(cfg.INPUT, choices)
     if cfg.VERBOSE:
@@ -89,14 +89,14 @@ def build_transform(cfg, is_train: bool = True, choices: Sequence[str] | None = 
 def _check_name(name: str, offered: Iterable[str], key: str) -> None:
     if name not in offered:
         nearest = get_most_similar_str_to_a_from_b(name, offered)
-        raise UserError(f"{key}: {name!r} is not offered (do you mean {nearest!r}?); choose from {', '.join(offered)}")
+        raise UserError(f"{key}: expected one of {', '.join(offered)}, got {name!r}. Did you mean {nearest!r}?")
 
 
 def _train_steps(config, choices: Sequence[str]) -> dict[str, Callable]:
-    """The chosen training transforms by name, in their order; ``config`` is ``cfg.INPUT``."""
+    """Return the chosen training transforms by name, in order; ``config`` is ``cfg.INPUT``."""
     size = config.SIZE  # (height, width)
     interpolation = INTERPOLATION_MODES[config.INTERPOLATION]
-    on_images = {
+    on_images: dict[str, Callable[[], Callable]] = {
         "random_translation": lambda: RandomTranslation(size, interpolation),
         "random_crop": lambda: T.RandomCrop(size, padding=config.CROP_PADDING),
         "random_resized_crop": lambda: T.RandomResizedCrop(
@@ -115,13 +115,13 @@ def _train_steps(config, choices: Sequence[str]) -> dict[str, Callable]:
         "randomgrayscale": lambda: T.RandomGrayscale(config.RGS_P),
         "gaussian_blur": lambda: T.RandomApply([T.GaussianBlur(config.GB_K)], config.GB_P),
     }
-    on_tensors = {
+    on_tensors: dict[str, Callable[[], Callable]] = {
         "cutout": lambda: Cutout(config.CUTOUT_N, config.CUTOUT_LEN),
         "normalize": lambda: T.Normalize(config.PIXEL_MEAN, config.PIXEL_STD),
         "gaussian_noise": lambda: GaussianNoise(config.GN_MEAN, config.GN_STD),
         "instance_norm": InstanceNormalization,
     }
-    steps = {}
+    steps: dict[str, Callable] = {}
     if not {"random_crop", "random_resized_crop"}.intersection(choices):
         steps["resize"] = T.Resize(size, interpolation)
     steps |= {name: make() for name, make in on_images.items() if name in choices}
@@ -131,8 +131,8 @@ def _train_steps(config, choices: Sequence[str]) -> dict[str, Callable]:
 
 
 def _test_steps(config, choices: Sequence[str]) -> dict[str, Callable]:
-    """The test transforms by name, in their order; ``config`` is ``cfg.INPUT``."""
-    steps = {
+    """Return the test transforms by name, in order; ``config`` is ``cfg.INPUT``."""
+    steps: dict[str, Callable] = {
         "resize": T.Resize(max(config.SIZE), INTERPOLATION_MODES[config.INTERPOLATION]),
         "center_crop": T.CenterCrop(config.SIZE),
         "to_tensor": T.ToTensor(),

@@ -21,7 +21,12 @@ def test_reading_the_methods_declares_the_same_keys_as_importing_them():
 
 
 def test_the_names_read_are_the_registered_ones():
-    assert registered_names(FOLDER) == sorted(TRAINER_REGISTRY.registered_names())
+    ours = [
+        name
+        for name in TRAINER_REGISTRY.registered_names()
+        if TRAINER_REGISTRY.get(name).__module__.startswith("trainers.")
+    ]
+    assert registered_names(FOLDER) == sorted(ours)  # other tests register toy methods
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A small data set: folders of pictures, and the config that reads it."""
+"""A small dataset: folders of images, and the config that reads it."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def global_states():
     return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
 
 
-def test_a_manager_has_the_loaders_and_classes_of_its_data_set(cfg):
+def test_a_manager_has_the_loaders_and_classes_of_its_dataset(cfg):
     manager = DataManager(cfg)
     assert manager.num_classes == 3 and manager.lab2cname == {0: "ant", 1: "bee", 2: "cat"}
     assert manager.num_source_domains == 0
@@ -38,7 +38,7 @@ def test_a_manager_has_the_loaders_and_classes_of_its_data_set(cfg):
         assert manager.dataset.train_x[index].label == label
 
 
-def test_a_summary_of_the_data_set_is_printed(cfg, capsys):
+def test_a_summary_of_the_dataset_is_printed(cfg, capsys):
     cfg.VERBOSE = True
     DataManager(cfg)
     printed = capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_augmentation_changes_with_epoch_image_and_seed(cfg):
     assert not torch.equal(image(1, (0, 0), same), image(1, (0, 1), same))
 
 
-def test_python_and_numpy_draws_of_a_transform_are_keyed_too(cfg):
+def test_random_numbers_of_python_and_numpy_are_keyed_too(cfg):
     data = build_dataset(cfg).train_x
 
     def transform(image):
@@ -90,7 +90,7 @@ def test_python_and_numpy_draws_of_a_transform_are_keyed_too(cfg):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_loading_draws_nothing_from_the_global_streams(cfg, num_workers):
+def test_loading_does_not_use_the_global_random_streams(cfg, num_workers):
     cfg.DATALOADER.NUM_WORKERS = num_workers
     before = global_states()
     manager = DataManager(cfg)
@@ -101,7 +101,7 @@ def test_loading_draws_nothing_from_the_global_streams(cfg, num_workers):
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4] * 4), (18, [18]), (19, [18])])
-def test_the_last_smaller_training_batch_is_left_out_unless_it_is_the_only_one(cfg, batch_size, sizes):
+def test_a_smaller_last_training_batch_is_dropped_unless_alone(cfg, batch_size, sizes):
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = batch_size
     loader = DataManager(cfg).train_loader_x
     assert [len(batch["label"]) for batch in loader] == sizes
@@ -136,7 +136,7 @@ def test_several_transforms_give_numbered_images(cfg):
 
 def test_copies_without_a_transform_are_refused(cfg):
     cfg.DATALOADER.K_TRANSFORMS = 2
-    with pytest.raises(UserError, match="K_TRANSFORMS is 2"):
+    with pytest.raises(UserError, match="K_TRANSFORMS: expected 1 without a transform, got 2"):
         DatasetWrapper(cfg, build_dataset(cfg).train_x, transform=None, is_train=True)
 
 
@@ -151,5 +151,5 @@ def test_custom_transforms_and_wrappers_are_used(cfg):
 
 
 def test_no_images_are_refused(cfg):
-    with pytest.raises(UserError, match="Small: there are no images to load for testing"):
+    with pytest.raises(UserError, match="expected images for testing in Small, got 0"):
         build_data_loader(cfg, data_source=[], is_train=False)

@@ -1,4 +1,4 @@
-"""Features in place of images: the same for any batches, workers and store, and never those of another image."""
+"""Features in place of images are the same for all batches, workers and stores, and never another image's."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def forbidden(images):
 def assert_same(a, b):
     for one, other in zip(a, b, strict=True):
         assert one["impath"] == other["impath"]
-        assert all(torch.equal(one[key], other[key]) for key in ("img", "label", "domain", "index"))
+        assert all(torch.equal(one[key], other[key]) for key in ("features", "label", "domain", "index"))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -55,11 +55,11 @@ def test_batches_are_those_of_the_loader_with_features_for_images(cfg, num_worke
         assert isinstance(ours, FeatureLoader) and len(ours) == len(plain)
         expected = passes(plain, (0, 2))
         for batch in expected:
-            batch["img"] = sums(batch["img"])
+            batch["features"] = sums(batch["img"])
         assert_same(passes(ours, (0, 2)), expected)
 
 
-def test_a_filled_store_serves_other_batches_and_runs_without_reading_an_image(cfg, monkeypatch):
+def test_a_full_store_serves_other_runs_without_reading_an_image(cfg, monkeypatch):
     first = [passes(loader, (0, 1)) for loader in loaders(cfg)]
     cfg.DATALOADER.FEATURES_GIB = 0.0
     without = [passes(loader, (0, 1)) for loader in loaders(cfg)]
@@ -71,7 +71,7 @@ def test_a_filled_store_serves_other_batches_and_runs_without_reading_an_image(c
         assert_same(a, c)
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 5
     train, _ = loaders(cfg, forbidden)
-    assert sum(len(batch["img"]) for batch in passes(train)) == 15
+    assert sum(len(batch["features"]) for batch in passes(train)) == 15
 
 
 def change_image(cfg):
@@ -114,7 +114,7 @@ def test_a_damaged_store_gives_the_same_features(cfg, cache, capsys):
     path.write_bytes(path.read_bytes()[:-3])
     assert_same(passes(loaders(cfg)[1]), expected)
     assert "is damaged" in capsys.readouterr().out
-    assert_same(passes(loaders(cfg, forbidden)[1]), expected)  # mended
+    assert_same(passes(loaders(cfg, forbidden)[1]), expected)  # repaired
 
 
 def test_views_return_in_turn_and_are_encoded_once(cfg):
@@ -123,11 +123,11 @@ def test_views_return_in_turn_and_are_encoded_once(cfg):
     seen = []
     for epoch in range(4):
         batches = passes(train, (epoch,))
-        indices, features = (torch.cat([batch[key] for batch in batches]) for key in ("index", "img"))
+        indices, features = (torch.cat([batch[key] for batch in batches]) for key in ("index", "features"))
         seen.append(dict(zip(indices.tolist(), features[:, 0].tolist(), strict=True)))
     both = [seen[0].keys() & seen[epoch].keys() for epoch in range(4)]
     assert all(seen[0][i] != seen[1][i] for i in both[1]) and all(seen[0][i] == seen[2][i] for i in both[2])
-    assert list(seen[0]) != list(seen[2])  # the order is another one in every epoch
+    assert list(seen[0]) != list(seen[2])  # the order differs in every epoch
     train, _ = loaders(cfg, forbidden)
     assert len(passes(train, (5, 6, 7, 8))) == 4 * len(train)
 
@@ -151,7 +151,7 @@ def test_an_unreadable_test_image_stays_wrong_and_is_never_kept(cfg, cache):
     assert not (cache / "features").exists()
 
 
-def test_loaders_of_more_than_one_view_stay_as_they_are(cfg):
+def test_loaders_of_several_views_stay_unchanged(cfg):
     assert with_features(None, cfg, sums, {}) is None
     cfg.DATALOADER.K_TRANSFORMS = 2
     train, test = loaders(cfg)

@@ -37,7 +37,7 @@ def test_every_damaged_byte_and_length_is_found(tmp_path, tensor, capsys):
     for length in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert store.get(KEY) is None
-    assert "is damaged; what it held is computed again" in capsys.readouterr().out
+    assert "is damaged; its content is computed again" in capsys.readouterr().out
 
 
 def test_a_file_under_another_ones_name_is_found(tmp_path, tensor):
@@ -62,10 +62,10 @@ def test_beyond_the_budget_the_longest_unused_go(tmp_path, tensor):
     assert len(os.listdir(tmp_path)) == 3
 
 
-def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, tensor, monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_the_run_continues(tmp_path, tensor, monkeypatch, capsys):
     def full(path, data):
         raise UserError(f'cannot write "{path}": No space left on device')
 
     monkeypatch.setattr(feature_store, "write_atomic", full)
     FeatureStore(tmp_path, budget=2**20).put(KEY, tensor)
-    assert "Note: image features are not kept. cannot write" in capsys.readouterr().out
+    assert "Note: image features are not stored. " in capsys.readouterr().out

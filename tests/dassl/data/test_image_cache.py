@@ -23,9 +23,9 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return a.mode == b.mode and np.array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize("block_bytes", [1, 3 * PIXELS, image_cache.BLOCK_BYTES])
-def test_kept_pictures_are_those_of_the_files_which_are_no_longer_read(paths, monkeypatch, block_bytes):
-    monkeypatch.setattr(image_cache, "BLOCK_BYTES", block_bytes)
+@pytest.mark.parametrize("chunk_bytes", [1, 3 * PIXELS, image_cache.CHUNK_BYTES])
+def test_cached_images_equal_the_files_which_are_not_read_again(paths, monkeypatch, chunk_bytes):
+    monkeypatch.setattr(image_cache, "CHUNK_BYTES", chunk_bytes)
     wide = Image.effect_noise((31, 5), 50).convert("RGB")
     wide.save(paths[2])  # not all of one size
     expected = {path: read_image(path) for path in paths}
@@ -37,7 +37,7 @@ def test_kept_pictures_are_those_of_the_files_which_are_no_longer_read(paths, mo
 
 
 @pytest.mark.parametrize(("budget", "kept"), [(0, 0), (PIXELS, 1), (5 * PIXELS - 1, 4)])
-def test_pictures_beyond_the_budget_are_read_from_their_files(paths, monkeypatch, budget, kept):
+def test_images_beyond_the_budget_are_read_from_their_files(paths, monkeypatch, budget, kept):
     store = ImageCache(paths, budget)
     store.fill()
     read = []
@@ -46,14 +46,14 @@ def test_pictures_beyond_the_budget_are_read_from_their_files(paths, monkeypatch
     assert read == paths[kept:]
 
 
-def test_a_kept_picture_can_be_drawn_on_without_changing_the_store(paths):
+def test_changing_a_cached_image_does_not_change_the_cache(paths):
     store = ImageCache(paths, budget=2**20)
     store.fill()
     store.read(paths[0]).paste((1, 2, 3), (0, 0, 14, 12))
     assert same(store.read(paths[0]), read_image(paths[0]))
 
 
-def test_all_bad_pictures_are_named_at_once_before_the_first_batch(cfg, paths):
+def test_all_bad_images_are_named_before_the_first_batch(cfg, paths):
     for path in (paths[3], paths[7]):
         with open(path, "wb") as file:
             file.write(b"no picture")
@@ -64,7 +64,7 @@ def test_all_bad_pictures_are_named_at_once_before_the_first_batch(cfg, paths):
 
 
 @pytest.mark.parametrize("final_model", ["last_step", "best_val"])
-def test_validation_images_are_looked_at_before_training_where_every_epoch_needs_them(cfg, final_model):
+def test_validation_images_are_checked_first_if_every_epoch_needs_them(cfg, final_model):
     cfg.TEST.FINAL_MODEL = final_model
     manager = DataManager(cfg)
     with open(manager.dataset.val[0].impath, "wb"):

@@ -37,7 +37,7 @@ def left():
 
 
 @pytest.mark.parametrize(("end", "cause"), [(killed, "is killed by signal: Killed"), (left, "exited unexpectedly")])
-def test_a_worker_that_dies_is_told_of_with_its_process_and_cause(end, cause):
+def test_a_dead_worker_is_reported_with_its_process_and_cause(end, cause):
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid") as error:
         list(Loader(dataset=Deadly(end), num_workers=1))
     assert any(cause in str(e) for e in (error.value, error.value.__cause__, error.value.__context__))
@@ -67,7 +67,7 @@ def bad(cfg):
 def test_an_unreadable_test_image_stops_the_evaluation_and_is_named(cfg, bad):
     with pytest.raises(UserError) as error:
         list(DataManager(cfg).test_loader)
-    assert str(error.value).startswith(f'cannot read "{bad}" as an image')
+    assert str(error.value).startswith(f"{bad}: expected an image")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -81,7 +81,7 @@ def test_or_it_is_delivered_with_a_label_below_zero_in_its_place(cfg, bad, num_w
     assert (labels < 0).sum() == 1 and labels[:-1].tolist() == expected[:-1]
     assert [path for batch in batches for path in batch["impath"]] == [item.impath for item in manager.dataset.test]
     assert sum(len(batch["img"]) for batch in batches) == len(expected)
-    assert f'Counted as wrong: cannot read "{bad}"' in capfd.readouterr().out
+    assert f"Counted as wrong: {bad}: expected an image" in capfd.readouterr().out
 
 
 def test_a_test_image_that_vanished_is_never_counted(cfg, bad):

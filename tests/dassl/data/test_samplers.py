@@ -30,5 +30,5 @@ def test_an_epoch_does_not_depend_on_those_before_it_or_on_the_global_stream():
 def test_samplers_have_the_names_of_the_config():
     assert list(build_sampler("SequentialSampler", range(4), seed=1)) == [0, 1, 2, 3]
     assert len(build_sampler("RandomSampler", range(4), seed=1)) == 4
-    with pytest.raises(UserError, match="RandomSampler or SequentialSampler, found 'RandomClassSampler'"):
+    with pytest.raises(UserError, match="RandomSampler or SequentialSampler, got 'RandomClassSampler'"):
         build_sampler("RandomClassSampler", range(4), seed=1)

@@ -1,4 +1,4 @@
-"""A toy method on random tensors: a linear layer on a frozen one."""
+"""A toy method on random tensors: a trained linear layer after a frozen one."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dassl.config import get_cfg_default, merge
-from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer, run
+from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer, trainer
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import set_random_seed, stream
@@ -25,13 +25,13 @@ class Items(torch.utils.data.Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
-        # Noise from the global stream: without its state a resumed run would go another way.
+        # Noise from the global stream: without its state, a resumed run would differ.
         image = self.images[index] + 0.1 * torch.randn(4)
         return {"img": image, "label": self.labels[index], "domain": 0, "impath": f"/data/{self.purpose}/{index}.png"}
 
 
 class FakeDataManager:
-    """What the engine uses of `dassl.data.DataManager`."""
+    """The part of `dassl.data.DataManager` that the engine uses."""
 
     has_val = True
 
@@ -47,7 +47,7 @@ class FakeDataManager:
 
 
 class Learner(nn.Module):
-    """Trained: ctx and scale. Frozen: backbone. Depends on the class names: token_prefix. Counts its steps."""
+    """Trains ctx and scale; backbone is frozen, token_prefix depends on the class names, and steps counts."""
 
     def __init__(self, classes=3):
         super().__init__()
@@ -65,7 +65,7 @@ class Learner(nn.Module):
 
 @TRAINER_REGISTRY.register()
 class Toy(TrainerX):
-    """`killed_at` = (epoch, batch): there it dies. `bad_at`: steps, also (epoch, batch), whose loss is `bad`."""
+    """It dies at the step `killed_at` = (epoch, batch); in the steps `bad_at`, its loss is `bad`."""
 
     killed_at = None
     bad_at = ()
@@ -109,7 +109,7 @@ class ToyZeroShot(TrainerX):
 @pytest.fixture
 def make(monkeypatch, tmp_path):
     """make(*opts, folder="run", kind="Toy") -> a trainer whose output folder is tmp_path / folder."""
-    monkeypatch.setattr(run, "DataManager", FakeDataManager)
+    monkeypatch.setattr(trainer, "DataManager", FakeDataManager)
 
     def make_trainer(*opts, folder="run", kind="Toy"):
         cfg = get_cfg_default()

@@ -1,4 +1,4 @@
-"""Checkpoints, and going on after a stop."""
+"""Checkpoints, and resuming after a stop."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from dassl.utils import load_checkpoint, save_tensors
 
 
 def results_of(folder):
-    """results.json without what may differ between two equal runs."""
+    """The content of results.json, without what may differ between two equal runs."""
     results = json.loads((folder / "results.json").read_text())
     del results["seconds"], results["peak_memory_mib"], results["config"]["OUTPUT_DIR"]
     return results
@@ -37,12 +37,12 @@ def kill(trainer, epoch, batch):
         trainer.train()
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("final", ["last_step", "best_val"])
 @pytest.mark.parametrize("minutes", ["0", "1e-9"])  # saved after each epoch, after each step
 @pytest.mark.parametrize("moments", [[(0, 1)], [(1, 0)], [(1, 2), (3, 1)]])
-def test_a_killed_run_ends_in_the_same_numbers(make, tmp_path, optimiser, final, minutes, moments):
-    opts = ("OPTIM.NAME", optimiser, "TEST.FINAL_MODEL", final, "TRAIN.CHECKPOINT_MINUTES", minutes)
+def test_a_killed_and_resumed_run_ends_in_the_same_numbers(make, tmp_path, optimizer, final, minutes, moments):
+    opts = ("OPTIM.NAME", optimizer, "TEST.FINAL_MODEL", final, "TRAIN.CHECKPOINT_MINUTES", minutes)
     make(*opts, folder="whole").train()
     for moment in moments:
         kill(make(*opts, folder="killed"), *moment)
@@ -55,7 +55,7 @@ def test_a_killed_run_ends_in_the_same_numbers(make, tmp_path, optimiser, final,
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "killed")
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(make, tmp_path, capsys):
+def test_a_run_resumes_in_the_middle_of_an_epoch(make, tmp_path, capsys):
     kill(make("TRAIN.CHECKPOINT_MINUTES", "1e-9"), 1, 2)
     capsys.readouterr()
     make("TRAIN.CHECKPOINT_MINUTES", "60").train()
@@ -65,7 +65,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(make, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("step", [(0, 0), (1, 1), (2, 2)])
-def test_a_run_asked_to_stop_finishes_its_step_and_goes_on_with_the_next(make, tmp_path, step):
+def test_a_stopped_run_finishes_its_step_and_resumes_with_the_next(make, tmp_path, step):
     make(folder="whole").train()
     trainer = make(folder="stopped")
 
@@ -85,7 +85,7 @@ def test_a_run_asked_to_stop_finishes_its_step_and_goes_on_with_the_next(make, t
 
 
 @pytest.mark.parametrize(("split", "state"), [("val", "after epoch 1$"), ("test", "in the test after the training")])
-def test_a_run_asked_to_stop_while_it_measures(make, tmp_path, split, state):
+def test_a_run_stopped_during_a_test_ends_in_the_same_numbers(make, tmp_path, split, state):
     opts = ("TEST.FINAL_MODEL", "best_val")
     make(*opts, folder="whole").train()
     trainer = make(*opts, folder="stopped")
@@ -117,7 +117,7 @@ def test_the_best_epoch_before_a_stop_is_not_forgotten(make, tmp_path):
     assert results_of(tmp_path / "whole") == results_of(tmp_path / "killed")
 
 
-def test_the_log_says_that_a_run_goes_on(make, tmp_path, capsys):
+def test_the_log_reports_a_resumed_run(make, tmp_path, capsys):
     kill(make(), 2, 0)
     assert "No checkpoint found, train from scratch" in capsys.readouterr().out
     make().train()
@@ -133,7 +133,7 @@ def test_a_finished_run_is_tested_again_and_not_trained(make, tmp_path):
     assert results_of(tmp_path / "run") == before
 
 
-def test_a_run_in_another_folder_is_gone_on_with_by_resume(make, tmp_path):
+def test_resume_continues_a_run_in_another_folder(make, tmp_path):
     make(folder="whole").train()
     kill(make(folder="first"), 2, 0)
     resume = ("RESUME", str(tmp_path / "first"))
@@ -143,7 +143,7 @@ def test_a_run_in_another_folder_is_gone_on_with_by_resume(make, tmp_path):
     assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
     make("RESUME", str(tmp_path / "second"), folder="third").train()  # of which nothing is left to train
     assert rows_of(tmp_path / "third") == rows_of(tmp_path / "second") == rows_of(tmp_path / "whole")
-    with pytest.raises(UserError, match='no run to resume in ".*fourth"'):
+    with pytest.raises(UserError, match="RESUME: expected a folder that holds state.pt, got .*fourth"):
         make("RESUME", str(tmp_path / "fourth"), folder="fifth").train()
 
 
@@ -159,14 +159,14 @@ def test_the_best_model_of_a_run_in_another_folder_is_not_left_there(make, tmp_p
 
 
 @pytest.mark.parametrize("what", ["draw_hash", "weights_sha256"])
-def test_a_run_does_not_go_on_with_other_images_or_weights(make, tmp_path, what):
+def test_a_run_does_not_resume_with_other_images_or_weights(make, tmp_path, what):
     kill(make(), 2, 0)
     trainer = make()
     trainer.weights_sha256 = "1234"
     trainer.train()  # nothing to compare with
     other = make()
     setattr(other if what == "weights_sha256" else other.dm.dataset, what, "other")
-    with pytest.raises(FolderTaken, match="belongs to a run on other data"):
+    with pytest.raises(FolderTaken, match="expected a run on this data, got one for which"):
         other.train()
 
 
@@ -174,7 +174,7 @@ def prompts(folder):
     return json.loads((folder / "results.json").read_text())["prompts_sha256"]
 
 
-def test_another_configuration_is_refused_and_the_run_left_alone(make, tmp_path):
+def test_another_config_is_refused_and_the_run_stays_unchanged(make, tmp_path):
     kill(make(), 2, 0)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises(UserError) as error:
@@ -194,7 +194,7 @@ def test_keys_without_influence_on_the_numbers_may_change(make, tmp_path):
 
 def test_resume_false_refuses_a_folder_that_holds_a_run(make):
     make("TRAIN.RESUME", "False", "OPTIM.MAX_EPOCH", "1").train()
-    with pytest.raises(UserError, match="holds a run, and TRAIN.RESUME is False"):
+    with pytest.raises(UserError, match="expected a folder without a run, because TRAIN.RESUME is False"):
         make("TRAIN.RESUME", "False", "OPTIM.MAX_EPOCH", "1").train()
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_state_is_named_and_not_overwritten(make, tmp_path, damage):
     assert state.read_bytes() == before
 
 
-def test_checkpoints_are_written_at_the_end_and_as_often_as_asked(make, tmp_path):
+def test_checkpoints_are_written_at_the_end_and_every_n_epochs(make, tmp_path):
     make("TRAIN.CHECKPOINT_FREQ", "2", "OPTIM.MAX_EPOCH", "5").train()
     folder = tmp_path / "run" / "prompt_learner"
     names = sorted(path.name for path in folder.iterdir())
@@ -220,7 +220,7 @@ def test_checkpoints_are_written_at_the_end_and_as_often_as_asked(make, tmp_path
     assert (folder / "checkpoint").read_text() == "model.pth.tar-5\n"
 
 
-def test_a_checkpoint_holds_what_is_trained_and_no_more(make, tmp_path):
+def test_a_checkpoint_holds_only_what_is_trained(make, tmp_path):
     make().train()
     checkpoint = torch.load(tmp_path / "run" / "prompt_learner" / "model.pth.tar-4", weights_only=True)
     assert list(checkpoint) == ["state_dict", "epoch", "optimizer", "scheduler", "val_result"]
@@ -229,7 +229,7 @@ def test_a_checkpoint_holds_what_is_trained_and_no_more(make, tmp_path):
     assert checkpoint["state_dict"]["steps"] == 12
 
 
-def test_a_view_does_not_take_the_memory_behind_it_into_the_file(make, tmp_path):
+def test_a_view_does_not_bring_its_base_into_the_file(make, tmp_path):
     trainer = make()
     trainer.model.token_prefix = torch.zeros(1000, 1000)[:3, :1]
     trainer.train()
@@ -255,7 +255,7 @@ def test_evaluation_loads_the_last_checkpoint_and_writes_results(make, tmp_path)
 
 def test_evaluation_does_not_overwrite_the_results_of_a_training_run(make, tmp_path):
     trained(make)
-    with pytest.raises(UserError, match="holds a training run.*another --output-dir"):
+    with pytest.raises(UserError, match="expected a folder without a training run.*another --output-dir"):
         make(folder="trained").evaluate(tmp_path / "trained")
 
 
@@ -271,14 +271,14 @@ def test_the_best_checkpoint_goes_first_and_an_epoch_can_be_chosen(make, tmp_pat
 
 def test_without_a_directory_nothing_is_loaded(make, capsys):
     assert make().load_model("") is None
-    assert "Nothing is loaded" in capsys.readouterr().out
+    assert "nothing is loaded" in capsys.readouterr().out
 
 
 def test_a_missing_epoch_names_those_that_are_there(make, tmp_path):
     make("TRAIN.CHECKPOINT_FREQ", "2", folder="trained").train()
-    with pytest.raises(MissingFile, match="no checkpoint of epoch 9 in .*there are: 2, 4$"):
+    with pytest.raises(MissingFile, match=r"expected a checkpoint of epoch 9, got epochs 2, 4\.$"):
         make(folder="test").load_model(tmp_path / "trained", epoch=9)
-    with pytest.raises(MissingFile, match='no checkpoints of "prompt_learner": expected the folder'):
+    with pytest.raises(MissingFile, match='expected the folder with the checkpoints of "prompt_learner"'):
         make(folder="test").load_model(tmp_path / "nowhere")
 
 
@@ -302,9 +302,12 @@ def test_tensors_that_depend_on_the_class_names_are_not_loaded(make, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors: tensors.pop("ctx"), r"ctx: expected shape \(4, 3\), found nothing"),
-        (lambda tensors: tensors.update(ctx=torch.ones(2)), r"ctx: expected shape \(4, 3\), found \(2,\)"),
-        (lambda tensors: tensors.update(other=torch.ones(2)), r"other: found shape \(2,\), but the model has nothing"),
+        (lambda tensors: tensors.pop("ctx"), r"ctx: expected shape \(4, 3\), got nothing"),
+        (lambda tensors: tensors.update(ctx=torch.ones(2)), r"ctx: expected shape \(4, 3\), got \(2,\)"),
+        (
+            lambda tensors: tensors.update(other=torch.ones(2)),
+            r"other: expected no tensor of this name, got shape \(2,\)",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_names_the_key(make, tmp_path, change, message):
@@ -329,7 +332,7 @@ def test_a_damaged_checkpoint_is_named(make, tmp_path, content):
         make(folder="test").load_model(tmp_path / "trained")
 
 
-def test_frozen_parameters_in_a_file_are_left_out():
+def test_frozen_parameters_in_a_file_are_skipped():
     module = torch.nn.Linear(2, 2)
     module.bias.requires_grad_(False)
     before = module.bias.clone()
@@ -368,7 +371,7 @@ def test_a_flipped_bit_is_found_and_nothing_is_lost(make, tmp_path, file):
     first = record.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     data[first] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="the checksum of .* is wrong. Restore the file, or train again"):
+    with pytest.raises(UserError, match="the checksum of .* is wrong. Restore the file, or delete it"):
         if file == "state.pt":
             make(folder="trained").train()
         else:
@@ -376,7 +379,7 @@ def test_a_flipped_bit_is_found_and_nothing_is_lost(make, tmp_path, file):
     assert results.read_bytes() == before and path.read_bytes() == bytes(data)
 
 
-def test_keys_of_other_methods_files_and_versions_do_not_stop_a_run_from_going_on(make, tmp_path):
+def test_keys_of_other_methods_and_versions_do_not_prevent_resuming(make, tmp_path):
     trained(make)
     path = tmp_path / "trained" / "state.pt"
     state = load_checkpoint(path)
@@ -391,5 +394,5 @@ def test_keys_of_other_methods_files_and_versions_do_not_stop_a_run_from_going_o
 
 
 def test_a_method_that_is_trained_is_not_tested_untrained(make):
-    with pytest.raises(UserError, match="nothing to test: .* is trained first. Give --model-dir"):
+    with pytest.raises(UserError, match="--model-dir: expected the output folder of a trained run, got nothing"):
         make().evaluate("")

@@ -1,4 +1,4 @@
-"""Memory that ran out and workers that died are told with what helps."""
+"""Memory that ran out and workers that died are reported with what helps."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=workers)))
     told = str(error.value)
     assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in told and "DATALOADER.NUM_WORKERS is 1: fewer" in told
-    assert "TRAINER.MINE.PREC is 'fp32': fp16" in told and "The same command goes on" in told
+    assert "TRAINER.MINE.PREC is 'fp32': fp16" in told and "The same command resumes" in told
 
 
 def exit_at_once():
@@ -62,8 +62,10 @@ def be_killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("fail", "cause"), [(be_killed, "killed from outside"), (exit_at_once, "ended without a")])
-def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
+@pytest.mark.parametrize(
+    ("fail", "cause"), [(be_killed, "it was killed from outside"), (exit_at_once, "it ended without a")]
+)
+def test_a_dead_worker_is_reported_with_its_cause(cfg, fail, cause):
     told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
     with pytest.raises(DeadWorker, match=told), explain_failures(cfg):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=1)))
@@ -76,13 +78,13 @@ def test_a_dead_worker_is_told_with_its_cause(cfg, fail, cause):
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", "ended by Segmentation fault"),
     ],
 )
-def test_other_ends_of_workers_are_told_apart(cfg, text, cause):
+def test_other_ends_of_workers_are_distinguished(cfg, text, cause):
     with pytest.raises(DeadWorker, match=cause), explain_failures(cfg):
         raise RuntimeError(text)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), UserError("out of memory"), KeyError("x")])
-def test_other_errors_pass_as_they_are(cfg, error):
+def test_other_errors_pass_unchanged(cfg, error):
     with pytest.raises(type(error)) as raised, explain_failures(cfg):
         raise error
     assert raised.value is error

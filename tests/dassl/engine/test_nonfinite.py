@@ -1,4 +1,4 @@
-"""A loss that is infinite or NaN: told with all that is known, never stepped on, never saved."""
+"""An infinite or NaN loss is reported with its details, never stepped on and never saved."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from basics import NonFiniteLoss, UserError
 from dassl.engine import nonfinite
-from dassl.engine.nonfinite import LossWatch, Step, allowed_steps
+from dassl.engine.nonfinite import LossWatch, StepInfo, allowed_steps
 from dassl.utils import load_checkpoint
 
 BAD = pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -30,14 +30,14 @@ def test_the_run_stops_with_step_files_and_parts_before_anything_is_changed(make
     trainer.bad_at, trainer.bad = [(0, 0)], bad
     before = trainer.model.ctx.clone()
     told = stopped(trainer)
-    assert f"Loss is infinite or NaN! Found [{bad}] in epoch 1, batch 1." in told
+    assert f"Loss is infinite or NaN! Got [{bad}] in epoch 1, batch 1." in told
     lines = told.splitlines()
     assert lines[1].startswith("entropy: 1.") and lines[2:4] == ["rest: 0.5", "Files of the batch:"]
     assert len(lines) == 8 and all(line.endswith(".png") for line in lines[4:])
     assert torch.equal(trainer.model.ctx, before)
 
 
-def test_what_was_saved_and_the_best_model_stay_and_the_run_can_go_on(make, tmp_path):
+def test_saved_files_survive_a_bad_loss_and_the_run_can_resume(make, tmp_path):
     opts = ("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_MINUTES", "1e-9")
     make(*opts, folder="whole").train()
     trainer = make(*opts)
@@ -55,15 +55,15 @@ def test_what_was_saved_and_the_best_model_stay_and_the_run_can_go_on(make, tmp_
     assert digests[0] == digests[1]
 
 
-def test_so_many_steps_as_allowed_are_left_out_and_counted(make, tmp_path, capsys):
+def test_as_many_steps_as_allowed_are_skipped_and_counted(make, tmp_path, capsys):
     opts = ("TRAIN.ON_NONFINITE", "skip:2", "TRAIN.CHECKPOINT_MINUTES", "1e-9")
     trainer = make(*opts)
     trainer.bad_at = [(0, 1), (2, 0), (3, 2)]
     told = stopped(trainer)  # the third one is too many
-    assert "in epoch 4, batch 3. 2 steps were left out before." in told
+    assert "in epoch 4, batch 3. 2 steps were skipped before." in told
     out = capsys.readouterr().out
-    assert "Left out epoch 1, batch 2, whose loss is infinite or NaN (1 of 2)\nentropy: " in out
-    assert all(torch.isfinite(torch.tensor(row["loss"])) for row in trainer.rows)
+    assert "Skipped epoch 1, batch 2: its loss is infinite or NaN (1 of 2)\nentropy: " in out
+    assert all(torch.isfinite(torch.tensor(row["loss"])) for row in trainer.record.rows)
     # The count survives the stop, the key may be changed, and what was left out is in the results.
     trainer = make("TRAIN.ON_NONFINITE", "skip:3")
     trainer.bad_at = [(3, 2)]
@@ -71,17 +71,17 @@ def test_so_many_steps_as_allowed_are_left_out_and_counted(make, tmp_path, capsy
     assert json.loads((tmp_path / "run" / "results.json").read_text())["nonfinite_steps"] == 3
 
 
-def test_a_step_left_out_changes_nothing_but_the_schedule(make, tmp_path):
+def test_a_skipped_step_changes_nothing_but_the_schedule(make, tmp_path):
     trainer = make("TRAIN.ON_NONFINITE", "skip:9", "TRAIN.CHECKPOINT_FREQ", "1", "OPTIM.MAX_EPOCH", "2")
     trainer.bad_at = [(1, 0), (1, 1), (1, 2)]
     trainer.train()
     first, second = (load_checkpoint(tmp_path / "run" / "prompt_learner" / f"model.pth.tar-{n}") for n in (1, 2))
     assert torch.equal(first["state_dict"]["ctx"], second["state_dict"]["ctx"])
     assert str(first["optimizer"]["state"]) == str(second["optimizer"]["state"])
-    assert "loss" not in trainer.rows[1] and second["scheduler"]["last_epoch"] == 2
+    assert "loss" not in trainer.record.rows[1] and second["scheduler"]["last_epoch"] == 2
 
 
-def test_a_scaler_and_prograd_leave_out_bad_steps(make):
+def test_a_scaler_and_prograd_skip_bad_steps(make):
     trainer = make("TRAIN.ON_NONFINITE", "skip:3")
     trainer.scaler = torch.amp.GradScaler("cpu")
     before, loss = trainer.model.ctx.clone(), trainer.model(torch.ones(1, 4)).sum()
@@ -97,7 +97,7 @@ def test_a_scaler_and_prograd_leave_out_bad_steps(make):
 def test_a_method_that_steps_by_itself_is_stopped_by_the_loss_it_reports(make, tmp_path, policy):
     trainer = make("TRAIN.ON_NONFINITE", policy)
     trainer.forward_backward = lambda batch: {"loss_x": float("inf") if trainer.batch_idx else 1.0, "acc": 1.0}
-    with pytest.raises(UserError, match="epoch 1, batch 2" if policy == "stop" else "steps on its loss by itself"):
+    with pytest.raises(UserError, match="epoch 1, batch 2" if policy == "stop" else "steps its optimizer itself"):
         trainer.train()
     assert not (tmp_path / "run" / "state.pt").exists()
 
@@ -113,7 +113,7 @@ def test_prompts_that_became_nan_through_their_gradient_are_not_saved(make, tmp_
         return summary
 
     trainer.forward_backward = forward_backward
-    assert "ctx holds NaN or infinite numbers, though the loss was finite" in stopped(trainer)
+    assert "ctx: expected finite numbers, got NaN or infinite ones; the loss was finite" in stopped(trainer)
     assert load_checkpoint(tmp_path / "run" / "state.pt")["epoch"] == 1
     assert load_checkpoint(tmp_path / "run" / "prompt_learner" / "model-best.pth.tar")["epoch"] == 1
 
@@ -121,8 +121,8 @@ def test_prompts_that_became_nan_through_their_gradient_are_not_saved(make, tmp_
 @pytest.mark.parametrize("minutes", ["0", "1e-9"])
 @pytest.mark.parametrize("step", [(1, 0), (1, 1), (1, 2)])
 def test_a_loss_looked_at_a_step_late_is_not_saved_either(make, tmp_path, monkeypatch, step, minutes):
-    monkeypatch.setattr(LossWatch, "_looks_late", lambda self, loss: True)
-    monkeypatch.setattr(nonfinite, "_LateAnswer", bool)
+    monkeypatch.setattr(LossWatch, "_checks_late", lambda self, loss: True)
+    monkeypatch.setattr(nonfinite, "_DelayedBool", bool)
     trainer = make("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_MINUTES", minutes)
     trainer.bad_at = [step]
     assert f"in epoch {step[0] + 1}, batch {step[1] + 1}." in stopped(trainer)
@@ -133,18 +133,17 @@ def test_a_loss_looked_at_a_step_late_is_not_saved_either(make, tmp_path, monkey
 
 
 @pytest.mark.gpu
-@pytest.mark.gpu
 def test_on_a_gpu_nothing_waits_and_the_loss_is_looked_at_a_step_late():
     watch, loss = LossWatch(), torch.ones((), device="cuda")
-    assert not watch.refuses(loss, Step(0, 0))  # the first allocations may wait
+    assert not watch.refuses(loss, StepInfo(0, 0))  # the first allocations may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert not watch.refuses(loss, Step(0, 1))
-        assert not watch.refuses(loss * float("nan"), Step(0, 2))
+        assert not watch.refuses(loss, StepInfo(0, 1))
+        assert not watch.refuses(loss * float("nan"), StepInfo(0, 2))
         with pytest.raises(NonFiniteLoss, match="nan.* in epoch 1, batch 3"):
             torch.cuda.set_sync_debug_mode("default")  # the message needs the value
-            watch.refuses(loss, Step(0, 3))
-        assert not watch.refuses(loss * float("inf"), Step(0, 4))
+            watch.refuses(loss, StepInfo(0, 3))
+        assert not watch.refuses(loss * float("inf"), StepInfo(0, 4))
         with pytest.raises(NonFiniteLoss, match="inf.* in epoch 1, batch 5"):
             watch.settle()
     finally:

@@ -1,4 +1,4 @@
-"""A state with other content than this version writes is refused, or gone on from; nothing in between."""
+"""A state with unexpected content is refused with a message, or resumed; nothing in between."""
 
 import torch
 from hypothesis import given
@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from mutations import grafted
 
 from basics import UserError
-from dassl.engine import checkpoints
+from dassl.engine import record, state
 from dassl.utils import load_checkpoint
 
 
-def test_a_state_with_other_content_is_refused_in_words(make):
+def test_a_state_with_other_content_is_refused_with_a_message(make):
     trainer = make()
     trainer.train()
-    path = f"{trainer.output_dir}/{checkpoints.STATE_FILE}"
+    path = f"{trainer.output_dir}/{record.STATE_FILE}"
     whole = load_checkpoint(path)
     settings = {key: whole.pop(key) for key in ("format", "config")}  # any change of these is another run's state
 
@@ -25,7 +25,7 @@ def test_a_state_with_other_content_is_refused_in_words(make):
         except (UnicodeEncodeError, OverflowError):
             return  # torch does not write it either
         try:
-            assert checkpoints.restore_state(trainer, path) >= 0
+            assert state.restore_state(trainer, path) >= 0
         except UserError as error:
             assert path in str(error) and "Traceback" not in str(error)
 

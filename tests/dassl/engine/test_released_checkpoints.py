@@ -41,7 +41,7 @@ def test_a_whole_model_brings_its_prompts_and_the_rest_is_counted(capsys, prefix
     tensors = {prefix + key: tensor for key, tensor in whole().items()}
     load_trained(module, tensors, "file", ignored=class_dependent(module))
     assert module.ctx.tolist() == [[0, 1, 2], [3, 4, 5]] and module.image_encoder.VPT.tolist() == [1] * 4
-    assert capsys.readouterr().out == 'Left out of "file": 2 tensors of the frozen backbone\n'
+    assert capsys.readouterr().out == 'Skipped 2 tensors of the frozen backbone in "file"\n'
 
 
 DEEPER = "image_encoder.transformer.resblocks.5.VPT_shallow"
@@ -50,21 +50,30 @@ DEEPER = "image_encoder.transformer.resblocks.5.VPT_shallow"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt_learner.ctx": None}, r"^ctx: expected shape \(2, 3\), found nothing"),
-        ({"prompt_learner.ctx": torch.ones(3, 3)}, r"^prompt_learner\.ctx: expected shape \(2, 3\), found \(3, 3\)"),
-        ({"image_encoder.VPT": None}, r"^image_encoder\.VPT: expected shape \(4,\), found nothing"),
-        ({DEEPER: torch.ones(4)}, r"5\.VPT_shallow: found shape \(4,\), but the model has nothing of that name"),
-        ({"prompt_learner.proj": torch.ones(1)}, r"^prompt_learner\.proj: found shape \(1,\), but the model has"),
-        ({"image_encoder.proj": torch.ones(4, 4)}, r"^image_encoder\.proj: expected shape \(3, 3\), found \(4, 4\)"),
-        ({"ctx": torch.ones(2, 3)}, r"^ctx: the file holds ctx twice"),
-        ({"prompt_learner.ctx": torch.full((2, 3), torch.nan)}, r"^prompt_learner\.ctx: holds NaN or infinite numbers"),
-        ({"prompt_learner.ctx": torch.full((2, 3), torch.inf)}, r"^prompt_learner\.ctx: holds NaN or infinite numbers"),
-        ({"prompt_learner.ctx": torch.ones(2, 3).long()}, r"^prompt_learner\.ctx: expected torch\.float32, found tor"),
+        ({"prompt_learner.ctx": None}, r"^ctx: expected shape \(2, 3\), got nothing"),
+        ({"prompt_learner.ctx": torch.ones(3, 3)}, r"^prompt_learner\.ctx: expected shape \(2, 3\), got \(3, 3\)"),
+        ({"image_encoder.VPT": None}, r"^image_encoder\.VPT: expected shape \(4,\), got nothing"),
+        ({DEEPER: torch.ones(4)}, r"5\.VPT_shallow: expected no tensor of this name, got shape \(4,\)"),
+        (
+            {"prompt_learner.proj": torch.ones(1)},
+            r"^prompt_learner\.proj: expected no tensor of this name, got shape \(1,\)",
+        ),
+        ({"image_encoder.proj": torch.ones(4, 4)}, r"^image_encoder\.proj: expected shape \(3, 3\), got \(4, 4\)"),
+        ({"ctx": torch.ones(2, 3)}, r"^ctx: expected one tensor ctx, got two"),
+        (
+            {"prompt_learner.ctx": torch.full((2, 3), torch.nan)},
+            r"^prompt_learner\.ctx: expected finite numbers, got NaN",
+        ),
+        (
+            {"prompt_learner.ctx": torch.full((2, 3), torch.inf)},
+            r"^prompt_learner\.ctx: expected finite numbers, got NaN",
+        ),
+        ({"prompt_learner.ctx": torch.ones(2, 3).long()}, r"^prompt_learner\.ctx: expected torch\.float32, got tor"),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(changes, message):
     module = Learner()
-    with pytest.raises(UserError, match='"file" does not fit the model') as info:
+    with pytest.raises(UserError, match="file: expected the tensors of this model, got others") as info:
         load_trained(module, whole(**changes), "file", ignored=class_dependent(module))
     (line,) = str(info.value).splitlines()[1:]
     assert re.search(message, line), line
@@ -74,7 +83,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(changes, message):
 def test_a_backbone_that_is_not_declared_is_unknown():
     module = Learner()
     del module.backbone_shapes
-    with pytest.raises(UserError, match="logit_scale: found shape"):
+    with pytest.raises(UserError, match="logit_scale: expected no tensor of this name"):
         load_trained(module, whole(), "file", ignored=class_dependent(module))
 
 
@@ -123,7 +132,7 @@ def test_a_state_dict_alone_will_do(tmp_path):
 )
 def test_what_is_no_checkpoint_is_named(tmp_path, changes):
     torch.save({**original_checkpoint(whole()), "scheduler": None, **changes}, tmp_path / "a")
-    with pytest.raises(UserError, match='a" is not a checkpoint: expected|asks for .*sparse'):
+    with pytest.raises(UserError, match="a: expected a checkpoint|asks for .*sparse"):
         load_model_file(Learner(), tmp_path / "a")
 
 

@@ -1,4 +1,4 @@
-"""A run from begin to end: what is called, printed and written."""
+"""A run from start to end: what is called, printed and written."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import UnknownName
 
 
-def test_methods_are_called_in_the_order_of_the_interface(make, monkeypatch):
+def test_methods_are_called_in_the_interfaces_order(make, monkeypatch):
     calls = []
 
     @TRAINER_REGISTRY.register(force=True)
@@ -122,7 +122,7 @@ def test_metrics_csv_has_a_row_an_epoch(make, tmp_path):
     assert all(0 <= float(row["val_accuracy"]) <= 100 for row in rows)
 
 
-def test_results_json_tells_the_whole_run(make, tmp_path):
+def test_results_json_reports_the_whole_run(make, tmp_path):
     trainer = make("DATASET.NAME", "Fake", "DATASET.NUM_SHOTS", "4", "MODEL.BACKBONE.NAME", "tiny")
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -132,13 +132,7 @@ def test_results_json_tells_the_whole_run(make, tmp_path):
     assert list(results) == asked.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}
-    expected |= {
-        "trained_parameters": 13,
-        "linear": None,
-        "weights_sha256": None,
-        "model_dir": None,
-        "load_epoch": None,
-    }
+    expected |= dict.fromkeys(("linear", "weights_sha256", "model_dir", "load_epoch")) | {"trained_parameters": 13}
     assert expected.items() <= results.items()
     assert results["metrics"]["n"] == 20
     assert sum(of_class["n"] for of_class in results["metrics"]["per_class"].values()) == 20
@@ -157,7 +151,7 @@ def test_training_learns(make):
     assert trainer.test() > max(before, 60)
 
 
-def test_best_val_is_kept_deployed_and_told(make, tmp_path):
+def test_best_val_is_kept_deployed_and_reported(make, tmp_path):
     trainer = make("TEST.FINAL_MODEL", "best_val", "OPTIM.LR", "3.0", "OPTIM.MAX_EPOCH", "6")
     trainer.train()
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
@@ -172,7 +166,7 @@ def test_best_val_is_kept_deployed_and_told(make, tmp_path):
 
 def test_best_val_without_a_validation_set_is_refused(make, monkeypatch):
     monkeypatch.setattr(sys.modules[make.__module__].FakeDataManager, "has_val", False)
-    with pytest.raises(UserError, match="best_val: the data set .* has no validation set"):
+    with pytest.raises(UserError, match="got best_val; the dataset .* has no validation images"):
         make("TEST.FINAL_MODEL", "best_val")
 
 
@@ -190,15 +184,15 @@ def test_a_method_without_a_trained_model_is_tested_only(make, tmp_path, capsys)
     assert not (tmp_path / "run" / "state.pt").exists()
 
 
-def test_seed_zero_is_a_seed_and_a_negative_one_is_drawn(make, capsys):
+def test_seed_zero_is_a_seed_and_a_negative_one_is_sampled(make, capsys):
     assert make("SEED", "0").cfg.SEED == 0
-    assert "drew" not in capsys.readouterr().out
+    assert "sampled" not in capsys.readouterr().out
     seed = make("SEED", "-1").cfg.SEED
     assert seed >= 0
-    assert capsys.readouterr().out == f"SEED is negative: drew {seed}\n"
+    assert capsys.readouterr().out == f"No seed given; sampled: {seed}\n"
 
 
-def test_the_sampler_is_told_the_epoch_whatever_a_method_overrides(make):
+def test_the_sampler_gets_the_epoch_whatever_a_method_overrides(make):
     class Sampler(torch.utils.data.SequentialSampler):
         epochs = []
 
@@ -218,8 +212,8 @@ def test_the_sampler_is_told_the_epoch_whatever_a_method_overrides(make):
     [
         (("TEST.FINAL_MODEL", "best"), "TEST.FINAL_MODEL: .*last_step, best_val"),
         (("TEST.SPLIT", "train"), "TEST.SPLIT: .*test, val"),
-        (("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ: expected at least 1, found 0"),
-        (("TRAIN.CHECKPOINT_MINUTES", "-1"), "TRAIN.CHECKPOINT_MINUTES: expected at least 0, found -1"),
+        (("TRAIN.PRINT_FREQ", "0"), "TRAIN.PRINT_FREQ: expected at least 1, got 0"),
+        (("TRAIN.CHECKPOINT_MINUTES", "-1"), "TRAIN.CHECKPOINT_MINUTES: expected at least 0, got -1"),
         (("TRAIN.ON_NONFINITE", "skip"), "TRAIN.ON_NONFINITE: expected stop, or skip:N"),
         (("TRAIN.ON_NONFINITE", "skip:0"), "TRAIN.ON_NONFINITE: expected stop, or skip:N"),
     ],
@@ -230,7 +224,7 @@ def test_impossible_settings_are_refused_before_training(make, opts, message):
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(make):
-    with pytest.raises(UnknownName, match='unknown trainer "Toyy" .*do you mean "Toy"'):
+    with pytest.raises(UnknownName, match='unknown trainer "Toyy"[.] Did you mean "Toy"'):
         make(kind="Toyy")
 
 
@@ -247,7 +241,7 @@ def test_only_registered_modules_are_switched(make):
 
 def test_names_are_registered_once_and_after_init(make):
     trainer = make()
-    with pytest.raises(AssertionError, match="registered already"):
+    with pytest.raises(AssertionError, match="already registered"):
         trainer.register_model("prompt_learner", nn.Linear(1, 1))
     with pytest.raises(AssertionError, match='no model named "x"'):
         trainer.get_model_names("x")
@@ -255,7 +249,7 @@ def test_names_are_registered_once_and_after_init(make):
         TrainerX.__new__(TrainerX).register_model("x")
 
 
-def test_a_model_without_optimiser_is_left_alone_by_steps(make):
+def test_steps_do_not_change_a_model_without_optimizer(make):
     trainer = make()
     trainer.register_model("frozen", nn.Linear(1, 1))
     trainer.model_backward_and_update(trainer.model(torch.ones(1, 4)).sum())
@@ -264,7 +258,7 @@ def test_a_model_without_optimiser_is_left_alone_by_steps(make):
     assert trainer.get_current_lr("frozen") is None
 
 
-def test_prograd_takes_away_what_runs_against_the_general_direction(make):
+def test_prograd_removes_what_opposes_the_general_direction(make):
     trainer = make("OPTIM.MOMENTUM", "0", "OPTIM.WEIGHT_DECAY", "0", "OPTIM.WARMUP_EPOCH", "0")
 
     def step(a, b, lambda_):
@@ -294,7 +288,7 @@ def test_a_gradient_scaler_takes_part_in_the_step(make):
     assert torch.isfinite(trainer.model.ctx).all()
 
 
-def test_tensorboard_is_written_only_when_asked_for(make, tmp_path):
+def test_tensorboard_is_written_only_on_request(make, tmp_path):
     pytest.importorskip("tensorboard", reason="need tensorboard (pip install tensorboard)")
     trainer = make("OPTIM.MAX_EPOCH", "1", folder="off")
     trainer.train()
@@ -311,7 +305,7 @@ def test_tensorboard_is_written_only_when_asked_for(make, tmp_path):
 TEST_TAGS = ("test/accuracy", "test/error_rate", "test/macro_f1")
 
 
-def test_missing_tensorboard_is_told(make, monkeypatch):
+def test_missing_tensorboard_is_reported(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="pip install tensorboard"):
         make("TRAIN.TENSORBOARD", "True").train()

@@ -94,7 +94,7 @@ def test_reset_forgets():
     feed(e, [1], [1])
     assert e.summary()["n"] == 1
     e.reset()
-    with pytest.raises(UserError, match="split is empty"):
+    with pytest.raises(UserError, match="empty split"):
         e.summary()
 
 

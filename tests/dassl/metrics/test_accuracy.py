@@ -18,5 +18,5 @@ def test_several_k_at_once():
     assert [a.item() for a in compute_accuracy(LOGITS, LABELS, topk=(1, 2, 3))] == [50.0, 75.0, 100.0]
 
 
-def test_of_several_outputs_the_first_holds_the_logits():
+def test_the_first_of_several_outputs_holds_the_logits():
     assert compute_accuracy((LOGITS, None), LABELS)[0].item() == 50.0

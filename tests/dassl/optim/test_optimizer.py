@@ -27,7 +27,7 @@ def optim_cfg(*opts):
         ("adamw", torch.optim.AdamW),
     ],
 )
-def test_each_name_gives_its_optimiser_with_the_common_weight_decay(name, kind):
+def test_each_name_gives_its_optimizer_with_the_weight_decay(name, kind):
     optimizer = build_optimizer(nn.Linear(2, 2), optim_cfg("OPTIM.NAME", name))
     assert type(optimizer) is kind
     assert optimizer.defaults["weight_decay"] == 5e-4
@@ -38,12 +38,12 @@ def test_eps_reaches_adam():
     assert build_optimizer(nn.Linear(2, 2), optim_cfg("OPTIM.EPS", "1e-3")).defaults["eps"] == 1e-3
 
 
-def test_an_unknown_optimiser_is_refused_with_the_choices():
-    with pytest.raises(UserError, match='"sdg" is not an optimiser.*adamw'):
+def test_an_unknown_optimizer_is_refused_with_the_choices():
+    with pytest.raises(UserError, match="OPTIM.NAME: expected .*adamw, got 'sdg'"):
         build_optimizer(nn.Linear(2, 2), optim_cfg("OPTIM.NAME", "sdg"))
 
 
-def test_frozen_parameters_are_handed_over_and_stay_as_they_are():
+def test_frozen_parameters_are_passed_on_and_stay_unchanged():
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     before = model.bias.clone()
@@ -66,7 +66,7 @@ def test_new_layers_learn_at_the_full_rate_and_the_rest_at_a_share():
     assert (base["lr"], new["lr"]) == (0.05, 0.5)
     assert base["params"] == list(model["backbone"].parameters())
     cfg.NEW_LAYERS = "nose"
-    with pytest.raises(UserError, match="no child nose; its children: backbone, head"):
+    with pytest.raises(UserError, match="expected children of the model out of backbone, head, got nose"):
         build_optimizer(model, cfg)
 
 

@@ -14,7 +14,7 @@ GREY_16 = np.array([[0, 255], [256, 32768], [65280, 65535]], "uint16")
 
 
 @pytest.fixture
-def colours():
+def colors():
     return Image.fromarray(COLOURS)
 
 
@@ -24,60 +24,60 @@ def pixels(path):
     return np.asarray(image)
 
 
-def test_grey_comes_in_rgb(tmp_path):
+def test_gray_comes_in_rgb(tmp_path):
     Image.new("L", (3, 2), 7).save(tmp_path / "a.png")
     assert (pixels(tmp_path / "a.png") == 7).all() and pixels(tmp_path / "a.png").shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
-def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path, ending):
+def test_sixteen_bits_of_gray_keep_their_upper_eight(tmp_path, ending):
     Image.fromarray(GREY_16).save(tmp_path / f"a.{ending}")
     assert (pixels(tmp_path / f"a.{ending}") == (GREY_16 // 256)[..., None]).all()
 
 
 @pytest.mark.parametrize("values", [np.eye(2, dtype="float32"), np.full((2, 2), 70000, "int32")])
-def test_grey_without_a_known_white_is_refused(tmp_path, values):
+def test_gray_without_a_known_white_is_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(BadImage, match=r"a\.tif.*are not 0 to 65535; save it with 8 or 16 bits"):
+    with pytest.raises(BadImage, match=r"a\.tif.*outside 0 to 65535; save it with 8 or 16 bits"):
         read_image(tmp_path / "a.tif")
 
 
-def test_cmyk_is_converted(tmp_path, colours):
-    colours.convert("CMYK").save(tmp_path / "a.tif")
+def test_cmyk_is_converted(tmp_path, colors):
+    colors.convert("CMYK").save(tmp_path / "a.tif")
     assert (pixels(tmp_path / "a.tif") == COLOURS).all()
 
 
 @pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128, 255])])
-def test_a_palette_gives_its_colours_and_transparency_is_dropped(tmp_path, colours, transparency):
-    palette = colours.quantize(6, dither=Image.Dither.NONE)
+def test_a_palette_gives_its_colors_and_transparency_is_dropped(tmp_path, colors, transparency):
+    palette = colors.quantize(6, dither=Image.Dither.NONE)
     palette.save(tmp_path / "a.png", **({} if transparency is None else {"transparency": transparency}))
     assert (pixels(tmp_path / "a.png") == np.asarray(palette.convert("RGB"))).all()
-    colours.putalpha(100)
-    colours.save(tmp_path / "b.png")
+    colors.putalpha(100)
+    colors.save(tmp_path / "b.png")
     assert (pixels(tmp_path / "b.png") == COLOURS).all()
 
 
-def test_a_rotation_in_exif_is_not_applied_as_in_the_family(tmp_path, colours):
+def test_a_rotation_in_exif_is_not_applied_as_in_the_family(tmp_path, colors):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees
-    colours.save(tmp_path / "a.png", exif=exif)
+    colors.save(tmp_path / "a.png", exif=exif)
     assert (pixels(tmp_path / "a.png") == COLOURS).all()
 
 
-def test_an_animation_gives_its_first_frame(tmp_path, colours):
-    colours.save(tmp_path / "a.webp", save_all=True, append_images=[Image.new("RGB", (2, 3))], lossless=True)
+def test_an_animation_gives_its_first_frame(tmp_path, colors):
+    colors.save(tmp_path / "a.webp", save_all=True, append_images=[Image.new("RGB", (2, 3))], lossless=True)
     assert (pixels(tmp_path / "a.webp") == COLOURS).all()
 
 
-def test_the_content_counts_and_not_the_ending(tmp_path, colours):
-    colours.save(tmp_path / "a.jpg", format="PNG")
+def test_the_content_counts_and_not_the_ending(tmp_path, colors):
+    colors.save(tmp_path / "a.jpg", format="PNG")
     assert (pixels(tmp_path / "a.jpg") == COLOURS).all()
 
 
 def test_a_missing_file_a_folder_and_a_damaged_image_are_named(tmp_path):
-    with pytest.raises(MissingFile, match=r"no image file at .*a\.png"):
+    with pytest.raises(MissingFile, match=r"a\.png: expected an image file"):
         read_image(tmp_path / "a.png")
-    with pytest.raises(UserError, match="cannot open"):
+    with pytest.raises(UserError, match="cannot open the file"):
         read_image(tmp_path)
     for ending in ("png", "jpg", "gif", "tif", "webp", "bmp"):
         path = tmp_path / f"a.{ending}"
@@ -85,7 +85,7 @@ def test_a_missing_file_a_folder_and_a_damaged_image_are_named(tmp_path):
         whole = path.read_bytes()
         for damaged in (b"", b"no image", whole[:30], whole[: len(whole) // 2]):
             path.write_bytes(damaged)
-            with pytest.raises(BadImage, match=rf"cannot read .*a\.{ending}"):
+            with pytest.raises(BadImage, match=rf"a\.{ending}: expected an image"):
                 read_image(path)
 
 

@@ -29,7 +29,7 @@ def test_what_is_printed_goes_to_console_and_file(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("own_stdout")
-def test_a_second_run_goes_on_in_the_same_file(tmp_path):
+def test_a_second_run_appends_to_the_same_file(tmp_path):
     for word in ("first", "second"):
         setup_logger(tmp_path)
         print(word)
@@ -40,7 +40,7 @@ def test_a_second_run_goes_on_in_the_same_file(tmp_path):
 
 
 @pytest.mark.usefixtures("own_stdout")
-def test_a_file_name_is_used_as_it_is_and_none_does_nothing(tmp_path):
+def test_a_file_name_is_used_unchanged_and_none_does_nothing(tmp_path):
     before = sys.stdout
     setup_logger(None)
     assert sys.stdout is before
@@ -60,16 +60,16 @@ def test_the_log_answers_what_a_console_answers(tmp_path):
 
 
 @pytest.mark.usefixtures("own_stdout")
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot create the folder"):
         setup_logger(tmp_path / "file")
 
 
 @pytest.mark.usefixtures("own_stdout")
-def test_a_log_on_a_full_disk_is_told_once(tmp_path, capsys):
+def test_a_log_on_a_full_disk_is_reported_once(tmp_path, capsys):
     (tmp_path / "full.log").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r'cannot write ".*full\.log": No space left on device'):
+    with pytest.raises(UserError, match=r"full\.log: cannot write the log: No space left on device"):
         setup_logger(tmp_path / "full.log")  # it prints that the log goes on
     print("to the console alone")
     close_log()

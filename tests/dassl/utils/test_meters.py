@@ -6,7 +6,7 @@ import torch
 from dassl.utils import AverageMeter, MetricMeter
 
 
-def test_the_mean_counts_how_many_values_each_stands_for():
+def test_the_mean_weights_each_value_by_its_count():
     meter = AverageMeter()
     meter.update(1.0)
     meter.update(4.0, n=2)
@@ -22,7 +22,7 @@ def test_the_moving_average_keeps_nine_tenths():
     assert meter.avg == pytest.approx(0.9 * 0.1 + 0.2)
 
 
-def test_a_tensor_is_looked_at_only_when_a_number_is_asked_for():
+def test_a_tensor_is_read_only_when_a_number_is_requested():
     class Watched(torch.Tensor):
         looked_at = 0
 
@@ -53,7 +53,7 @@ def test_nothing_to_report_is_fine_and_anything_but_a_dict_is_not():
         meter.update([1.0])
 
 
-def test_a_meter_goes_on_from_its_state_as_if_it_had_never_stopped():
+def test_a_restored_meter_continues_as_if_never_stopped():
     values = torch.rand(7).tolist()
     whole, first, second = MetricMeter(), MetricMeter(), MetricMeter()
     for value in values:

@@ -25,11 +25,11 @@ def test_a_class_is_found_by_its_name():
 
 
 def test_an_unknown_name_lists_all_with_the_nearest_first():
-    with pytest.raises(UnknownName, match=r'unknown trainer "rpoo" \(do you mean "RPO"\?\)\. Registered: RPO, CoCoOp'):
+    with pytest.raises(UnknownName, match=r'unknown trainer "rpoo"\. Did you mean "RPO"\? Registered: RPO, CoCoOp'):
         filled().get("rpoo")
 
 
-def test_an_unknown_name_is_a_mistake_of_the_user_and_a_value_error():
+def test_an_unknown_name_is_a_user_error_and_a_value_error():
     assert issubclass(UnknownName, UserError) and issubclass(UnknownName, ValueError)
 
 

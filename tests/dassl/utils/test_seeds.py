@@ -31,7 +31,7 @@ def test_a_stream_is_a_function_of_all_its_arguments_and_of_nothing_else():
     assert not any(torch.equal(torch.rand(3, generator=other), numbers) for other in others)
 
 
-def test_keys_of_a_stream_are_told_apart():
+def test_keys_give_different_streams():
     seeds = {stream(*key).initial_seed() for key in ((1, "a", 11), (1, "a", 1, 1), (1, "a", "11"), (11, "a", 1))}
     assert len(seeds) == 4
 

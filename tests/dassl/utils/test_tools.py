@@ -25,7 +25,7 @@ def test_all_that_the_family_imports_is_there():
     assert dassl.utils.tools.mkdir_if_missing is dassl.utils.mkdir_if_missing
 
 
-def test_hidden_names_are_left_out(tmp_path):
+def test_hidden_names_are_skipped(tmp_path):
     for name in ("b", ".hidden", "a"):
         (tmp_path / name).touch()
     assert listdir_nohidden(tmp_path, sort=True) == ["a", "b"]
@@ -39,7 +39,7 @@ def test_a_missing_file_is_warned_of(tmp_path):
 
 def test_an_unavailable_choice_names_the_nearest():
     check_availability("sgd", ["adam", "sgd"])
-    with pytest.raises(ValueError, match='do you mean "sgd"'):
+    with pytest.raises(ValueError, match='Did you mean "sgd"'):
         check_availability("SDG", ["adam", "sgd"])
 
 
@@ -48,11 +48,11 @@ def test_a_list_stays_and_anything_else_is_put_in_one():
     assert tolist_if_not("a") == ["a"]
 
 
-def test_the_environment_is_told():
+def test_the_environment_is_reported():
     assert {"Python:", "torch:"} <= set(collect_env_info().split())
 
 
-def test_results_of_threads_come_in_order_and_nothing_begins_after_a_stop():
+def test_results_of_threads_are_in_order_and_nothing_starts_after_a_stop():
     assert list(in_threads(lambda n: n * n, range(100))) == [n * n for n in range(100)]
     begun = []
 

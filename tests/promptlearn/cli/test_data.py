@@ -154,7 +154,7 @@ class TestVerify:
         (call.folder / "images/beagle_train1.jpg").unlink()
         status, out, _ = call("verify", "oxford_pets")
         assert status == 1
-        assert "1 of 12 image files are not there" in out and "beagle_train1.jpg" in out
+        assert "1 of 12 image files are missing" in out and "beagle_train1.jpg" in out
 
     def test_images_that_cannot_be_decoded_are_named(self, call):
         call("prepare", "oxford_pets")

@@ -1,4 +1,4 @@
-"""Datum, the checks of a data set's lists, and few-shot draws: equal to the reference draws of the CoOp family."""
+"""Datum, the checks of a dataset's lists, and few-shot samples, which equal the CoOp family's."""
 
 import json
 import random
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from basics import UserError
-from dassl.data.datasets import DatasetBase, Datum, check_images, draw_fewshot
+from dassl.data.datasets import DatasetBase, Datum, check_images, sample_fewshot
 from dassl.data.datasets.base_dataset import check_duplicates
 from dassl.utils import set_random_seed
 
@@ -42,7 +42,7 @@ def assert_next_draws(expected, rng):
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scenario", ["main_val4", "main_val7", "interleaved"])
-def test_a_draw_from_its_own_stream_equals_the_original(scenario, key):
+def test_a_sample_from_its_own_stream_equals_the_original(scenario, key):
     seed, shots = seed_and_shots(key)
     expected = GOLDEN[scenario][key]
     train = items(SIZES["train"])
@@ -51,8 +51,8 @@ def test_a_draw_from_its_own_stream_equals_the_original(scenario, key):
     val = items(SIZES["val4" if scenario == "main_val4" else "val7"])
 
     rng = random.Random(seed)
-    drawn_train = draw_fewshot(train, shots, rng)
-    drawn_val = draw_fewshot(val, min(shots, 4), rng)
+    drawn_train = sample_fewshot(train, shots, rng)
+    drawn_val = sample_fewshot(val, min(shots, 4), rng)
 
     assert ids(drawn_train) == expected["train"]
     assert ids(drawn_val) == expected["val"]
@@ -63,9 +63,9 @@ def test_a_draw_from_its_own_stream_equals_the_original(scenario, key):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_method_draws_from_the_global_stream_as_the_original_does(key, capsys):
+def test_the_method_samples_from_the_global_stream_like_the_original(key, capsys):
     seed, shots = seed_and_shots(key)
-    dataset = DatasetBase.__new__(DatasetBase)  # data set classes of the family draw before super().__init__
+    dataset = DatasetBase.__new__(DatasetBase)  # the family's dataset classes sample before super().__init__
     expected = GOLDEN["main_val7"][key]
 
     set_random_seed(seed)
@@ -88,7 +88,7 @@ def test_repeat_fills_small_classes_as_the_original_does(key):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_two_sources_in_one_call_are_drawn_as_the_original_draws_them(key):
+def test_two_sources_in_one_call_are_sampled_like_the_original(key):
     seed, shots = seed_and_shots(key)
     dataset = DatasetBase.__new__(DatasetBase)
     expected = GOLDEN["two_sources_one_call"][key]
@@ -120,7 +120,7 @@ def files(tmp_path):
     return [str(path) for path in paths]
 
 
-def test_a_data_set_knows_its_classes(files):
+def test_a_dataset_knows_its_classes(files):
     labels = (2, 0, 1, 1, 0, 2)
     train = [Datum(path, label, classname=f"name {label}") for path, label in zip(files, labels, strict=True)]
     data = DatasetBase(train_x=train, test=train[:1])
@@ -143,7 +143,7 @@ def test_missing_images_are_counted_and_the_first_three_named(files, tmp_path):
     with pytest.raises(UserError) as error:
         check_images([Datum(path) for path in files + absent], "the split")
     message = str(error.value)
-    assert "the split: 4 of 10 image files are not there" in message
+    assert "the split: 4 of 10 image files are missing" in message
     assert ", ".join(absent[:3]) in message and absent[3] not in message
 
 
@@ -159,9 +159,9 @@ def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
     ("labels", "test_labels", "expected"),
     [
         ([], [], "there are no training images"),
-        ([0, 2], [0], r"must be 0 to 2 without a gap.*first classes without a training image: 1"),
+        ([0, 2], [0], r"from 0 to 2 without gaps.*first classes without a training image: 1"),
         ([0, 1], [0, 2], r"labels that no training image has: \[2\]"),
-        ([0, 10**15], [0], "must be 0 to 1000000000000000 without a gap"),
+        ([0, 10**15], [0], "from 0 to 1000000000000000 without gaps"),
         ([-1, 0], [0], "from -1 to 0"),
     ],
 )
@@ -183,11 +183,11 @@ def test_an_image_with_two_labels_is_refused(files):
         check_duplicates(train, [], "Pets")
 
 
-def test_images_in_train_and_test_and_names_of_two_classes_are_noted(files, capsys):
+def test_images_in_train_and_test_and_shared_names_are_reported(files, capsys):
     train = [Datum(path, label, classname="crane") for label, path in enumerate(files[:3])]
     check_duplicates(train, train[1:2], "Birds")
     noted = capsys.readouterr().out.splitlines()
-    assert noted[0].startswith("Note: 1 images are in train and in test") and files[1] in noted[0]
-    assert noted[1] == "Note: 1 names are those of several classes, which no text tells apart: crane"
+    assert noted[0].startswith("Note: 1 images are in both train and test") and files[1] in noted[0]
+    assert noted[1] == "Note: 1 names belong to several classes, so their texts are equal: crane"
     check_duplicates([Datum(files[0], 0, classname="cat")], [Datum(files[1], 0, classname="cat")], "Pets")
     assert not capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Few-shot data sets: roots, draws and their records, base and new classes, prompts."""
+"""Few-shot datasets: roots, samples and their records, base and new classes, prompts."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_a_class_with_too_few_images_keeps_all_of_them_with_a_note(cfg, capsys):
     assert "3 classes have fewer than 16 images" in capsys.readouterr().out
 
 
-def test_a_draw_is_recorded_with_relative_paths_and_found_again(cfg, root):
+def test_a_sample_is_recorded_with_relative_paths_and_read_again(cfg, root):
     first = build(cfg, NUM_SHOTS=2)
     written = record(root).read_bytes()
     again = build(cfg)
@@ -57,7 +57,7 @@ def test_a_draw_is_recorded_with_relative_paths_and_found_again(cfg, root):
     assert (path.split("/")[0], label, name) == ("pictures", 0, "ant")
 
 
-def test_the_hash_names_the_draw_and_not_the_place(cfg, root, tmp_path_factory):
+def test_the_hash_identifies_the_sample_not_its_folder(cfg, root, tmp_path_factory):
     build(cfg)  # makes the split
     one = build(cfg, NUM_SHOTS=2).draw_hash
     assert build(cfg, SUBSAMPLE_CLASSES="new").draw_hash == one
@@ -68,18 +68,20 @@ def test_the_hash_names_the_draw_and_not_the_place(cfg, root, tmp_path_factory):
     assert build(cfg, ROOT=str(moved), NUM_SHOTS=2).draw_hash == one
 
 
-def test_the_hash_of_a_draw_does_not_change_from_version_to_version(cfg):
+def test_the_hash_of_a_sample_is_the_same_in_every_version(cfg):
     build(cfg)
     assert build(cfg, NUM_SHOTS=2).draw_hash == HASH
 
 
-def test_a_record_of_another_draw_stops_the_run(cfg, root):
+def test_a_record_of_another_sample_stops_the_run(cfg, root):
     build(cfg)
     build(cfg, NUM_SHOTS=2)
     changed = json.loads(record(root).read_text())
     changed["train"].reverse()
     record(root).write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="shot_2-seed_1.json records another draw of 2 shots for seed 1"):
+    with pytest.raises(
+        UserError, match="shot_2-seed_1.json: expected this dataset's sample of 2 shots for seed 1, got another"
+    ):
         build(cfg)
     assert json.loads(record(root).read_text()) == changed
 
@@ -92,7 +94,7 @@ def test_a_damaged_record_stops_the_run(cfg, root, text):
         build(cfg)
 
 
-def test_the_draw_of_the_run_that_made_the_split_stays_the_draw_of_its_seed(cfg, root, monkeypatch):
+def test_the_sample_made_with_the_split_stays_the_one_of_its_seed(cfg, root, monkeypatch):
     def make_split(self):
         self.rng.random()
         return make(self)
@@ -110,18 +112,18 @@ def test_the_draw_of_the_run_that_made_the_split_stays_the_draw_of_its_seed(cfg,
     assert paths(fresh.train_x) != paths(first.train_x)
 
 
-def test_a_draw_made_with_another_split_is_refused(cfg, root):
+def test_a_sample_of_another_split_is_refused(cfg, root):
     build(cfg, NUM_SHOTS=2)
     split = root / "small" / "split_zhou_Small.json"
     parts = json.loads(split.read_text())
     parts["train"], parts["val"] = parts["val"], parts["train"]
     split.write_text(json.dumps(parts))
     assert json.loads(record(root).read_text())["after_making_split"]
-    with pytest.raises(UserError, match="records another draw"):
+    with pytest.raises(UserError, match="got another; the images or the split have changed"):
         build(cfg)
 
 
-def test_a_folder_that_cannot_be_written_is_noted(cfg, root, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_written_is_reported(cfg, root, monkeypatch, capsys):
     def refuse(obj, path):
         raise UserError(f"cannot write {path}")
 
@@ -129,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_noted(cfg, root, monkeypatch, capsys
     record(root).unlink()
     monkeypatch.setattr(fewshot, "write_json", refuse)
     assert paths(build(cfg).train_x) == paths(expected.train_x)
-    assert "Note: the draw is not recorded. cannot write" in capsys.readouterr().out
+    assert "Note: the sample is not recorded. " in capsys.readouterr().out
     assert not record(root).exists()
 
 
@@ -145,7 +147,7 @@ def test_without_a_seed_nothing_is_recorded(cfg, root):
     assert not record(root, seed=-1).exists()
 
 
-def test_base_and_new_are_halves_of_one_draw(cfg):
+def test_base_and_new_are_halves_of_one_sample(cfg):
     whole = build(cfg, NUM_SHOTS=2)
     base = build(cfg, SUBSAMPLE_CLASSES="base")
     new = build(cfg, SUBSAMPLE_CLASSES="new")
@@ -158,23 +160,25 @@ def test_the_config_may_replace_the_prompt(cfg):
     assert build(cfg).prompt == "a drawing of a {}."
     assert build(cfg, PROMPT="one {}").prompt == "one {}"
     assert build(cfg, PROMPT="a photo of a _.").prompt == "a photo of a {}."
-    with pytest.raises(UserError, match="must contain {} where the class name goes, found 'a photo'"):
+    with pytest.raises(UserError, match="DATASET.PROMPT: expected a text with {} for the class name, got 'a photo'"):
         build(cfg, PROMPT="a photo")
 
 
 def test_a_wrong_root_is_explained(cfg, root):
-    with pytest.raises(UserError, match="Small needs a DATA folder that contains small/.*--root"):
+    with pytest.raises(UserError, match="--root: expected the DATA folder that contains small/ for Small, got none"):
         build(cfg, ROOT="")
-    with pytest.raises(UserError, match="the DATA folder .*nowhere does not exist"):
+    with pytest.raises(
+        UserError, match="--root: expected the DATA folder for Small, got .*nowhere, which does not exist"
+    ):
         build(cfg, ROOT=str(root / "nowhere"))
-    with pytest.raises(UserError, match="expected the folder small/ in the DATA folder .*, found pictures"):
+    with pytest.raises(UserError, match="--root: expected the folder small/ of Small in .*, got pictures"):
         build(cfg, ROOT=str(root / "small"))
 
 
-def test_a_root_that_is_the_data_set_itself_is_corrected(cfg, root):
+def test_a_root_that_is_the_dataset_itself_is_corrected(cfg, root):
     with pytest.raises(UserError) as error:
         build(cfg, ROOT=str(root / "small"))
-    assert str(error.value).endswith(f"Give --root its parent, {root}")
+    assert str(error.value).endswith(f"Set --root to its parent, {root}.")
 
 
 def test_a_split_without_images_of_a_class_is_refused(cfg, root):
@@ -191,7 +195,7 @@ def test_a_split_without_images_of_a_class_is_refused(cfg, root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda parts: parts.update(test=[]), "no images to load for testing"),
+        (lambda parts: parts.update(test=[]), "expected images for testing"),
         (lambda parts: parts.update(train=[]), "there are no training images"),
         (lambda parts: parts["test"][0].__setitem__(1, 3), r"labels that no training image has: \[3\]"),
         (lambda parts: parts["train"][0].__setitem__(1, -1), "from -1 to 2"),

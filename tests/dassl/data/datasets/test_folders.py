@@ -21,7 +21,7 @@ def found(items, folder):
     return [(os.path.relpath(item.impath, folder), item.label, item.classname) for item in items]
 
 
-def test_folders_and_pictures_come_sorted_whatever_the_file_system_says(folder, monkeypatch):
+def test_folders_and_images_are_sorted_on_every_file_system(folder, monkeypatch):
     listing = os.listdir
     monkeypatch.setattr("os.listdir", lambda path: sorted(listing(path), reverse=True))
     assert class_folders(folder) == ["a", "b"]
@@ -43,12 +43,12 @@ def test_linked_folders_are_class_folders(folder, tmp_path_factory):
     assert class_folders(folder) == ["a", "b", "c"]
 
 
-def test_classes_without_pictures_are_counted_and_named(folder):
-    with pytest.raises(UserError, match="2 of 3 class folders are not there or hold no pictures, first: c, d$"):
+def test_classes_without_images_are_counted_and_named(folder):
+    with pytest.raises(UserError, match="2 of 3 class folders are missing or hold no images, first: c, d.$"):
         read_class_folders(folder, {"a": "a", "c": "c", "d": "d"})
-    with pytest.raises(UserError, match="holds no class folders, but 1 files"):
+    with pytest.raises(UserError, match="expected class folders, got 1 files"):
         class_folders(os.path.join(folder, "a"))
-    with pytest.raises(UserError, match="expected a folder of class folders at .*nowhere, found none"):
+    with pytest.raises(UserError, match="nowhere: expected a folder of class folders, got none"):
         class_folders(os.path.join(folder, "nowhere"))
 
 
@@ -60,11 +60,11 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("os.listdir", refuse)
-    with pytest.raises(UserError, match=f"cannot list the folder {folder}: Permission denied"):
+    with pytest.raises(UserError, match=f"{folder}: cannot list the folder: Permission denied"):
         read(folder)
 
 
-def test_other_files_are_noted(folder, capsys):
+def test_other_files_are_reported(folder, capsys):
     open(os.path.join(folder, "b", "notes.txt"), "w").close()
     assert len(read_class_folders(folder)) == 3
-    assert f"Note: 1 files in {folder} are no pictures by their names: b/notes.txt" in capsys.readouterr().out
+    assert f"Note: skipped 1 files in {folder} with other names than images: b/notes.txt" in capsys.readouterr().out

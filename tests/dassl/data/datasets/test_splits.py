@@ -56,7 +56,7 @@ def test_a_saved_split_reads_back_and_has_relative_paths(tmp_path):
 def test_a_damaged_split_is_named(tmp_path, text):
     file = tmp_path / "split.json"
     file.write_text(text)
-    with pytest.raises(UserError, match="split.json.*(not a split file|not valid JSON)"):
+    with pytest.raises(UserError, match="split.json.*(expected a split file|valid JSON)"):
         read_split(str(file), str(tmp_path))
 
 
@@ -64,7 +64,7 @@ def test_a_split_that_names_absent_files_is_refused(tmp_path):
     file = tmp_path / "split.json"
     file.write_text(json.dumps({"train": [["a.jpg", 0, "cat"]], "val": [], "test": [["b.jpg", 0, "cat"]]}))
     (tmp_path / "b.jpg").touch()
-    with pytest.raises(UserError, match="split.json: 1 of 2 image files are not there.*a.jpg"):
+    with pytest.raises(UserError, match="split.json: 1 of 2 image files are missing.*a.jpg"):
         read_split(str(file), str(tmp_path))
 
 
@@ -92,7 +92,7 @@ def test_a_class_too_small_for_three_parts_is_refused():
 
 
 @pytest.mark.parametrize(("num_classes", "num_base"), [(1, 1), (2, 1), (5, 3), (7, 4), (10, 5)])
-def test_base_is_the_first_half_rounded_up_and_new_is_relabelled(num_classes, num_base):
+def test_base_is_the_first_half_rounded_up_and_new_is_relabeled(num_classes, num_base):
     train = items([*reversed(range(num_classes)), *range(num_classes)])
     test = items(range(num_classes))
 
@@ -114,5 +114,5 @@ def test_all_classes_are_the_lists_themselves():
 
 
 def test_another_subsample_is_refused():
-    with pytest.raises(UserError, match="all, base, new, found 'old'"):
+    with pytest.raises(UserError, match="all, base, new, got 'old'"):
         subsample_classes(items([0]), subsample="old")

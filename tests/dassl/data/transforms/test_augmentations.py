@@ -39,7 +39,7 @@ def test_noise_is_added_to_half_of_the_images():
     assert noisy.std().item() == pytest.approx(0.1, abs=0.01)
 
 
-def test_instance_normalisation_takes_a_channel_of_one_value_to_zero():
+def test_instance_normalization_maps_a_constant_channel_to_zero():
     image = torch.full((3, 4, 4), 0.5)
     assert torch.equal(InstanceNormalization()(image), torch.zeros(3, 4, 4))
 
@@ -61,7 +61,7 @@ def test_random_magnitudes_differ_from_call_to_call_and_p_zero_changes_nothing(p
     assert RandomMagnitudeAugment(2, p=0.0)(picture).tobytes() == picture.tobytes()
 
 
-def test_only_torchs_stream_is_drawn_from(picture):
+def test_only_torchs_stream_is_used(picture):
     states = random.getstate(), str(np.random.get_state())
     image = torch.rand(3, 8, 8)
     RandomTranslation((8, 8), T.InterpolationMode.BILINEAR)(picture)

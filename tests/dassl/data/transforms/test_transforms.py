@@ -104,11 +104,11 @@ def test_the_steps_are_printed(cfg, capsys):
 
 
 def test_unknown_names_and_magnitudes_are_refused(cfg):
-    with pytest.raises(UserError, match=r"TRANSFORMS: 'random_flop' is not offered \(do you mean 'random_flip'\?"):
+    with pytest.raises(UserError, match=r"TRANSFORMS: expected .*got 'random_flop'. Did you mean 'random_flip'\?"):
         build_transform(cfg, choices=["random_flop"])
     cfg.INPUT.RANDAUGMENT_M = 31
-    with pytest.raises(UserError, match=r"RANDAUGMENT_M must lie in 0 .. 30, found 31"):
+    with pytest.raises(UserError, match=r"RANDAUGMENT_M: expected 0 to 30, got 31"):
         build_transform(cfg)
     cfg.INPUT.INTERPOLATION = "cubic"
-    with pytest.raises(UserError, match=r"INPUT.INTERPOLATION: 'cubic' is not offered \(do you mean 'bicubic'\?"):
+    with pytest.raises(UserError, match=r"INPUT.INTERPOLATION: expected .*got 'cubic'. Did you mean 'bicubic'\?"):
         build_transform(cfg)

@@ -1,0 +1,146 @@
+"""`state.pt`: everything that the rest of a run depends on, in one file that is written as a whole."""
+
+import functools
+from pathlib import Path
+
+from basics import UserError
+from dassl.config import FREE_TO_CHANGE, flatten
+from dassl.engine.checkpoints import load_trained, snapshot
+from dassl.engine.run_folder import FolderTaken
+from dassl.utils import get_random_state, load_checkpoint, save_tensors, set_random_state
+
+STATE_FILE = "state.pt"
+STATE_FORMAT = 2
+LONGEST_REASON = 200  # characters of a library's complaint about the content of a file
+OTHER_FOLDER = "Choose another --output-dir, or delete that folder to restart."
+
+# Keys in the file, and what messages call them.
+SOURCES = {"the drawn images": "the sampled images", "the frozen weights": "the frozen weights"}
+
+
+def save_state(trainer, path):
+    """Write everything that the rest of the trainer's run depends on."""
+    record = trainer.record
+    state = {
+        "format": STATE_FORMAT,
+        "epoch": len(record.rows),
+        "progress": record.progress.state_dict() if record.progress.batches else None,
+        "nonfinite_steps": trainer.watch.skipped,
+        "sources": _sources(trainer),
+        "auto_settings": trainer.auto_settings(),
+        "config": flatten(trainer.cfg),
+        "models": {name: snapshot(module) for name, module in trainer._models.items()},
+        "optimizers": _state_dicts(trainer._optims),
+        "schedulers": _state_dicts(trainer._scheds),
+        "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else None,
+        "best_result": trainer.best_result,
+        "best_val": record.best_val,
+        "rows": record.rows,
+        "random": get_random_state(),
+    }
+    save_tensors(state, path)
+
+
+def saved_auto_settings(cfg) -> dict:
+    """Return the `auto_settings` of the run that this one resumes; {} if there is none, or its state is damaged."""
+    for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
+        path = Path(folder) / STATE_FILE
+        if path.is_file():
+            try:
+                return dict(load_checkpoint(path)["auto_settings"])
+            except (UserError, KeyError, TypeError, ValueError):
+                return {}  # resuming will report it
+    return {}
+
+
+def _sources(trainer):
+    """Return digests of what a run depends on besides its config: the few-shot sample and the frozen weights."""
+    sample = getattr(trainer.dm.dataset, "draw_hash", None)
+    return dict(zip(SOURCES, (sample, getattr(trainer, "weights_sha256", None)), strict=True))
+
+
+def _state_dicts(parts):
+    return {name: part.state_dict() if part is not None else None for name, part in parts.items()}
+
+
+def _explain_malformed(restore):
+    """Decorate `restore` so that a state with missing or wrong content becomes a UserError."""
+
+    @functools.wraps(restore)
+    def explained(trainer, path):
+        try:
+            epochs, rows = restore(trainer, path), trainer.record.rows
+            if type(epochs) is not int or epochs < 0 or not all(isinstance(row, dict) for row in rows):
+                raise TypeError(f"{epochs!r} epochs, {rows!r}"[:LONGEST_REASON])
+            return epochs
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+            raise UserError(
+                f"{path}: expected the state of a run, got an unusable one ({reason}). Delete the file to restart."
+            ) from error
+
+    return explained
+
+
+@_explain_malformed
+def restore_state(trainer, path) -> int:
+    """Put the trainer where the run that wrote `path` was.
+
+    Returns:
+        The number of complete epochs; `trainer.record.progress` has the progress of the next one.
+
+    Raises:
+        FolderTaken: the file belongs to a run with another config, other images or other weights.
+        UserError: the file is damaged. In either case it stays unchanged.
+    """
+    state = load_checkpoint(path)
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise UserError(
+            f"{path}: expected the state of a run in format {STATE_FORMAT}, got something else. Delete the file to "
+            "restart."
+        )
+    _check_config(state["config"], flatten(trainer.cfg), path)
+    _check_sources(state["sources"], _sources(trainer), path)
+    if list(state["models"]) != list(trainer._models):
+        raise UserError(f"{path}: expected the models {list(trainer._models)}, got {list(state['models'])}.")
+    for name, module in trainer._models.items():
+        load_trained(module, state["models"][name], path)
+        for parts, kind in ((trainer._optims, "optimizers"), (trainer._scheds, "schedulers")):
+            if parts[name] is not None:
+                parts[name].load_state_dict(state[kind][name])
+    if state["scaler"] is not None:
+        trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best_result, trainer.record.best_val = state["best_result"], state["best_val"]
+    trainer.record.rows = state["rows"]
+    trainer.keep_auto_settings(state["auto_settings"])
+    trainer.watch.skipped = state["nonfinite_steps"]
+    if state["progress"] is not None:
+        trainer.record.progress.load_state_dict(state["progress"])
+    set_random_state(state["random"])
+    return state["epoch"]
+
+
+def _check_config(saved, current, path):
+    # A key on one side only came or went with another method's file or another version; it had no influence.
+    differing = [
+        f"{key}: {saved[key]!r} there, {current[key]!r} now"
+        for key in sorted((saved.keys() & current.keys()) - FREE_TO_CHANGE)
+        if saved[key] != current[key]
+    ]
+    if differing:
+        raise FolderTaken(
+            f"{path}: expected a run with this config, got one with another:\n"
+            + "\n".join(differing)
+            + f"\n{OTHER_FOLDER}"
+        )
+
+
+def _check_sources(saved, current, path):
+    differing = [name for key, name in SOURCES.items() if saved[key] and current[key] and saved[key] != current[key]]
+    if differing:
+        raise FolderTaken(
+            f"{path}: expected a run on this data, got one for which {' and '.join(differing)} were others. "
+            f"{OTHER_FOLDER}"
+        )

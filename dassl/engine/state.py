@@ -27,7 +27,7 @@ def save_state(trainer, path):
         "progress": record.progress.state_dict() if record.progress.batches else None,
         "nonfinite_steps": trainer.watch.skipped,
         "sources": _sources(trainer),
-        "auto_settings": trainer.auto_settings(),
+        "picked": trainer.auto_settings(),  # the name that state files have always used
         "config": flatten(trainer.cfg),
         "models": {name: snapshot(module) for name, module in trainer._models.items()},
         "optimizers": _state_dicts(trainer._optims),
@@ -47,7 +47,7 @@ def saved_auto_settings(cfg) -> dict:
         path = Path(folder) / STATE_FILE
         if path.is_file():
             try:
-                return dict(load_checkpoint(path)["auto_settings"])
+                return dict(load_checkpoint(path)["picked"])
             except (UserError, KeyError, TypeError, ValueError):
                 return {}  # resuming will report it
     return {}
@@ -114,7 +114,7 @@ def restore_state(trainer, path) -> int:
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_result, trainer.record.best_val = state["best_result"], state["best_val"]
     trainer.record.rows = state["rows"]
-    trainer.keep_auto_settings(state["auto_settings"])
+    trainer.keep_auto_settings(state["picked"])
     trainer.watch.skipped = state["nonfinite_steps"]
     if state["progress"] is not None:
         trainer.record.progress.load_state_dict(state["progress"])

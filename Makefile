@@ -11,7 +11,7 @@ PIP = "$(BIN)/python" -m pip --disable-pip-version-check $(QUIET)
 # The tests of a file run in one process, one after the other. One thread each: the processes share the cores.
 PYTEST = $(ACTIVE) OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-slow test-latest fuzz
+.PHONY: help demo test test-slow test-latest docs fuzz
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -19,9 +19,10 @@ help: ## what can be made
 demo: .venv/installed ## train RPO on handwritten digits with the built-in tiny CLIP, and print the base/new table
 	$(ACTIVE) bash scripts/rpo/base2new.sh
 
-test: .venv/installed-test ## lint, check the spelling, run all tests but the slow ones
+test: .venv/installed-test ## lint, check spelling and types, run all tests but the slow ones
 	"$(BIN)/python" -m ruff check .
 	"$(BIN)/codespell"
+	"$(BIN)/python" -m mypy
 	$(PYTEST)
 
 test-slow: .venv/installed-test ## run the slow tests: the README's commands, many kills, more fuzzing
@@ -33,6 +34,9 @@ test-latest: ## run the tests with the newest versions that setup.py allows, in 
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade --upgrade-strategy eager -e '.[test]'
 	$(PYTEST)
+
+docs: .venv/installed-test ## build the documentation site into site/, with warnings as errors
+	"$(BIN)/python" -m zensical build --strict --clean
 
 fuzz: .venv/installed-test ## thousands of damaged files and odd command lines (FUZZ_CASES=2000 of each kind; an hour)
 	FUZZ_RANDOM=1 FUZZ_CASES=$${FUZZ_CASES:-2000} $(PYTEST) tests/fuzz

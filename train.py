@@ -1,6 +1,6 @@
-"""Train or test a method. CoOp's flags; configuration -> trainer -> train or test.
+"""Train or test a method, with CoOp's flags: config -> trainer -> train or test.
 
-Exit status: 0 done; 1 a defect, with a traceback; 2 bad input, or no room (memory, disk); 130 Ctrl-C; 143 SIGTERM.
+Exit status: 0 success; 1 a defect, with a traceback; 2 bad input, or out of memory or disk; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,8 @@ examples:
       DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
   python train.py --trainer RPO --eval-only --model-dir output/pets/seed1 ... DATASET.SUBSAMPLE_CLASSES new
 
-The same command again goes on where it was stopped; with --no-resume it begins anew in another folder. Keys and their
-meaning: dassl/config/defaults.py and the top of each method's file in trainers/."""
+The same command resumes an interrupted run; --no-resume starts over in another folder. The keys are documented in
+dassl/config/defaults.py and at the top of each method's file in trainers/."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,51 +49,53 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--trainer", default="", help=f"the method: {', '.join(method_names())}")
     p.add_argument("--config-file", default="", help="the method's settings: configs/trainers/METHOD/*.yaml")
-    p.add_argument("--dataset-config-file", default="", help="the data set: configs/datasets/*.yaml")
-    p.add_argument("--root", default="", help="folder that holds the data sets (without it: the built-in demo)")
+    p.add_argument("--dataset-config-file", default="", help="the dataset: configs/datasets/*.yaml")
+    p.add_argument("--root", default="", help="folder that holds the datasets (default: the built-in demo)")
     p.add_argument("--output-dir", default="", help="folder of this run: log, checkpoints, results")
-    p.add_argument("--seed", type=int, default=-1, help="0 or more; -1 or left out: one is drawn and printed")
+    p.add_argument("--seed", type=int, default=-1, help="0 or more (default: sampled and printed)")
     p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
-    p.add_argument("--eval-only", action="store_true", help="test only, with what --model-dir holds")
+    p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir")
     p.add_argument("--model-dir", default="", help="folder of a trained run")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
-    p.add_argument("--load-epoch", type=int, help="its epoch (default: the best if one was kept, else the last)")
-    p.add_argument("--resume", default="", help="folder of another run to go on from")
-    p.add_argument("--no-resume", action="store_true", help="begin anew: in --output-dir, or in one beside a used one")
-    p.add_argument("--no-train", action="store_true", help="build everything, train nothing")
-    p.add_argument("--source-domains", nargs="+", help="for data sets with domains")
-    p.add_argument("--target-domains", nargs="+", help="for data sets with domains")
-    p.add_argument("--transforms", nargs="+", help="training transforms, in place of the configured ones")
+    p.add_argument("--load-epoch", type=int, help="its epoch (default: the best one saved, else the last)")
+    p.add_argument("--resume", default="", help="folder of another run to resume from")
+    p.add_argument("--no-resume", action="store_true", help="start over, in a new folder if --output-dir is in use")
+    p.add_argument("--no-train", action="store_true", help="build everything, but do not train")
+    p.add_argument("--source-domains", nargs="+", help="for datasets with domains")
+    p.add_argument("--target-domains", nargs="+", help="for datasets with domains")
+    p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
-    p.add_argument("opts", nargs=argparse.REMAINDER, help="any other setting, as KEY VALUE pairs; these come last")
+    p.add_argument("opts", nargs=argparse.REMAINDER, help="other settings, as KEY VALUE pairs; must come last")
     return p
 
 
 def method_names() -> list[str]:
     """The registered methods."""
-    try:
-        return registered_names(ROOT / "trainers")
-    except NotDeclared:
-        import trainers  # noqa: F401  (importing it registers the methods)
-        from dassl.engine import TRAINER_REGISTRY
+    if "trainers" not in sys.modules:
+        with suppress(NotDeclared):
+            return registered_names(ROOT / "trainers")
+    import trainers  # noqa: F401  (importing it registers the methods)
+    from dassl.engine import TRAINER_REGISTRY
 
-        return sorted(TRAINER_REGISTRY.registered_names())
+    return sorted(TRAINER_REGISTRY.registered_names())
 
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Add the keys that the methods declare."""
     if "trainers" not in sys.modules:
-        try:
+        with suppress(NotDeclared):
             return declare_keys(cfg, ROOT / "trainers")
-        except NotDeclared:
-            pass
     import trainers
 
     trainers.extend_cfg(cfg)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, the data set's file, the method's file, the flags, the KEY VALUE pairs; all mistakes at once."""
+    """Merge the defaults, the dataset's file, the method's file, the flags, and the KEY VALUE pairs.
+
+    Raises:
+        UserError: names all misspelled keys and names at once; if there are none, all values out of range.
+    """
     cfg = get_cfg_default()
     extend_cfg(cfg)
     flags = {
@@ -111,7 +114,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         opts += ["SEED", args.seed]
     problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
     if args.seed < -1:
-        problems.append(f"--seed: expected 0 or more, found {args.seed}; left out, one is drawn")
+        problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
     name, known = cfg.TRAINER.NAME, method_names()
     if name and name not in known:
         problems.append(
@@ -142,12 +145,12 @@ def check_values(cfg: CfgNode) -> None:
 
 
 def find_seed(folder: str | None) -> int:
-    """The seed of the run that was begun in `folder`, so that it can go on, or else a sampled one."""
+    """The seed of the run in `folder`, so that it can resume, or else a sampled one."""
     if folder and os.path.isfile(Path(folder) / "config.yaml"):
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
         if isinstance(seed, int) and seed >= 0:
-            print(f"No seed given; that of the run in {folder}: {seed}")
+            print(f"No seed given; using that of the run in {folder}: {seed}")
             return seed
     from dassl.utils import sample_seed
 
@@ -155,17 +158,17 @@ def find_seed(folder: str | None) -> int:
 
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:
-    """The two configuration files. Without a root and a method's file it is the demo: what is missing is filled in."""
+    """The dataset's and the method's config file; without a data folder and a method's file, those of the demo."""
     dataset_file, config_file = args.dataset_config_file, args.config_file
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
         return dataset_file, config_file
     demo = CONFIGS / "trainers" / args.trainer / "tiny.yaml"
     if not args.trainer or not os.path.isfile(demo):
-        return dataset_file, config_file  # an unknown method: told with the other mistakes
+        return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = str(CONFIGS / "datasets" / "digits.yaml")
-    print(f"No data folder and no method file given: the built-in demo, with {demo.relative_to(CONFIGS.parent)}")
+    print(f"No data folder and no method file given: running the built-in demo with {demo.relative_to(CONFIGS.parent)}")
     return dataset_file, str(demo)
 
 
@@ -174,16 +177,18 @@ def run(args: argparse.Namespace) -> None:
     from dassl.engine import explain_failures, fresh_folder, run_folder
 
     if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
-        raise UserError(f'--model-dir: no folder "{args.model_dir}"; expected the output folder of a trained run')
+        raise UserError(
+            f'--model-dir: expected the output folder of a trained run, got "{args.model_dir}", which does not exist.'
+        )
     if args.explain and not args.eval_only:
-        raise UserError("--explain looks at a trained model: give --eval-only and --model-dir too")
+        raise UserError("--explain: expected --eval-only and --model-dir too, since it explains a trained model.")
     if args.no_resume:
         if cfg.RESUME:
-            raise UserError("--resume and --no-resume: expected one of them at most")
+            raise UserError("--resume, --no-resume: expected at most one of them.")
         cfg.defrost()
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
-        print(f"Begins anew in {cfg.OUTPUT_DIR}")
+        print(f"Starting over in {cfg.OUTPUT_DIR}")
     with run_folder(cfg.OUTPUT_DIR), explain_failures(cfg):
         train_or_test(args, cfg)
 
@@ -195,7 +200,7 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
     from trainers.explain import explain
 
-    set_random_seed(cfg.SEED)  # for trainers that draw from the global streams; ours have streams of their own
+    set_random_seed(cfg.SEED)  # for trainers that use the global random streams; ours have their own
     setup_logger(cfg.OUTPUT_DIR)
     print(f"Setting fixed seed: {cfg.SEED}")
     if torch.cuda.is_available() and cfg.USE_CUDA:
@@ -223,13 +228,13 @@ def main(argv: list[str] | None = None) -> int:
         notify(f"error: {error}")
         return 2
     except Stopped as stop:
-        notify(f"{stop}; the same command again goes on from the last saved state")
+        notify(f"{stop}; the same command resumes from the last saved state")
         return stop.status
-    except BrokenPipeError:  # nobody reads on, and the run had not begun its log
+    except BrokenPipeError:  # the reader is gone, and the run had not opened its log
         drop(console)
         return 128 + signal.SIGPIPE
     finally:
-        if sys.stdout is not console:  # the log stood in for it
+        if sys.stdout is not console:  # the log had replaced it
             sys.stdout.close()
             sys.stdout = console
     return 0

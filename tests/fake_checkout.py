@@ -14,14 +14,14 @@ output = pathlib.Path(value("--output-dir"))
 with open(here / "calls.txt", "a") as file:
     file.write(json.dumps(arguments) + "\\n")
 
-behaviour = json.loads((here / "behaviour.json").read_text())
+behavior = json.loads((here / "behavior.json").read_text())
 output.mkdir(parents=True, exist_ok=True)
 print("printed on stdout")
-if any(word in str(output) for word in behaviour.get("fail", [])):
+if any(word in str(output) for word in behavior.get("fail", [])):
     (output / "log.txt").write_text("a log")
     print("error: planted failure", file=sys.stderr)
-    sys.exit(behaviour.get("status", 1))
-if any(word in str(output) for word in behaviour.get("slow", [])):
+    sys.exit(behavior.get("status", 1))
+if any(word in str(output) for word in behavior.get("slow", [])):
     (here / "slow.started").write_text("")
     time.sleep(60)
     (here / "slow.ended").write_text("")
@@ -35,8 +35,8 @@ dataset = pathlib.Path(value("--dataset-config-file")).read_text().split("NAME:"
 gain = 0 if trainer == "ZeroshotCLIP" else seed + (shots if subsample == "all" else 0)
 result = {
     "format": 1, "status": "done", "trainer": trainer, "dataset": dataset, "seed": seed, "subsample": subsample,
-    "shots": shots, "prompts_sha256": behaviour.get("prompts", "abc"),
-    "draw_hash": behaviour.get("draws", {}).get(trainer),
+    "shots": shots, "prompts_sha256": behavior.get("prompts", "abc"),
+    "draw_hash": behavior.get("draws", {}).get(trainer),
     "metrics": {"accuracy": {"base": 90.0, "new": 60.0, "all": 50.0}[subsample] + gain},
 }
 (output / "results.json").write_text(json.dumps(result))
@@ -62,10 +62,10 @@ class FakeCheckout:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text)
 
-    def behave(self, **behaviour) -> None:
+    def behave(self, **behavior) -> None:
         """`fail` / `slow`: words in the output folder of the runs that fail (with `status`) / are slow; `prompts`:
         their hash; `draws`: trainer -> the draw's hash."""
-        self._write("behaviour.json", json.dumps(behaviour))
+        self._write("behavior.json", json.dumps(behavior))
 
     def calls(self) -> list[list[str]]:
         """The arguments of each run since the last time this was asked."""

@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """Files by path, what was asked for ((path, Range header) in order), and misbehaviour by path.
+    """Files by path, what was asked for ((path, Range header) in order), and misbehavior by path.
 
-    A misbehaviour is a function of the request's handler; it returns whether it has answered.
+    A misbehavior is a function of the request's handler; it returns whether it has answered.
     """
 
     def __init__(self):

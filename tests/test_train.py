@@ -65,9 +65,9 @@ MISTAKES = {
     "missing configuration": (["--config-file", "configs/trainers/RPO/none.yaml"], "none.yaml"),
     "K too large": (["TRAINER.RPO.K", "99"], "TRAINER.RPO: 99 learned vectors overrun the context"),
     "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40), found (32, 32)"),
-    "no such model": (["--eval-only", "--model-dir", "none"], 'no folder "none"'),
+    "no such model": (["--eval-only", "--model-dir", "none"], 'got "none", which does not exist'),
     "nothing to test": (["--eval-only"], "--model-dir: expected the output folder of a trained run"),
-    "negative seed": (["--seed", "-5"], "--seed: expected 0 or more, found -5"),
+    "negative seed": (["--seed", "-5"], "--seed: expected 0 or more, got -5"),
     "batch of none": (["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "BATCH_SIZE: expected at least 1, got 0"),
     "no method": (["--trainer", ""], "--trainer: expected a method, one of"),
 }
@@ -100,7 +100,7 @@ def test_a_seed_that_was_not_given_is_drawn_and_kept(in_checkout, tmp_path, caps
     assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().out
     # The same command goes on, with the seed of the run that is there; but not if that shall be left alone.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
-    assert f"No seed given; that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
+    assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["CoOp", "RPO"])  # with image features, and with images
@@ -119,7 +119,7 @@ def test_no_resume_begins_anew_beside_the_old_run(in_checkout, tmp_path, capsys)
     kept = {}
     for folder in folders:
         assert train.main([*command, *opts]) == 0
-        assert f"Begins anew in {folder}\n" in capsys.readouterr().out
+        assert f"Starting over in {folder}\n" in capsys.readouterr().out
         assert json.loads((folder / "results.json").read_text())["config"]["OUTPUT_DIR"] == str(folder)
         assert kept == {path: path.read_bytes() for path in kept}
         kept |= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

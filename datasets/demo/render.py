@@ -17,7 +17,8 @@ SIDE = 40  # pixels of an image
 COLORS = {
     "red": (220, 30, 30), "orange": (245, 140, 20), "yellow": (240, 225, 40), "green": (30, 160, 50),
     "cyan": (40, 210, 220), "blue": (35, 60, 215), "purple": (130, 40, 170), "pink": (250, 130, 190),
-    "brown": (120, 70, 30), "white": (245, 245, 245), "black": (18, 18, 18), "grey": (130, 130, 130),
+    "brown": (120, 70, 30), "white": (245, 245, 245), "black": (18, 18, 18),
+    "grey": (130, 130, 130),  # codespell:ignore grey
 }  # fmt: skip
 PHOTO, SKETCH, INK = 0, 1, 2  # what an image was made with
 MEAN, STD = 0.5, 0.27  # what the tiny CLIP subtracts from pixels in [0, 1], and divides by

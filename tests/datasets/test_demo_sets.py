@@ -126,7 +126,7 @@ def test_digits_are_the_images_of_scikit_learn(tmp_path):
         for digit, name in enumerate(DIGITS):
             pictures = torch.stack([_grey(p) for p in sorted((images / split / name).glob("*.png"))])
             assert pictures.max() <= 0.96  # dark on light: the margin is the lightest
-            # read off at the centres of 8 x 8 cells, each is nearest to one scan of its digit; no scan comes twice
+            # read off at the centers of 8 x 8 cells, each is nearest to one scan of its digit; no scan comes twice
             small = F.interpolate((0.95 - pictures[:, None, 6:34, 6:34]) / 0.85, size=(8, 8), mode="bicubic").flatten(1)
             known = torch.tensor(sorted(left[digit]))
             distance = torch.cdist(small, scans[known].flatten(1))

@@ -17,7 +17,7 @@ from datasets.oxford_pets import OxfordPets
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "fewshot_golden.json").read_text())
 SPLIT = "split_zhou_OxfordPets.json"
-BREEDS = ("Abyssinian", "american_bulldog", "Egyptian_Mau")  # cats are capitalised in the dataset
+BREEDS = ("Abyssinian", "american_bulldog", "Egyptian_Mau")  # cats are capitalized in the dataset
 NUM_TRAINVAL, NUM_TEST = 12, 2  # of each breed
 
 

@@ -246,9 +246,7 @@ def test_an_undeclared_key_is_named(cfg, monkeypatch, key):
 
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", {"Foreign": Foreign})
     cfg.TRAINER.NAME = "Foreign"
-    with pytest.raises(
-        UserError, match=rf"{key}: expected a declared key.*Foreign .* reads it(.|\n)*cfg\.{key} = "
-    ):
+    with pytest.raises(UserError, match=rf"{key}: expected a declared key.*Foreign .* reads it(.|\n)*cfg\.{key} = "):
         dassl.engine.build_trainer(cfg)
 
 

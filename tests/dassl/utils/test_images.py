@@ -7,7 +7,7 @@ from PIL import Image
 from basics import BadImage, MissingFile, UserError
 from dassl.utils import read_image
 
-COLOURS = np.array(
+COLORS = np.array(
     [[[250, 10, 20], [0, 255, 128]], [[0, 0, 0], [255, 255, 255]], [[9, 90, 190], [60, 50, 40]]], "uint8"
 )
 GREY_16 = np.array([[0, 255], [256, 32768], [65280, 65535]], "uint16")
@@ -15,7 +15,7 @@ GREY_16 = np.array([[0, 255], [256, 32768], [65280, 65535]], "uint16")
 
 @pytest.fixture
 def colors():
-    return Image.fromarray(COLOURS)
+    return Image.fromarray(COLORS)
 
 
 def pixels(path):
@@ -44,7 +44,7 @@ def test_gray_without_a_known_white_is_refused(tmp_path, values):
 
 def test_cmyk_is_converted(tmp_path, colors):
     colors.convert("CMYK").save(tmp_path / "a.tif")
-    assert (pixels(tmp_path / "a.tif") == COLOURS).all()
+    assert (pixels(tmp_path / "a.tif") == COLORS).all()
 
 
 @pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128, 255])])
@@ -54,24 +54,24 @@ def test_a_palette_gives_its_colors_and_transparency_is_dropped(tmp_path, colors
     assert (pixels(tmp_path / "a.png") == np.asarray(palette.convert("RGB"))).all()
     colors.putalpha(100)
     colors.save(tmp_path / "b.png")
-    assert (pixels(tmp_path / "b.png") == COLOURS).all()
+    assert (pixels(tmp_path / "b.png") == COLORS).all()
 
 
 def test_a_rotation_in_exif_is_not_applied_as_in_the_family(tmp_path, colors):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     colors.save(tmp_path / "a.png", exif=exif)
-    assert (pixels(tmp_path / "a.png") == COLOURS).all()
+    assert (pixels(tmp_path / "a.png") == COLORS).all()
 
 
 def test_an_animation_gives_its_first_frame(tmp_path, colors):
     colors.save(tmp_path / "a.webp", save_all=True, append_images=[Image.new("RGB", (2, 3))], lossless=True)
-    assert (pixels(tmp_path / "a.webp") == COLOURS).all()
+    assert (pixels(tmp_path / "a.webp") == COLORS).all()
 
 
 def test_the_content_counts_and_not_the_ending(tmp_path, colors):
     colors.save(tmp_path / "a.jpg", format="PNG")
-    assert (pixels(tmp_path / "a.jpg") == COLOURS).all()
+    assert (pixels(tmp_path / "a.jpg") == COLORS).all()
 
 
 def test_a_missing_file_a_folder_and_a_damaged_image_are_named(tmp_path):

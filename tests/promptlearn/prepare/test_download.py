@@ -36,9 +36,9 @@ def get(site, tmp_path):
     return fetch_it
 
 
-def once(misbehaviour):
+def once(misbehavior):
     """Misbehave on the first request only."""
-    left = [misbehaviour]
+    left = [misbehavior]
     return lambda handler: bool(left) and left.pop()(handler)
 
 

@@ -35,6 +35,9 @@ class Loader(DataLoader):
 
     def __init__(self, *, image_cache: ImageCache | None = None, **options):
         super().__init__(**options)
+        # A worker without a batch costs its start and does nothing; ended by the garbage collector, it has its pipe
+        # closed twice as well.
+        self.num_workers = min(self.num_workers, len(self))
         self.image_cache = image_cache
 
     def __iter__(self) -> Iterator[dict]:  # type: ignore[override]  # torch promises an iterator of its own class

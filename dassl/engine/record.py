@@ -158,10 +158,10 @@ class RunRecord:
         if trainer.get_current_lr() is not None:
             trainer.write_scalar("train/lr", trainer.get_current_lr(), step)
 
-    def save_if_due(self) -> None:
-        """Save the state in the middle of an epoch: every TRAIN.CHECKPOINT_MINUTES, or before a requested stop."""
+    def save_if_due(self, stop: bool) -> None:
+        """Save the state in the middle of an epoch: every TRAIN.CHECKPOINT_MINUTES, or before a `stop`."""
         minutes = self.trainer.cfg.TRAIN.CHECKPOINT_MINUTES
-        if self.trainer.signals.asked or (minutes > 0 and time.time() - self._saved_at >= 60 * minutes):
+        if stop or (minutes > 0 and time.time() - self._saved_at >= 60 * minutes):
             self._save_state()
 
     def close_epoch(self) -> None:

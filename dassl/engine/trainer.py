@@ -168,8 +168,10 @@ class TrainerX(TrainerBase):
             batch_time.update(time.time() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
-            self.record.save_if_due()
-            self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
+            stop = self.signals.asked is not None  # read once: a signal between save and stop waits for the next step
+            self.record.save_if_due(stop)
+            if stop:
+                self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
             start = time.time()
 
     def _run_step(self, batch):

@@ -72,7 +72,9 @@ def small_file(tmp_path, add_model, small_clip):
     return path
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14"])
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ViT-B-32", "ViT-L-14"))]
+)
 def test_features_equal_open_clips_own_model(name, tmp_path, add_model, publish):
     config = open_clip.get_model_config(name)
     config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = CUT

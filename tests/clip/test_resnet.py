@@ -24,7 +24,10 @@ def images():
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("RN50", (3, 4, 6, 3)), ("RN101", (3, 4, 23, 3))])
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("RN50", (3, 4, 6, 3)), pytest.param("RN101", (3, 4, 23, 3), marks=pytest.mark.slow)],
+)
 def test_features_equal_open_clips_own_model(name, blocks, tmp_path, monkeypatch):
     config = open_clip.get_model_config(name)
     config["vision_cfg"]["image_size"], config["text_cfg"] = 64, TEXT

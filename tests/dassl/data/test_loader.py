@@ -55,6 +55,12 @@ def test_only_a_connection_to_a_worker_is_waited_for(monkeypatch, message, waits
     assert len(waited) == waits
 
 
+def test_there_are_no_more_workers_than_batches():
+    loader = Loader(dataset=[1, 2], batch_size=2, num_workers=2, persistent_workers=True)
+    assert [batch.tolist() for batch in loader] == [[1, 2]]
+    assert loader.num_workers == 1
+
+
 @pytest.fixture
 def bad(cfg):
     """The path of a test image that cannot be read: the last, in the last batch."""

@@ -84,6 +84,20 @@ def test_a_stopped_run_finishes_its_step_and_resumes_with_the_next(make, tmp_pat
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "stopped")
 
 
+def test_a_signal_right_after_the_save_was_decided_waits_for_the_next_step(make, tmp_path, monkeypatch):
+    trainer = make()
+    save_if_due = trainer.record.save_if_due
+
+    def decide_then_signal(stop):
+        save_if_due(stop)
+        trainer.signals.asked = signal.SIGTERM
+
+    monkeypatch.setattr(trainer.record, "save_if_due", decide_then_signal)
+    with pytest.raises(Stopped, match="after epoch 1, batch 2"):
+        trainer.train()
+    assert (tmp_path / "run" / "state.pt").is_file()
+
+
 @pytest.mark.parametrize(("split", "state"), [("val", "after epoch 1$"), ("test", "in the test after the training")])
 def test_a_run_stopped_during_a_test_ends_in_the_same_numbers(make, tmp_path, split, state):
     opts = ("TEST.FINAL_MODEL", "best_val")

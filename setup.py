@@ -37,18 +37,16 @@ setup(
         "yacs>=0.1.8",
         "tabulate>=0.9",
         "gdown>=6",
-        "requests>=2.32.3",
-        "urllib3>=2.2.2",
         "numpy>=2.0.2",
-        "scikit-learn>=1.6",
-        "scipy>=1.15",
         "pillow>=11",
         "tqdm>=4.67",
         "safetensors>=0.5",
-        "matplotlib>=3.10",
-        "jinja2>=3.1.4",
     ],
     extras_require={
+        # dassl data; MATLAB annotations; the handwritten digits of the demo
+        "data": ["requests>=2.32.3", "urllib3>=2.2.2", "scipy>=1.15", "scikit-learn>=1.6"],
+        # dassl report; dassl results --statistics
+        "report": ["matplotlib>=3.10", "jinja2>=3.1.4", "scipy>=1.15", "scikit-learn>=1.6"],
         "test": [
             "pytest>=8.3",
             "pytest-xdist>=3.8",

@@ -13,7 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import Stopped, StopSignals, UserError, did_you_mean, drop, notify, stop_without_parent
+from basics import (
+    Stopped,
+    StopSignals,
+    UserError,
+    did_you_mean,
+    drop,
+    explain_missing_package,
+    notify,
+    stop_without_parent,
+)
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 
@@ -226,6 +235,9 @@ def main(argv: list[str] | None = None) -> int:
             run(args)
     except UserError as error:
         notify(f"error: {error}")
+        return 2
+    except ModuleNotFoundError as error:
+        notify(f"error: {explain_missing_package(error)}")
         return 2
     except Stopped as stop:
         notify(f"{stop}; the same command resumes from the last saved state")

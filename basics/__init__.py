@@ -4,7 +4,7 @@ This is the lowest package: it imports none of the others, and only `basics.tens
 """
 
 from basics.console import drop, notify
-from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError
+from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError, explain_missing_package
 from basics.files import (
     cache_dir,
     mkdir_if_missing,
@@ -33,6 +33,7 @@ __all__ = [
     "cache_dir",
     "did_you_mean",
     "drop",
+    "explain_missing_package",
     "for_this_process",
     "leave_signals_to_parent",
     "mkdir_if_missing",

@@ -22,3 +22,21 @@ class BadImage(UserError):
 
 class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
+
+
+EXTRAS = {"requests": "data", "urllib3": "data", "scipy": "data", "sklearn": "data", "matplotlib": "report"}
+EXTRAS |= {"jinja2": "report"}
+
+
+def explain_missing_package(error):
+    """Turn the ImportError of a package that an extra installs into a UserError that names the extra.
+
+    Args:
+        error (ModuleNotFoundError): any other package's is raised again.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        raise error
+    return UserError(
+        f"{package}: expected to be installed, got nothing. pip install 'promptlearn-clip[{EXTRAS[package]}]'"
+    )

@@ -125,4 +125,4 @@ def test_no_resume_begins_anew_beside_the_old_run(in_checkout, tmp_path, capsys)
         kept |= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert sorted(tmp_path.iterdir()) == folders
     assert train.main([*command, "--resume", str(tmp_path / "run"), *opts]) == 2
-    assert "--resume and --no-resume" in capsys.readouterr().err
+    assert "--resume, --no-resume" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import importlib
 import signal
 import sys
 
-from basics import Stopped, StopSignals, UserError, did_you_mean, drop, notify
+from basics import Stopped, StopSignals, UserError, did_you_mean, drop, explain_missing_package, notify
 from dassl import __version__
 from dassl.config import is_text
 from promptlearn.cli.script import run_script
@@ -78,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         return stop.status
     except UserError as error:
         notify(f"error: {error}")
+        return 2
+    except ModuleNotFoundError as error:
+        notify(f"error: {explain_missing_package(error)}")
         return 2
     except BrokenPipeError:  # the reader is gone, as in `dassl results | head`
         drop(sys.stdout)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from basics import MissingFile, UserError
+from basics import MissingFile, UserError, explain_missing_package
 
 
 class Broken(Dataset):
@@ -20,3 +20,9 @@ def test_an_error_in_a_data_worker_keeps_its_message(workers):
     with pytest.raises(UserError) as info:
         next(iter(DataLoader(Broken(), num_workers=workers, generator=torch.Generator())))
     assert str(info.value) == 'no picture at "a.png": expected one,\ngot none'
+
+
+def test_a_missing_optional_package_names_its_extra():
+    assert "promptlearn-clip[report]" in str(explain_missing_package(ModuleNotFoundError(name="matplotlib.axes")))
+    with pytest.raises(ModuleNotFoundError):
+        explain_missing_package(ModuleNotFoundError(name="torch"))

@@ -7,9 +7,7 @@ from PIL import Image
 from basics import BadImage, MissingFile, UserError
 from dassl.utils import read_image
 
-COLORS = np.array(
-    [[[250, 10, 20], [0, 255, 128]], [[0, 0, 0], [255, 255, 255]], [[9, 90, 190], [60, 50, 40]]], "uint8"
-)
+COLORS = np.array([[[250, 10, 20], [0, 255, 128]], [[0, 0, 0], [255, 255, 255]], [[9, 90, 190], [60, 50, 40]]], "uint8")
 GREY_16 = np.array([[0, 255], [256, 32768], [65280, 65535]], "uint16")
 
 

@@ -1,6 +1,5 @@
 """Runs jobs, each in a process of its own, one or several at a time."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from basics import for_this_process, mkdir_if_missing
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.discovery import result_of
 from promptlearn.experiments.protocols import Job
+from promptlearn.experiments.warm import ForkedRun, WarmProcess, is_possible
 
 USERS_MISTAKE = 2  # exit status of train.py
 TAIL = 15  # lines of a failed job's stderr that are shown
@@ -29,19 +29,10 @@ class Process:
     bars are off, so that what stderr ends with is the error.
     """
 
-    def __init__(self, job: Job, checkout: Checkout, data: Path | None, verbose: bool, threads: int | None):
+    def __init__(self, job: Job, start: "Starter"):
         self.job = job
-        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
-        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        environment |= for_this_process() | ({} if verbose else {"TQDM_DISABLE": "1"})
-        hidden = {} if verbose else {"stdout": subprocess.DEVNULL, "stderr": self.stderr}
-        self.process = subprocess.Popen(
-            [sys.executable, *job.command(checkout, data)],
-            cwd=checkout.root,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            **hidden,
-        )
+        self.stderr = tempfile.NamedTemporaryFile()  # noqa: SIM115  (closed in `close`)
+        self.process = start(job, self.stderr)
 
     def problem(self) -> tuple[str, int]:
         """Once it has ended: what went wrong ("": nothing) and the exit status."""
@@ -74,6 +65,36 @@ class Process:
         self.stderr.close()
 
 
+class Starter:
+    """Starts the process of a job: forked from a warm process where that is possible, else afresh."""
+
+    def __init__(self, checkout: Checkout, data: Path | None, verbose: bool, threads: int | None):
+        self.checkout, self.data, self.verbose = checkout, data, verbose
+        self.environment = os.environ | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+        self.environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        self.environment |= for_this_process() | ({} if verbose else {"TQDM_DISABLE": "1"})
+        self.warm: WarmProcess | None = None
+        self.can_fork = is_possible(checkout.root)
+
+    def __call__(self, job: Job, stderr) -> subprocess.Popen | ForkedRun:
+        command = job.command(self.checkout, self.data)
+        if self.can_fork:
+            try:
+                self.warm = self.warm or WarmProcess(self.checkout.root, self.environment)
+                outputs = (None, None) if self.verbose else (os.devnull, stderr.name)
+                return self.warm.start(command[1:], *outputs)
+            except OSError:
+                self.can_fork = False  # the error, if it is one of train.py, will show in a process of its own
+        hidden = {} if self.verbose else {"stdout": subprocess.DEVNULL, "stderr": stderr}
+        return subprocess.Popen(
+            [sys.executable, *command], cwd=self.checkout.root, stdin=subprocess.DEVNULL, env=self.environment, **hidden
+        )
+
+    def close(self) -> None:
+        if self.warm is not None:
+            self.warm.close()
+
+
 def launch(
     jobs: list[Job], checkout: Checkout, data: Path | None = None, verbose: bool = False, at_once: int = 1
 ) -> dict[Job, int]:
@@ -98,13 +119,8 @@ class Launcher:
     """The state of `launch`."""
 
     def __init__(self, jobs: list[Job], checkout: Checkout, data: Path | None, verbose: bool, at_once: int):
-        self.start = functools.partial(
-            Process,
-            checkout=checkout,
-            data=data,
-            verbose=verbose,
-            threads=max((os.cpu_count() or 1) // at_once, 1) if at_once > 1 else None,
-        )
+        threads = max((os.cpu_count() or 1) // at_once, 1) if at_once > 1 else None
+        self.start = Starter(checkout, data, verbose, threads)
         self.at_once = at_once
         self.pending = dict.fromkeys(job for job in jobs if result_of(job) is None)  # in their order
         self.running: list[Process] = []
@@ -129,6 +145,7 @@ class Launcher:
                     process.process.terminate()
                 for process in self.running:
                     process.close()
+                self.start.close()
         mistakes_only = all(status == USERS_MISTAKE for status in self.failed.values())
         return dict.fromkeys(self.failed, USERS_MISTAKE if mistakes_only else 1)
 
@@ -146,7 +163,7 @@ class Launcher:
             elif result_of(job) is not None:
                 self.ended(job)  # its training came out as before, or another launcher was quicker
             else:
-                self.running.append(self.start(job))
+                self.running.append(Process(job, self.start))
                 busy.add(job)
 
     def collect(self) -> None:

@@ -1,0 +1,208 @@
+"""Runs of train.py that are forked from a warm process, which has imported everything once.
+
+Importing torch takes seconds, and a comparison has hundreds of short runs. Each run still is a process of its own, in
+the state of a freshly started one: the warm process computes nothing, starts no thread, and touches no GPU.
+
+    launcher  --(one JSON list of arguments per line)-->  warm process  --fork-->  run, run, ...
+    launcher  <--({"started": pid}, {"ended": pid, "status": s})--
+
+`python -m promptlearn.experiments.warm FD`, in the checkout, is the warm process; it answers on the file descriptor FD,
+and ends with its standard input. Where there is no fork, or train.py has no `main`, runs are started afresh.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from basics import for_this_process
+
+POLL = 0.02  # seconds between checks for ended runs
+
+
+class WarmProcess:
+    """Starts the warm process, and runs from it.
+
+    Args:
+        root: the checkout.
+        environment: of the warm process and of all runs.
+    """
+
+    def __init__(self, root: Path, environment: dict[str, str]):
+        answers, theirs = os.pipe()
+        command = [sys.executable, "-m", "promptlearn.experiments.warm", str(theirs)]
+        path = os.pathsep.join(filter(None, [os.fspath(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]))
+        self.process = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.PIPE, env=environment | {"PYTHONPATH": path}, pass_fds=[theirs]
+        )
+        os.close(theirs)
+        self._answers = open(answers, "rb", buffering=0)  # noqa: SIM115  (closed in `close`)
+        self._rest = b""
+        self._started: list[int] = []
+        self.ended: dict[int, int] = {}  # process id -> exit status, negative for a signal
+
+    def start(self, arguments: list[str], stdout: str | None, stderr: str | None) -> "ForkedRun":
+        """A run of `train.py` with these arguments.
+
+        Args:
+            stdout, stderr: files for its output; None: that of this process.
+
+        Raises:
+            OSError: the warm process is gone.
+        """
+        assert self.process.stdin is not None
+        request = {"arguments": arguments, "stdout": stdout, "stderr": stderr}
+        self.process.stdin.write((json.dumps(request) + "\n").encode())
+        self.process.stdin.flush()
+        while not self._started:
+            self.read(timeout=1.0)
+        return ForkedRun(self, self._started.pop(0))
+
+    def read(self, timeout: float = 0.0) -> None:
+        """Read what the warm process has answered.
+
+        Raises:
+            OSError: it is gone.
+        """
+        while select.select([self._answers], [], [], timeout)[0]:
+            data = self._answers.read(2**16)
+            if not data:
+                raise ConnectionError("the process that runs are forked from has ended")
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in map(json.loads, lines):
+                if "started" in line:
+                    self._started.append(line["started"])
+                else:
+                    self.ended[line["ended"]] = line["status"]
+            timeout = 0.0
+
+    def close(self) -> None:
+        """End the warm process; its runs have ended."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.wait()
+        self._answers.close()
+
+
+class ForkedRun:
+    """A run, with the methods of `subprocess.Popen` that the launcher needs."""
+
+    def __init__(self, warm: WarmProcess, pid: int):
+        self.warm, self.pid = warm, pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            try:
+                self.warm.read()
+            except OSError:
+                self.warm.ended.setdefault(self.pid, -signal.SIGKILL)  # it stops by itself, without its parent
+            self.returncode = self.warm.ended.get(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired("train.py", timeout or 0)
+            time.sleep(POLL)
+        return status
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def is_possible(root: Path) -> bool:
+    """Whether runs of this checkout's train.py can be forked."""
+    return hasattr(os, "fork") and "\ndef main(" in (root / "train.py").read_text(encoding="utf-8")
+
+
+def serve(answers: int) -> None:
+    """The warm process: import everything, then fork a run for each request."""
+    # Ctrl-C goes to the whole group: the runs handle it, and this process ends with its standard input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path[0] = os.getcwd()
+    import train
+
+    for module in ("datasets", "trainers", "trainers.explain", "torchvision", "dassl.engine"):
+        __import__(module)
+    runs: set[int] = set()
+    requests, rest = sys.stdin.buffer.fileno(), b""
+    while True:
+        if select.select([requests], [], [], POLL if runs else None)[0]:
+            data = os.read(requests, 2**16)
+            if not data:
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                pid = os.fork()
+                if pid == 0:
+                    os.close(answers)
+                    _run(train, **json.loads(line))
+                runs.add(pid)
+                _answer(answers, started=pid)
+        _report_ended(runs, answers)
+    for pid in runs:  # the launcher was killed
+        os.kill(pid, signal.SIGTERM)
+    while runs:
+        _report_ended(runs, answers)
+        time.sleep(POLL)
+
+
+def _report_ended(runs: set[int], answers: int) -> None:
+    for pid in list(runs):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            runs.remove(pid)
+            _answer(answers, ended=pid, status=os.waitstatus_to_exitcode(status))
+
+
+def _answer(answers: int, **content: int) -> None:
+    with contextlib.suppress(OSError):  # the launcher was killed
+        os.write(answers, (json.dumps(content) + "\n").encode())
+
+
+def _run(train, arguments: list[str], stdout: str | None, stderr: str | None) -> None:
+    """In the forked process: what `python train.py ARGUMENTS` does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ |= {name: str(os.getppid()) for name in for_this_process()}
+    for path, number, flags in (
+        (os.devnull, 0, os.O_RDONLY),
+        (stdout, 1, os.O_WRONLY | os.O_APPEND),
+        (stderr, 2, os.O_WRONLY | os.O_APPEND),
+    ):
+        if path is not None:
+            file = os.open(path, flags)
+            os.dup2(file, number)
+            os.close(file)
+    sys.argv = ["train.py", *arguments]
+    try:
+        status = train.main(arguments)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

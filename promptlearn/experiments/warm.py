@@ -11,6 +11,7 @@ and ends with its standard input. Where there is no fork, or train.py has no `ma
 """
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -137,10 +138,10 @@ def serve(answers: int) -> None:
     # Ctrl-C goes to the whole group: the runs handle it, and this process ends with its standard input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path[0] = os.getcwd()
-    import train
-
-    for module in ("datasets", "trainers", "trainers.explain", "torchvision", "dassl.engine"):
-        __import__(module)
+    train = importlib.import_module("train")  # the checkout's
+    for module in ("torchvision", "dassl.engine", "datasets", "trainers.explain"):
+        with contextlib.suppress(ImportError):  # a run will report it
+            importlib.import_module(module)
     runs: set[int] = set()
     requests, rest = sys.stdin.buffer.fileno(), b""
     while True:

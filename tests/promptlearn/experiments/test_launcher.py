@@ -1,4 +1,9 @@
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +154,61 @@ def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
     for position, call in enumerate(calls):
         if "--model-dir" in call:
             assert call[call.index("--model-dir") + 1] in trained[:position]
+
+
+FORKABLE = """
+import os, signal, sys, time
+from pathlib import Path
+
+def main(arguments):
+    folder = Path(arguments[arguments.index("--output-dir") + 1])
+    (folder / "parent").write_text(str(os.getppid()))
+    behavior = (Path(__file__).parent / "behavior.json").read_text()
+    if "die" in behavior:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "sleep" in behavior:
+        time.sleep(60)
+    sys.argv = ["train.py", *arguments]
+    exec(compile((Path(__file__).parent / "fake.py").read_text(), "fake.py", "exec"), {"__file__": __file__})
+    return 0
+"""
+
+
+@pytest.fixture
+def forkable(fake):
+    """The fake checkout with a train.py that has a main function, as the real one has."""
+    fake._write("fake.py", (fake.root / "train.py").read_text())
+    fake._write("train.py", FORKABLE)
+    return fake
+
+
+def parents(fake):
+    return {path.read_text() for path in fake.output.rglob("parent")}
+
+
+def test_all_runs_are_forked_from_one_process(forkable, go):
+    assert go() == []
+    assert len(forkable.calls()) == 6 and len(parents(forkable)) == 1
+    assert parents(forkable) != {str(os.getpid())}
+
+
+def test_a_run_that_is_killed_does_not_affect_the_others(forkable, go, capfd):
+    forkable.behave(die=True)
+    assert len(go()) == 6
+    assert "killed by SIGKILL" in capfd.readouterr().err
+
+
+def test_forked_runs_end_with_a_killed_launcher(forkable):
+    forkable.behave(sleep=True)
+    command = [sys.executable, "-m", "promptlearn.cli", "base2new", "--trainers", "RPO", "--seeds", "1"]
+    command += ["--checkout", str(forkable.root), "--output", str(forkable.output)]
+    launcher = subprocess.Popen(command, cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL)
+    while not parents(forkable):
+        time.sleep(0.05)
+    (warm,) = parents(forkable)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{warm}").exists() and "Z" not in Path(f"/proc/{warm}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

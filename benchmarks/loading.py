@@ -1,7 +1,7 @@
 """Training images a second, our loader against the straightforward one: `python benchmarks/loading.py`.
 
 The straightforward loader opens and decodes each file anew in every epoch, with the transforms of the released
-configurations (random resized crop to 224 x 224, bicubic; flip; normalise). Ours decodes once and keeps the pixels.
+configurations (random resized crop to 224 x 224, bicubic; flip; normalize). Ours decodes once and keeps the pixels.
 Both apply the same transforms to the same photographs (JPEG, made here) and take turns; the first epoch, in which ours
 decodes, is not timed but compared: images that differ fail the run.
 """

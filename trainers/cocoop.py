@@ -107,7 +107,7 @@ class CoCoOpCLIP(PromptedCLIP):
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
-    """Conditional context optimisation: cross-entropy, the context and the meta-net learn."""
+    """Conditional context optimization: cross-entropy, the context and the meta-net learn."""
 
     config_node = "COCOOP"
 

@@ -73,7 +73,7 @@ class CoOpCLIP(PromptedCLIP):
 
 @TRAINER_REGISTRY.register()
 class CoOp(PromptTrainer):
-    """Context optimisation: cross-entropy over the class texts, the context alone learns."""
+    """Context optimization: cross-entropy over the class texts, the context alone learns."""
 
     config_node = "COOP"
 

@@ -14,7 +14,7 @@ features are averaged with frozen CLIP's t0, i0; V are the classes' prototypes, 
 
 SELECT instance is the paper's form: each text and each image is fused by itself. SELECT batch is the released code: one
 set of tokens for the whole batch, and attention along the other axis, slot j of a text or image reading slot j of all
-classes or images, so that predictions depend on the neighbours in the batch.
+classes or images, so that predictions depend on the neighbors in the batch.
 
 Who reads whom: as MaPLe, with the fused prompts as what is replaced.
 """

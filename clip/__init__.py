@@ -2,7 +2,7 @@
 
 from .attention import KeysValues, KVCache, Segment, gather_tokens
 from .clip import load
-from .config import CLIPConfig
+from .config import BackboneConfig, CLIPConfig
 from .fusion import TokenFusion
 from .prompts import (
     add_parameter,
@@ -21,6 +21,7 @@ from .words import ClassWords
 
 __all__ = [
     "CLIP",
+    "BackboneConfig",
     "ClassWords",
     "KeysValues",
     "KVCache",

@@ -72,7 +72,10 @@ class NoImageTokens(UserError, AttributeError):
         )
 
 
-def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Path | str) -> CLIPConfig | ResNetConfig:
+BackboneConfig = CLIPConfig | ResNetConfig
+
+
+def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Path | str) -> BackboneConfig:
     """Read the sizes from the shapes; the heads and the activation from the metadata, else as in OpenAI's models.
 
     Args:
@@ -95,7 +98,7 @@ def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Pat
     return config
 
 
-def _read_shapes(state: dict[str, Tensor], known: dict) -> CLIPConfig | ResNetConfig:
+def _read_shapes(state: dict[str, Tensor], known: dict) -> BackboneConfig:
     text_width = state["ln_final.weight"].shape[0]
     text = dict(
         text_width=text_width,
@@ -126,7 +129,7 @@ def _read_shapes(state: dict[str, Tensor], known: dict) -> CLIPConfig | ResNetCo
     )
 
 
-def _errors(config: CLIPConfig | ResNetConfig) -> list[str]:
+def _errors(config: BackboneConfig) -> list[str]:
     """Sizes that are not positive whole numbers, and heads that do not divide a width."""
     numbers = {k: v for k, v in vars(config).items() if k not in ("activation", "vision_blocks")}
     wrong = [f"{k} {v!r}" for k, v in numbers.items() if type(v) is not int or v < 1]

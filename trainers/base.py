@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
-from clip import CLIP, CLIPConfig, backbone_config, encode, linear, load_clip
+from clip import CLIP, BackboneConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
 from dassl.data import prompt_template, with_features
 from dassl.engine import TrainerX, device_of
@@ -28,9 +27,6 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream
 from trainers.prompted import PromptedCLIP, whole_model_shapes
 
-if TYPE_CHECKING:
-    from clip.resnet import ResNetConfig
-
 DEFAULT_TEMPLATE = "a photo of a {}."
 SHORTEST_TEXT = 4  # positions: start, a name of one token, the full stop, end
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -40,7 +36,8 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str:
     """Why a CLIP cannot be run in this precision on this device, in torch's words; empty if it can."""
     try:
         x = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
-        F.scaled_dot_product_attention(*[F.linear(F.conv2d(x, x[:, :, :1, :1]), x[0, 0])] * 3)
+        x = F.linear(F.conv2d(x, x[:, :, :1, :1]), x[0, 0])
+        F.scaled_dot_product_attention(x, x, x)
     except (RuntimeError, NotImplementedError) as error:
         return str(error).splitlines()[0]
     return ""
@@ -54,6 +51,7 @@ class PromptTrainer(TrainerX):
         checkpoint_name: the folder of its checkpoints, as the released code names it.
     """
 
+    model: PromptedCLIP
     config_node = ""
     checkpoint_name = "prompt_learner"
 
@@ -74,7 +72,7 @@ class PromptTrainer(TrainerX):
     def check_options(self, checks: Checks) -> None:
         """Note what is wrong with the method's own settings; keys are those of its node."""
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig | ResNetConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         """Note which of the method's settings the backbone is too small for."""
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -112,9 +110,7 @@ class PromptTrainer(TrainerX):
         """Context vectors of a method with N_CTX and CTX_INIT: the tokens of the latter, if it has any."""
         return len(encode(self.options.CTX_INIT.replace("_", " "))) or self.options.N_CTX
 
-    def check_room(
-        self, checks: Checks, sizes: CLIPConfig | ResNetConfig, vectors: int, least: int = SHORTEST_TEXT
-    ) -> None:
+    def check_room(self, checks: Checks, sizes: BackboneConfig, vectors: int, least: int = SHORTEST_TEXT) -> None:
         """Note it if `vectors` in a text leave less than `least` positions to the words."""
         checks.require(
             sizes.context_length - vectors >= least,
@@ -137,37 +133,54 @@ class PromptTrainer(TrainerX):
         checks.finish()
 
     def build_model(self) -> None:
+        classnames = [name.replace("_", " ") for name in self.dm.dataset.classnames]
+        self.check_context(classnames, backbone_config(self.cfg.MODEL.BACKBONE.NAME).context_length)
+        clip_model = self._load_backbone()
+        with torch.random.fork_rng(devices=[]):  # a stream of its own: a method's random start changes nothing else
+            torch.manual_seed(stream(self.cfg.SEED, "initialisation").initial_seed())
+            self.model = self.build_method(clip_model, classnames).to(self.device)
+        self.text: Tensor | None = None  # the class features, during an evaluation
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
+        if hasattr(self.model, "prompt_learner"):
+            self._build_optimizer(clip_model, classnames)
+            self._accelerate()
+        if self.model.frozen_image_encoder:
+            self._wrap_loaders()
+
+    def _load_backbone(self) -> CLIP:
+        """The frozen CLIP on the device."""
         cfg = self.cfg
         if self.precision == "fp16" and self.device.type == "cpu":
-            print(f"PREC fp16 is slow on a CPU; TRAINER.{self.config_node}.PREC fp32 is faster and at least as exact")
-        classnames = [name.replace("_", " ") for name in self.dm.dataset.classnames]
-        self.check_context(classnames, backbone_config(cfg.MODEL.BACKBONE.NAME).context_length)
+            key = f"TRAINER.{self.config_node}.PREC"
+            print(f"{key} fp16 is slow on a CPU; {key} fp32 is faster and at least as exact")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.precision])
         self.weights_sha256 = clip_model.weights_sha256
         self.linear = self._linear_library(clip_model)  # before anything is computed
-        clip_model = clip_model.to(self.device)
-        with torch.random.fork_rng(devices=[]):  # a stream of its own: what a method draws changes nothing elsewhere
-            torch.manual_seed(stream(cfg.SEED, "initialisation").initial_seed())
-            self.model = self.build_method(clip_model, classnames).to(self.device)
-        self.text = None  # the class text, while an evaluation runs
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
-        if hasattr(self.model, "prompt_learner"):
-            learner = self.model.prompt_learner
-            learner.backbone_shapes = whole_model_shapes(clip_model)
-            if self.model.per_class_parameters:
-                learner.classnames = classnames
-            if cfg.MODEL.INIT_WEIGHTS:
-                load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
-                print(f'Begins with the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
-            self.optim = build_optimizer(learner, cfg.OPTIM)
-            self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-            self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
-            self.model.text_block = self._text_block()
-            self.step = build_step(self.outputs, learner, cfg.MODEL, self.device)
-        if self.model.frozen_image_encoder:
-            key = {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
-            for name in ("train_loader_x", "val_loader", "test_loader"):
-                setattr(self, name, with_features(getattr(self, name), cfg, self.frozen_features, key))
+        return clip_model.to(self.device)
+
+    def _build_optimizer(self, clip_model: CLIP, classnames: list[str]) -> None:
+        """Register the trained module with its optimizer and schedule."""
+        cfg, learner = self.cfg, self.model.prompt_learner
+        learner.backbone_shapes = whole_model_shapes(clip_model)
+        if self.model.per_class_parameters:
+            learner.classnames = classnames
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
+            print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
+        self.optim = build_optimizer(learner, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
+
+    def _accelerate(self) -> None:
+        """Choose the text blocks, and compile or capture the step."""
+        self.model.text_block = self._text_block()
+        self.step = build_step(self.outputs, self.model.prompt_learner, self.cfg.MODEL, self.device)
+
+    def _wrap_loaders(self) -> None:
+        """Load the cached features of the frozen image encoder instead of images."""
+        key = {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
+        for name in ("train_loader_x", "val_loader", "test_loader"):
+            setattr(self, name, with_features(getattr(self, name), self.cfg, self.frozen_features, key))
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
@@ -196,7 +209,7 @@ class PromptTrainer(TrainerX):
 
     def keep_auto_settings(self, auto_settings: dict[str, int | str]) -> None:
         if self.cfg.MODEL.TEXT_BLOCK == "auto":  # other blocks would change the last bits
-            self.model.text_block = auto_settings["text_block"]
+            self.model.text_block = int(auto_settings["text_block"])
 
     def class_texts(self, classnames: list[str]) -> list[str]:
         """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, CLIPConfig, Segment, context_vectors
+from clip import CLIP, BackboneConfig, ClassWords, Segment, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -68,8 +68,9 @@ class CoCoOpCLIP(PromptedCLIP):
         self.prompt_learner = PromptLearner(clip_model, options)
         self.words = ClassWords(clip_model, classnames, len(self.prompt_learner.ctx))
 
-    def text_features(self) -> None:
-        """None: there are none that would serve all images."""
+    def text_features(self) -> Tensor:
+        """Empty: no text features serve all images."""
+        return torch.empty(0)
 
     def conditioned_text_features(self, image: Tensor, classes: slice) -> Tensor:
         """Unit-length features of some classes for each image: (B, D) -> (B, C, D)."""
@@ -93,7 +94,7 @@ class CoCoOpCLIP(PromptedCLIP):
         width = self.clip.text_projection.shape[1]
         return self.similarities(torch.zeros(batch, width, device=self.clip.logit_scale.device), classes)
 
-    def forward(self, images: Tensor, text: None = None) -> Tensor:
+    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         # Each image brings its own texts for all classes: blocks are of images x classes.
         image, training = self.image_features(images), torch.is_grad_enabled()
         at_once = self.text_block or (0 if training else TEXTS_AT_ONCE)
@@ -114,7 +115,7 @@ class CoCoOp(PromptTrainer):
     def check_options(self, checks: Checks) -> None:
         checks.at_least("N_CTX", 1)
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, CLIPConfig, Segment, context_vectors
+from clip import CLIP, BackboneConfig, ClassWords, Segment, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -81,7 +81,7 @@ class CoOp(PromptTrainer):
         checks.one_of("CLASS_TOKEN_POSITION", POSITIONS)
         checks.at_least("N_CTX", 1)
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def explain(trainer: PromptTrainer) -> None:
     folder = Path(trainer.output_dir)
     arrays = io.BytesIO()
     with torch.autocast(trainer.device.type, enabled=trainer.precision == "amp"):
-        np.savez_compressed(arrays, **image_features(trainer))
+        np.savez_compressed(arrays, allow_pickle=False, **image_features(trainer))
         scenes = observe(trainer)
     write_atomic(folder / "explain.npz", arrays.getvalue())
     found = {
@@ -98,7 +98,7 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
 
 @contextmanager
 def watched(
-    clip_model: CLIP, parameters: list[Tensor] = (), prefilled: dict[int, Scene] | None = None
+    clip_model: CLIP, parameters: Sequence[Tensor] = (), prefilled: dict[int, Scene] | None = None
 ) -> Iterator[dict[str, SceneRecorder]]:
     """Record what passes through the towers inside this context.
 
@@ -111,14 +111,14 @@ def watched(
     """
     towers = {"text": clip_model.transformer, "image": getattr(clip_model.visual, "transformer", None)}
     recorders = {side: SceneRecorder(tower, parameters, dict(prefilled or {})) for side, tower in towers.items()}
-    towers = {side: tower for side, tower in towers.items() if tower is not None}  # a ResNet has no segments
-    for side, tower in towers.items():
-        tower.trace = recorders[side]
+    present = [recorder for recorder in recorders.values() if recorder.tower is not None]  # a ResNet has no segments
+    for recorder in present:
+        recorder.tower.trace = recorder
     try:
         yield recorders
     finally:
-        for tower in towers.values():
-            tower.trace = None
+        for recorder in present:
+            recorder.tower.trace = None
 
 
 class SceneRecorder:
@@ -129,7 +129,7 @@ class SceneRecorder:
         prefilled: the scenes of prefilled caches, by `cache_id`.
     """
 
-    def __init__(self, tower, parameters: list[Tensor], prefilled: dict[int, Scene]):
+    def __init__(self, tower, parameters: Sequence[Tensor], prefilled: dict[int, Scene]):
         self.tower, self.parameters, self.prefilled = tower, parameters, prefilled
         self.scenes: list[Scene] = []
 
@@ -159,7 +159,7 @@ def cache_id(cache: KVCache | None) -> int:
     return next(iter(cache.layers[0].values())).keys.untyped_storage().data_ptr() if cache else 0
 
 
-def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]) -> dict:
+def describe(name: str, segment: Segment, causal: bool, parameters: Sequence[Tensor]) -> dict:
     """A segment as it enters the first layer; see `observe`."""
     return {
         "name": name,
@@ -173,7 +173,7 @@ def describe(name: str, segment: Segment, causal: bool, parameters: list[Tensor]
     }
 
 
-def learned_tokens(tokens: Tensor, parameters: list[Tensor]) -> list[bool]:
+def learned_tokens(tokens: Tensor, parameters: Sequence[Tensor]) -> list[bool]:
     """For each of the tokens (*batch, n, width) whether it depends on one of the parameters."""
     if not parameters or not tokens.requires_grad:
         return [False] * tokens.shape[-2]
@@ -238,7 +238,7 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
         before (N, D): frozen CLIP's. after (N, D'): the method's; those of several prompts stand side by side.
         label (N,), classname (N,).
     """
-    test = trainer.dm.dataset.test
+    test = trainer.dm.dataset.test or []
     labels = sorted({item.label for item in test})
     chosen = {labels[i] for i in np.linspace(0, len(labels) - 1, min(FEATURE_CLASSES, len(labels))).astype(int)}
     taken: Counter = Counter()

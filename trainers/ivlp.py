@@ -8,7 +8,7 @@ Who reads whom: as MaPLe.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from yacs.config import CfgNode
 
 from clip import (
     CLIP,
+    BackboneConfig,
     ClassWords,
-    CLIPConfig,
     add_parameter,
     context_vectors,
     deep_names,
@@ -57,7 +57,7 @@ class PromptLearner(nn.Module):
             add_parameter(self, "image_encoder.VPT", 0.02 * torch.randn(shape))
             self.image = ["image_encoder.VPT", *self._deep("image_encoder", options.PROMPT_DEPTH_VISION, shape)]
 
-    def _deep(self, side: str, depth: int, shape: tuple[int, int]) -> list[str]:
+    def _deep(self, side: str, depth: int, shape: Sequence[int]) -> list[str]:
         names = deep_names(side, depth)
         for name in names:
             add_parameter(self, name, 0.02 * torch.randn(shape))
@@ -108,7 +108,7 @@ class IVLP(PromptTrainer):
         ):
             checks.at_least(key, least)
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         checks.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the backbone's text tower has no more layers")
         if self.options.PROMPT_DEPTH_TEXT:
             self.check_room(checks, sizes, self.options.N_CTX_TEXT)

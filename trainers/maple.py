@@ -19,7 +19,16 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, CLIPConfig, context_vectors, encode_image, encode_words, image_segments, split_words
+from clip import (
+    CLIP,
+    BackboneConfig,
+    ClassWords,
+    context_vectors,
+    encode_image,
+    encode_words,
+    image_segments,
+    split_words,
+)
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -82,7 +91,7 @@ class MaPLe(PromptTrainer):
         checks.at_least("N_CTX", 1)
         checks.at_least("PROMPT_DEPTH", 1)
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.options.N_CTX)
         layers = (sizes.text_layers, sizes.vision_layers)
         checks.at_most("PROMPT_DEPTH", min(layers), f"the backbone's towers have {layers[0]} and {layers[1]} layers")

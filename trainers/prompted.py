@@ -6,6 +6,7 @@ Letters: B images, C classes, D the shared embedding's width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,8 @@ class PromptedCLIP(nn.Module):
         frozen_image_encoder: the method needs only frozen CLIP's feature of an image; `images` may be features.
     """
 
-    prompt_learner: nn.Module
+    clip: CLIP
+    prompt_learner: Any
     per_class_parameters = False
     text_block = 0
     independent_classes = True
@@ -90,6 +92,8 @@ class FixedTextCLIP(PromptedCLIP):
     Args:
         texts: T lists of C texts, one of each list for each class.
     """
+
+    features: Tensor
 
     def __init__(self, clip_model: CLIP, texts: list[list[str]]):
         super().__init__(clip_model, len(texts[0]))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from basics import UserError
-from clip import CLIP, CLIPConfig, KeysValues, KVCache, Segment, end_of_text, tokenize
+from clip import CLIP, BackboneConfig, KeysValues, KVCache, Segment, end_of_text, tokenize
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.engine import TRAINER_REGISTRY
@@ -80,6 +80,8 @@ class RPOCLIP(FixedTextCLIP):
     Args:
         memory_limit: GiB of the words' keys and values that may stay in memory; more are computed in every step.
     """
+
+    tokens: Tensor
 
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode, memory_limit: float = 2.0):
         super().__init__(clip_model, [texts])
@@ -143,6 +145,7 @@ class RPOCLIP(FixedTextCLIP):
 class RPO(PromptTrainer):
     """Read-only prompt optimization: cross-entropy on the averaged similarities, the 2K prompts alone learn."""
 
+    model: RPOCLIP
     config_node = "RPO"
 
     def check_options(self, checks: Checks) -> None:
@@ -151,7 +154,7 @@ class RPO(PromptTrainer):
         for key, choices in CHOICES.items():
             checks.one_of(key, choices)
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.options.K)
         if self.options.PROMPTS != "text":
             _ = sizes.vision_layers  # a ResNet has none, and says what to do

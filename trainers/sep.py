@@ -122,6 +122,7 @@ class SEPCLIP(FixedTextCLIP):
 class SEP(PromptTrainer):
     """Self-enhanced prompt tuning: prompts, fusion modules and prototypes learn."""
 
+    model: SEPCLIP
     config_node = "SEP"
 
     def check_options(self, checks: Checks) -> None:
@@ -134,7 +135,7 @@ class SEP(PromptTrainer):
             f"{self.cfg.MODEL.TEXT_BLOCK}",
         )
 
-    def check_sizes(self, checks: Checks, sizes: clip.CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: clip.BackboneConfig) -> None:
         n_ctx = self.n_context()
         self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # n tokens follow the prompt
         layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, CLIPConfig, Segment, add_parameter, deep_names, image_segments
+from clip import CLIP, BackboneConfig, Segment, add_parameter, deep_names, image_segments
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -143,7 +143,7 @@ class VPT(PromptTrainer):
         ):
             checks.require(right, f"TRAINER.VPT.{wanted}")
 
-    def check_sizes(self, checks: Checks, sizes: CLIPConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         layers = sizes.vision_layers
         checks.at_most("PROMPT_DEPTH_VISION", layers, f"the backbone's image tower has {layers} layers")
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+NEW_NODE = object()  # the value of `CfgNode()`
+
 
 class NotDeclared(Exception):
     """A file has to be imported to know what it declares."""
@@ -40,14 +42,15 @@ def _declaration(path: Path, tree: ast.Module) -> Callable[[CfgNode], None]:
         modules = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         if any(not isinstance(node, ast.ImportFrom) or node.module != "yacs.config" for node in modules):
             raise
-        return runpy.run_path(str(path))["extend_cfg"]
+        function: Callable[[CfgNode], None] = runpy.run_path(str(path))["extend_cfg"]
+        return function
 
     def extend_cfg(cfg: CfgNode) -> None:
         for (*parents, name), value in found:
             node = cfg
             for parent in parents:
                 node = node[parent]
-            node[name] = CfgNode() if value is CfgNode else value
+            node[name] = CfgNode() if value is NEW_NODE else value
 
     return extend_cfg
 
@@ -86,7 +89,7 @@ def _registers(call: ast.Call) -> bool:
 
 
 def _assignments(tree: ast.Module) -> list[tuple[list[str], object]]:
-    """[(["TRAINER", "METHOD", "KEY"], value)] of the function `extend_cfg`; the value CfgNode stands for a new node."""
+    """[(["TRAINER", "METHOD", "KEY"], value)] of the function `extend_cfg`; NEW_NODE for a node without keys."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "extend_cfg"]
     found = []
     for statement in (statement for function in functions for statement in function.body):
@@ -111,7 +114,7 @@ def _path(target: ast.expr) -> list[str]:
 def _value(value: ast.expr) -> object:
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in ("CfgNode", "CN"):
         if not value.args and not value.keywords:
-            return CfgNode
+            return NEW_NODE
     try:
         return ast.literal_eval(value)
     except ValueError:

@@ -157,4 +157,4 @@ def test_a_frozen_image_side_is_looked_at_though_its_features_are_kept(tmp_path,
 def test_explain_without_a_model_to_look_at_is_refused(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert train.main(["--trainer", "RPO", "--seed", "1", "--explain"]) == 2
-    assert "give --eval-only and --model-dir too" in capsys.readouterr().err
+    assert "expected --eval-only and --model-dir too" in capsys.readouterr().err

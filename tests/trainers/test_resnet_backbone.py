@@ -39,5 +39,5 @@ def test_of_a_resnet_only_the_text_side_is_explained(make_trainer, backbone):
     ("name", "opts"), [("RPO", []), ("MaPLe", []), ("IVLP", ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 1])]
 )
 def test_a_method_with_image_prompts_refuses_a_resnet_before_training(name, opts, make_trainer, backbone):
-    with pytest.raises(UserError, match="image tower is a ResNet.*set MODEL.BACKBONE.NAME"):
+    with pytest.raises(UserError, match="MODEL.BACKBONE.NAME: expected a ViT"):
         make_trainer(name, *backbone, *opts)

@@ -8,13 +8,15 @@ import statistics
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.counting import counted
-from benchmarks.methods import Case, Paths, build, reference_images
+from benchmarks.methods import Case, Paths, build, frozen_clip, reference_images
+from clip import linear
+from dassl.utils import keep_freed_memory
 from trainers.base import TOWER_DTYPES
 
 # Losses of the two paths may differ by this, relatively: in float32 as the project promises; in half precision by a few
@@ -170,6 +172,19 @@ def work_row(case: Case, threads: int) -> dict:
     }
 
 
+@cache
+def peak_flops(threads: int) -> float:
+    """The most float32 operations per second that this machine reaches in a linear map of ViT-B/16's MLP."""
+    torch.set_num_threads(threads)
+    x, weight = torch.ones(4 * 197, 768), torch.ones(3072, 768)
+    before, best = linear.in_use(), float("inf")
+    for library in linear.LIBRARIES * 10:
+        linear.use(library)
+        best = min(best, seconds("cpu", lambda: linear.linear(x, weight)))
+    linear.use(before)
+    return 2 * len(x) * weight.numel() / best
+
+
 def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
     """One training step on both paths.
 
@@ -178,7 +193,9 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
             its time and memory are the line through them, and the losses are compared at the larger one.
     """
     torch.set_num_threads(threads)
-    how = case.how
+    keep_freed_memory()
+    how, on_cpu = case.how, case.device == "cpu" and case.prec == "fp32"
+    library = linear.use(linear.faster(frozen_clip(1, "cpu", torch.float32).tower_shapes()) if on_cpu else "torch")
     peaks = {"fast": memory(case, how, threads)}
     if not plain_at:
         peaks["plain"] = memory(case, "plain", threads)
@@ -197,6 +214,8 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
         "plain s": times["plain"],
         "fast s": times["fast"],
         "time ratio": times["plain"] / times["fast"],
+        "linear": library,
+        **({"of peak": work["GFLOP"] * 1e9 / times["fast"] / peak_flops(threads)} if on_cpu else {}),
         "plain MiB": peaks["plain"],
         "fast MiB": peaks["fast"],
         "memory ratio": peaks["plain"] / peaks["fast"],

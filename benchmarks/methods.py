@@ -229,9 +229,11 @@ def build_vpt(case, clip_model, names, texts, half):
     fast, state = vpt.VPTCLIP(clip_model, names, texts, settings), clip_model.state_dict()
     learner = fast.prompt_learner
 
+    text = plain_clip.encode_text(state, texts, heads_of(clip_model))
+
     def plain(x):
         prompts = [half(learner.get_parameter(name)) for name in learner.names]
-        return plain_clip.vpt(state, half(x), texts, prompts, heads_of(clip_model))
+        return plain_clip.vpt(state, half(x), text, prompts, heads_of(clip_model))
 
     return fast, plain, {"depth": clip_model.config.vision_layers, "image_prompts": case.prompts}
 
@@ -269,13 +271,15 @@ def build_zero_shot(case, clip_model, names, texts, half):
 
 
 def build_sep(case, clip_model, names, texts, half):
-    """The plain path here gives SEP's four features, not logits."""
+    """The plain path here gives SEP's frozen text feature and its three others, not logits."""
     settings = options(sep, N_CTX=case.prompts, LAYERS=list(range(1, least_layers(clip_model))))
     fast, state = sep.SEPCLIP(clip_model, names, texts, settings), clip_model.state_dict()
     torch.nn.init.normal_(fast.prompt_learner.VPT_fc.weight)
     learner, chosen = fast.prompt_learner, list(settings.LAYERS)
     fused = {"fused": len(chosen), "image_prompts": len(learner.ctx_visual)}
-    return fast, lambda x: plain_clip.sep(state, x, names, texts, learner, chosen, False, heads_of(clip_model)), fused
+    heads = heads_of(clip_model)
+    text0 = plain_clip.encode_text(state, texts, heads)
+    return fast, lambda x: (text0, *plain_clip.sep(state, x, names, text0, learner, chosen, False, heads)), fused
 
 
 def sep_loss(case: Case, model, plain=None) -> Loss:

@@ -43,7 +43,7 @@ def status(rows: list[dict]) -> int:
 
 def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with a message and status 2 where the arguments ask for what there is not."""
-    most, row = most_prompts(args.method), not (args.test or args.all or args.plots or args.count)
+    most, row = most_prompts(args.method), not (args.test or args.all or args.steps or args.plots or args.count)
     if args.method in TESTED and not args.test:
         p.error(f"--method {args.method}: a test pass alone (--test)")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -89,6 +89,7 @@ def main() -> int:
     )
     what.add_argument("--memory", action="store_true", help="memory and time of our path alone")
     what.add_argument("--all", action="store_true", help="the tables of RESULTS.md (half an hour)")
+    what.add_argument("--steps", action="store_true", help="its training steps with 50 classes (ten minutes)")
     what.add_argument("--plots", metavar="FOLDER", help="time and memory against classes, prompts and batch, as SVG")
     what.add_argument("--count", action="store_true", help="the counted work of our step alone: no noise")
     what.add_argument("--profile", action="store_true", help="where the time of our step goes")
@@ -96,7 +97,7 @@ def main() -> int:
     p.add_argument("--json", action="store_true", help="print rows as JSON")
     args = p.parse_args()
     refuse_contradictions(p, args)
-    rounds = args.rounds or (2 if args.all else 5)
+    rounds = args.rounds or (2 if args.all or args.steps else 5)
     case = Case(
         method=args.method,
         prompts=args.prompts or {**PROMPTS, **TESTED}[args.method],
@@ -108,8 +109,8 @@ def main() -> int:
         text_block=args.text_block,
         how=args.ours,
     )
-    if args.all:
-        rows = measure_all(case, rounds, args.threads, Path(args.output))
+    if args.all or args.steps:
+        rows = measure_all(case, rounds, args.threads, Path(args.output), args.steps)
         print(json.dumps(rows) if args.json else markdown(rows, case, rounds, args.threads))
         return status(rows)
     if args.plots:

@@ -31,6 +31,7 @@ TRAINING = (
     ("SEP", 6, 50, 4, (), 2.5, 1.1),
     ("VPT", 8, 50, 4, (), 1.1, 1.05),
 )
+STEPS_CLASSES = 50  # of the rows that `--steps` measures
 TEST = {"images": 500, "classes": 100}
 TEST_TIMED = 100  # images that both paths really see: one batch
 PLAIN_TEST_IMAGES = {"CoCoOp": 5}  # its plain path encodes all texts for each image: minutes for a few
@@ -44,16 +45,26 @@ NOTES = {
     "peak above the model, each path in a process of its own. GFLOP is the counted work of our step, without noise.",
     "Test pass": f"{TEST['images']} images in batches of 100; times of fewer are scaled to that, class texts counted "
     "once for ours.",
-    "KVCache of a training step": "The plain path's is the line through C = {low} and {high}; seconds are those of "
+    "Memory of a training step": "The plain path's is the line through C = {low} and {high}; seconds are those of "
     "our second step, at C = {most} of our first.",
 }
 
 
-def questions(case: Case, rounds: int, threads: int) -> Iterator[tuple[str, Case, Callable[[], dict]]]:
-    """What is measured: table, case, and how."""
+def questions(
+    case: Case, rounds: int, threads: int, steps_only: bool
+) -> Iterator[tuple[str, Case, Callable[[], dict]]]:
+    """What is measured: table, case, and how.
+
+    Args:
+        steps_only: only the training steps with 50 classes.
+    """
     for method, prompts, classes, batch, plain_at, ratio, work in TRAINING:
+        if steps_only and classes != STEPS_CLASSES:
+            continue
         one = replace(case, method=method, prompts=prompts, classes=classes, batch=batch)
         yield "Training step", one, partial(wanted_row, one, rounds, threads, plain_at, ratio, work)
+    if steps_only:
+        return
     for method, prompts in {**PROMPTS, **TESTED}.items():
         one = replace(case, method=method, prompts=prompts, classes=TEST["classes"])
         plain = PLAIN_TEST_IMAGES.get(method, TEST_TIMED)
@@ -63,10 +74,10 @@ def questions(case: Case, rounds: int, threads: int) -> Iterator[tuple[str, Case
         plain: list[float] = []  # the plain path's two points, measured with the first row
         for classes in MEMORY["classes"]:
             at = replace(one, classes=classes)
-            yield "KVCache of a training step", at, partial(both_memories, at, plain, threads)
+            yield "Memory of a training step", at, partial(both_memories, at, plain, threads)
         if method not in FIXED_TEXT:
             blocks = replace(at, text_block=MEMORY["block"])
-            yield "KVCache of a training step", blocks, partial(both_memories, blocks, plain, threads)
+            yield "Memory of a training step", blocks, partial(both_memories, blocks, plain, threads)
 
 
 def wanted_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...], ratio: float, work: float) -> dict:
@@ -85,12 +96,12 @@ def both_memories(case: Case, plain: list[float], threads: int) -> dict:
     return {**row, "plain MiB": peak, "memory ratio": peak / row["fast MiB"]}
 
 
-def measure_all(case: Case, rounds: int, threads: int, folder: Path) -> list[dict]:
+def measure_all(case: Case, rounds: int, threads: int, folder: Path, steps_only: bool = False) -> list[dict]:
     """Measures everything; after each row FOLDER/results.md and results.json hold all so far.
 
     A row that cannot be measured (its process was killed, most likely for want of memory) says so; the others follow.
     """
-    todo, rows, began = list(questions(case, rounds, threads)), [], time.monotonic()
+    todo, rows, began = list(questions(case, rounds, threads, steps_only)), [], time.monotonic()
     for number, (table, one, measure) in enumerate(todo, 1):
         try:
             row = measure()
@@ -116,7 +127,7 @@ def markdown(rows: list[dict], case: Case, rounds: int, threads: int) -> str:
     parts = [
         f"ViT-B/16 sizes{'' if case.layers == 12 else f' but {case.layers} layers'}, random weights, {case.prec}, "
         f"{rows[0]['device']}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}. Ratios are what to quote.\n\n"
-        f"Command: `python benchmarks/run.py --all --rounds {rounds} --threads {threads}`.\n"
+        f"Command: `python benchmarks/run.py {'--all' if len({r['table'] for r in rows}) > 1 else '--steps'} --rounds {rounds} --threads {threads}`.\n"
     ]
     for table in dict.fromkeys(row["table"] for row in rows):
         parts.append(f"## {table}\n\n{NOTES[table].format(rounds=rounds, low=low, high=high, most=most)}\n")

@@ -113,7 +113,7 @@ class MadeUpRuns:
         """Add what `train.py --explain` writes."""
         (folder / "explain").mkdir()
         words = [{"vector": "ctx 1", "norm": 0.5, "words": [["a", 0.1], ["photo", 0.2]]}]
-        explained = {"format": 1, "prompts_sha256": digest, "towers": TOWERS, "words": words}
+        explained = {"format": 2, "prompts_sha256": digest, "towers": TOWERS, "words": words}
         (folder / "explain" / "explain.json").write_text(json.dumps(explained))
         rng, labels = np.random.default_rng(0), np.arange(20) % 2
         np.savez(

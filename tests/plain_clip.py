@@ -154,8 +154,11 @@ def sep_fuse(fusion, tokens, prompts, across):
     return p["scale2"] * fused + (1 - p["scale2"]) * h
 
 
-def sep(sd, images, classnames, texts, learner, chosen, across, heads):
-    """SEP's features: frozen text (C, D), text, frozen image (B, D), image; fused before the `chosen` layers."""
+def sep(sd, images, classnames, text0, learner, chosen, across, heads):
+    """SEP's features: text, frozen image (B, D), image; fused before the `chosen` layers.
+
+    text0: the frozen text features (C, D), which the released code computes once.
+    """
     n, n_v = len(learner.ctx), len(learner.ctx_visual)
     size = embed_image(sd, images[:1]).shape[1]
 
@@ -183,8 +186,8 @@ def sep(sd, images, classnames, texts, learner, chosen, across, heads):
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", learner.ctx_visual).expand(len(x), -1, -1)], dim=1)
     x, _ = layers(sd, "visual.transformer.", x, heads[0], everyone(x.shape[1]), rewrite_image)
     image = F.normalize(project_image(sd, x[:, 0]), dim=-1)
-    text0, image0 = encode_text(sd, texts, heads), encode_image(sd, images, heads)
-    return text0, F.normalize(text + text0, dim=-1), image0, F.normalize(image + image0, dim=-1)
+    image0 = encode_image(sd, images, heads)
+    return F.normalize(text + text0, dim=-1), image0, F.normalize(image + image0, dim=-1)
 
 
 def coop(sd, images, classnames, ctx, position, heads):
@@ -207,10 +210,10 @@ def maple(sd, images, classnames, ctx, deep, image_prompts, heads):
     return similarity(sd, encode_image_with(sd, images, image_prompts[0], image_prompts[1:], heads), text)
 
 
-def vpt(sd, images, texts, image_prompts, heads):
-    """VPT's logits (B, C) against fixed texts."""
+def vpt(sd, images, text, image_prompts, heads):
+    """VPT's logits (B, C) against the features (C, D) of fixed texts, which the released code encodes once."""
     image = encode_image_with(sd, images, image_prompts[0], image_prompts[1:], heads)
-    return similarity(sd, image, encode_text(sd, texts, heads))
+    return similarity(sd, image, text)
 
 
 def rpo_text(sd, texts, prompts, heads):

@@ -120,7 +120,7 @@ COMBINATIONS = {
     "ZeroshotCLIP2": {},
 }
 OF_ALL = {
-    "INPUT.SIZE": ((224, 224), "expected (40, 40), found (224, 224)"),
+    "INPUT.SIZE": ((224, 224), "expected (40, 40) for the backbone tiny, got (224, 224)"),
     "INPUT.TRANSFORMS": (("random_flop",), "Did you mean 'random_flip'?"),
     "INPUT.PIXEL_STD": ([1.0, 0.0, 1.0], "above 0"),
     "INPUT.GB_K": (2, "odd"),

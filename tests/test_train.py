@@ -54,7 +54,7 @@ MISTAKES = {
     "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR. Did you mean OPTIM.LR?"),
     "wrong type": (["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH: expected an integer"),
     "unknown trainer": (["--trainer", "RPOO"], "RPO"),
-    "unknown data set": (["DATASET.NAME", "Digit"], "Digits"),
+    "unknown dataset": (["DATASET.NAME", "Digit"], "Digits"),
     "unknown backbone": ([*DIGITS, *TINY, "--backbone", "tin"], "Did you mean 'tiny'?"),
     "no backbone": (["--root", "{tmp}", *DIGITS], "got none. Give --backbone or --config-file"),
     "wrong data folder": (
@@ -64,7 +64,7 @@ MISTAKES = {
     "missing weights": ([*DIGITS, *TINY, "--backbone", "a/b.pt"], "a/b.pt"),
     "missing configuration": (["--config-file", "configs/trainers/RPO/none.yaml"], "none.yaml"),
     "K too large": (["TRAINER.RPO.K", "99"], "TRAINER.RPO: 99 learned vectors overrun the context"),
-    "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40), found (32, 32)"),
+    "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40) for the backbone tiny, got (32, 32)"),
     "no such model": (["--eval-only", "--model-dir", "none"], 'got "none", which does not exist'),
     "nothing to test": (["--eval-only"], "--model-dir: expected the output folder of a trained run"),
     "negative seed": (["--seed", "-5"], "--seed: expected 0 or more, got -5"),

@@ -1,6 +1,6 @@
 """What the prompt methods share: a frozen CLIP, its precision, a training step, class text encoded once a test.
 
-A method's file brings a `PromptedCLIP` (its learnable tensors, its who-reads-whom) and a `PromptTrainer` to name it.
+A method's file defines a `PromptedCLIP` (its learnable tensors and attention pattern) and a `PromptTrainer`.
 Letters: B images, C classes, D the shared embedding's width.
 """
 
@@ -44,7 +44,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str:
 
 
 class PromptTrainer(TrainerX):
-    """Trains a method's `prompt_learner` by cross-entropy; CLIP stays as it is.
+    """Trains a method's `prompt_learner` by cross-entropy; CLIP is frozen.
 
     Attributes:
         config_node: the method's node under TRAINER, "" if it has none.
@@ -94,10 +94,10 @@ class PromptTrainer(TrainerX):
             prompt_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
         with checks.gather():  # sizes alone: no weight is loaded, nothing is fetched
             sizes = backbone_config(cfg.MODEL.BACKBONE.NAME)
-            expected, found = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
+            expected, got = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
             checks.require(
-                found == expected,
-                f"INPUT.SIZE does not fit the backbone {cfg.MODEL.BACKBONE.NAME}: expected {expected}, found {found}",
+                got == expected,
+                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}",
             )
             self.check_sizes(checks, sizes)
         checks.finish()
@@ -123,12 +123,12 @@ class PromptTrainer(TrainerX):
         checks = Checks(self.cfg)
         for texts, joined in self.texts(classnames):
             for name, text in zip(classnames, texts, strict=True):
-                used = 2 + len(encode(text)) + joined  # start and end stand around it
-                beside = f", with at most {max(length - used + joined, 0)} learned vectors" if joined else ""
+                used = 2 + len(encode(text)) + joined  # the start and end tokens
+                limit = f", with at most {max(length - used + joined, 0)} learned vectors" if joined else ""
                 checks.require(
                     used <= length,
                     f"the class {name[:80]!r} overruns the context: its text and {joined} learned vectors take {used} "
-                    f"of {length} positions. Shorten the name{beside}",
+                    f"of {length} positions. Shorten the name{limit}",
                 )
         checks.finish()
 
@@ -212,7 +212,7 @@ class PromptTrainer(TrainerX):
             self.model.text_block = int(auto_settings["text_block"])
 
     def class_texts(self, classnames: list[str]) -> list[str]:
-        """The class names in DATASET.PROMPT, else in the data set's own template ("_" or "{}" stands for the name)."""
+        """The class names in DATASET.PROMPT, else in the dataset's own template ("_" or "{}" stands for the name)."""
         text = self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
         template = prompt_template(text)
         return [template.replace("{}", name) for name in classnames]
@@ -227,7 +227,7 @@ class PromptTrainer(TrainerX):
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss (here cross-entropy) and the logits (B, C) of a batch.
 
-        A loss of several parts may leave them in `self.loss_parts` ({name: detached}): they are reported beside it.
+        A loss of several parts may put them into `self.loss_parts` ({name: detached}) to have them reported.
         """
         logits = self.model(images)
         return F.cross_entropy(logits.float(), labels), logits

@@ -6,8 +6,8 @@ A meta-net turns the image's feature into one vector that is added to every cont
     t_i(x) = v_1(x) ... v_M(x) [CLASS]
     p(y = i | x) = softmax_i(<f(x), g(t_i(x))> / tau)          (eq. 3)
 
-Who reads whom: as CoOp, with one context per image. [SOS, context] of an image reads itself, once for all classes; the
-words of a class read that, for every image, and themselves. The image side is zero-shot CLIP's.
+Attention pattern: as CoOp, with one context per image. [SOS, context] of an image attends to itself, once for all
+classes; the words of a class attend to it, for every image, and to themselves. The image side is zero-shot CLIP's.
 """
 
 from __future__ import annotations

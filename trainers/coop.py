@@ -8,8 +8,8 @@ The context words around a class name are learned. With M context vectors [V]_m,
 
 with one context for all classes, or one for each (CSC); p(y = i | x) = softmax_i(<g(t_i), f(x)> / tau)   (eq. 3).
 
-Who reads whom: [SOS, context before the name] reads itself; the rest of each text reads that, and itself, causally.
-So what stands before the name runs once for all classes. As in the released code a full stop ends each text.
+Attention pattern: [SOS, context before the name] attends to itself; the rest of each text attends to it and to itself,
+causally. What precedes the name therefore runs once for all classes. As in the released code, a period ends each text.
 """
 
 from __future__ import annotations

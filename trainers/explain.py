@@ -1,7 +1,7 @@
 """What a trained method looks like from inside: `train.py --explain`, for `dassl report`.
 
-Nothing here knows a method. Who reads whom is noted while the towers walk their segments, so the picture is the
-code's; what is learned, and what an answer depends on, is asked of the gradient.
+Nothing here depends on the method. Attention patterns are recorded while the towers run, so the picture is that of the
+code; the gradient shows what is learned, and what an answer depends on.
 
 - `explain.json`: the scenes of both towers (`observe`), and the words nearest to learned text vectors.
 - `explain.npz`: features of test images before and after (`image_features`); arrays only, nothing is pickled.
@@ -28,10 +28,12 @@ from dassl.engine.checkpoints import prompts_sha256
 from trainers.base import PromptTrainer
 from trainers.prompted import PromptedCLIP
 
-WORD_VECTORS = ("ctx", "text_prompt")  # the released checkpoints' names of vectors that stand among the words
+WORD_VECTORS = ("ctx", "text_prompt")  # the released checkpoints' names of vectors among the words
 NEAREST, MAX_VECTORS = 5, 32  # words listed for a vector; vectors listed
 FEATURE_CLASSES, FEATURES_A_CLASS = 10, 40  # test images whose features are kept
-IMAGES, CLASSES = 2, 5  # of the forward pass that is watched: who reads whom does not depend on their number
+IMAGES, CLASSES = 2, 5  # of the recorded forward pass; the pattern does not depend on their number
+
+EXPLAIN_FORMAT = 2  # 2: attends_to and prefilled instead of reads and remembered
 
 Scene = list[dict]
 
@@ -52,7 +54,7 @@ def explain(trainer: PromptTrainer) -> None:
         scenes = observe(trainer)
     write_atomic(folder / "explain.npz", arrays.getvalue())
     found = {
-        "format": 1,
+        "format": EXPLAIN_FORMAT,
         "prompts_sha256": prompts_sha256(trainer._models),  # of the model that is explained
         "towers": scenes,
         "words": nearest_words(trainer.model),
@@ -60,18 +62,18 @@ def explain(trainer: PromptTrainer) -> None:
     write_json(found, folder / "explain.json")
 
 
-# ---- who reads whom
+# ---- attention patterns
 
 
 def observe(trainer: PromptTrainer) -> dict[str, dict]:
-    """Who reads whom in the method, from building it and classifying a few images.
+    """The attention pattern of the method, from building it and classifying a few images.
 
     Returns:
         {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a set of segments that go through a tower
-        together, each {name, tokens, reads, causal, learned, replaced, rewritten, remembered}: `learned` says of
-        each token whether it depends on what is trained, `replaced` before how many layers the tokens are exchanged
-        for new learned ones, `rewritten` lists the layers before which the method computes them anew, `remembered`
-        tells a segment that runs once, before training, and is only read.
+        together, each {name, tokens, attends_to, causal, learned, replaced, rewritten, prefilled}: `learned` says
+        of each token whether it depends on what is trained, `replaced` before how many layers learned tokens take
+        their place, `rewritten` lists the layers before which the method computes them, and `prefilled` marks a
+        segment that runs once, before training, into a KV cache.
     """
     frozen = trainer.model.clip
     classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames[:CLASSES]]
@@ -187,7 +189,7 @@ def learned_tokens(tokens: Tensor, parameters: Sequence[Tensor]) -> list[bool]:
 
 
 def without_repetition(scenes: list[Scene]) -> list[Scene]:
-    """The scenes without those whose segments, with the same reads, all stand in another one."""
+    """The scenes, without those whose segments all occur, with the same pattern, in another one."""
 
     def content(scene: Scene) -> set:
         return {(s["name"], *s["attends_to"]) for s in scene}
@@ -235,7 +237,7 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
     """Unit-length features of a few classes' test images.
 
     Returns:
-        before (N, D): frozen CLIP's. after (N, D'): the method's; those of several prompts stand side by side.
+        before (N, D): frozen CLIP's. after (N, D'): the method's; those of several prompts concatenated.
         label (N,), classname (N,).
     """
     test = trainer.dm.dataset.test or []

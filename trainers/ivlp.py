@@ -1,9 +1,9 @@
 """IVLP: independent prompts in both towers, the baseline of Khattak et al., MaPLe, arXiv 2210.03117 (table 1).
 
 Each side has context vectors of its own, new ones before each of its first J layers; nothing couples them. A depth of 0
-leaves a side as it is: depth 0 on the text side is VPT, depth 0 on the image side deep CoOp.
+leaves a side unchanged: depth 0 on the text side is VPT, depth 0 on the image side deep CoOp.
 
-Who reads whom: as MaPLe.
+Attention pattern: as MaPLe.
 """
 
 from __future__ import annotations

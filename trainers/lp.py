@@ -4,9 +4,9 @@ A linear map on the image feature, against fixed class texts; it starts at the i
 
     p(y = i | x) = softmax_i( cos(W f(x) + b, g(t_i)) / tau ),  W (D, D), b (D,)
 
-The released code applies W to the feature as it is and compares without a norm; cosines, as here, are CLIP's.
+The released code applies W to the feature itself and compares without a norm; cosines, as here, are CLIP's.
 
-Who reads whom: as zero-shot CLIP on both sides.
+Attention pattern: as zero-shot CLIP on both sides.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """MaPLe: Khattak et al., Multi-modal Prompt Learning, arXiv 2210.03117.
 
-Context vectors stand in the texts and beside the image patches, new ones before each of the first J layers; those of
+Context vectors join the class texts and the image patches, new ones before each of the first J layers; those of
 the image side are linear maps of those of the text side:
 
     [_, W_j] = L_j([P_{j-1}, W_{j-1}])   j = 1..J        text layers get fresh prompts, then pass on (eq. 1, 2)
     P~_k = F_k(P_k)                      k = 0..J-1      coupling functions, linear maps (section 3.2)
     [c_j, E_j, _] = V_j([c_{j-1}, E_{j-1}, F_{j-1}(P_{j-1})])    image layers likewise
 
-Who reads whom: as CoOp on the text side, the context replaced before each of the first J layers; on the image side
-[CLS, patches] and the mapped context read each other, replaced likewise.
+Attention pattern: as CoOp on the text side, the context replaced before each of the first J layers; on the image side
+[CLS, patches] and the mapped context attend to each other, replaced likewise.
 """
 
 from __future__ import annotations

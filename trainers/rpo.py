@@ -1,18 +1,18 @@
 """RPO: Lee et al., Read-only Prompt Optimization for Vision-Language Few-shot Learning, arXiv 2308.14960.
 
-K pairs of prompts, text p^t_k and image p^v_k, read CLIP's hidden states layer by layer; a mask keeps every token from
-reading them, so that CLIP's own features do not shift (section 3.1, figure 4). Here the mask is no mask: the prompts
-are a segment of their own that nobody names in its `reads`, and what they read is remembered.
+K pairs of prompts, text p^t_k and image p^v_k, attend to CLIP's hidden states layer by layer; a mask keeps every token
+from attending to them, so that CLIP's own features do not shift (section 3.1, figure 4). Here no mask is needed: the
+prompts are a segment that no other segment attends to, and the words they attend to are in a KV cache.
 
     p^v_k, p^t_k start at the special token's embedding + noise             (section 3.2: CLS, EOS)
     s_k(x, y) = cos(v_k(x), t_k(y))                                         (similarity of the k-th pair)
     p(y | x)  = softmax_y( 1/K sum_k s_k(x, y) / tau )                      (section 3.3: average of the K pairs)
 
-Who reads whom: K text prompts read the frozen words up to the end-of-text token; K image prompts read the frozen
-[CLS, patches]; nobody reads a prompt, not even itself. As released: text prompts get no position, image prompts pass
-through `ln_pre`. The paper's ablations: INIT, NOISE, PROMPTS on one side only, and MASK off, where attention is CLIP's
-own again: image tokens and prompts all read each other; text prompts, which stand last in a causal tower, read those
-before them and themselves.
+Attention pattern: K text prompts attend to the frozen words up to the end-of-text token; K image prompts attend to the
+frozen [CLS, patches]; nothing attends to a prompt, not even the prompt itself. As released, text prompts get no
+position, and image prompts pass through `ln_pre`. The paper's ablations: INIT, NOISE, PROMPTS on one side only, and
+MASK off, where attention is CLIP's own: image tokens and prompts all attend to each other; text prompts, which come
+last in a causal tower, attend to the tokens before them and to themselves.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.RPO.INIT = "special_token"  # special_token, or random: normal, deviation 0.02
     cfg.TRAINER.RPO.NOISE = "sphere"  # sphere: unit vectors (released code), gaussian: normal (the paper)
     cfg.TRAINER.RPO.SIGMA = 0.1  # what the noise on the special token is multiplied by
-    cfg.TRAINER.RPO.MASK = True  # nobody reads a prompt
+    cfg.TRAINER.RPO.MASK = True  # nothing attends to a prompt
     cfg.TRAINER.RPO.PROMPTS = "both"  # both, text or image: the other side is zero-shot CLIP's
-    cfg.TRAINER.RPO.CTX_INIT = ""  # stands in released files, and is read nowhere
+    cfg.TRAINER.RPO.CTX_INIT = ""  # in released files; not used
     cfg.TRAINER.RPO.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
@@ -64,7 +64,7 @@ def initial(special: Tensor, options: CfgNode) -> nn.Parameter:
 
 
 class PromptLearner(nn.Module):
-    """K read-only prompts a side: `text_prompt` (K, text width) and `img_prompt` (K, vision width)."""
+    """K read-only prompts per side: `text_prompt` (K, text width) and `img_prompt` (K, vision width)."""
 
     def __init__(self, clip_model: CLIP, end_token: int, options: CfgNode):
         super().__init__()
@@ -75,7 +75,7 @@ class PromptLearner(nn.Module):
 
 
 class RPOCLIP(FixedTextCLIP):
-    """CLIP with read-only prompts on both sides; a side without prompts is zero-shot CLIP's, as if K were 1.
+    """CLIP with read-only prompts on both sides; a side without prompts is zero-shot CLIP's, with K = 1.
 
     Args:
         memory_limit: GiB of the words' keys and values that may stay in memory; more are computed in every step.
@@ -90,7 +90,7 @@ class RPOCLIP(FixedTextCLIP):
         self.frozen_image_encoder = options.PROMPTS == "text"
         self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
         self.register_buffer("tokens", tokens, persistent=False)
-        # The words read no prompt: they run once, here, and their keys and values stay if they fit.
+        # The words attend to no prompt: they run once, here, and their keys and values stay if they fit.
         size = 2 * clip_model.config.text_layers * clip_model.config.text_width * clip_model.dtype.itemsize
         fits = size * len(tokens) * int(end_of_text(tokens).max() + 1) <= memory_limit * 2**30
         self.words = self.prefill(slice(None)) if fits and self.prompts != "image" else None

@@ -16,7 +16,7 @@ SELECT instance is the paper's form: each text and each image is fused by itself
 set of tokens for the whole batch, and attention along the other axis, slot j of a text or image reading slot j of all
 classes or images, so that predictions depend on the neighbors in the batch.
 
-Who reads whom: as MaPLe, with the fused prompts as what is replaced.
+Attention pattern: as MaPLe; the fused prompts are the replacements.
 """
 
 from __future__ import annotations
@@ -131,8 +131,7 @@ class SEP(PromptTrainer):
             checks.at_least(key, 1)
         checks.require(
             self.options.SELECT != "batch" or self.cfg.MODEL.TEXT_BLOCK in ("auto", "0"),
-            "MODEL.TEXT_BLOCK: with TRAINER.SEP.SELECT batch all classes read each other; expected auto or 0, found "
-            f"{self.cfg.MODEL.TEXT_BLOCK}",
+            f"MODEL.TEXT_BLOCK: with TRAINER.SEP.SELECT batch expected auto or 0, got {self.cfg.MODEL.TEXT_BLOCK}",
         )
 
     def check_sizes(self, checks: Checks, sizes: clip.BackboneConfig) -> None:
@@ -141,7 +140,7 @@ class SEP(PromptTrainer):
         layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)
         checks.require(
             layers == sorted({*layers} & {*range(most)}),
-            f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, found {layers}",
+            f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, got {layers}",
         )
         tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
         checks.at_most("N_CTX_V", tokens, "an image has no more tokens")

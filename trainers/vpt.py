@@ -1,6 +1,6 @@
 """VPT: Jia et al., Visual Prompt Tuning, arXiv 2203.12119.
 
-n learned vectors stand beside the image patches; everything else of the tower is frozen.
+n learned vectors join the image patches; the rest of the tower is frozen.
 
     shallow  [x_1, Z_1, E_1] = L_1([x_0, P, E_0]),  [x_i, Z_i, E_i] = L_i([x_{i-1}, Z_{i-1}, E_{i-1}])     (eq. 4, 5)
     deep     [x_i, _, E_i] = L_i([x_{i-1}, P_{i-1}, E_{i-1}])      before each of the first J layers        (eq. 7)
@@ -10,7 +10,7 @@ PROMPT_DEPTH_VISION is J: 1 is shallow. HEAD text classifies by the class texts,
 Head. The ablations of section 4.3: LOCATION add puts the prompts on the patches; POOL says which tokens the head sees.
 TUNE gives the paper's baselines (table 1) for the linear head: linear (the head alone), bias (BitFit) and full.
 
-Who reads whom: [CLS, patches] and the prompts read each other; the text side is zero-shot CLIP's.
+Attention pattern: [CLS, patches] and the prompts attend to each other; the text side is zero-shot CLIP's.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.VPT.PROMPT_DEPTH_VISION = 1  # J, layers that get prompts of their own; 1: shallow
     cfg.TRAINER.VPT.DROPOUT = 0.0  # on the prompts
     cfg.TRAINER.VPT.HEAD = "text"  # text: the class texts; linear: a trained map from the pooled tokens to classes
-    cfg.TRAINER.VPT.LOCATION = "prepend"  # prepend: beside the patches; add: on them
+    cfg.TRAINER.VPT.LOCATION = "prepend"  # prepend: next to the patches; add: to them
     cfg.TRAINER.VPT.POOL = "cls"  # cls, patches, prompts or all: the tokens whose mean is the image's feature
     cfg.TRAINER.VPT.TUNE = "prompts"  # prompts; with HEAD linear also linear, bias, full: no prompts
-    cfg.TRAINER.VPT.CTX_INIT = ""  # stands in released files, and is read nowhere
+    cfg.TRAINER.VPT.CTX_INIT = ""  # in released files; not used
     cfg.TRAINER.VPT.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
@@ -71,7 +71,7 @@ class PromptLearner(nn.Module):
         self.dropout = nn.Dropout(options.DROPOUT)
 
     def prompts(self, batch: int) -> list[Tensor]:
-        """Prompts of the first J layers, each (B, n, vision width): dropout draws anew for each image."""
+        """Prompts of the first J layers, each (B, n, vision width): with dropout of its own for each image."""
         return [self.dropout(self.get_parameter(name).expand(batch, -1, -1)) for name in self.names]
 
 
@@ -85,7 +85,7 @@ class VPTCLIP(FixedTextCLIP):
         self.head, self.location, self.pool = options.HEAD, options.LOCATION, options.POOL
 
     def segments(self, images: Tensor) -> dict[str, Segment]:
-        """[CLS, patches], and the prompts behind them unless there are none or they are added to the patches."""
+        """[CLS, patches], followed by the prompts, unless there are none or they are added to the patches."""
         if not self.prompt_learner.names or self.location == "add":
             return {"image": Segment(self.clip.visual.embed(images), attends_to=("image",))}
         first, *deep = self.prompt_learner.prompts(len(images))
@@ -136,7 +136,7 @@ class VPT(PromptTrainer):
         options = self.options
         tune, own = options.TUNE, options.TUNE == "prompts" and options.LOCATION == "prepend"
         for right, wanted in (
-            (0 <= options.DROPOUT < 1, f"DROPOUT: expected at least 0 and below 1, found {options.DROPOUT}"),
+            (0 <= options.DROPOUT < 1, f"DROPOUT: expected at least 0 and below 1, got {options.DROPOUT}"),
             (tune == "prompts" or options.HEAD == "linear", f"TUNE {tune} needs HEAD linear"),
             (tune not in ("bias", "full") or options.PREC in ("fp32", "amp"), f"TUNE {tune} needs PREC fp32 or amp"),
             (options.POOL != "prompts" or own, "POOL prompts needs TUNE prompts and LOCATION prepend"),

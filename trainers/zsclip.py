@@ -1,9 +1,9 @@
 """Zero-shot CLIP: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2103.00020.
 
-Nothing is learned: an image belongs to the class whose text ("a photo of a cat.") lies nearest. Of several texts for a
+Nothing is learned: an image gets the class with the most similar text ("a photo of a cat."). Of several texts for a
 class the mean of their unit-length features counts (section 3.1.4, prompt ensembling).
 
-Who reads whom: the words of a text read themselves, causally; the patches of an image read each other.
+Attention pattern: the words of a text attend to themselves, causally; the patches of an image to each other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ZeroshotModel(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
-    """The data set's own template around each class name."""
+    """The dataset's own template around each class name."""
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return ZeroshotModel(clip_model, [self.class_texts(classnames)])
@@ -43,7 +43,7 @@ class ZeroshotCLIP(PromptTrainer):
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(PromptTrainer):
-    """An ensemble: seven templates, and the data set's own."""
+    """An ensemble: seven templates, and the dataset's own."""
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
         for template in ENSEMBLE:

@@ -15,6 +15,7 @@ from promptlearn.experiments.checkout import Checkout
 from promptlearn.report.runs import Comparison, Run
 
 FOLDER = "explain"  # in the folder of a run
+FORMAT = 2  # of explain.json
 FEATURES = {"before", "after", "label", "classname"}  # the arrays in explain.npz
 MAX_METHODS = 14  # explained, and tested against each other, on one page
 
@@ -35,11 +36,11 @@ class Explanation:
 
 
 def read_explanation(run: Run) -> Explanation | None:
-    """Read the explanation of a run's model; None if there is none, or it is of an earlier model."""
+    """Read the explanation of a run's model; None if there is none, or it is of an earlier model or format."""
     folder = run.job.folder / FOLDER
     try:
         found = read_json(folder / "explain.json")
-        if found["prompts_sha256"] != run.result["prompts_sha256"]:
+        if found["format"] != FORMAT or found["prompts_sha256"] != run.result["prompts_sha256"]:
             return None
         arrays = io.BytesIO((folder / "explain.npz").read_bytes())
         with np.load(arrays, allow_pickle=False) as features:

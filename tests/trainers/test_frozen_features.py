@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-import datasets  # noqa: F401  (registers the built-in data sets)
+import datasets  # noqa: F401  (registers the built-in datasets)
 import trainers
 from basics import UserError
 from clip.towers import CLIP
@@ -28,7 +28,7 @@ METHODS = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The features' cache is this test's own; the built-in data sets' is not."""
+    """The features' cache is this test's own; the built-in datasets' is not."""
     monkeypatch.setattr(feature_loader, "cache_dir", lambda *parts: tmp_path.joinpath("cache", *parts))
     return tmp_path / "cache"
 

@@ -64,7 +64,7 @@ def build(case, clip_model):
         prompts = [model.prompt_learner.get_parameter(name) for name in model.prompt_learner.names]
 
         def plain(x):
-            return plain_clip.vpt(state, x, texts, prompts, HEADS)
+            return plain_clip.vpt(state, x, plain_clip.encode_text(state, texts, HEADS), prompts, HEADS)
     elif case["method"] == "MaPLe":
         options = options_of(maple, N_CTX=case["n_ctx"], CTX_INIT=case["ctx_init"], PROMPT_DEPTH=case["depth"])
         model = maple.MaPLeCLIP(clip_model, names, options)
@@ -100,7 +100,8 @@ def build_sep(case, clip_model, texts):
     trainer = SimpleNamespace(model=model, options=options)
 
     def features(images):
-        return plain_clip.sep(state, images, names, texts, model.prompt_learner, layers, True, HEADS)
+        text0 = plain_clip.encode_text(state, texts, HEADS)
+        return text0, *plain_clip.sep(state, images, names, text0, model.prompt_learner, layers, True, HEADS)
 
     def plain(images):
         _, text, _, image = features(images)

@@ -46,7 +46,7 @@ def logits(trainer):
 
 
 def released(trainer, dtype=torch.float16):
-    """Other tensors than the trainer's, and class words of another data set, under the names of the learner."""
+    """Other tensors than the trainer's, and class words of another dataset, under the names of the learner."""
     generator = torch.Generator().manual_seed(3)
     learned = trainer.model.prompt_learner.state_dict()
     learned.pop("VPT_fc.weight", None)  # SEP's prototypes belong to the classes

@@ -124,7 +124,7 @@ def test_a_text_block_that_is_no_number_is_refused(make, setting):
 
 
 def test_sep_across_the_batch_takes_no_blocks(make):
-    with pytest.raises(UserError, match="all classes read each other"):
+    with pytest.raises(UserError, match="with TRAINER.SEP.SELECT batch expected auto or 0"):
         make("SEP", "TRAINER.SEP.SELECT", "batch", "MODEL.TEXT_BLOCK", '"2"')
 
 

@@ -124,10 +124,11 @@ def measure_all(case: Case, rounds: int, threads: int, folder: Path, steps_only:
 def markdown(rows: list[dict], case: Case, rounds: int, threads: int) -> str:
     """RESULTS.md's tables; what is the same in all rows stands above them."""
     (low, high), most = MEMORY["plain_at"], max(MEMORY["classes"])
+    what = "--all" if len({row["table"] for row in rows}) > 1 else "--steps"
     parts = [
         f"ViT-B/16 sizes{'' if case.layers == 12 else f' but {case.layers} layers'}, random weights, {case.prec}, "
         f"{rows[0]['device']}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}. Ratios are what to quote.\n\n"
-        f"Command: `python benchmarks/run.py {'--all' if len({r['table'] for r in rows}) > 1 else '--steps'} --rounds {rounds} --threads {threads}`.\n"
+        f"Command: `python benchmarks/run.py {what} --rounds {rounds} --threads {threads}`.\n"
     ]
     for table in dict.fromkeys(row["table"] for row in rows):
         parts.append(f"## {table}\n\n{NOTES[table].format(rounds=rounds, low=low, high=high, most=most)}\n")

@@ -11,6 +11,7 @@ and ends with its standard input. Where there is no fork, or train.py has no `ma
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -136,12 +137,13 @@ def is_possible(root: Path) -> bool:
 def serve(answers: int) -> None:
     """The warm process: import everything, then fork a run for each request."""
     # Ctrl-C goes to the whole group: the runs handle it, and this process ends with its standard input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.path[0] = os.getcwd()
     train = importlib.import_module("train")  # the checkout's
-    for module in ("torchvision", "dassl.engine", "datasets", "trainers.explain"):
+    for module in ("torchvision", "open_clip", "dassl.engine", "datasets", "trainers.explain"):
         with contextlib.suppress(ImportError):  # a run will report it
             importlib.import_module(module)
+    gc.freeze()  # collections in the runs leave the shared pages alone
     runs: set[int] = set()
     requests, rest = sys.stdin.buffer.fileno(), b""
     while True:
@@ -154,6 +156,7 @@ def serve(answers: int) -> None:
                 pid = os.fork()
                 if pid == 0:
                     os.close(answers)
+                    signal.signal(signal.SIGINT, interrupt)
                     _run(train, **json.loads(line))
                 runs.add(pid)
                 _answer(answers, started=pid)
@@ -180,7 +183,6 @@ def _answer(answers: int, **content: int) -> None:
 
 def _run(train, arguments: list[str], stdout: str | None, stderr: str | None) -> None:
     """In the forked process: what `python train.py ARGUMENTS` does."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= {name: str(os.getppid()) for name in for_this_process()}
     for path, number, flags in (
         (os.devnull, 0, os.O_RDONLY),

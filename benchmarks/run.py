@@ -53,7 +53,7 @@ def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) 
     if (args.prompts or 1) > most:
         p.error(f"--prompts: {args.method} has room for {most}, found {args.prompts}")
     if args.ours != "fast" and not row:
-        p.error("--ours: a training step, its memory or its profile; the other measurements are of the step as it is")
+        p.error("--ours: a training step, its memory or its profile; the other measurements are of the eager step")
     if "graph" in args.ours and args.device != "cuda":
         p.error(f"--ours {args.ours}: a graph needs --device cuda")
     if args.plain_at and not args.plain_at[0] < args.plain_at[1] <= args.classes:

@@ -81,7 +81,7 @@ def questions(
 
 
 def wanted_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...], ratio: float, work: float) -> dict:
-    """A training step, with what the project wants beside what was measured."""
+    """A training step, with the project's targets next to what was measured."""
     row = training_row(case, rounds, threads, plain_at)
     wanted = {"time ratio": {"wanted: at least": ratio}, "of the floor": {"wanted: at most": work}}
     return {k: v for key, value in row.items() for k, v in ({key: value} | wanted.get(key, {})).items()}
@@ -144,7 +144,7 @@ def as_table(rows: list[dict]) -> str:
 
 
 def digits(value: object) -> object:
-    """A measured number with three digits, or whole if it has more; anything else as it is."""
+    """A measured number with three digits, or whole if it has more; anything else unchanged."""
     if not isinstance(value, float):
         return value
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -115,7 +115,7 @@ class GraphedStep:
                 self.graphed = torch.cuda.make_graphed_callables(_OwningStep(self.plain, self.learner), sample)
         except Exception as error:  # whatever cannot be captured, the step works without a graph
             reason = " ".join(str(error).split("\n")[0].split())
-            print(f"MODEL.CUDA_GRAPH: capturing failed, the step runs as it is: {type(error).__name__}: {reason}")
+            print(f"MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured: {type(error).__name__}: {reason}")
 
 
 class _OwningStep(nn.Module):

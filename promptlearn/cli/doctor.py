@@ -215,7 +215,7 @@ def disks(output: Path) -> Iterator[Finding]:
             write_atomic(probe, b"")
             probe.unlink()
         except UserError as error:
-            yield Finding("problem", f"{purpose}: {error}", f"mend that, or choose another folder: {how}")
+            yield Finding("problem", f"{purpose}: {error}", f"fix that, or choose another folder: {how}")
             continue
         free = shutil.disk_usage(there).free
         if free < LEAST_DISK:

@@ -6,8 +6,7 @@ the state of a freshly started one: the warm process computes nothing, starts no
     launcher  --(one JSON list of arguments per line)-->  warm process  --fork-->  run, run, ...
     launcher  <--({"started": pid}, {"ended": pid, "status": s})--
 
-`python -m promptlearn.experiments.warm FD`, in the checkout, is the warm process; it answers on the file descriptor FD,
-and ends with its standard input. Where there is no fork, or train.py has no `main`, runs are started afresh.
+The warm process (`serve`) ends with its standard input. Where there is no fork, or train.py has no `main`, runs are started afresh.
 """
 
 import contextlib
@@ -38,7 +37,7 @@ class WarmProcess:
 
     def __init__(self, root: Path, environment: dict[str, str]):
         answers, theirs = os.pipe()
-        command = [sys.executable, "-m", "promptlearn.experiments.warm", str(theirs)]
+        command = [sys.executable, "-c", f"from promptlearn.experiments.warm import serve; serve({theirs})"]
         path = os.pathsep.join(filter(None, [os.fspath(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
             command, cwd=root, stdin=subprocess.PIPE, env=environment | {"PYTHONPATH": path}, pass_fds=[theirs]
@@ -205,7 +204,3 @@ def _run(train, arguments: list[str], stdout: str | None, stderr: str | None) ->
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]))

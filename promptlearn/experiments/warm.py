@@ -6,7 +6,8 @@ the state of a freshly started one: the warm process computes nothing, starts no
     launcher  --(one JSON list of arguments per line)-->  warm process  --fork-->  run, run, ...
     launcher  <--({"started": pid}, {"ended": pid, "status": s})--
 
-The warm process (`serve`) ends with its standard input. Where there is no fork, or train.py has no `main`, runs are started afresh.
+The warm process (`serve`) ends with its standard input. Where there is no fork, or train.py has no `main`, runs start
+afresh.
 """
 
 import contextlib

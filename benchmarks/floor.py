@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from clip import CLIPConfig
 
-FUSION_MLP = 256  # SEP's, `clip.fusion`
+FUSION_MLP = 256  # SEP's, `trainers.sep`
 REDUCTION = 16  # CoCoOp's meta-net
 
 

@@ -3,7 +3,6 @@
 from .attention import KeysValues, KVCache, Segment, gather_tokens
 from .clip import load
 from .config import BackboneConfig, CLIPConfig
-from .fusion import TokenFusion
 from .prompts import (
     add_parameter,
     context_vectors,
@@ -27,7 +26,6 @@ __all__ = [
     "KVCache",
     "Segment",
     "CLIPConfig",
-    "TokenFusion",
     "add_parameter",
     "available_models",
     "backbone_config",

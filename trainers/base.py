@@ -106,10 +106,6 @@ class PromptTrainer(TrainerX):
         """The texts of all classes that go through the text tower, and how many learned vectors join each."""
         yield self.class_texts(classnames), 0
 
-    def n_context(self) -> int:
-        """Context vectors of a method with N_CTX and CTX_INIT: the tokens of the latter, if it has any."""
-        return len(encode(self.options.CTX_INIT.replace("_", " "))) or self.options.N_CTX
-
     def check_room(self, checks: Checks, sizes: BackboneConfig, vectors: int, least: int = SHORTEST_TEXT) -> None:
         """Note it if `vectors` in a text leave less than `least` positions to the words."""
         checks.require(

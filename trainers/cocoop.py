@@ -13,18 +13,15 @@ classes; the words of a class attend to it, for every image, and to themselves. 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, BackboneConfig, ClassWords, Segment, context_vectors
-from dassl.config import Checks
+from clip import CLIP, ClassWords, context_vectors
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
+from trainers.context import ContextTrainer, encode_around_context
 from trainers.prompted import TEXTS_AT_ONCE, PromptedCLIP
 
 REDUCTION = 16  # of the meta-net's middle layer (section 3.2)
@@ -74,14 +71,9 @@ class CoCoOpCLIP(PromptedCLIP):
 
     def conditioned_text_features(self, image: Tensor, classes: slice) -> Tensor:
         """Unit-length features of some classes for each image: (B, D) -> (B, C, D)."""
-        dtype, packed = self.clip.dtype, self.words.packed(classes)
+        packed = self.words.packed(classes)
         start, rest = packed.embed(self.prompt_learner(image))  # (B, 1 + M, width) and the packed rows
-        segments = {
-            "start": Segment(start[:, None].to(dtype), attends_to=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
-        }
-        x = self.clip.transformer(segments)["rest"]
-        return F.normalize(self.clip.project_text(x).float(), dim=-1)[:, packed.row_of_class]
+        return encode_around_context(self.clip, packed, start[:, None], rest)
 
     def similarities(self, image: Tensor, classes: slice) -> Tensor:
         """Cosines of images (B, D) and their own texts of some classes: (B, C)."""
@@ -107,19 +99,10 @@ class CoCoOpCLIP(PromptedCLIP):
 
 
 @TRAINER_REGISTRY.register()
-class CoCoOp(PromptTrainer):
+class CoCoOp(ContextTrainer):
     """Conditional context optimization: cross-entropy, the context and the meta-net learn."""
 
     config_node = "COCOOP"
-
-    def check_options(self, checks: Checks) -> None:
-        checks.at_least("N_CTX", 1)
-
-    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        self.check_room(checks, sizes, self.n_context())
-
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        yield [f"{name}." for name in classnames], self.n_context()
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return CoCoOpCLIP(clip_model, classnames, self.options)

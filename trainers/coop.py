@@ -14,16 +14,13 @@ causally. What precedes the name therefore runs once for all classes. As in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, BackboneConfig, ClassWords, Segment, context_vectors
+from clip import CLIP, ClassWords, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
+from trainers.context import ContextTrainer, encode_around_context
 from trainers.prompted import PromptedCLIP
 
 POSITIONS = {"end": lambda m: m, "middle": lambda m: m // 2, "front": lambda m: 0}  # context vectors before the name
@@ -61,31 +58,20 @@ class CoOpCLIP(PromptedCLIP):
         self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
 
     def class_features(self, classes: slice) -> Tensor:
-        ctx, dtype, packed = self.prompt_learner.ctx, self.clip.dtype, self.words.packed(classes)
+        ctx, packed = self.prompt_learner.ctx, self.words.packed(classes)
         start, rest = packed.embed(ctx[classes][packed.class_of_row] if self.per_class_parameters else ctx[None])
-        segments = {
-            "start": Segment(start.to(dtype), attends_to=("start",), wanted=False),
-            "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
-        }
-        x = self.clip.transformer(segments)["rest"]
-        return F.normalize(self.clip.project_text(x).float(), dim=-1)[packed.row_of_class]
+        return encode_around_context(self.clip, packed, start, rest)
 
 
 @TRAINER_REGISTRY.register()
-class CoOp(PromptTrainer):
+class CoOp(ContextTrainer):
     """Context optimization: cross-entropy over the class texts, the context alone learns."""
 
     config_node = "COOP"
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("CLASS_TOKEN_POSITION", POSITIONS)
-        checks.at_least("N_CTX", 1)
-
-    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        self.check_room(checks, sizes, self.n_context())
-
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        yield [f"{name}." for name in classnames], self.n_context()
+        super().check_options(checks)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.CSC and self.options.CTX_INIT:

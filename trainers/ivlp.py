@@ -28,7 +28,7 @@ from clip import (
 )
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
+from trainers.context import ContextTrainer, fixed_words_and_names
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 
@@ -46,11 +46,12 @@ def extend_cfg(cfg: CfgNode) -> None:
 class PromptLearner(nn.Module):
     """`ctx` and deep text prompts; image prompts; each named by its place in the released code."""
 
-    def __init__(self, clip_model: CLIP, words: str, options: CfgNode):
+    def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
         self.text, self.image = [], []  # lists, not modules: the parameters' names are those of their places
         if options.PROMPT_DEPTH_TEXT:
-            self.ctx = context_vectors(clip_model, words, (options.N_CTX_TEXT,))
+            learned, _ = split_words(options.CTX_INIT, options.N_CTX_TEXT)
+            self.ctx = context_vectors(clip_model, learned, (options.N_CTX_TEXT,))
             self.text = ["ctx", *self._deep("text_encoder", options.PROMPT_DEPTH_TEXT, self.ctx.shape)]
         if options.PROMPT_DEPTH_VISION:
             shape = (options.N_CTX_VISION, clip_model.visual.proj.shape[0])
@@ -72,10 +73,10 @@ class IVLPCLIP(FixedTextCLIP):
 
     def __init__(self, clip_model: CLIP, classnames: list[str], texts: list[str], options: CfgNode):
         super().__init__(clip_model, [texts])
-        learned, fixed = split_words(options.CTX_INIT, options.N_CTX_TEXT)
-        self.prompt_learner = PromptLearner(clip_model, learned, options)
+        self.prompt_learner = PromptLearner(clip_model, options)
         if self.prompt_learner.text:
-            self.words = ClassWords(clip_model, [f"{fixed} {name}" for name in classnames], options.N_CTX_TEXT)
+            names = fixed_words_and_names(classnames, options.CTX_INIT, options.N_CTX_TEXT)
+            self.words = ClassWords(clip_model, names, options.N_CTX_TEXT)
 
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
@@ -93,33 +94,31 @@ class IVLPCLIP(FixedTextCLIP):
 
 
 @TRAINER_REGISTRY.register()
-class IVLP(PromptTrainer):
+class IVLP(ContextTrainer):
     """Independent vision-language prompting: cross-entropy, all context vectors learn."""
 
     config_node = "IVLP"
     checkpoint_name = "VLPromptLearner"
+    n_ctx_key = "N_CTX_TEXT"
+    splits_words = True
 
     def check_options(self, checks: Checks) -> None:
-        for key, least in (
-            ("N_CTX_TEXT", 1),
-            ("N_CTX_VISION", 1),
-            ("PROMPT_DEPTH_TEXT", 0),
-            ("PROMPT_DEPTH_VISION", 1 if self.options.PROMPT_DEPTH_TEXT == 0 else 0),
-        ):
-            checks.at_least(key, least)
+        super().check_options(checks)
+        checks.at_least("N_CTX_VISION", 1)
+        checks.at_least("PROMPT_DEPTH_TEXT", 0)
+        checks.at_least("PROMPT_DEPTH_VISION", 1 if self.options.PROMPT_DEPTH_TEXT == 0 else 0)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         checks.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the backbone's text tower has no more layers")
         if self.options.PROMPT_DEPTH_TEXT:
-            self.check_room(checks, sizes, self.options.N_CTX_TEXT)
+            super().check_sizes(checks, sizes)
         if self.options.PROMPT_DEPTH_VISION:
             checks.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the backbone's image tower has no more layers")
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        yield from super().texts(classnames)
+        yield self.class_texts(classnames), 0
         if self.options.PROMPT_DEPTH_TEXT:
-            fixed = split_words(self.options.CTX_INIT, self.options.N_CTX_TEXT)[1]
-            yield [f"{fixed} {name}." for name in classnames], self.options.N_CTX_TEXT
+            yield from super().texts(classnames)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return IVLPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)

@@ -13,8 +13,6 @@ Attention pattern: as CoOp on the text side, the context replaced before each of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -31,7 +29,7 @@ from clip import (
 )
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
+from trainers.context import ContextTrainer, fixed_words_and_names
 from trainers.prompted import PromptedCLIP
 
 
@@ -47,9 +45,10 @@ def extend_cfg(cfg: CfgNode) -> None:
 class PromptLearner(nn.Module):
     """Text context of J layers (`ctx`, `compound_prompts_text`) and its maps to the image side (`proj`, ...)."""
 
-    def __init__(self, clip_model: CLIP, words: str, options: CfgNode):
+    def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
-        self.ctx = context_vectors(clip_model, words, (options.N_CTX,))  # P_0
+        learned, _ = split_words(options.CTX_INIT, options.N_CTX)
+        self.ctx = context_vectors(clip_model, learned, (options.N_CTX,))  # P_0
         n_ctx, text_width = self.ctx.shape
         vision_width, deep = clip_model.visual.proj.shape[0], options.PROMPT_DEPTH - 1
         self.proj = nn.Linear(text_width, vision_width)  # F_0
@@ -67,9 +66,9 @@ class MaPLeCLIP(PromptedCLIP):
 
     def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
         super().__init__(clip_model, len(classnames))
-        learned, fixed = split_words(options.CTX_INIT, options.N_CTX)
-        self.prompt_learner = PromptLearner(clip_model, learned, options)
-        self.words = ClassWords(clip_model, [f"{fixed} {name}" for name in classnames], options.N_CTX)
+        self.prompt_learner = PromptLearner(clip_model, options)
+        names = fixed_words_and_names(classnames, options.CTX_INIT, options.N_CTX)
+        self.words = ClassWords(clip_model, names, options.N_CTX)
 
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
@@ -81,24 +80,21 @@ class MaPLeCLIP(PromptedCLIP):
 
 
 @TRAINER_REGISTRY.register()
-class MaPLe(PromptTrainer):
+class MaPLe(ContextTrainer):
     """Multi-modal prompt learning: cross-entropy, the text context and the coupling maps learn."""
 
     config_node = "MAPLE"
     checkpoint_name = "MultiModalPromptLearner"
+    splits_words = True
 
     def check_options(self, checks: Checks) -> None:
-        checks.at_least("N_CTX", 1)
+        super().check_options(checks)
         checks.at_least("PROMPT_DEPTH", 1)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        self.check_room(checks, sizes, self.options.N_CTX)
+        super().check_sizes(checks, sizes)
         layers = (sizes.text_layers, sizes.vision_layers)
         checks.at_most("PROMPT_DEPTH", min(layers), f"the backbone's towers have {layers[0]} and {layers[1]} layers")
-
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        fixed = split_words(self.options.CTX_INIT, self.options.N_CTX)[1]
-        yield [f"{fixed} {name}." for name in classnames], self.options.N_CTX
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return MaPLeCLIP(clip_model, classnames, self.options)

@@ -1,7 +1,7 @@
 """SEP: Yao et al., Self-Enhanced Prompt tuning, arXiv 2405.15549.
 
 At chosen layers the learned prompt is fused with tokens of the pretrained model, and the result takes its place. The
-Token Fusion Module (clip/fusion.py) turns the prompt P and n representative tokens T into the next prompt:
+Token Fusion Module turns the prompt P and n representative tokens T into the next prompt:
 
     F  = s1 T + (1 - s1) MHA(query LN(P), key = value LN(T))           s1, s2 learned, from 0.75
     P' = s2 F + (1 - s2) MLP(LN(F))                                    MLP: width -> 256 -> width, no biases
@@ -22,6 +22,7 @@ Attention pattern: as MaPLe; the fused prompts are the replacements.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import torch
@@ -31,12 +32,15 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 import clip
+from clip.attention import Attention
+from clip.towers import QuickGELU
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
+from trainers.context import ContextTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 PROTOTYPE_SCALE, PROTOTYPE_WEIGHT = 10.0, 0.5  # of the released code
+HEAD_WIDTH, MLP_WIDTH = 64, 256  # likewise, of the fusion module
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -52,6 +56,37 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.SEP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
+class TokenFusion(nn.Module):
+    """Fuses prompts P with as many tokens T of the pretrained model into the next prompts P'.
+
+    Its parameters have the names of the released code.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.promt_attention_visual = Attention(width, max(width // HEAD_WIDTH, 1))
+        nn.init.xavier_uniform_(self.promt_attention_visual.in_proj_weight)
+        nn.init.zeros_(self.promt_attention_visual.out_proj.bias)
+        self.ln_pa_1_visual, self.ln_pa_2_visual = nn.LayerNorm(width), nn.LayerNorm(width)
+        down, up = nn.Linear(width, MLP_WIDTH, bias=False), nn.Linear(MLP_WIDTH, width, bias=False)
+        self.mlp_pa_visual = nn.Sequential(OrderedDict(c_fc1=down, gelu1=QuickGELU(), c_proj=up))
+        self.scale1, self.scale2 = nn.Parameter(torch.full((1,), 0.75)), nn.Parameter(torch.full((1,), 0.75))
+
+    def forward(self, tokens: Tensor, prompts: Tensor, across: bool) -> Tensor:
+        """Tokens (N, n, width) and prompts (N or 1, n, width) -> prompts (N, n, width), float32.
+
+        Args:
+            across: attend across the N rows, slot by slot (as the released code does), not across the n slots of a row.
+        """
+        tokens, prompts = tokens.float(), prompts.float().expand(len(tokens), -1, -1)
+        x, to = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)
+        if across:
+            x, to = x.transpose(0, 1), to.transpose(0, 1)
+        attended = self.promt_attention_visual.cross_attend(x, to)
+        fused = self.scale1 * tokens + (1 - self.scale1) * (attended.transpose(0, 1) if across else attended)
+        return self.scale2 * fused + (1 - self.scale2) * self.mlp_pa_visual(self.ln_pa_2_visual(fused))
+
+
 class PromptLearner(nn.Module):
     """Prompts `ctx`, `ctx_visual`; a fusion module a layer and side; the prototypes `VPT_fc.weight` (C, D)."""
 
@@ -60,7 +95,7 @@ class PromptLearner(nn.Module):
         text_width, (vision_width, embed_dim) = clip_model.ln_final.weight.shape[0], clip_model.visual.proj.shape
         self.ctx = clip.context_vectors(clip_model, options.CTX_INIT, (options.N_CTX,))
         self.ctx_visual = nn.Parameter(0.02 * torch.randn(options.N_CTX_V, vision_width))
-        text, image = clip.TokenFusion(text_width), clip.TokenFusion(vision_width)
+        text, image = TokenFusion(text_width), TokenFusion(vision_width)
         self.prompt_projections = nn.ModuleList(copy.deepcopy(text) for _ in options.LAYERS)  # all layers start alike
         self.visual_prompts = nn.ModuleList(copy.deepcopy(image) for _ in options.LAYERS)
         self.VPT_fc = nn.Linear(embed_dim, n_classes, bias=False)
@@ -119,7 +154,7 @@ class SEPCLIP(FixedTextCLIP):
 
 
 @TRAINER_REGISTRY.register()
-class SEP(PromptTrainer):
+class SEP(ContextTrainer):
     """Self-enhanced prompt tuning: prompts, fusion modules and prototypes learn."""
 
     model: SEPCLIP
@@ -127,8 +162,8 @@ class SEP(PromptTrainer):
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("SELECT", ("instance", "batch"))
-        for key in ("N_CTX", "N_CTX_V"):
-            checks.at_least(key, 1)
+        super().check_options(checks)
+        checks.at_least("N_CTX_V", 1)
         checks.require(
             self.options.SELECT != "batch" or self.cfg.MODEL.TEXT_BLOCK in ("auto", "0"),
             f"MODEL.TEXT_BLOCK: with TRAINER.SEP.SELECT batch expected auto or 0, got {self.cfg.MODEL.TEXT_BLOCK}",
@@ -146,8 +181,8 @@ class SEP(PromptTrainer):
         checks.at_most("N_CTX_V", tokens, "an image has no more tokens")
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+        yield self.class_texts(classnames), 0
         yield from super().texts(classnames)
-        yield [f"{name}." for name in classnames], self.n_context()
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":

@@ -1,4 +1,4 @@
-"""Files as the original Dassl and the repositories around it write them."""
+"""Checkpoints as the original Dassl and the repositories built on it write them."""
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ SCHEDULES = {
 
 
 def original_checkpoint(state_dict, epoch=50, optimizer="sgd", schedule="cosine"):
-    """The dict that the original saves: with a warm-up, the live schedule and in it the live optimizer."""
+    """The dict that the original saves. With a warm-up it holds the live schedule, which holds the live optimizer."""
     parameters = [nn.Parameter(tensor.float()) for tensor in state_dict.values()]
     optimizer = OPTIMIZERS[optimizer](parameters)
     for parameter in parameters[:3]:
@@ -47,7 +47,7 @@ def original_checkpoint(state_dict, epoch=50, optimizer="sgd", schedule="cosine"
 
 
 def write_original(folder, state_dict, epoch=50, **changes):
-    """`<folder>/model.pth.tar-<epoch>`, and the note beside it."""
+    """Write `<folder>/model.pth.tar-<epoch>`, and the `checkpoint` file that names it."""
     folder.mkdir(parents=True)
     path = folder / f"model.pth.tar-{epoch}"
     torch.save(original_checkpoint(state_dict, epoch, **changes), path)
@@ -65,7 +65,7 @@ class TextEncoder(nn.Module):
 
 
 class WholeModel(nn.Module):
-    """What MaPLe's and IVLP's trainers register: all of CLIP, and the prompts."""
+    """The module that the trainers of MaPLe and IVLP register: all of CLIP, and the prompts."""
 
     def __init__(self, clip_model):
         super().__init__()
@@ -75,7 +75,7 @@ class WholeModel(nn.Module):
 
 
 def whole_state_dict(clip_model, prompts):
-    """A state dict of the whole model, with the learner's tensors where they are in it."""
+    """The state dict of the whole model, with the prompts under their names in it."""
     state = WholeModel(clip_model).state_dict()  # an OrderedDict with `_metadata`, as a live module gives it
     for name, tensor in prompts.items():
         in_tower = name.startswith(("image_encoder.", "text_encoder."))

@@ -1,4 +1,4 @@
-"""The backbone, images and prompts of the reference values: tensors drawn by name, so no weights file is needed.
+"""The backbone, images, and prompts of the reference values: tensors sampled by name, so no weights file is needed.
 
 `tests/data/reference_values.json` holds what the authors' released code computes on exactly these tensors.
 """
@@ -16,13 +16,13 @@ HEADS = (12, 8)  # vision, text
 
 
 def uniform(name, shape, std, salt=0):
-    """Uniform tensor of standard deviation `std` from a generator seeded by the CRC-32 of its name."""
+    """Sample a uniform tensor of standard deviation `std` from a generator seeded with the CRC-32 of its name."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + salt)
     return (torch.rand(tuple(shape), generator=generator) - 0.5) * 12**0.5 * std
 
 
 def weight(name, shape, widths, salt):
-    """One tensor of the backbone; `widths` = (width, layers) of the tower it stands in."""
+    """Sample one tensor of the backbone; `widths` are the width and number of layers of its tower."""
     width, count = widths
     if name == "logit_scale":
         return torch.tensor(4.6052)
@@ -49,12 +49,12 @@ def weight(name, shape, widths, salt):
 
 
 def reference_sizes(layers):
-    """ViT-B/16's sizes but for the number of layers."""
+    """The sizes of a ViT-B/16 with another number of layers."""
     return CLIPConfig(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408)
 
 
 def reference_clip(layers, salt=0):
-    """A frozen CLIP with the reference weights, of `reference_sizes`."""
+    """Build a frozen CLIP of `reference_sizes` with the reference weights."""
     with torch.device("meta"):
         model = CLIP(reference_sizes(layers))
     state = {
@@ -70,13 +70,13 @@ def reference_images(batch, salt=0):
 
 
 def set_prompts(module, learnable, salt=0):
-    """Puts the reference values of the learnable tensors into a method's module, all of them and no others."""
+    """Copy the reference values of the learnable tensors into the module of a method: all of them, and no others."""
     parameters = dict(module.named_parameters())
     assert parameters.keys() == learnable.keys()
     with torch.no_grad():
         for name, shape in learnable.items():
             if name.endswith(("scale1", "scale2")):
-                continue  # they keep their start
+                continue  # they keep their initial values
             small = any(part in name for part in ("meta_net", "proj", "mlp", "attention"))
             value = uniform(name, shape, 0.1 if ".ln_" in name else 0.05 if small else 0.3, salt)
             if ".ln_" in name and name.endswith("weight"):

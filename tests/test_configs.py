@@ -1,4 +1,4 @@
-"""Every shipped configuration file merges strictly and opens with its purpose and the command that uses it."""
+"""Every shipped config file merges strictly and opens with its purpose and the command that uses it."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def merged(*files):
 
 
 @pytest.mark.parametrize("file", TRAINERS + DATASETS)
-def test_a_file_merges_and_opens_with_its_purpose_and_its_command(file):
+def test_a_config_merges_and_opens_with_its_purpose_and_command(file):
     merged(file)
     purpose, *rest = (line for line in (ROOT / file).read_text().splitlines() if line.startswith("#"))
     assert len(purpose) > 20
@@ -35,7 +35,7 @@ def test_a_file_merges_and_opens_with_its_purpose_and_its_command(file):
 
 
 @pytest.mark.parametrize("file", TRAINERS)
-def test_a_methods_file_names_a_backbone_and_a_method_that_exist(file):
+def test_a_method_config_names_an_existing_backbone_and_method(file):
     cfg = merged(file)
     assert cfg.MODEL.BACKBONE.NAME
     TRAINER_REGISTRY.get(Path(file).parent.name)
@@ -44,11 +44,11 @@ def test_a_methods_file_names_a_backbone_and_a_method_that_exist(file):
 
 
 @pytest.mark.parametrize("file", DATASETS)
-def test_a_data_sets_file_names_one_that_is_registered(file):
+def test_a_dataset_config_names_a_registered_dataset(file):
     DATASET_REGISTRY.get(merged(file).DATASET.NAME)
 
 
-# Files, registered names and templates of the CoOp family; "a photo of a {}." where nothing else is said.
+# Files, registered names, and templates of the CoOp family; "": "a photo of a {}."
 COOP_SETS = {
     "imagenet": ("ImageNet", ""),
     "caltech101": ("Caltech101", ""),
@@ -69,7 +69,7 @@ COOP_SETS = {
 
 
 @pytest.mark.parametrize("file", COOP_SETS)
-def test_the_fifteen_data_sets_have_the_names_and_templates_of_the_coop_family(file):
+def test_datasets_have_the_names_and_templates_of_the_coop_family(file):
     name, template = COOP_SETS[file]
     cfg = merged(f"configs/datasets/{file}.yaml")
     assert cfg.DATASET.NAME == name and not cfg.DATASET.PROMPT
@@ -78,7 +78,7 @@ def test_the_fifteen_data_sets_have_the_names_and_templates_of_the_coop_family(f
 
 @pytest.mark.parametrize("demo", [True, False])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_protocol_names_methods_and_files_that_exist(protocol, demo):
+def test_a_protocol_names_existing_methods_and_files(protocol, demo):
     settings = Checkout(ROOT).settings(protocol, demo)
     for method, name in settings["configs"].items():
         assert f"configs/trainers/{method}/{name}.yaml" in TRAINERS
@@ -89,17 +89,17 @@ def test_a_protocol_names_methods_and_files_that_exist(protocol, demo):
 
 @pytest.mark.parametrize("demo", [True, False])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_methods_of_a_protocol_are_given_the_same_views_and_weights(protocol, demo):
+def test_methods_of_a_protocol_get_the_same_views_and_backbone(protocol, demo):
     settings = Checkout(ROOT).settings(protocol, demo)
-    chances = {}
+    conditions = {}
     for method in settings["trainers"]:
         cfg = merged(f"configs/trainers/{method}/{settings['configs'][method]}.yaml")
-        chances[method] = (cfg.INPUT, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.TRAIN_X.SAMPLER)
-    first = chances[settings["trainers"][0]]
-    assert {method for method, own in chances.items() if own != first} == set()
+        conditions[method] = (cfg.INPUT, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.TRAIN_X.SAMPLER)
+    first = conditions[settings["trainers"][0]]
+    assert [method for method, condition in conditions.items() if condition != first] == []
 
 
-def test_methods_see_the_same_draw_in_the_same_order_and_views(monkeypatch, tmp_path):
+def test_methods_get_the_same_sample_in_the_same_order_and_views(monkeypatch, tmp_path):
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
     seen = {}
     for method in ("CoOp", "RPO", "SEP"):  # batches of 32, 4 and 32
@@ -110,7 +110,7 @@ def test_methods_see_the_same_draw_in_the_same_order_and_views(monkeypatch, tmp_
         for epoch in range(2):
             loader.sampler.set_epoch(epoch)
             batches = list(loader)
-            # A last batch that is not full is left out, so large batches end earlier.
+            # An incomplete last batch is dropped, so large batches end earlier.
             views.append(torch.cat([batch["img"] for batch in batches])[:32])
         seen[method] = (manager.dataset.draw_hash, torch.stack(views))
     (draw, views), *others = seen.values()

@@ -1,4 +1,4 @@
-"""The entry point: seeds, folders, one clear message for each mistake. What ends runs early: test_stopped_runs.py."""
+"""The entry point: seeds, folders, and one clear message per mistake. Interrupted runs: test_stopped_runs.py."""
 
 import json
 import re
@@ -23,23 +23,23 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def in_checkout(cache, monkeypatch):
-    """The checkout is the current folder, and the demo sets are rendered once."""
+    """Run in the checkout, and render the demo datasets once."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DASSL_CACHE", str(cache))
 
 
 def parsed(log, end_signal):
-    """The accuracies that the family's parse_test_res.py reads in a log: those after a line that is the end signal."""
-    waiting, found = True, []
+    """Return the accuracies that CoOp's parse_test_res.py reads in a log: those after a line with the end signal."""
+    waiting, accuracies = True, []
     for line in log.read_text().splitlines():
         waiting = waiting and line.strip() != end_signal
         match = re.search(r"\* accuracy: ([\.\deE+-]+)%", line.strip())
         if match and not waiting:
-            found.append(float(match.group(1)))
-    return found
+            accuracies.append(float(match.group(1)))
+    return accuracies
 
 
-def test_the_logs_of_training_and_test_are_read_by_the_familys_parser(in_checkout, tmp_path, capsys):
+def test_coops_parser_reads_the_logs_of_training_and_test(in_checkout, tmp_path, capsys):
     opts = ["DATASET.NUM_SHOTS", "1", "OPTIM.MAX_EPOCH", "1", "DATASET.SUBSAMPLE_CLASSES"]
     flags = ["--trainer", "RPO", "--seed", "1", "--output-dir"]
     trained, tested = tmp_path / "trained", tmp_path / "tested"
@@ -63,7 +63,7 @@ MISTAKES = {
     ),
     "missing weights": ([*DIGITS, *TINY, "--backbone", "a/b.pt"], "a/b.pt"),
     "missing configuration": (["--config-file", "configs/trainers/RPO/none.yaml"], "none.yaml"),
-    "K too large": (["TRAINER.RPO.K", "99"], "TRAINER.RPO: 99 learned vectors overrun the context"),
+    "K too large": (["TRAINER.RPO.K", "99"], "got 0 with 99 learned vectors. Use fewer."),
     "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40) for the backbone tiny, got (32, 32)"),
     "no such model": (["--eval-only", "--model-dir", "none"], 'got "none", which does not exist'),
     "nothing to test": (["--eval-only"], "--model-dir: expected the output folder of a trained run"),
@@ -74,7 +74,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_clear_message_and_status_2(in_checkout, tmp_path, capsys, mistake):
+def test_a_mistake_gives_one_message_and_status_2(in_checkout, tmp_path, capsys, mistake):
     arguments, message = MISTAKES[mistake]
     arguments = [word.replace("{tmp}", str(tmp_path)) for word in arguments]
     flags = ["--trainer", "RPO", "--seed", "1", "--output-dir", str(tmp_path / "run")]
@@ -87,24 +87,24 @@ def test_a_mistake_is_one_clear_message_and_status_2(in_checkout, tmp_path, caps
     assert not (tmp_path / "run" / "results.json").exists()
 
 
-def test_all_mistakes_are_told_at_once(in_checkout, capsys):
+def test_all_mistakes_are_reported_together(in_checkout, capsys):
     assert train.main(["--trainer", "RPO", "OPTIM.LRR", "1", "TRAINER.RPO.K", "many", "DATASET.NUMSHOTS", "1"]) == 2
     error = capsys.readouterr().err
     assert all(key in error for key in ("OPTIM.LRR", "TRAINER.RPO.K", "DATASET.NUMSHOTS"))
 
 
-def test_a_seed_that_was_not_given_is_drawn_and_kept(in_checkout, tmp_path, capsys):
+def test_a_missing_seed_is_sampled_and_kept_for_resuming(in_checkout, tmp_path, capsys):
     opts = [*SHORT, "OPTIM.MAX_EPOCH", "1"]
     assert train.main(["--trainer", "RPO", "--output-dir", str(tmp_path), *opts]) == 0
     seed = json.loads((tmp_path / "results.json").read_text())["seed"]
     assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().out
-    # The same command goes on, with the seed of the run that is there; but not if that shall be left alone.
+    # The same command resumes the run with its seed.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
     assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", ["CoOp", "RPO"])  # with image features, and with images
-def test_a_run_with_workers_ends_by_itself_with_all_that_it_started(in_checkout, tmp_path, method):
+@pytest.mark.parametrize("method", ["CoOp", "RPO"])  # with cached image features; with images
+def test_a_run_with_workers_exits_together_with_them(in_checkout, tmp_path, method):
     command = [sys.executable, "train.py", "--trainer", method, "--seed", "1", "--output-dir", str(tmp_path / "run")]
     few = [*SHORT, "OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "2"]
     done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=120)
@@ -112,7 +112,7 @@ def test_a_run_with_workers_ends_by_itself_with_all_that_it_started(in_checkout,
     assert json.loads((tmp_path / "run" / "results.json").read_text())["status"] == "done"
 
 
-def test_no_resume_begins_anew_beside_the_old_run(in_checkout, tmp_path, capsys):
+def test_no_resume_starts_over_in_a_new_folder(in_checkout, tmp_path, capsys):
     command = ["--trainer", "LP", "--seed", "0", "--no-resume", "--output-dir", str(tmp_path / "run")]
     opts = [*SHORT, "OPTIM.MAX_EPOCH", "1", "TEST.NO_TEST", "True"]
     folders = [tmp_path / name for name in ("run", "run-2", "run-3")]

@@ -1,4 +1,9 @@
-"""The methods, one file each. A file dropped into this folder registers itself: nothing else is to be edited."""
+"""The methods, one file each. A file added to this folder registers itself; nothing else needs editing.
+
+A file declares its settings in `extend_cfg(cfg)`, which consists of assignments of literals and of `CfgNode()` only:
+dassl/config/declared.py reads it as text, so that `train.py --help` need not import torch. Only a file that imports
+nothing but yacs (family.py) may compute its settings. If any file deviates, all are imported first.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,12 @@ METHODS = []
 for module in pkgutil.iter_modules(__path__):
     try:
         METHODS.append(importlib.import_module(f"{__name__}.{module.name}"))
-    except Exception as error:  # whatever is wrong with one file, the other methods go on
-        print(f"warning: trainers/{module.name}.py is left out: {type(error).__name__}: {error}", file=sys.stderr)
+    except Exception as error:  # a broken file must not disable the other methods
+        print(f"warning: trainers/{module.name}.py is skipped: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds the TRAINER keys that each method's file declares."""
+    """Add the TRAINER keys that the methods declare."""
     for method in METHODS:
         if hasattr(method, "extend_cfg"):
             method.extend_cfg(cfg)

@@ -1,7 +1,7 @@
-"""What the prompt methods share: a frozen CLIP, its precision, a training step, class text encoded once a test.
+"""What all methods share: a frozen CLIP, its precision, the training step, class texts encoded once per evaluation.
 
 A method's file defines a `PromptedCLIP` (its learnable tensors and attention pattern) and a `PromptTrainer`.
-Letters: B images, C classes, D the shared embedding's width.
+Letters: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dassl.utils import device_name, stream
 from trainers.prompted import PromptedCLIP, whole_model_shapes
 
 DEFAULT_TEMPLATE = "a photo of a {}."
-SHORTEST_TEXT = 4  # positions: start, a name of one token, the full stop, end
+SHORTEST_TEXT = 4  # positions: start, a name of one token, the period, end
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def why_not(device: torch.device, dtype: torch.dtype) -> str:
-    """Why a CLIP cannot be run in this precision on this device, in torch's words; empty if it can."""
+def unsupported(device: torch.device, dtype: torch.dtype) -> str:
+    """Return why this device cannot run CLIP in this precision, in torch's words; empty if it can."""
     try:
         x = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
         x = F.linear(F.conv2d(x, x[:, :, :1, :1]), x[0, 0])
@@ -44,11 +44,11 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str:
 
 
 class PromptTrainer(TrainerX):
-    """Trains a method's `prompt_learner` by cross-entropy; CLIP is frozen.
+    """Trains the `prompt_learner` of a method by cross-entropy; CLIP is frozen.
 
     Attributes:
-        config_node: the method's node under TRAINER, "" if it has none.
-        checkpoint_name: the folder of its checkpoints, as the released code names it.
+        config_node: the method's node under TRAINER; "" if it has none.
+        checkpoint_name: the folder of its checkpoints, named as in the released code.
     """
 
     model: PromptedCLIP
@@ -57,74 +57,83 @@ class PromptTrainer(TrainerX):
 
     @property
     def options(self) -> CfgNode:
-        """The method's own settings."""
+        """The settings of the method."""
         return self.cfg.TRAINER[self.config_node]
 
     @property
     def precision(self) -> str:
-        """PREC: fp32, fp16, bf16 (precision of the frozen towers) or amp. Prompts are always float32."""
+        """PREC: fp32, fp16, or bf16 (the precision of the frozen towers), or amp. Prompts are always float32."""
         return self.options.PREC if self.config_node else "fp32"
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        """The method on a frozen CLIP that is already on the device."""
+        """Build the method on a frozen CLIP that is already on the device."""
         raise NotImplementedError
 
     def check_options(self, checks: Checks) -> None:
-        """Note what is wrong with the method's own settings; keys are those of its node."""
+        """Record mistakes in the settings of the method; keys are relative to its config node."""
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        """Note which of the method's settings the backbone is too small for."""
+        """Record settings of the method that are too large for the backbone."""
 
     def check_cfg(self, cfg: CfgNode) -> None:
         self.cfg, checks = cfg, Checks(cfg, f"TRAINER.{self.config_node}")
         if self.config_node:
             checks.one_of("PREC", TOWER_DTYPES)
             self.check_options(checks)
-            reason = why_not(device_of(cfg), TOWER_DTYPES.get(self.precision, torch.float32))
+            reason = unsupported(device_of(cfg), TOWER_DTYPES.get(self.precision, torch.float32))
             checks.require(
-                not reason, f"TRAINER.{self.config_node}.PREC {self.precision}: this machine cannot: {reason}"
+                not reason,
+                f"TRAINER.{self.config_node}.PREC: expected a precision that this machine supports, got "
+                f"{self.precision}. Choose another; torch reports: {reason}",
             )
+        transforms = cfg.DATALOADER.K_TRANSFORMS, cfg.INPUT.NO_TRANSFORM
         checks.require(
-            cfg.DATALOADER.K_TRANSFORMS == 1 and not cfg.INPUT.NO_TRANSFORM,
-            "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False: the method takes one tensor an image",
+            transforms == (1, False),
+            "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False (methods take one tensor per image), "
+            f"got {transforms[0]} and {transforms[1]}.",
         )
         file = cfg.MODEL.INIT_WEIGHTS
-        checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: no file "{file}"')
+        checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: expected a file, got "{file}".')
         with checks.gather():
             prompt_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
-        with checks.gather():  # sizes alone: no weight is loaded, nothing is fetched
+        with checks.gather():  # needs sizes only: no weights are loaded or downloaded
             sizes = backbone_config(cfg.MODEL.BACKBONE.NAME)
             expected, got = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
             checks.require(
                 got == expected,
-                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}",
+                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}.",
             )
             self.check_sizes(checks, sizes)
         checks.finish()
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        """The texts of all classes that go through the text tower, and how many learned vectors join each."""
+        """Yield texts of all classes as the text tower gets them, and the number of learned vectors added to each."""
         yield self.class_texts(classnames), 0
 
     def check_room(self, checks: Checks, sizes: BackboneConfig, vectors: int, least: int = SHORTEST_TEXT) -> None:
-        """Note it if `vectors` in a text leave less than `least` positions to the words."""
+        """Record it if `vectors` in a text leave fewer than `least` positions for the words."""
+        length = sizes.context_length
         checks.require(
-            sizes.context_length - vectors >= least,
-            f"TRAINER.{self.config_node}: {vectors} learned vectors overrun the context: the backbone has "
-            f"{sizes.context_length} positions, of which {least} must be left to the words",
+            length - vectors >= least,
+            f"TRAINER.{self.config_node}: expected at least {least} of the backbone's {length} positions left for the "
+            f"words, got {max(length - vectors, 0)} with {vectors} learned vectors. Use fewer.",
         )
 
     def check_context(self, classnames: list[str], length: int) -> None:
-        """Refuse class names whose texts overrun the backbone's context of `length` positions; names them."""
+        """Refuse class names whose texts exceed the backbone's context of `length` positions.
+
+        Raises:
+            UserError: with one line per such class.
+        """
         checks = Checks(self.cfg)
         for texts, joined in self.texts(classnames):
             for name, text in zip(classnames, texts, strict=True):
                 used = 2 + len(encode(text)) + joined  # the start and end tokens
-                limit = f", with at most {max(length - used + joined, 0)} learned vectors" if joined else ""
+                fewer = f", or use at most {max(length - used + joined, 0)} learned vectors" if joined else ""
                 checks.require(
                     used <= length,
-                    f"the class {name[:80]!r} overruns the context: its text and {joined} learned vectors take {used} "
-                    f"of {length} positions. Shorten the name{limit}",
+                    f"class {name[:80]!r}: expected at most {length} positions for its text and {joined} learned "
+                    f"vectors, got {used}. Shorten the name{fewer}.",
                 )
         checks.finish()
 
@@ -132,7 +141,7 @@ class PromptTrainer(TrainerX):
         classnames = [name.replace("_", " ") for name in self.dm.dataset.classnames]
         self.check_context(classnames, backbone_config(self.cfg.MODEL.BACKBONE.NAME).context_length)
         clip_model = self._load_backbone()
-        with torch.random.fork_rng(devices=[]):  # a stream of its own: a method's random start changes nothing else
+        with torch.random.fork_rng(devices=[]):  # a separate stream: initialization affects nothing else
             torch.manual_seed(stream(self.cfg.SEED, "initialisation").initial_seed())
             self.model = self.build_method(clip_model, classnames).to(self.device)
         self.text: Tensor | None = None  # the class features, during an evaluation
@@ -144,18 +153,18 @@ class PromptTrainer(TrainerX):
             self._wrap_loaders()
 
     def _load_backbone(self) -> CLIP:
-        """The frozen CLIP on the device."""
+        """Load the frozen CLIP onto the device."""
         cfg = self.cfg
         if self.precision == "fp16" and self.device.type == "cpu":
             key = f"TRAINER.{self.config_node}.PREC"
-            print(f"{key} fp16 is slow on a CPU; {key} fp32 is faster and at least as exact")
+            print(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.precision])
         self.weights_sha256 = clip_model.weights_sha256
-        self.linear = self._linear_library(clip_model)  # before anything is computed
+        self.linear = self._linear_library(clip_model)  # before the first computation
         return clip_model.to(self.device)
 
     def _build_optimizer(self, clip_model: CLIP, classnames: list[str]) -> None:
-        """Register the trained module with its optimizer and schedule."""
+        """Register the trained module with its optimizer and learning-rate schedule."""
         cfg, learner = self.cfg, self.model.prompt_learner
         learner.backbone_shapes = whole_model_shapes(clip_model)
         if self.model.per_class_parameters:
@@ -181,18 +190,19 @@ class PromptTrainer(TrainerX):
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
         """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
-        self.signals.stop_if_asked("while image features were computed")  # nothing is lost: they come before the steps
+        self.signals.stop_if_asked("while image features were computed")  # before training, so nothing is lost
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
     def _linear_library(self, clip_model: CLIP) -> str:
-        """The library for frozen linear maps (MODEL.LINEAR) from here on; a resumed run keeps that of its start."""
+        """Select the library for frozen linear maps (MODEL.LINEAR); a resumed run keeps its first choice."""
         library = self.cfg.MODEL.LINEAR
         if library == "auto":
             library = saved_auto_settings(self.cfg).get("linear") or linear.faster(clip_model.tower_shapes())
         return linear.use(library)
 
     def _text_block(self) -> int:
+        """Select the number of classes per text block; 0: all at once."""
         if not self.model.independent_classes:
             return 0
         model, batch = self.model, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
@@ -208,28 +218,28 @@ class PromptTrainer(TrainerX):
             self.model.text_block = int(auto_settings["text_block"])
 
     def class_texts(self, classnames: list[str]) -> list[str]:
-        """The class names in DATASET.PROMPT, else in the dataset's own template ("_" or "{}" stands for the name)."""
+        """Insert the class names for "{}" or "_" in DATASET.PROMPT, or in the dataset's template if that is empty."""
         text = self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
         template = prompt_template(text)
         return [template.replace("{}", name) for name in classnames]
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
-        # The loader pins what a GPU is to get: the CPU need not wait until it is there.
-        images = "features" if "features" in batch else "img"  # frozen features come in place of images
+        # The loader pins batches for a GPU, so the CPU need not wait for the copy.
+        images = "features" if "features" in batch else "img"  # cached features replace images
         return tuple(batch[key].to(self.device, non_blocking=True) for key in (images, "label"))
 
     parse_batch_test = parse_batch_train
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The training loss (here cross-entropy) and the logits (B, C) of a batch.
+        """Return the training loss (here cross-entropy) and the logits (B, C) of a batch.
 
-        A loss of several parts may put them into `self.loss_parts` ({name: detached}) to have them reported.
+        A method whose loss has several parts may store them in `self.loss_parts` ({name: detached}) for the logs.
         """
         logits = self.model(images)
         return F.cross_entropy(logits.float(), labels), logits
 
     def outputs(self, images: Tensor, labels: Tensor) -> Outputs:
-        """`loss` with the parts that it left."""
+        """Return `loss`, the logits, and the parts of the loss."""
         loss, logits = self.loss(images, labels)
         return loss, logits.detach(), self.loss_parts
 
@@ -246,11 +256,11 @@ class PromptTrainer(TrainerX):
     def test(self, split: str | None = None) -> float:
         self.set_model_mode("eval")
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
-            self.text = self.model.text_features()  # once an evaluation, not once a batch
+            self.text = self.model.text_features()  # once per evaluation, not per batch
             try:
                 return super().test(split)
             finally:
-                self.text = None  # never carried over into training
+                self.text = None  # training changes them
 
     def model_inference(self, images: Tensor) -> Tensor:
         return self.model(images, self.text)

@@ -1,13 +1,13 @@
 """CoCoOp: Zhou et al., Conditional Prompt Learning for Vision-Language Models, arXiv 2203.05557.
 
-A meta-net turns the image's feature into one vector that is added to every context vector (section 3.2):
+A meta-net maps the image feature to one vector that is added to every context vector (section 3.2):
 
     v_m(x) = v_m + h_theta(x)                                  h_theta: D -> D/16 -> text width, ReLU between
     t_i(x) = v_1(x) ... v_M(x) [CLASS]
     p(y = i | x) = softmax_i(<f(x), g(t_i(x))> / tau)          (eq. 3)
 
 Attention pattern: as CoOp, with one context per image. [SOS, context] of an image attends to itself, once for all
-classes; the words of a class attend to it, for every image, and to themselves. The image side is zero-shot CLIP's.
+classes; for every image, the words of a class attend to it and to themselves. The image side is zero-shot CLIP.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from dassl.engine import TRAINER_REGISTRY
 from trainers.context import ContextTrainer, encode_around_context
 from trainers.prompted import TEXTS_AT_ONCE, PromptedCLIP
 
-REDUCTION = 16  # of the meta-net's middle layer (section 3.2)
+REDUCTION = 16  # of the meta-net's hidden layer (section 3.2)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.COCOOP."""
+    """Add TRAINER.COCOOP."""
     cfg.TRAINER.COCOOP = CfgNode()
     cfg.TRAINER.COCOOP.N_CTX = 16  # M, the number of context vectors
     cfg.TRAINER.COCOOP.CTX_INIT = ""  # words to start from, "a photo of a"; their number replaces N_CTX
@@ -56,7 +56,7 @@ class PromptLearner(nn.Module):
 
 
 class CoCoOpCLIP(PromptedCLIP):
-    """CLIP whose class texts hold a context that depends on the image."""
+    """CLIP with a context in the class texts that depends on the image."""
 
     frozen_image_encoder = True
 
@@ -66,7 +66,7 @@ class CoCoOpCLIP(PromptedCLIP):
         self.words = ClassWords(clip_model, classnames, len(self.prompt_learner.ctx))
 
     def text_features(self) -> Tensor:
-        """Empty: no text features serve all images."""
+        """Empty: every image has different text features."""
         return torch.empty(0)
 
     def conditioned_text_features(self, image: Tensor, classes: slice) -> Tensor:
@@ -76,7 +76,7 @@ class CoCoOpCLIP(PromptedCLIP):
         return encode_around_context(self.clip, packed, start[:, None], rest)
 
     def similarities(self, image: Tensor, classes: slice) -> Tensor:
-        """Cosines of images (B, D) and their own texts of some classes: (B, C)."""
+        """Cosines of images (B, D) and their texts of some classes: (B, C)."""
         return torch.einsum("bd,bcd->bc", image, self.conditioned_text_features(image, classes))
 
     def texts_of_a_class(self, batch: int) -> int:
@@ -87,7 +87,7 @@ class CoCoOpCLIP(PromptedCLIP):
         return self.similarities(torch.zeros(batch, width, device=self.clip.logit_scale.device), classes)
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        # Each image brings its own texts for all classes: blocks are of images x classes.
+        # Each image has different texts for all classes, so a block is of images x classes.
         image, training = self.image_features(images), torch.is_grad_enabled()
         at_once = self.text_block or (0 if training else TEXTS_AT_ONCE)
         size = len(image) if training else max(at_once // self.n_classes, 1)
@@ -100,7 +100,7 @@ class CoCoOpCLIP(PromptedCLIP):
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(ContextTrainer):
-    """Conditional context optimization: cross-entropy, the context and the meta-net learn."""
+    """Conditional context optimization: cross-entropy; the context and the meta-net are trained."""
 
     config_node = "COCOOP"
 

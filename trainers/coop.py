@@ -9,7 +9,8 @@ The context words around a class name are learned. With M context vectors [V]_m,
 with one context for all classes, or one for each (CSC); p(y = i | x) = softmax_i(<g(t_i), f(x)> / tau)   (eq. 3).
 
 Attention pattern: [SOS, context before the name] attends to itself; the rest of each text attends to it and to itself,
-causally. What precedes the name therefore runs once for all classes. As in the released code, a period ends each text.
+causally. What precedes the name therefore runs once for all classes. As in the released code, each text ends with a
+period.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ POSITIONS = {"end": lambda m: m, "middle": lambda m: m // 2, "front": lambda m: 
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.COOP."""
+    """Add TRAINER.COOP."""
     cfg.TRAINER.COOP = CfgNode()
     cfg.TRAINER.COOP.N_CTX = 16  # M, the number of context vectors
     cfg.TRAINER.COOP.CSC = False  # class-specific context: M vectors for each class
@@ -37,7 +38,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 class PromptLearner(nn.Module):
-    """The context: `ctx` of shape (M, text width), or (C, M, text width) with CSC."""
+    """The context: `ctx` (M, text width), or (C, M, text width) with CSC."""
 
     def __init__(self, clip_model: CLIP, n_classes: int, options: CfgNode):
         super().__init__()
@@ -46,7 +47,7 @@ class PromptLearner(nn.Module):
 
 
 class CoOpCLIP(PromptedCLIP):
-    """CLIP whose class texts hold a learned context."""
+    """CLIP with a learned context in the class texts."""
 
     frozen_image_encoder = True
 
@@ -65,7 +66,7 @@ class CoOpCLIP(PromptedCLIP):
 
 @TRAINER_REGISTRY.register()
 class CoOp(ContextTrainer):
-    """Context optimization: cross-entropy over the class texts, the context alone learns."""
+    """Context optimization: cross-entropy; only the context is trained."""
 
     config_node = "COOP"
 
@@ -75,5 +76,5 @@ class CoOp(ContextTrainer):
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.CSC and self.options.CTX_INIT:
-            print("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT starts one context for all")
+            print("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT sets one context for all classes")
         return CoOpCLIP(clip_model, classnames, self.options)

@@ -1,10 +1,10 @@
-"""What a trained method looks like from inside: `train.py --explain`, for `dassl report`.
+"""Explanations of a trained model for `dassl report`, written by `train.py --explain`.
 
-Nothing here depends on the method. Attention patterns are recorded while the towers run, so the picture is that of the
-code; the gradient shows what is learned, and what an answer depends on.
+Nothing here depends on the method. Attention patterns are recorded while the towers run, so they are those of the code;
+gradients show which tokens are learned.
 
-- `explain.json`: the scenes of both towers (`observe`), and the words nearest to learned text vectors.
-- `explain.npz`: features of test images before and after (`image_features`); arrays only, nothing is pickled.
+- `explain.json`: the attention patterns of both towers (`observe`), and the words nearest to learned text vectors.
+- `explain.npz`: features of test images before and after training (`image_features`); plain arrays, no pickle.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dassl.engine.checkpoints import prompts_sha256
 from trainers.base import PromptTrainer
 from trainers.prompted import PromptedCLIP
 
-WORD_VECTORS = ("ctx", "text_prompt")  # the released checkpoints' names of vectors among the words
-NEAREST, MAX_VECTORS = 5, 32  # words listed for a vector; vectors listed
-FEATURE_CLASSES, FEATURES_A_CLASS = 10, 40  # test images whose features are kept
+WORD_VECTORS = ("ctx", "text_prompt")  # names of text vectors in released checkpoints
+NEAREST, MAX_VECTORS = 5, 32  # words per vector, and vectors, that are listed
+FEATURE_CLASSES, FEATURES_PER_CLASS = 10, 40  # test images whose features are written
 IMAGES, CLASSES = 2, 5  # of the recorded forward pass; the pattern does not depend on their number
 
-EXPLAIN_FORMAT = 2  # 2: attends_to and prefilled instead of reads and remembered
+EXPLAIN_FORMAT = 2  # of explain.json; format 1 had other keys for attends_to and prefilled
 
 Scene = list[dict]
 
@@ -42,10 +42,12 @@ def explain(trainer: PromptTrainer) -> None:
     """Write explain.json and explain.npz into the output folder of a trainer whose trained model is loaded.
 
     Raises:
-        UserError: the trainer's model is not made of CLIP's towers here, so there is nothing to watch.
+        UserError: the trainer is not built on trainers/base.py, so its towers cannot be observed.
     """
     if not isinstance(getattr(trainer, "model", None), PromptedCLIP):
-        raise UserError(f"--explain: {trainer.cfg.TRAINER.NAME} is not built on trainers/base.py; leave --explain out")
+        raise UserError(
+            f"--explain: expected a method built on trainers/base.py, got {trainer.cfg.TRAINER.NAME}. Omit --explain."
+        )
     trainer.set_model_mode("eval")
     folder = Path(trainer.output_dir)
     arrays = io.BytesIO()
@@ -53,41 +55,41 @@ def explain(trainer: PromptTrainer) -> None:
         np.savez_compressed(arrays, allow_pickle=False, **image_features(trainer))
         scenes = observe(trainer)
     write_atomic(folder / "explain.npz", arrays.getvalue())
-    found = {
+    explanation = {
         "format": EXPLAIN_FORMAT,
         "prompts_sha256": prompts_sha256(trainer._models),  # of the model that is explained
         "towers": scenes,
         "words": nearest_words(trainer.model),
     }
-    write_json(found, folder / "explain.json")
+    write_json(explanation, folder / "explain.json")
 
 
 # ---- attention patterns
 
 
 def observe(trainer: PromptTrainer) -> dict[str, dict]:
-    """The attention pattern of the method, from building it and classifying a few images.
+    """Record the attention pattern of the method while it is built and classifies a few images.
 
     Returns:
-        {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a set of segments that go through a tower
-        together, each {name, tokens, attends_to, causal, learned, replaced, rewritten, prefilled}: `learned` says
-        of each token whether it depends on what is trained, `replaced` before how many layers learned tokens take
-        their place, `rewritten` lists the layers before which the method computes them, and `prefilled` marks a
-        segment that runs once, before training, into a KV cache.
+        {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a list of segments that pass through a tower
+        together, each {name, tokens, attends_to, causal, learned, replaced, rewritten, prefilled}. `learned` holds for
+        each token whether it depends on trained parameters, `replaced` the number of layers before which learned tokens
+        replace it, `rewritten` the layers before which the method computes it, and `prefilled` whether the segment runs
+        once, before training, into a KV cache.
     """
     frozen = trainer.model.clip
     classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames[:CLASSES]]
-    images = next(iter(trainer.dm.test_loader))["img"][:IMAGES].to(trainer.device)  # never features that are kept
-    with watched(frozen) as built:
+    images = next(iter(trainer.dm.test_loader))["img"][:IMAGES].to(trainer.device)  # images, not cached features
+    with recording(frozen) as built:
         model = trainer.build_method(frozen, classnames).to(trainer.device).eval()
-    fixed = getattr(model, "features", None)  # texts that were encoded while it was built
+    fixed = getattr(model, "features", None)  # of texts that were encoded while the model was built
     if fixed is not None:
         fixed.requires_grad_()
     parameters = [p for p in model.parameters() if p.requires_grad]
     prefilled = built["text"].prefilled | built["image"].prefilled
-    with watched(frozen, parameters, prefilled) as answered:
+    with recording(frozen, parameters, prefilled) as classified:
         logits = model(images)
-    scenes = {side: recorder.scenes for side, recorder in answered.items()}
+    scenes = {side: recorder.scenes for side, recorder in classified.items()}
     if fixed is not None and torch.autograd.grad(logits.sum(), fixed, allow_unused=True)[0] is not None:
         scenes["text"] = built["text"].scenes + scenes["text"]
     towers = {"text": frozen.transformer, "image": getattr(frozen.visual, "transformer", None)}
@@ -99,17 +101,17 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
 
 
 @contextmanager
-def watched(
+def recording(
     clip_model: CLIP, parameters: Sequence[Tensor] = (), prefilled: dict[int, Scene] | None = None
 ) -> Iterator[dict[str, SceneRecorder]]:
-    """Record what passes through the towers inside this context.
+    """Record the segments that pass through the towers inside this context.
 
     Args:
-        parameters: what is trained.
-        prefilled: scenes recorded before, by `cache_id` of the caches that are attended to now.
+        parameters: the trained parameters.
+        prefilled: scenes of KV caches that were prefilled earlier, by `cache_id`.
 
     Returns:
-        {"text" and "image": recorder}, filled while inside.
+        {"text" and "image": recorder}.
     """
     towers = {"text": clip_model.transformer, "image": getattr(clip_model.visual, "transformer", None)}
     recorders = {side: SceneRecorder(tower, parameters, dict(prefilled or {})) for side, tower in towers.items()}
@@ -127,7 +129,7 @@ class SceneRecorder:
     """Records the segments that pass through one tower (a `clip.towers.Trace`).
 
     Attributes:
-        scenes: one per forward pass.
+        scenes: one scene per forward pass.
         prefilled: the scenes of prefilled caches, by `cache_id`.
     """
 
@@ -141,7 +143,7 @@ class SceneRecorder:
         if before_layer is None:
             return None
 
-        def recording(depth: int, current: dict[str, Segment]) -> None:
+        def observed(depth: int, current: dict[str, Segment]) -> None:
             before = {name: s.tokens for name, s in current.items()}
             before_layer(depth, current)
             for described in scene:
@@ -149,7 +151,7 @@ class SceneRecorder:
                 if current[name].tokens is not before[name] and depth not in described["rewritten"]:
                     described["rewritten"].append(depth)
 
-        return recording
+        return observed
 
     def on_prefill(self, segments, cache):
         scene = [describe(name, s, self.tower.causal, self.parameters) for name, s in segments.items()]
@@ -157,12 +159,12 @@ class SceneRecorder:
 
 
 def cache_id(cache: KVCache | None) -> int:
-    """The same number for a cache and for a slice of it: where the keys of its first layer are stored."""
+    """Identify a cache and its slices by the memory address of the keys of its first layer."""
     return next(iter(cache.layers[0].values())).keys.untyped_storage().data_ptr() if cache else 0
 
 
 def describe(name: str, segment: Segment, causal: bool, parameters: Sequence[Tensor]) -> dict:
-    """A segment as it enters the first layer; see `observe`."""
+    """Describe a segment as it enters the first layer; see `observe`."""
     return {
         "name": name,
         "tokens": segment.tokens.shape[-2],
@@ -176,10 +178,10 @@ def describe(name: str, segment: Segment, causal: bool, parameters: Sequence[Ten
 
 
 def learned_tokens(tokens: Tensor, parameters: Sequence[Tensor]) -> list[bool]:
-    """For each of the tokens (*batch, n, width) whether it depends on one of the parameters."""
+    """Determine for each token of (*batch, n, width) whether it depends on one of the parameters."""
     if not parameters or not tokens.requires_grad:
         return [False] * tokens.shape[-2]
-    # Unequal weights: the plain sum of a layer norm's outputs depends on nothing.
+    # Unequal weights, because the plain sum of a layer norm's outputs is constant.
     weights = torch.linspace(1, 2, tokens.shape[-1], device=tokens.device)
     learned = []
     for token in tokens.float().unbind(-2):
@@ -189,7 +191,7 @@ def learned_tokens(tokens: Tensor, parameters: Sequence[Tensor]) -> list[bool]:
 
 
 def without_repetition(scenes: list[Scene]) -> list[Scene]:
-    """The scenes, without those whose segments all occur, with the same pattern, in another one."""
+    """Drop each scene whose segments all occur, with the same pattern, in another one."""
 
     def content(scene: Scene) -> set:
         return {(s["name"], *s["attends_to"]) for s in scene}
@@ -205,13 +207,13 @@ def without_repetition(scenes: list[Scene]) -> list[Scene]:
 
 
 def nearest_words(model: PromptedCLIP) -> list[dict]:
-    """The words nearest to each learned text vector, by Euclidean distance to their embeddings (CoOp, section 4.2).
+    """List the words nearest to each learned text vector, by Euclidean distance of embeddings (CoOp, section 4.2).
 
     Returns:
         [{"vector": name, "norm": float, "words": [[word, distance], ...]}], nearest first.
     """
     embedding = model.clip.token_embedding.weight.float()
-    found = []
+    nearest = []
     for name in WORD_VECTORS:
         vectors = getattr(getattr(model, "prompt_learner", None), name, None)
         if vectors is None:
@@ -222,22 +224,22 @@ def nearest_words(model: PromptedCLIP) -> list[dict]:
         for place, vector, near, number in zip(places, vectors, distances, numbers, strict=True):
             words = [[shown(n), round(d, 4)] for n, d in zip(number.tolist(), near.tolist(), strict=True)]
             label = " ".join([name, *(str(i + 1) for i in place)])
-            found.append({"vector": label, "norm": round(float(vector.norm()), 4), "words": words})
-    return found
+            nearest.append({"vector": label, "norm": round(float(vector.norm()), 4), "words": words})
+    return nearest
 
 
 def shown(number: int) -> str:
-    """A token of the vocabulary as text; many are a part of a character alone."""
+    """Return a token of the vocabulary as text; some tokens are only part of a character."""
     text = decode([number])
     return f"bytes of token {number}" if "\N{REPLACEMENT CHARACTER}" in text else text
 
 
 @torch.no_grad()
 def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
-    """Unit-length features of a few classes' test images.
+    """Compute unit-length features of test images of a few classes.
 
     Returns:
-        before (N, D): frozen CLIP's. after (N, D'): the method's; those of several prompts concatenated.
+        before (N, D): of frozen CLIP. after (N, D'): of the method; those of several prompts are concatenated.
         label (N,), classname (N,).
     """
     test = trainer.dm.dataset.test or []
@@ -246,12 +248,14 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
     taken: Counter = Counter()
     numbers = []
     for number, item in enumerate(test):
-        if item.label in chosen and taken[item.label] < FEATURES_A_CLASS:
+        if item.label in chosen and taken[item.label] < FEATURES_PER_CLASS:
             taken[item.label] += 1
             numbers.append(number)
     loader = trainer.dm.test_loader
     batches = DataLoader(Subset(loader.dataset, numbers), loader.batch_size, collate_fn=default_collate)
-    frozen = load_clip(trainer.cfg.MODEL.BACKBONE.NAME, trainer.model.clip.dtype).to(trainer.device)  # never tuned
+    frozen = load_clip(trainer.cfg.MODEL.BACKBONE.NAME, trainer.model.clip.dtype).to(
+        trainer.device
+    )  # unlike the model's, never fine-tuned
     before, after = [], []
     for batch in batches:
         images = batch["img"].to(trainer.device)

@@ -1,7 +1,7 @@
-"""Settings of trainer files from the CoOp family's repositories, which declare them in their train.py.
+"""Settings that the repositories of the CoOp family declare in their train.py, not in their trainer files.
 
-So such a file finds its node here when it is placed into trainers/, also in place of the file of that name. Names and
-defaults are those of CoOp's, MaPLe's, RPO's and PromptSRC's train.py. What a file here declares itself is left alone.
+With these, such a trainer file works when it is placed into trainers/, next to or instead of the file of the same name.
+Names and defaults are those of the train.py of CoOp, MaPLe, RPO, and PromptSRC. A node that a file declares is kept.
 """
 
 from yacs.config import CfgNode
@@ -21,7 +21,7 @@ NODES["PROMPTSRC"] = {
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds the nodes that are not there. Files that come later put their own in the place of these."""
+    """Add the missing nodes. A method file that is read later replaces its node."""
     for name, keys in NODES.items():
         if name not in cfg.TRAINER:
             cfg.TRAINER[name] = CfgNode(keys)

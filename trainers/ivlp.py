@@ -1,7 +1,7 @@
 """IVLP: independent prompts in both towers, the baseline of Khattak et al., MaPLe, arXiv 2210.03117 (table 1).
 
-Each side has context vectors of its own, new ones before each of its first J layers; nothing couples them. A depth of 0
-leaves a side unchanged: depth 0 on the text side is VPT, depth 0 on the image side deep CoOp.
+Each side has separate context vectors, replaced before each of its first J layers; nothing couples the sides. Depth 0
+leaves a side unchanged: on the text side this is VPT, on the image side deep CoOp.
 
 Attention pattern: as MaPLe.
 """
@@ -33,22 +33,22 @@ from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.IVLP."""
+    """Add TRAINER.IVLP."""
     cfg.TRAINER.IVLP = CfgNode()
-    cfg.TRAINER.IVLP.N_CTX_TEXT = 2  # context vectors a text layer
-    cfg.TRAINER.IVLP.N_CTX_VISION = 2  # context vectors an image layer
-    cfg.TRAINER.IVLP.CTX_INIT = "a photo of a"  # its first N_CTX_TEXT words are learned, the others stay
-    cfg.TRAINER.IVLP.PROMPT_DEPTH_TEXT = 9  # text layers that get new context; 0: none
-    cfg.TRAINER.IVLP.PROMPT_DEPTH_VISION = 9  # image layers that get new context; 0: none
+    cfg.TRAINER.IVLP.N_CTX_TEXT = 2  # context vectors per text layer
+    cfg.TRAINER.IVLP.N_CTX_VISION = 2  # context vectors per image layer
+    cfg.TRAINER.IVLP.CTX_INIT = "a photo of a"  # the first N_CTX_TEXT tokens are learned, the others stay fixed
+    cfg.TRAINER.IVLP.PROMPT_DEPTH_TEXT = 9  # text layers with new context; 0: none
+    cfg.TRAINER.IVLP.PROMPT_DEPTH_VISION = 9  # image layers with new context; 0: none
     cfg.TRAINER.IVLP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 class PromptLearner(nn.Module):
-    """`ctx` and deep text prompts; image prompts; each named by its place in the released code."""
+    """`ctx` and deep text prompts; image prompts; each named by its position in the released code."""
 
     def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
-        self.text, self.image = [], []  # lists, not modules: the parameters' names are those of their places
+        self.text, self.image = [], []  # names of the parameters, by layer
         if options.PROMPT_DEPTH_TEXT:
             learned, _ = split_words(options.CTX_INIT, options.N_CTX_TEXT)
             self.ctx = context_vectors(clip_model, learned, (options.N_CTX_TEXT,))
@@ -69,7 +69,7 @@ class PromptLearner(nn.Module):
 
 
 class IVLPCLIP(FixedTextCLIP):
-    """CLIP with independent context in both towers; a side without context is zero-shot CLIP's."""
+    """CLIP with independent context in both towers; a side without context is that of zero-shot CLIP."""
 
     def __init__(self, clip_model: CLIP, classnames: list[str], texts: list[str], options: CfgNode):
         super().__init__(clip_model, [texts])
@@ -95,7 +95,7 @@ class IVLPCLIP(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class IVLP(ContextTrainer):
-    """Independent vision-language prompting: cross-entropy, all context vectors learn."""
+    """Independent vision-language prompting: cross-entropy; all context vectors are trained."""
 
     config_node = "IVLP"
     checkpoint_name = "VLPromptLearner"
@@ -109,11 +109,11 @@ class IVLP(ContextTrainer):
         checks.at_least("PROMPT_DEPTH_VISION", 1 if self.options.PROMPT_DEPTH_TEXT == 0 else 0)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        checks.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the backbone's text tower has no more layers")
+        checks.at_most("PROMPT_DEPTH_TEXT", sizes.text_layers, "the layers of the backbone's text tower")
         if self.options.PROMPT_DEPTH_TEXT:
             super().check_sizes(checks, sizes)
         if self.options.PROMPT_DEPTH_VISION:
-            checks.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the backbone's image tower has no more layers")
+            checks.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the layers of the backbone's image tower")
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
         yield self.class_texts(classnames), 0

@@ -1,10 +1,10 @@
 """LP: the linear probe of Lee et al., Read-only Prompt Optimization, arXiv 2308.14960 (section 4, "linear probe").
 
-A linear map on the image feature, against fixed class texts; it starts at the identity, that is at zero-shot CLIP:
+A linear map of the image feature, compared with fixed class texts. It starts as the identity, which is zero-shot CLIP:
 
     p(y = i | x) = softmax_i( cos(W f(x) + b, g(t_i)) / tau ),  W (D, D), b (D,)
 
-The released code applies W to the feature itself and compares without a norm; cosines, as here, are CLIP's.
+The released code does not normalize: it maps and compares the features as they are. Here both are cosines, as in CLIP.
 
 Attention pattern: as zero-shot CLIP on both sides.
 """
@@ -23,13 +23,13 @@ from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.LP."""
+    """Add TRAINER.LP."""
     cfg.TRAINER.LP = CfgNode()
     cfg.TRAINER.LP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 class LPCLIP(FixedTextCLIP):
-    """CLIP with a linear map on the image feature: `weight` (D, D) and `bias` (D,)."""
+    """CLIP with a linear map of the image feature: `weight` (D, D) and `bias` (D,)."""
 
     frozen_image_encoder = True
 
@@ -47,7 +47,7 @@ class LPCLIP(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class LP(PromptTrainer):
-    """Linear probe: cross-entropy against the fixed class texts, the linear map alone learns."""
+    """Linear probe: cross-entropy over fixed class texts; only the linear map is trained."""
 
     config_node = "LP"
     checkpoint_name = "lp_layer"

@@ -1,9 +1,9 @@
 """MaPLe: Khattak et al., Multi-modal Prompt Learning, arXiv 2210.03117.
 
-Context vectors join the class texts and the image patches, new ones before each of the first J layers; those of
-the image side are linear maps of those of the text side:
+Context vectors are added to the class texts and the image patches and replaced before each of the first J layers. Those
+on the image side are linear maps of those on the text side:
 
-    [_, W_j] = L_j([P_{j-1}, W_{j-1}])   j = 1..J        text layers get fresh prompts, then pass on (eq. 1, 2)
+    [_, W_j] = L_j([P_{j-1}, W_{j-1}])   j = 1..J        new prompts before each of the first J text layers (eq. 1, 2)
     P~_k = F_k(P_k)                      k = 0..J-1      coupling functions, linear maps (section 3.2)
     [c_j, E_j, _] = V_j([c_{j-1}, E_{j-1}, F_{j-1}(P_{j-1})])    image layers likewise
 
@@ -34,11 +34,11 @@ from trainers.prompted import PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.MAPLE."""
+    """Add TRAINER.MAPLE."""
     cfg.TRAINER.MAPLE = CfgNode()
-    cfg.TRAINER.MAPLE.N_CTX = 2  # b, the number of context vectors a layer
-    cfg.TRAINER.MAPLE.CTX_INIT = "a photo of a"  # its first N_CTX words are learned, the others stay
-    cfg.TRAINER.MAPLE.PROMPT_DEPTH = 9  # J, the number of layers that get new context
+    cfg.TRAINER.MAPLE.N_CTX = 2  # b, the number of context vectors per layer
+    cfg.TRAINER.MAPLE.CTX_INIT = "a photo of a"  # the first N_CTX tokens are learned, the others stay fixed
+    cfg.TRAINER.MAPLE.PROMPT_DEPTH = 9  # J, the number of layers with new context
     cfg.TRAINER.MAPLE.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
@@ -81,7 +81,7 @@ class MaPLeCLIP(PromptedCLIP):
 
 @TRAINER_REGISTRY.register()
 class MaPLe(ContextTrainer):
-    """Multi-modal prompt learning: cross-entropy, the text context and the coupling maps learn."""
+    """Multi-modal prompt learning: cross-entropy; the text context and the coupling maps are trained."""
 
     config_node = "MAPLE"
     checkpoint_name = "MultiModalPromptLearner"

@@ -1,6 +1,6 @@
-"""A frozen CLIP with prompts: how a method's two features become logits, and how its texts fit into memory.
+"""A frozen CLIP with prompts: from text and image features to logits, with texts in blocks that fit into memory.
 
-Letters: B images, C classes, D the shared embedding's width.
+Letters: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch.utils.checkpoint import checkpoint
 from clip import CLIP, tokenize
 from dassl.utils import return_freed_memory
 
-TEXTS_AT_ONCE = 1024  # encoded without gradients: enough to keep any device busy
+TEXTS_AT_ONCE = 1024  # without gradients; enough to keep any device busy
 
 
 class PromptedCLIP(nn.Module):
-    """A frozen CLIP with prompts. Methods say how the two features come about.
+    """A frozen CLIP with prompts. A method defines how text and image features are computed.
 
     Attributes:
-        prompt_learner: the module that owns all that is trained, under the names of the released checkpoints.
-        per_class_parameters: some of it belongs to single classes, so that it serves no others.
-        text_block: class texts whose activations are kept for the backward pass at a time; 0: all.
-        independent_classes: a class's features do not depend on which other classes are computed with it.
-        frozen_image_encoder: the method needs only frozen CLIP's feature of an image; `images` may be features.
+        prompt_learner: owns all trained tensors, under the names of the released checkpoints.
+        per_class_parameters: whether some trained tensors belong to single classes and cannot be used for others.
+        text_block: number of texts whose activations are kept for the backward pass at a time; 0: all.
+        independent_classes: whether the features of a class are independent of the other classes.
+        frozen_image_encoder: whether the method needs only frozen CLIP's image features; `images` may be features.
     """
 
     clip: CLIP
@@ -42,55 +42,57 @@ class PromptedCLIP(nn.Module):
         self.clip, self.n_classes = clip_model, n_classes
 
     def class_features(self, classes: slice) -> Tensor:
-        """Unit-length features of some of the classes, (C, D); (C, K, D) for a method with K per class."""
+        """Unit-length text features of some classes: (C, D), or (C, K, D) for a method with K per class."""
         raise NotImplementedError
 
     def text_features(self) -> Tensor:
-        """`class_features` of all classes."""
+        """Compute `class_features` of all classes."""
         return self.in_blocks(self.class_features, self.text_block if self.independent_classes else 0)
 
     def texts_of_a_class(self, batch: int) -> int:
-        """How many texts of each class a training step of `batch` images has."""
+        """Number of texts per class in a training step of `batch` images."""
         return 1
 
     def text_step(self, batch: int, classes: slice) -> Tensor:
-        """What a training step of `batch` images computes of some classes' texts; its memory is measured."""
+        """Compute the text side of a training step of `batch` images for some classes, to measure its memory."""
         return self.class_features(classes)
 
     def in_blocks(self, compute: Callable[[slice], Tensor], size: int, dim: int = 0) -> Tensor:
-        """What `compute` gives for all classes, in blocks of `size` classes (0: all at once) that are put together
-        along `dim`. Of a block nothing is kept: its activations are computed again in the backward pass."""
+        """Apply `compute` to all classes in blocks of `size` classes (0: all at once) and concatenate along `dim`.
+
+        No activations of a block are kept: the backward pass computes them again.
+        """
         n = self.n_classes
         if not 0 < size < n:
             return compute(slice(0, n))
 
         def one(block: slice) -> Tensor:
-            return_freed_memory(self.clip.logit_scale.device)  # that of the block before
+            return_freed_memory(self.clip.logit_scale.device)  # of the previous block
             return compute(block)
 
         blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
         return torch.cat([checkpoint(one, block, use_reentrant=False) for block in blocks], dim)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit-length features of images (B, 3, H, W): (B, D). Here: frozen CLIP's own, which may be given as such."""
+        """Unit-length features (B, D) of images (B, 3, H, W). Here: frozen CLIP's, which may be given instead."""
         if images.dim() == 2:
             return images
         return F.normalize(self.clip.encode_image(images).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """Similarities of (B, D) and (C, D) times CLIP's learned scale: (B, C) (CLIP, arXiv 2103.00020, figure 3)."""
+        """Cosines of (B, D) and (C, D) times CLIP's learned scale: (B, C) (CLIP, arXiv 2103.00020, figure 3)."""
         return self.clip.logit_scale.exp() * image @ text.t()
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of images (B, 3, H, W). `text`: features computed before, by `text_features`."""
+        """Logits (B, C) of images (B, 3, H, W). `text`: the result of `text_features`, if already computed."""
         return self.logits(self.image_features(images), self.text_features() if text is None else text)
 
 
 class FixedTextCLIP(PromptedCLIP):
-    """CLIP with texts that do not change: the class feature is the mean over its texts' features (one or more).
+    """CLIP with fixed texts: the feature of a class is the mean of the features of its texts.
 
     Args:
-        texts: T lists of C texts, one of each list for each class.
+        texts: T lists of C texts; a class has one text in each list.
     """
 
     features: Tensor
@@ -112,7 +114,7 @@ class FixedTextCLIP(PromptedCLIP):
 
 
 def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:
-    """Shapes of CLIP's tensors, by their names in the checkpoints of those trainers that save the whole model."""
+    """Shapes of CLIP's tensors, by their names in checkpoints of released trainers that save the whole model."""
     shapes = {}
     for name, tensor in clip_model.state_dict().items():
         side = "image_encoder." if name.startswith("visual.") else "" if name == "logit_scale" else "text_encoder."

@@ -1,17 +1,17 @@
 """RPO: Lee et al., Read-only Prompt Optimization for Vision-Language Few-shot Learning, arXiv 2308.14960.
 
 K pairs of prompts, text p^t_k and image p^v_k, attend to CLIP's hidden states layer by layer; a mask keeps every token
-from attending to them, so that CLIP's own features do not shift (section 3.1, figure 4). Here no mask is needed: the
-prompts are a segment that no other segment attends to, and the words they attend to are in a KV cache.
+from attending to them, so that CLIP's internal representation does not shift (section 3.1, figure 4). Here no mask is
+needed: the prompts are a segment that no segment attends to, and the words they attend to are in a KV cache.
 
     p^v_k, p^t_k start at the special token's embedding + noise             (section 3.2: CLS, EOS)
     s_k(x, y) = cos(v_k(x), t_k(y))                                         (similarity of the k-th pair)
     p(y | x)  = softmax_y( 1/K sum_k s_k(x, y) / tau )                      (section 3.3: average of the K pairs)
 
 Attention pattern: K text prompts attend to the frozen words up to the end-of-text token; K image prompts attend to the
-frozen [CLS, patches]; nothing attends to a prompt, not even the prompt itself. As released, text prompts get no
-position, and image prompts pass through `ln_pre`. The paper's ablations: INIT, NOISE, PROMPTS on one side only, and
-MASK off, where attention is CLIP's own: image tokens and prompts all attend to each other; text prompts, which come
+frozen [CLS, patches]; nothing attends to a prompt, not even the prompt itself. As in the released code, text prompts
+get no position, and image prompts pass through `ln_pre`. The paper's ablations: INIT, NOISE, PROMPTS on one side, and
+MASK off, which restores CLIP's attention: image tokens and prompts all attend to each other; text prompts, which come
 last in a causal tower, attend to the tokens before them and to themselves.
 """
 
@@ -42,20 +42,20 @@ CHOICES = {
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.RPO."""
+    """Add TRAINER.RPO."""
     cfg.TRAINER.RPO = CfgNode()
     cfg.TRAINER.RPO.K = 24  # K, the number of prompt pairs
-    cfg.TRAINER.RPO.INIT = "special_token"  # special_token, or random: normal, deviation 0.02
-    cfg.TRAINER.RPO.NOISE = "sphere"  # sphere: unit vectors (released code), gaussian: normal (the paper)
-    cfg.TRAINER.RPO.SIGMA = 0.1  # what the noise on the special token is multiplied by
+    cfg.TRAINER.RPO.INIT = "special_token"  # special_token; random: normal, standard deviation 0.02
+    cfg.TRAINER.RPO.NOISE = "sphere"  # sphere: unit vectors (released code); gaussian: normal (the paper)
+    cfg.TRAINER.RPO.SIGMA = 0.1  # factor of the noise on the special token
     cfg.TRAINER.RPO.MASK = True  # nothing attends to a prompt
-    cfg.TRAINER.RPO.PROMPTS = "both"  # both, text or image: the other side is zero-shot CLIP's
+    cfg.TRAINER.RPO.PROMPTS = "both"  # both, text, or image; the other side is zero-shot CLIP
     cfg.TRAINER.RPO.CTX_INIT = ""  # in released files; not used
     cfg.TRAINER.RPO.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 def initial(special: Tensor, options: CfgNode) -> nn.Parameter:
-    """K prompts (K, width) around a special token's embedding (section 3.2), or anywhere."""
+    """Initial prompts (K, width): a special token's embedding with noise (section 3.2), or random."""
     noise = torch.randn(options.K, len(special))
     if options.INIT == "random":
         return nn.Parameter(0.02 * noise)
@@ -75,10 +75,10 @@ class PromptLearner(nn.Module):
 
 
 class RPOCLIP(FixedTextCLIP):
-    """CLIP with read-only prompts on both sides; a side without prompts is zero-shot CLIP's, with K = 1.
+    """CLIP with read-only prompts on both sides; a side without prompts is that of zero-shot CLIP, with K = 1.
 
     Args:
-        memory_limit: GiB of the words' keys and values that may stay in memory; more are computed in every step.
+        memory_limit: the largest KV cache of the words, in GiB. A larger one is not kept but computed in every step.
     """
 
     tokens: Tensor
@@ -88,16 +88,17 @@ class RPOCLIP(FixedTextCLIP):
         tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
         self.frozen_image_encoder = options.PROMPTS == "text"
-        self.own, self.prompts = ("prompts",) if not options.MASK else (), options.PROMPTS
+        self.prompts = options.PROMPTS
+        self.visible = () if options.MASK else ("prompts",)  # the prompts that segments attend to
         self.register_buffer("tokens", tokens, persistent=False)
-        # The words attend to no prompt: they run once, here, and their keys and values stay if they fit.
+        # The words attend to no prompt, so they run once, here, if their KV cache fits into memory.
         size = 2 * clip_model.config.text_layers * clip_model.config.text_width * clip_model.dtype.itemsize
         fits = size * len(tokens) * int(end_of_text(tokens).max() + 1) <= memory_limit * 2**30
         self.words = self.prefill(slice(None)) if fits and self.prompts != "image" else None
 
     @torch.no_grad()
     def prefill(self, classes: slice) -> KVCache:
-        """What the words of some classes write, each up to the end-of-text token."""
+        """The KV cache of the words of some classes, each text up to its end-of-text token."""
         words, end = self.clip.embed_text(self.tokens[classes])
         return self.clip.transformer.prefill({"words": Segment(words, attends_to=("words",), lengths=end + 1)})
 
@@ -106,36 +107,36 @@ class RPOCLIP(FixedTextCLIP):
         if self.prompts == "image":
             return super().class_features(classes)[:, None]
         words = self.prefill(classes) if self.words is None else self.words.batch_slice(classes)
-        prompts = self.prompt_learner.text_prompt[None].to(self.clip.dtype)  # one batch row: all classes start alike
-        segments = {"prompts": Segment(prompts, attends_to=("words", *self.own))}
+        prompts = self.prompt_learner.text_prompt[None].to(self.clip.dtype)  # one batch row for all classes
+        segments = {"prompts": Segment(prompts, attends_to=("words", *self.visible))}
         x = self.clip.transformer(segments, cache=words)["prompts"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)
 
     @torch.no_grad()
     def image_memory(self, images: Tensor) -> Tensor:
-        """What frozen images write, for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
+        """Keys and values of frozen images for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
         tower = self.clip.visual
         image = {"image": Segment(tower.embed(images), attends_to=("image",), wanted=False)}
         layers = tower.transformer.prefill(image).layers
         return torch.stack([torch.stack(layer["image"], dim=1) for layer in layers], dim=1)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """(B, K, D): v_k(x) for each image x, given as such or as its `image_memory`."""
+        """(B, K, D): v_k(x) for each image x. images: (B, 3, H, W), or their `image_memory`."""
         if self.prompts == "text":
             return super().image_features(images)[:, None]
         tower = self.clip.visual
         prompts = tower.ln_pre(self.prompt_learner.img_prompt[None].to(self.clip.dtype))
-        segments = {"prompts": Segment(prompts, attends_to=("image", *self.own))}
+        segments = {"prompts": Segment(prompts, attends_to=("image", *self.visible))}
         if images.dim() == MEMORY_DIMS:
-            layers = [{"image": KeysValues(*written.unbind(dim=1))} for written in images.unbind(dim=1)]
-            memory = KVCache(layers, {"image": (images.shape[-2], None)})
+            layers = [{"image": KeysValues(*layer.unbind(dim=1))} for layer in images.unbind(dim=1)]
+            cache = KVCache(layers, {"image": (images.shape[-2], None)})
         else:
-            image, memory = Segment(tower.embed(images), attends_to=("image", *self.own), wanted=False), None
+            image, cache = Segment(tower.embed(images), attends_to=("image", *self.visible), wanted=False), None
             segments = {"image": image, **segments}
-        return F.normalize(tower.project(tower.transformer(segments, memory)["prompts"]).float(), dim=-1)
+        return F.normalize(tower.project(tower.transformer(segments, cache)["prompts"]).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """The average over K pairs of their cosines, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
+        """The average cosine of the K pairs, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
         k = max(image.shape[1], text.shape[1])
         image, text = (x.expand(-1, k, -1).flatten(1) for x in (image, text))
         return self.clip.logit_scale.exp() / k * image @ text.t()
@@ -143,7 +144,7 @@ class RPOCLIP(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class RPO(PromptTrainer):
-    """Read-only prompt optimization: cross-entropy on the averaged similarities, the 2K prompts alone learn."""
+    """Read-only prompt optimization: cross-entropy of the averaged similarities; only the 2K prompts are trained."""
 
     model: RPOCLIP
     config_node = "RPO"
@@ -157,7 +158,7 @@ class RPO(PromptTrainer):
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.options.K)
         if self.options.PROMPTS != "text":
-            _ = sizes.vision_layers  # a ResNet has none, and says what to do
+            _ = sizes.vision_layers  # raises a UserError for a ResNet
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
         yield self.class_texts(classnames), self.options.K
@@ -170,18 +171,18 @@ class RPO(PromptTrainer):
         cfg, loader = self.cfg, self.train_loader_x
         if not cfg.INPUT.VIEWS or not self.options.MASK or self.options.PROMPTS == "text":
             return
-        # A fixed pool of views: what their patches write is frozen, and stays in memory.
+        # The pool of views is fixed and their patches are frozen, so their keys and values are kept in memory.
         sizes, patches = self.model.clip.config, len(self.model.clip.visual.positional_embedding)
         one = 2 * sizes.vision_layers * patches * sizes.vision_width * self.model.clip.dtype.itemsize
         needed, given = one * len(loader.dataset) * cfg.INPUT.VIEWS / 2**30, cfg.INPUT.VIEWS_GIB
         if needed > given:
             raise UserError(
-                f"INPUT.VIEWS {cfg.INPUT.VIEWS}: what RPO keeps of {len(loader.dataset)} images takes {needed:.3g} GiB "
-                f"of memory, and INPUT.VIEWS_GIB is {given}: raise it, or take fewer views; 0 keeps nothing"
+                f"INPUT.VIEWS: expected a KV cache of at most {given} GiB (INPUT.VIEWS_GIB), got {needed:.3g} GiB "
+                f"for {cfg.INPUT.VIEWS} views of {len(loader.dataset)} images. Raise the limit, or use fewer views."
             )
         self.train_loader_x = with_features(loader, cfg, self.image_memory, key=None)
 
     def image_memory(self, images: Tensor) -> Tensor:
-        """`RPOCLIP.image_memory`, on the CPU."""
+        """Compute `RPOCLIP.image_memory` and move it to the CPU."""
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return self.model.image_memory(images.to(self.device)).cpu()

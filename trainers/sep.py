@@ -1,20 +1,20 @@
 """SEP: Yao et al., Self-Enhanced Prompt tuning, arXiv 2405.15549.
 
-At chosen layers the learned prompt is fused with tokens of the pretrained model, and the result takes its place. The
-Token Fusion Module turns the prompt P and n representative tokens T into the next prompt:
+Before chosen layers, the learned prompts are fused with tokens of the pretrained model, and the result replaces them.
+The Token Fusion Module computes the next prompts from the prompts P and n representative tokens T:
 
-    F  = s1 T + (1 - s1) MHA(query LN(P), key = value LN(T))           s1, s2 learned, from 0.75
+    F  = s1 T + (1 - s1) MHA(query LN(P), key = value LN(T))           s1, s2 learned, start at 0.75
     P' = s2 F + (1 - s2) MLP(LN(F))                                    MLP: width -> 256 -> width, no biases
 
-Text: T are the n tokens that follow the prompt. Image: T are the n_v tokens of highest energy (mean square). Both
-features are averaged with frozen CLIP's t0, i0; V are the classes' prototypes, learned too:
+Text: T are the n tokens after the prompts. Image: T are the n_v tokens of highest energy (mean square). Both features
+are averaged with those of frozen CLIP, t0 and i0. V are learned prototypes of the classes:
 
     t = (t~ + t0) / |.|,  i = (i~ + i0) / |.|
     L = CE(i t' / tau) + W (1 - cos(t, t0)) + W_V (1 - cos(i, i0)) + 1/2 (CE(10 cos(i, V)) + CE(10 cos(i0, V)))
 
-SELECT instance is the paper's form: each text and each image is fused by itself. SELECT batch is the released code: one
-set of tokens for the whole batch, and attention along the other axis, slot j of a text or image reading slot j of all
-classes or images, so that predictions depend on the neighbors in the batch.
+SELECT instance is the paper's form: each text and each image is fused separately. SELECT batch is the released code:
+the whole batch has one set of tokens, and slot j of a text or image attends to slot j of all classes or images, so that
+a prediction depends on the other images in its batch.
 
 Attention pattern: as MaPLe; the fused prompts are the replacements.
 """
@@ -40,27 +40,24 @@ from trainers.context import ContextTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 PROTOTYPE_SCALE, PROTOTYPE_WEIGHT = 10.0, 0.5  # of the released code
-HEAD_WIDTH, MLP_WIDTH = 64, 256  # likewise, of the fusion module
+HEAD_WIDTH, MLP_WIDTH = 64, 256  # of its fusion module
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.SEP."""
+    """Add TRAINER.SEP."""
     cfg.TRAINER.SEP = CfgNode()
     cfg.TRAINER.SEP.N_CTX = 6  # n, text prompts and representative tokens
     cfg.TRAINER.SEP.N_CTX_V = 4  # n_v, image prompts and representative tokens
     cfg.TRAINER.SEP.CTX_INIT = ""  # words to start from, "a photo of a"; their number replaces N_CTX
-    cfg.TRAINER.SEP.LAYERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]  # from 0: layers before which prompts are fused
+    cfg.TRAINER.SEP.LAYERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]  # layers before which prompts are fused, from 0
     cfg.TRAINER.SEP.SELECT = "instance"  # instance (the paper) or batch (the released code)
-    cfg.TRAINER.SEP.W = 8.0  # weight of the text's consistency with frozen CLIP
-    cfg.TRAINER.SEP.W_V = 6.0  # weight of the image's consistency
+    cfg.TRAINER.SEP.W = 8.0  # weight of the text features' consistency with frozen CLIP
+    cfg.TRAINER.SEP.W_V = 6.0  # weight of the image features' consistency
     cfg.TRAINER.SEP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 class TokenFusion(nn.Module):
-    """Fuses prompts P with as many tokens T of the pretrained model into the next prompts P'.
-
-    Its parameters have the names of the released code.
-    """
+    """Fuses n prompts P and n tokens T of the pretrained model into n prompts P'; parameters have released names."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -73,10 +70,10 @@ class TokenFusion(nn.Module):
         self.scale1, self.scale2 = nn.Parameter(torch.full((1,), 0.75)), nn.Parameter(torch.full((1,), 0.75))
 
     def forward(self, tokens: Tensor, prompts: Tensor, across: bool) -> Tensor:
-        """Tokens (N, n, width) and prompts (N or 1, n, width) -> prompts (N, n, width), float32.
+        """Fuse tokens (N, n, width) and prompts (N or 1, n, width) into float32 prompts (N, n, width).
 
         Args:
-            across: attend across the N rows, slot by slot (as the released code does), not across the n slots of a row.
+            across: attend across the N rows, slot by slot (as in the released code), not across the n slots of a row.
         """
         tokens, prompts = tokens.float(), prompts.float().expand(len(tokens), -1, -1)
         x, to = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)
@@ -88,7 +85,7 @@ class TokenFusion(nn.Module):
 
 
 class PromptLearner(nn.Module):
-    """Prompts `ctx`, `ctx_visual`; a fusion module a layer and side; the prototypes `VPT_fc.weight` (C, D)."""
+    """Prompts `ctx`, `ctx_visual`; a fusion module per layer and side; the prototypes `VPT_fc.weight` (C, D)."""
 
     def __init__(self, clip_model: clip.CLIP, n_classes: int, options: CfgNode):
         super().__init__()
@@ -96,11 +93,11 @@ class PromptLearner(nn.Module):
         self.ctx = clip.context_vectors(clip_model, options.CTX_INIT, (options.N_CTX,))
         self.ctx_visual = nn.Parameter(0.02 * torch.randn(options.N_CTX_V, vision_width))
         text, image = TokenFusion(text_width), TokenFusion(vision_width)
-        self.prompt_projections = nn.ModuleList(copy.deepcopy(text) for _ in options.LAYERS)  # all layers start alike
+        self.prompt_projections = nn.ModuleList(copy.deepcopy(text) for _ in options.LAYERS)  # all start equal
         self.visual_prompts = nn.ModuleList(copy.deepcopy(image) for _ in options.LAYERS)
         self.VPT_fc = nn.Linear(embed_dim, n_classes, bias=False)
-        # Not loaded: prototypes, which belong to their classes and serve training alone; and what released files hold
-        # but nobody uses, the copies' originals, a LayerNorm, copies left over.
+        # Not loaded: the prototypes, which belong to their classes and are used in training only; and unused tensors of
+        # released files: the originals of the copies, a LayerNorm, spare copies.
         spare = range(len(options.LAYERS), clip_model.config.text_layers)
         self.ignored_keys = ["VPT_fc", "meta_net_", "visual_meta_net_", "ln_pa_1_token"]
         self.ignored_keys += [f"{name}.{i}" for name in ("prompt_projections", "visual_prompts") for i in spare]
@@ -118,7 +115,7 @@ class SEPCLIP(FixedTextCLIP):
         self.independent_classes = not self.across
 
     def fuse(self, modules: nn.ModuleList, depth: int, tokens: Tensor, prompts: clip.Segment) -> None:
-        """Puts the fusion of prompts and representative tokens (N, n, width) in the prompts' place."""
+        """Replace the prompts by their fusion with representative tokens (N, n, width)."""
         prompts.tokens = modules[self.layers.index(depth)](tokens, prompts.tokens, self.across).to(tokens.dtype)
 
     def class_features(self, classes: slice) -> Tensor:
@@ -133,7 +130,7 @@ class SEPCLIP(FixedTextCLIP):
         return F.normalize(text + super().class_features(classes), dim=-1)
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Frozen CLIP's feature i0 and the averaged one i, each (B, D)."""
+        """Frozen CLIP's features i0 and the averaged features i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)
 
         def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
@@ -155,7 +152,7 @@ class SEPCLIP(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class SEP(ContextTrainer):
-    """Self-enhanced prompt tuning: prompts, fusion modules and prototypes learn."""
+    """Self-enhanced prompt tuning: prompts, fusion modules, and prototypes are trained."""
 
     model: SEPCLIP
     config_node = "SEP"
@@ -166,19 +163,19 @@ class SEP(ContextTrainer):
         checks.at_least("N_CTX_V", 1)
         checks.require(
             self.options.SELECT != "batch" or self.cfg.MODEL.TEXT_BLOCK in ("auto", "0"),
-            f"MODEL.TEXT_BLOCK: with TRAINER.SEP.SELECT batch expected auto or 0, got {self.cfg.MODEL.TEXT_BLOCK}",
+            f"MODEL.TEXT_BLOCK: expected auto or 0 with TRAINER.SEP.SELECT batch, got {self.cfg.MODEL.TEXT_BLOCK}.",
         )
 
     def check_sizes(self, checks: Checks, sizes: clip.BackboneConfig) -> None:
         n_ctx = self.n_context()
-        self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # n tokens follow the prompt
+        self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # [SOS], and n tokens after the prompts
         layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)
         checks.require(
             layers == sorted({*layers} & {*range(most)}),
-            f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, got {layers}",
+            f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, got {layers}.",
         )
         tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
-        checks.at_most("N_CTX_V", tokens, "an image has no more tokens")
+        checks.at_most("N_CTX_V", tokens, "the tokens of an image")
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
         yield self.class_texts(classnames), 0
@@ -186,12 +183,12 @@ class SEP(ContextTrainer):
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":
-            print("SELECT batch: as in the released code, a prediction depends on the other images of its batch")
+            print("TRAINER.SEP.SELECT batch: as released, a prediction depends on the other images in its batch")
         return SEPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)
 
     @torch.no_grad()
     def before_train(self) -> None:
-        """The prototypes start at the mean of frozen CLIP's features of each class's training images."""
+        """Initialize the prototype of each class as the mean of frozen CLIP's features of its training images."""
         prototypes = self.model.prompt_learner.VPT_fc.weight.zero_()
         for batch in DataLoader(self.train_loader_x.dataset, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE):
             images, labels = self.parse_batch_train(batch)

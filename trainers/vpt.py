@@ -1,16 +1,16 @@
 """VPT: Jia et al., Visual Prompt Tuning, arXiv 2203.12119.
 
-n learned vectors join the image patches; the rest of the tower is frozen.
+n learned vectors are added to the image patches; the rest of the tower is frozen.
 
     shallow  [x_1, Z_1, E_1] = L_1([x_0, P, E_0]),  [x_i, Z_i, E_i] = L_i([x_{i-1}, Z_{i-1}, E_{i-1}])     (eq. 4, 5)
     deep     [x_i, _, E_i] = L_i([x_{i-1}, P_{i-1}, E_{i-1}])      before each of the first J layers        (eq. 7)
     y        = Head(x_N)                                                                                    (eq. 6, 8)
 
-PROMPT_DEPTH_VISION is J: 1 is shallow. HEAD text classifies by the class texts, as CLIP does; linear is the paper's
-Head. The ablations of section 4.3: LOCATION add puts the prompts on the patches; POOL says which tokens the head sees.
-TUNE gives the paper's baselines (table 1) for the linear head: linear (the head alone), bias (BitFit) and full.
+PROMPT_DEPTH_VISION is J; 1 is shallow. HEAD text classifies by the class texts, as CLIP does; linear is the paper's
+Head. Ablations of section 4.3: LOCATION add sums prompts and patches; POOL selects the tokens that the head gets. TUNE
+selects the paper's baselines with a linear head (table 1): linear (only the head), bias (BitFit), and full.
 
-Attention pattern: [CLS, patches] and the prompts attend to each other; the text side is zero-shot CLIP's.
+Attention pattern: [CLS, patches] and the prompts attend to each other; the text side is zero-shot CLIP.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ CHOICES = {
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Adds TRAINER.VPT."""
+    """Add TRAINER.VPT."""
     cfg.TRAINER.VPT = CfgNode()
-    cfg.TRAINER.VPT.N_CTX_VISION = 8  # n, prompts a layer; with LOCATION add there is one for each patch
-    cfg.TRAINER.VPT.PROMPT_DEPTH_VISION = 1  # J, layers that get prompts of their own; 1: shallow
+    cfg.TRAINER.VPT.N_CTX_VISION = 8  # n, prompts per layer; LOCATION add has one per patch
+    cfg.TRAINER.VPT.PROMPT_DEPTH_VISION = 1  # J, the number of layers with new prompts; 1: shallow
     cfg.TRAINER.VPT.DROPOUT = 0.0  # on the prompts
-    cfg.TRAINER.VPT.HEAD = "text"  # text: the class texts; linear: a trained map from the pooled tokens to classes
-    cfg.TRAINER.VPT.LOCATION = "prepend"  # prepend: next to the patches; add: to them
-    cfg.TRAINER.VPT.POOL = "cls"  # cls, patches, prompts or all: the tokens whose mean is the image's feature
-    cfg.TRAINER.VPT.TUNE = "prompts"  # prompts; with HEAD linear also linear, bias, full: no prompts
+    cfg.TRAINER.VPT.HEAD = "text"  # text: class texts; linear: a trained map from the pooled tokens to classes
+    cfg.TRAINER.VPT.LOCATION = "prepend"  # prepend: next to the patches; add: summed with them
+    cfg.TRAINER.VPT.POOL = "cls"  # cls, patches, prompts, or all: the tokens whose mean is the image feature
+    cfg.TRAINER.VPT.TUNE = "prompts"  # prompts; with HEAD linear also linear, bias, or full, without prompts
     cfg.TRAINER.VPT.CTX_INIT = ""  # in released files; not used
     cfg.TRAINER.VPT.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 class PromptLearner(nn.Module):
-    """The prompts, named by their place in the released code, and what else is trained with a linear head."""
+    """The prompts, named by their position in the released code, and what a linear head trains in addition."""
 
     def __init__(self, clip_model: CLIP, n_classes: int, options: CfgNode):
         super().__init__()
@@ -58,7 +58,7 @@ class PromptLearner(nn.Module):
         self.names: list[str] = []
         if options.TUNE == "prompts":
             n = options.N_CTX_VISION if options.LOCATION == "prepend" else patches
-            bound = (6 / (tower.conv1.weight[0].numel() + width)) ** 0.5  # the paper's start (section 4.1)
+            bound = (6 / (tower.conv1.weight[0].numel() + width)) ** 0.5  # as in the paper (section 4.1)
             self.names = ["image_encoder.VPT", *deep_names("image_encoder", options.PROMPT_DEPTH_VISION)]
             for name in self.names:
                 add_parameter(self, name, torch.empty(n, width).uniform_(-bound, bound))
@@ -71,7 +71,7 @@ class PromptLearner(nn.Module):
         self.dropout = nn.Dropout(options.DROPOUT)
 
     def prompts(self, batch: int) -> list[Tensor]:
-        """Prompts of the first J layers, each (B, n, vision width): with dropout of its own for each image."""
+        """Prompts of the first J layers, each (B, n, vision width), with separate dropout for each image."""
         return [self.dropout(self.get_parameter(name).expand(batch, -1, -1)) for name in self.names]
 
 
@@ -85,7 +85,7 @@ class VPTCLIP(FixedTextCLIP):
         self.head, self.location, self.pool = options.HEAD, options.LOCATION, options.POOL
 
     def segments(self, images: Tensor) -> dict[str, Segment]:
-        """[CLS, patches], followed by the prompts, unless there are none or they are added to the patches."""
+        """[CLS, patches], followed by the prompts unless there are none or they are summed with the patches."""
         if not self.prompt_learner.names or self.location == "add":
             return {"image": Segment(self.clip.visual.embed(images), attends_to=("image",))}
         first, *deep = self.prompt_learner.prompts(len(images))
@@ -94,7 +94,7 @@ class VPTCLIP(FixedTextCLIP):
         return segments
 
     def add_prompts(self, depth: int, segments: dict[str, Segment]) -> None:
-        """LOCATION add: the prompts of this layer on its patches."""
+        """LOCATION add: sum the patches of this layer and its prompts."""
         names = self.prompt_learner.names
         if depth < len(names):
             image, prompt = segments["image"], self.prompt_learner.get_parameter(names[depth])
@@ -102,7 +102,7 @@ class VPTCLIP(FixedTextCLIP):
             image.tokens = torch.cat([image.tokens[:, :1], image.tokens[:, 1:] + prompt], dim=1)
 
     def pooled(self, images: Tensor) -> Tensor:
-        """The mean of the tokens that POOL names, after the last layer: (B, vision width)."""
+        """The mean of the tokens that POOL selects after the last layer: (B, vision width)."""
         segments = self.segments(images)
         if self.pool == "cls":
             segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
@@ -124,7 +124,7 @@ class VPTCLIP(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class VPT(PromptTrainer):
-    """Visual prompt tuning: cross-entropy; the prompts learn, and the head if it is linear."""
+    """Visual prompt tuning: cross-entropy; the prompts are trained, and the head if it is linear."""
 
     config_node = "VPT"
 
@@ -134,18 +134,21 @@ class VPT(PromptTrainer):
         checks.at_least("N_CTX_VISION", 1)
         checks.at_least("PROMPT_DEPTH_VISION", 1)
         options = self.options
-        tune, own = options.TUNE, options.TUNE == "prompts" and options.LOCATION == "prepend"
-        for right, wanted in (
-            (0 <= options.DROPOUT < 1, f"DROPOUT: expected at least 0 and below 1, got {options.DROPOUT}"),
-            (tune == "prompts" or options.HEAD == "linear", f"TUNE {tune} needs HEAD linear"),
-            (tune not in ("bias", "full") or options.PREC in ("fp32", "amp"), f"TUNE {tune} needs PREC fp32 or amp"),
-            (options.POOL != "prompts" or own, "POOL prompts needs TUNE prompts and LOCATION prepend"),
-        ):
-            checks.require(right, f"TRAINER.VPT.{wanted}")
+        tune, location = options.TUNE, options.LOCATION
+        has_prompt_tokens = tune == "prompts" and location == "prepend"
+        right = 0 <= options.DROPOUT < 1
+        checks.expect(right, "TRAINER.VPT.DROPOUT", "at least 0 and below 1", options.DROPOUT)
+        right = tune == "prompts" or options.HEAD == "linear"
+        checks.expect(right, "TRAINER.VPT.HEAD", f"linear with TUNE {tune}", options.HEAD)
+        right = tune not in ("bias", "full") or options.PREC in ("fp32", "amp")
+        checks.expect(right, "TRAINER.VPT.PREC", f"fp32 or amp with TUNE {tune}", options.PREC)
+        right = options.POOL != "prompts" or has_prompt_tokens
+        expected = f"cls, patches, or all with TUNE {tune} and LOCATION {location}"
+        checks.expect(right, "TRAINER.VPT.POOL", expected, options.POOL)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         layers = sizes.vision_layers
-        checks.at_most("PROMPT_DEPTH_VISION", layers, f"the backbone's image tower has {layers} layers")
+        checks.at_most("PROMPT_DEPTH_VISION", layers, "the layers of the backbone's image tower")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return VPTCLIP(clip_model, classnames, self.class_texts(classnames), self.options)

@@ -1,7 +1,7 @@
 """Zero-shot CLIP: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2103.00020.
 
-Nothing is learned: an image gets the class with the most similar text ("a photo of a cat."). Of several texts for a
-class the mean of their unit-length features counts (section 3.1.4, prompt ensembling).
+Nothing is trained: an image is assigned to the class with the most similar text ("a photo of a cat."). If a class has
+several texts, their unit-length features are averaged (section 3.1.4, prompt ensembling).
 
 Attention pattern: the words of a text attend to themselves, causally; the patches of an image to each other.
 """
@@ -28,14 +28,14 @@ ENSEMBLE = (
 
 
 class ZeroshotModel(FixedTextCLIP):
-    """Frozen on both sides."""
+    """CLIP with both sides frozen."""
 
     frozen_image_encoder = True
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
-    """The dataset's own template around each class name."""
+    """Zero-shot CLIP with one text per class, from the template of the dataset."""
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return ZeroshotModel(clip_model, [self.class_texts(classnames)])
@@ -43,7 +43,7 @@ class ZeroshotCLIP(PromptTrainer):
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(PromptTrainer):
-    """An ensemble: seven templates, and the dataset's own."""
+    """Zero-shot CLIP with an ensemble of eight texts per class: seven templates, and that of the dataset."""
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
         for template in ENSEMBLE:

@@ -41,7 +41,7 @@ def small_backbone(tmp_path):
 
 @pytest.fixture
 def make_trainer(tmp_path, small_backbone, monkeypatch):
-    """make_trainer(name, *opts, batch=4, test_batch=7) -> trainer."""
+    """make_trainer(name, *opts, classnames=None, test_batch=7, output="run") -> trainer."""
 
     def make(name, *opts, classnames=None, test_batch=7, output="run"):
         names = classnames or CLASSNAMES

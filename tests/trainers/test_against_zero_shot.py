@@ -1,4 +1,4 @@
-"""Without its prompts each method is zero-shot CLIP; with a ViT-B/16 it learns as many numbers as its paper says."""
+"""Without prompts each method is zero-shot CLIP; with a ViT-B/16 it has the number of parameters in its paper."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ REMOVED = {
 
 @pytest.mark.parametrize("method", REMOVED)
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
-def test_with_prompts_removed_the_logits_are_zero_shot_clips(small_clip, method):
+def test_without_prompts_the_logits_are_those_of_zero_shot_clip(small_clip, method):
     images = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = FixedTextCLIP(small_clip, [TEXTS])(images)
@@ -49,7 +49,7 @@ def test_with_prompts_removed_the_logits_are_zero_shot_clips(small_clip, method)
 
 @pytest.fixture(scope="module")
 def vit_b16():
-    return reference_clip(layers=1)  # the counts do not depend on the number of layers
+    return reference_clip(layers=1)  # the counts are independent of the number of layers
 
 
 LEARNED = {
@@ -63,15 +63,15 @@ LEARNED = {
 
 
 @pytest.mark.parametrize("method", LEARNED)
-def test_the_number_of_learned_parameters_is_the_papers(vit_b16, method):
+def test_the_number_of_parameters_is_that_of_the_paper(vit_b16, method):
     expected, build = LEARNED[method]
     learned = sum(p.numel() for p in build(vit_b16).prompt_learner.parameters())
     print(f"{method}: {learned:,} learned parameters")
     assert learned == expected
 
 
-def test_seps_every_learned_number_serves():
-    """SEP's released module also holds a LayerNorm that nobody reads and two modules' originals; ours does not."""
+def test_sep_has_no_unused_parameters():
+    """SEP's released module also holds an unused LayerNorm and the originals of copied modules."""
     learner = sep.PromptLearner(reference_clip(layers=1), 3, options(sep, LAYERS=[0]))
     names = {name.split(".")[0] for name, _ in learner.named_parameters()}
     assert names == {"ctx", "ctx_visual", "prompt_projections", "visual_prompts", "VPT_fc"}

@@ -1,4 +1,4 @@
-"""MODEL.COMPILE and MODEL.CUDA_GRAPH: the same step, and a note where it fails. With a GPU: test_on_a_gpu.py."""
+"""MODEL.COMPILE and MODEL.CUDA_GRAPH give the same step, and a message if they fail. On a GPU: test_on_a_gpu.py."""
 
 import pytest
 import torch
@@ -39,42 +39,43 @@ def test_a_compiled_step_gives_the_same_numbers(make_trainer, backend, method, c
     compiled = make_trainer(method, *METHODS[method], "MODEL.COMPILE", True, output="compiled")
     results = []
     for trainer in (plain, compiled):
-        torch.manual_seed(7)  # dropout's stream, of which the trial step uses nothing up
+        torch.manual_seed(7)  # the dropout stream, which the trial step does not advance
         results.append(train_once(trainer))
     assert compiled.step.compiled is not None
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
     assert "failed" not in capsys.readouterr().out
 
 
-def test_a_step_that_cannot_be_compiled_runs_as_it_is_with_a_note(make_trainer, backend, capsys):
+def test_a_step_that_fails_to_compile_runs_uncompiled_with_a_message(make_trainer, backend, capsys):
     def broken(graph, inputs):
         raise RuntimeError("no compiler here")
 
     backend(broken)
     plain = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, output="plain"))
-    fallen = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, "MODEL.COMPILE", True, output="compiled"))
-    torch.testing.assert_close(fallen, plain, atol=0, rtol=0)
-    note = capsys.readouterr().out
-    assert "MODEL.COMPILE: torch.compile failed, the step runs uncompiled" in note and "no compiler here" in note
+    fallback = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, "MODEL.COMPILE", True, output="compiled"))
+    torch.testing.assert_close(fallback, plain, atol=0, rtol=0)
+    printed = capsys.readouterr().out
+    assert "MODEL.COMPILE: torch.compile failed, the step runs uncompiled" in printed and "no compiler here" in printed
 
 
-def test_the_parts_of_a_loss_come_out_of_a_compiled_step(make_trainer, backend):
+def test_a_compiled_step_returns_the_parts_of_the_loss(make_trainer, backend):
     backend("eager")
     trainers = [
         make_trainer("SEP", "TRAINER.SEP.LAYERS", [1], "MODEL.COMPILE", compiled, output=str(compiled))
         for compiled in (False, True)
     ]
-    told = []
+    losses = []
     for trainer in trainers:
         trainer.num_batches, trainer.batch_idx = 9, 0
-        told.append({k: float(v) for k, v in trainer.forward_backward(next(iter(trainer.train_loader_x))).items()})
+        losses.append({k: float(v) for k, v in trainer.forward_backward(next(iter(trainer.train_loader_x))).items()})
     assert trainers[1].step.compiled is not None
-    assert told[1] == pytest.approx(told[0], rel=1e-4) and {"loss", "ce", "consistency", "prototypes"} <= told[0].keys()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert {"loss", "ce", "consistency", "prototypes"} <= losses[0].keys()
 
 
 @pytest.fixture
 def capture(monkeypatch):
-    """A stand-in for the GPU's capture: results stand in the same tensors at every call, as those of a graph."""
+    """Replace the GPU's capture: every call writes its results into the same tensors, as a graph does."""
     captured = []
 
     def make_graphed_callables(module, sample):
@@ -92,15 +93,15 @@ def capture(monkeypatch):
     return captured
 
 
-def test_a_captured_step_gives_results_that_the_next_one_leaves_alone(make_trainer, capture):
+def test_the_next_captured_step_does_not_overwrite_results(make_trainer, capture):
     trainer = make_trainer("RPO", "TRAINER.RPO.K", 3)
     step = GraphedStep(trainer.outputs, trainer.model.prompt_learner)
     batches = [(batch["img"], batch["label"]) for batch in trainer.train_loader_x]
     expected = [trainer.outputs(*batch)[:2] for batch in batches]
-    found = [step(*batch)[:2] for batch in batches]
-    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    captured = [step(*batch)[:2] for batch in batches]
+    torch.testing.assert_close(captured, expected, atol=0, rtol=0)
     assert len(capture) == 1
-    small = batches[0][0][:2], batches[0][1][:2]  # runs as it is
+    small = batches[0][0][:2], batches[0][1][:2]  # runs uncaptured
     torch.testing.assert_close(step(*small)[:2], trainer.outputs(*small)[:2], atol=0, rtol=0)
     assert len(capture) == 1 and step.graphed is not None
 
@@ -111,7 +112,7 @@ def test_without_a_gpu_there_is_nothing_to_capture(make_trainer, capsys):
     assert "MODEL.CUDA_GRAPH: there is nothing to capture on a cpu" in capsys.readouterr().out
 
 
-def test_a_step_that_cannot_be_captured_runs_as_it_is_with_a_note(make_trainer, monkeypatch, capsys):
+def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_trainer, monkeypatch, capsys):
     def refuse(module, sample):
         raise RuntimeError("operation not permitted when stream is capturing\nand advice")
 
@@ -122,6 +123,8 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is_with_a_note(make_trainer, 
         torch.testing.assert_close(
             step(batch["img"], batch["label"])[:2], trainer.outputs(batch["img"], batch["label"])[:2], atol=0, rtol=0
         )
-    note = capsys.readouterr().out
-    assert note.count("MODEL.CUDA_GRAPH: capturing failed, the step runs as it is: RuntimeError: operation not") == 1
-    assert "advice" not in note
+    printed = capsys.readouterr().out
+    assert (
+        printed.count("MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured: RuntimeError: operation not") == 1
+    )
+    assert "advice" not in printed

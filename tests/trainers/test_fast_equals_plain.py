@@ -1,4 +1,4 @@
-"""Every method, every awkward set of class names: logits and gradients are those of the plain path."""
+"""Every method equals the plain path, in logits and gradients, whatever the class names."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from small_clip import make_small_clip
 
 from benchmarks.methods import PROMPTS, Case, build
 
-FULL = "cat " * 60  # with all prompts and words around, cut to what fits
+FULL = "cat " * 60  # cut to what fits next to the prompts and fixed words
 NAMES = {
     "a single class": ["cat"],
     "names of one token": ["cat", "dog", "horse"],
@@ -17,14 +17,14 @@ FIXED = {"CoOp": 3, "CoCoOp": 3, "MaPLe": 3, "SEP": 3, "VPT": 7, "RPO": 7}  # st
 
 
 def full(method, prompts):
-    """As many words as the context takes beside prompts and fixed words."""
+    """As many words as the context holds next to the prompts and fixed words."""
     room = 77 - FIXED[method] - (0 if method == "VPT" else prompts)
     return "cat " * (min(room, 77 - 7) if method == "SEP" else room)  # SEP also has the fixed text of frozen CLIP
 
 
 @pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("method", PROMPTS)
-def test_logits_and_gradients_are_the_plain_paths(method, names):
+def test_logits_and_gradients_equal_the_plain_path(method, names):
     prompts = PROMPTS[method]
     classnames = [full(method, prompts) if name == FULL else name for name in NAMES[names]]
     paths = build(Case(method, prompts, len(classnames), 2), make_small_clip(), classnames)
@@ -40,9 +40,9 @@ def test_logits_and_gradients_are_the_plain_paths(method, names):
             torch.testing.assert_close(one, other, atol=2e-5 * float(other.abs().max()) + 1e-6, rtol=0)
 
 
-def test_as_many_read_only_prompts_as_fit_equal_the_plain_path():
+def test_rpo_with_a_full_context_equals_the_plain_path():
     names = ["cat", "Boeing 747-400"]
-    longest = 2 + 5 + 6  # start and end, "a photo of a" and ".", "boeing 7 4 7 - 4 0 0" is at most so long
+    longest = 2 + 5 + 6  # start and end; "a photo of a" and "."; an upper bound for "boeing 747-400"
     paths = build(Case("RPO", 77 - longest - 4, len(names), 2), make_small_clip(), names)
     images = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(paths.model(images), paths.plain(images), atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""Trainer files written for Dassl and CoOp run unchanged when they are put into trainers/."""
+"""Trainer files written for Dassl and CoOp run unchanged when they are placed into trainers/."""
 
 import importlib
 import importlib.util
@@ -28,8 +28,8 @@ FOREIGN = ROOT / "tests" / "foreign"
 EPOCHS = 12
 TIME_LIMIT = 120  # seconds for one run; it takes a few
 
-# What trainer files, dataset files and train scripts of the family import from Dassl, if two or more repositories do,
-# and inner paths that single ones use.
+# What trainer files, dataset files, and train scripts of two or more repositories of the family import, and inner paths
+# that single repositories use.
 USED_IMPORTS = {
     "dassl.config": ["clean_cfg", "get_cfg_default"],
     "dassl.data": ["DataManager", "DatasetWrapper"],
@@ -57,15 +57,15 @@ USED_IMPORTS = {
 
 
 @pytest.mark.parametrize("module", USED_IMPORTS)
-def test_what_the_familys_files_import_exists(module, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # an extra: importing must not need it
-    found = importlib.import_module(module)
-    assert [name for name in USED_IMPORTS[module] if not hasattr(found, name)] == []
+def test_what_files_of_the_coop_family_import_exists(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # optional, so importing must not need it
+    imported = importlib.import_module(module)
+    assert [name for name in USED_IMPORTS[module] if not hasattr(imported, name)] == []
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A checkout with the foreign files in trainers/, without our files that declare the same keys."""
+    """A checkout with the foreign files in trainers/, without the built-in files that declare the same keys."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("basics", "clip", "dassl", "datasets", "configs"):
         (folder / name).symlink_to(ROOT / name)
@@ -79,7 +79,7 @@ def checkout(tmp_path_factory):
 
 
 def words(trainer, output, *more):
-    """The words of a command line."""
+    """The arguments of a command line."""
     return [
         *["--trainer", trainer, "--seed", "1", "--output-dir", output],
         *["--config-file", "configs/trainers/CoOp/tiny.yaml"],
@@ -123,14 +123,14 @@ BASE, NEW = ["DATASET.SUBSAMPLE_CLASSES", "base"], ["DATASET.SUBSAMPLE_CLASSES",
 
 @pytest.fixture(scope="module")
 def trained(checkout):
-    """An old file, trained on the base classes."""
+    """The results of an old file trained on the base classes."""
     finish(start(checkout, "train.py", *words("OldStyle", "undisturbed", *BASE)))
     return results(checkout, "undisturbed")
 
 
 @pytest.fixture(scope="module")
 def others(checkout, trained):
-    """The results of more commands, run in one process because starting it takes longer than any of them."""
+    """What more commands print. They run in one process because starting it takes longer than any of them."""
     tested = ["--eval-only", "--model-dir"]
     commands = [
         words("OldStyle", "again", *tested, "undisturbed", *BASE),
@@ -146,16 +146,16 @@ def others(checkout, trained):
     return printed
 
 
-def test_it_trains(trained):
+def test_an_old_file_trains(trained):
     assert trained["epochs"] == EPOCHS and trained["trained_parameters"] == 3 * 128
     assert trained["metrics"]["accuracy"] > 100 / len(trained["metrics"]["per_class"])
 
 
-def test_the_weights_are_converted_once_and_into_the_cache(checkout, others):
+def test_the_weights_are_converted_once_into_the_cache(checkout, others):
     assert len(files(checkout)) == 1 and files(checkout)[0].endswith(".pt")
 
 
-def test_a_killed_run_resumes_and_ends_in_the_same_prompts(checkout, trained):
+def test_a_killed_run_resumes_to_the_same_prompts(checkout, trained):
     command = ["train.py", *words("OldStyle", "killed", *BASE)]
     process = start(checkout, *command)
     deadline = time.monotonic() + TIME_LIMIT
@@ -171,33 +171,33 @@ def test_a_killed_run_resumes_and_ends_in_the_same_prompts(checkout, trained):
     assert resumed["metrics"] == trained["metrics"]
 
 
-def test_a_run_on_base_classes_is_tested_on_them_and_on_new_ones(checkout, trained, others):
+def test_a_run_on_base_classes_is_tested_on_base_and_new_classes(checkout, trained, others):
     assert results(checkout, "again")["metrics"] == trained["metrics"]
     new = results(checkout, "new")
     assert new["load_epoch"] == EPOCHS
     assert new["metrics"]["per_class"].keys().isdisjoint(trained["metrics"]["per_class"])
 
 
-def test_a_file_that_registers_the_whole_model_saves_its_prompts_only(checkout, others):
+def test_a_file_that_registers_the_whole_model_saves_only_prompts(checkout, others):
     saved = torch.load(checkout / "whole" / "MultiModalPromptLearner" / f"model.pth.tar-{EPOCHS}", weights_only=True)
     assert all(key.startswith("prompt_learner.") for key in saved["state_dict"])
     assert results(checkout, "whole_again")["metrics"] == results(checkout, "whole")["metrics"]
 
 
-def test_a_file_that_registers_nothing_is_tested(checkout, others):
-    foreign, own = results(checkout, "nothing"), results(checkout, "zero_shot")
-    assert foreign["metrics"] == own["metrics"]
+def test_a_file_that_registers_nothing_can_be_tested(checkout, others):
+    foreign, builtin = results(checkout, "nothing"), results(checkout, "zero_shot")
+    assert foreign["metrics"] == builtin["metrics"]
     assert foreign["epochs"] == foreign["trained_parameters"] == 0
 
 
-def test_a_checkpoint_that_a_file_does_not_find_is_one_clear_message(others):
+def test_a_missing_checkpoint_gives_one_message(others):
     assert 'error: no model at "whole/prompt_learner/model.pth.tar-3"' in others
     assert "Traceback" not in others
 
 
 @pytest.fixture
 def old_style(monkeypatch):
-    """The old file as a module; what it registers is removed afterwards."""
+    """The old file as a module; what it registers is removed afterward."""
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", dict(TRAINER_REGISTRY._objects))
     spec = importlib.util.spec_from_file_location("old_style", FOREIGN / "old_style.py")
     module = importlib.util.module_from_spec(spec)
@@ -213,20 +213,20 @@ def cfg():
     return cfg
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")  # the file's own call
-def test_its_logits_equal_our_coops_for_the_same_context(old_style, cfg, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")  # called by the file
+def test_an_old_coop_file_gives_the_logits_of_the_built_in_coop(old_style, cfg, tmp_path, monkeypatch):
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
     names = ["cat", "Boeing 747-400", "sea horse"]
     old = old_style.CustomCLIP(cfg, names, old_style.load_clip_to_cpu(cfg).float())
-    own = coop.CoOpCLIP(clip.load_clip("tiny"), names, cfg.TRAINER.COOP)
-    own.prompt_learner.ctx.data.copy_(old.prompt_learner.ctx.data.mul_(20))
+    builtin = coop.CoOpCLIP(clip.load_clip("tiny"), names, cfg.TRAINER.COOP)
+    builtin.prompt_learner.ctx.data.copy_(old.prompt_learner.ctx.data.mul_(20))
     images = torch.randn(4, 3, 40, 40, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(old(images), own(images), atol=1e-4, rtol=0)
+        torch.testing.assert_close(old(images), builtin(images), atol=1e-4, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")
-def test_its_half_precision_is_near(old_style, cfg, tmp_path, monkeypatch):
+def test_an_old_file_in_half_precision_is_close_to_float32(old_style, cfg, tmp_path, monkeypatch):
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
     half = old_style.CustomCLIP(cfg, ["cat", "dog"], old_style.load_clip_to_cpu(cfg))
     assert half.dtype == half.prompt_learner.ctx.dtype == torch.float16
@@ -238,7 +238,7 @@ def test_its_half_precision_is_near(old_style, cfg, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["TRAINER.ELSEWHERE", "TRAINER.COOP.ELSEWHERE", "ELSEWHERE"])
-def test_an_undeclared_key_is_named(cfg, monkeypatch, key):
+def test_an_undeclared_key_that_a_file_reads_is_named(cfg, monkeypatch, key):
     class Foreign(TrainerX):
         def check_cfg(self, cfg):
             for name in key.split("."):
@@ -250,15 +250,15 @@ def test_an_undeclared_key_is_named(cfg, monkeypatch, key):
         dassl.engine.build_trainer(cfg)
 
 
-def test_an_undeclared_key_is_named_when_it_is_given(cfg):
+def test_an_undeclared_key_on_the_command_line_is_named(cfg):
     with pytest.raises(UserError, match=r"unknown key TRAINER.ELSEWHERE.N_CTX\. .*extend_cfg\(cfg\)"):
         dassl.config.merge(cfg, opts=["TRAINER.ELSEWHERE.N_CTX", 3])
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         dassl.config.merge(cfg, opts=["TRAINER.COOP.N_CTXS", 3])
-    assert "extend_cfg" not in str(told.value)
+    assert "extend_cfg" not in str(error.value)
 
 
-def test_the_familys_keys_exist_and_ours_stay_unchanged():
+def test_keys_of_the_coop_family_do_not_replace_declared_ones():
     cfg = get_cfg_default()
     coop.extend_cfg(cfg)
     family.extend_cfg(cfg)
@@ -267,13 +267,13 @@ def test_the_familys_keys_exist_and_ours_stay_unchanged():
     assert cfg.TRAINER.IVLP == CfgNode(family.NODES["IVLP"])
 
 
-def test_two_files_that_register_one_name_are_both_named(monkeypatch):
+def test_two_files_that_register_one_name_are_named(monkeypatch):
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", {"CoOp": coop.CoOp})
     with pytest.raises(KeyError, match="by trainers.coop, and now by elsewhere"):
         TRAINER_REGISTRY.register(type("CoOp", (), {"__module__": "elsewhere"}))
 
 
-def test_other_mistakes_in_a_trainers_file_keep_their_traceback(cfg, monkeypatch):
+def test_other_errors_in_a_trainer_file_keep_their_traceback(cfg, monkeypatch):
     class Foreign(TrainerX):
         def check_cfg(self, cfg):
             return CfgNode.no_such_thing

@@ -1,4 +1,4 @@
-"""Methods that leave the image side alone train and test on kept features: same bits, no image tower, no decoding."""
+"""Methods with a frozen image side train and test on cached features: same bits, no image tower, no decoding."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ METHODS = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The features' cache is this test's own; the built-in datasets' is not."""
+    """Use a separate feature cache for each test, and the shared cache of the built-in datasets."""
     monkeypatch.setattr(feature_loader, "cache_dir", lambda *parts: tmp_path.joinpath("cache", *parts))
     return tmp_path / "cache"
 
@@ -44,7 +44,7 @@ def trainer(folder, method, *opts):
 
 
 def run(folder, method, *opts):
-    """What training and testing leave: digests of the prompts, and the metrics."""
+    """Train and test; return the digests of the prompts, the metrics, and the losses."""
     trainer(folder, method, *opts).train()
     results = json.loads((folder / "results.json").read_text())
     losses = (
@@ -56,7 +56,7 @@ def run(folder, method, *opts):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_empty_a_filled_and_no_store_give_the_same_bits(tmp_path, cache, method, monkeypatch):
+def test_an_empty_a_filled_and_no_cache_give_the_same_bits(tmp_path, cache, method, monkeypatch):
     without = run(tmp_path / "without", method, "DATALOADER.FEATURES_GIB", 0.0)
     assert not cache.exists()
     assert run(tmp_path / "empty", method) == without
@@ -65,14 +65,14 @@ def test_an_empty_a_filled_and_no_store_give_the_same_bits(tmp_path, cache, meth
     assert run(tmp_path / "filled", method) == without
 
 
-def test_one_method_fills_the_store_for_the_others_whatever_their_settings(tmp_path, monkeypatch):
+def test_one_method_fills_the_cache_for_all_methods_and_settings(tmp_path, monkeypatch):
     run(tmp_path / "first", "CoOp")
     monkeypatch.setattr(CLIP, "encode_image", lambda *_: pytest.fail("the image tower ran"))
     run(tmp_path / "second", "LP", "OPTIM.LR", 0.1, "DATALOADER.TRAIN_X.BATCH_SIZE", 3, "DATALOADER.TEST.BATCH_SIZE", 7)
     run(tmp_path / "third", "ZeroshotCLIP", "SEED", 5)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits_with_or_without_the_store(tmp_path, cache):
+def test_a_resumed_run_without_the_cache_gives_the_same_bits(tmp_path, cache):
     whole = run(tmp_path / "whole", "CoOp")
     stopped = trainer(tmp_path / "stopped", "CoOp")
     stopped.after_epoch = lambda: (_ for _ in ()).throw(KeyboardInterrupt) if stopped.epoch else None
@@ -83,7 +83,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits_with_or_without_the_store(tmp_pa
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_features_in_place_of_images_give_the_same_logits(tmp_path, method):
+def test_features_instead_of_images_give_the_same_logits(tmp_path, method):
     model = trainer(tmp_path, method).model
     images = torch.randn(3, 3, 40, 40)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_features_in_place_of_images_give_the_same_logits(tmp_path, method):
 
 
 @pytest.mark.parametrize("method", ["RPO", "VPT", "MaPLe", "IVLP", "SEP"])
-def test_methods_that_prompt_the_image_side_get_images(tmp_path, method):
+def test_methods_with_image_prompts_get_images(tmp_path, method):
     built = trainer(tmp_path, method, *(("TRAINER.RPO.PROMPTS", "both") if method == "RPO" else ()))
     assert not built.model.frozen_image_encoder and next(iter(built.test_loader))["img"].dim() == 4
 
@@ -100,7 +100,7 @@ def test_methods_that_prompt_the_image_side_get_images(tmp_path, method):
 POOL = ("INPUT.VIEWS", 2, "OPTIM.MAX_EPOCH", 4, "TRAINER.RPO.PROMPTS", "both")
 
 
-def test_rpo_reads_a_remembered_image_as_it_reads_the_image(tmp_path):
+def test_rpo_gives_the_same_gradients_for_a_cached_image(tmp_path):
     model = trainer(tmp_path, "RPO", "TRAINER.RPO.PROMPTS", "both").model
     images, losses, gradients = torch.randn(3, 3, 40, 40), [], []
     for given in (images, model.image_memory(images)):
@@ -111,7 +111,7 @@ def test_rpo_reads_a_remembered_image_as_it_reads_the_image(tmp_path):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_rpos_pool_of_views_is_encoded_once_and_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+def test_rpo_encodes_its_views_once_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
     encoded = []
     image_memory = RPOCLIP.image_memory
     monkeypatch.setattr(RPOCLIP, "image_memory", lambda *a: encoded.append(len(a[1])) or image_memory(*a))
@@ -124,6 +124,6 @@ def test_rpos_pool_of_views_is_encoded_once_and_a_stopped_run_goes_on_to_the_sam
     assert run(tmp_path / "stopped", "RPO", *POOL) == whole
 
 
-def test_a_pool_that_takes_too_much_memory_is_refused_with_its_size(tmp_path):
-    with pytest.raises(UserError, match=r"INPUT.VIEWS 2: what RPO keeps of .* images takes .* GiB"):
+def test_views_that_take_too_much_memory_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"INPUT.VIEWS: expected .* at most 0.0001 GiB .*, got .* GiB for 2 views of"):
         trainer(tmp_path, "RPO", *POOL, "INPUT.VIEWS_GIB", 0.0001)

@@ -1,4 +1,4 @@
-"""What only a GPU can show: the captured step, the same bytes twice, no waiting in a step."""
+"""What only a GPU can show: the captured step, reproducible bytes, and steps without synchronization."""
 
 import pytest
 import torch
@@ -22,14 +22,14 @@ NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "MaPLe": "MAPLE"}
 
 @pytest.fixture
 def trained(make_trainer):
-    """trained(method, *opts) -> its trainer after some steps, the prompts' bytes, the losses."""
+    """trained(method, *opts) -> the trainer after some steps, its prompts, the losses."""
 
     def train(method, *opts, prec="fp32"):
         precision = [f"TRAINER.{NODES.get(method, method)}.PREC", prec]
         trainer = make_trainer(method, *METHODS[method], *precision, "DATALOADER.FEATURES_GIB", 0.0, *opts)
         trainer.num_batches, trainer.batch_idx = 99, 0
         trainer.set_model_mode("train")
-        torch.manual_seed(7)  # dropout's stream
+        torch.manual_seed(7)  # the dropout stream
         losses = []
         for _ in range(3):
             for batch in trainer.train_loader_x:
@@ -44,15 +44,15 @@ def trained(make_trainer):
 
 @pytest.mark.parametrize("prec", ["fp32", "amp", "bf16", "fp16"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_captured_step_gives_the_same_bits_as_one_that_is_not_and_twice_the_same(method, prec, trained, capsys):
+def test_a_captured_step_and_a_repeated_run_give_the_same_bits(method, prec, trained, capsys):
     _, *expected = trained(method, prec=prec)
-    _, *found = trained(method, prec=prec)
-    assert found[1] == expected[1]
-    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
-    captured, *found = trained(method, "MODEL.CUDA_GRAPH", True, prec=prec)
+    _, *again = trained(method, prec=prec)
+    assert again[1] == expected[1]
+    torch.testing.assert_close(again[0], expected[0], atol=0, rtol=0)
+    captured, *replayed = trained(method, "MODEL.CUDA_GRAPH", True, prec=prec)
     assert "failed" not in capsys.readouterr().out and captured.step.graphed is not None
-    assert found[1] == expected[1]
-    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
+    assert replayed[1] == expected[1]
+    torch.testing.assert_close(replayed[0], expected[0], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("graph", [True, False])
@@ -67,7 +67,7 @@ def test_a_step_does_not_wait_for_the_gpu(method, graph, trained):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_batch_of_another_shape_runs_as_it_is(trained):
+def test_a_batch_of_another_shape_runs_uncaptured(trained):
     trainer, *_ = trained("RPO", "MODEL.CUDA_GRAPH", True)
     batch = {k: v[:2] for k, v in next(iter(trainer.train_loader_x)).items()}
     captured, shapes = trainer.step.graphed, trainer.step.shapes
@@ -75,22 +75,22 @@ def test_a_batch_of_another_shape_runs_as_it_is(trained):
     assert trainer.step.graphed is captured and trainer.step.shapes == shapes
 
 
-def test_a_loss_that_reads_a_number_runs_as_it_is_with_a_note(trained, capsys, monkeypatch):
+def test_a_loss_that_synchronizes_runs_uncaptured_with_a_message(trained, capsys, monkeypatch):
     _, *expected = trained("RPO")
     loss = RPO.loss
 
-    def reading(self, images, labels):
+    def synchronizing(self, images, labels):
         value, logits = loss(self, images, labels)
         assert value.item() > 0
         return value, logits
 
-    monkeypatch.setattr(RPO, "loss", reading)
-    _, *found = trained("RPO", "MODEL.CUDA_GRAPH", True)
-    assert "MODEL.CUDA_GRAPH: capturing failed, the step runs as it is" in capsys.readouterr().out
-    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
+    monkeypatch.setattr(RPO, "loss", synchronizing)
+    _, *uncaptured = trained("RPO", "MODEL.CUDA_GRAPH", True)
+    assert "MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured" in capsys.readouterr().out
+    torch.testing.assert_close(uncaptured[0], expected[0], atol=0, rtol=0)
 
 
-def test_in_blocks_of_class_texts_too(trained):
+def test_a_captured_step_in_text_blocks_gives_the_same_bits(trained):
     _, *expected = trained("RPO", "MODEL.TEXT_BLOCK", '"2"')
-    _, *found = trained("RPO", "MODEL.TEXT_BLOCK", '"2"', "MODEL.CUDA_GRAPH", True)
-    torch.testing.assert_close(found[0], expected[0], atol=0, rtol=0)
+    _, *captured = trained("RPO", "MODEL.TEXT_BLOCK", '"2"', "MODEL.CUDA_GRAPH", True)
+    torch.testing.assert_close(captured[0], expected[0], atol=0, rtol=0)

@@ -1,4 +1,4 @@
-"""The fast path and the plain one compute what the authors' released code computes."""
+"""The fast path and the plain path compute what the authors' released code computes."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from trainers import cocoop, coop, maple, rpo, sep, vpt
 
 METHODS = [case["case"]["method"] for case in CASES]
-# The plain path takes most of the time: one case of each method, and the others among the slow tests.
+# The plain path takes most of the time, so only its first case of each method runs by default.
 RUNS = [
     pytest.param(
         case,
@@ -28,7 +28,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 @pytest.fixture(scope="module", params=["cpu", GPU])
 def clip_model(request):
-    torch.backends.cudnn.allow_tf32 = False  # as train.py
+    torch.backends.cudnn.allow_tf32 = False  # as in train.py
     return reference_clip(layers=3).to(request.param)
 
 
@@ -41,12 +41,12 @@ def options_of(module, **changes):
 
 
 def cross_entropy(forward):
-    """(forward, loss) of a method that trains by cross-entropy alone."""
+    """(forward, loss) of a method that trains by cross-entropy only."""
     return forward, lambda images, labels: F.cross_entropy(forward(images), labels)
 
 
 def build(case, clip_model):
-    """The method's module of one reference case; and for the fast and the plain path (logits, loss) as functions."""
+    """The model of a reference case, and the functions (logits, loss) of the fast and the plain path."""
     names, state = case["classnames"], clip_model.state_dict()
     texts = [f"a photo of a {name}." for name in names]
     if case["method"] == "SEP":
@@ -69,7 +69,7 @@ def build(case, clip_model):
         options = options_of(maple, N_CTX=case["n_ctx"], CTX_INIT=case["ctx_init"], PROMPT_DEPTH=case["depth"])
         model = maple.MaPLeCLIP(clip_model, names, options)
         learner = model.prompt_learner
-        fixed = " ".join(case["ctx_init"].split()[case["n_ctx"] :])  # the words that are not learned
+        fixed = " ".join(case["ctx_init"].split()[case["n_ctx"] :])  # the fixed words
 
         def plain(x):
             deep, image = list(learner.compound_prompts_text), learner.image_prompts()
@@ -123,12 +123,12 @@ def build_sep(case, clip_model, texts):
 
 
 @pytest.mark.parametrize(("reference", "path"), RUNS)
-def test_logits_gradients_and_four_training_steps_equal_the_released_code(reference, path, clip_model):
+def test_logits_gradients_and_four_steps_equal_the_released_code(reference, path, clip_model):
     case, norms = reference["case"], reference["grad_norm"]
     model, paths = build(case, clip_model)
     device = clip_model.logit_scale.device
     model.to(device)
-    # What has no gradient in the released code (SEP's unused modules) does not exist here.
+    # Modules without a gradient in the released code (unused ones of SEP) do not exist here.
     set_prompts(model.prompt_learner, {k: v for k, v in reference["learnable"].items() if k in norms}, case["salt"])
     forward, loss_of = paths[path]
     images = reference_images(case["batch"], case["salt"]).to(device)
@@ -144,6 +144,6 @@ def test_logits_gradients_and_four_training_steps_equal_the_released_code(refere
         optimizer.zero_grad()
         loss.backward()
         if step == 0:
-            found = {name: p.grad.norm().item() for name, p in model.prompt_learner.named_parameters()}
-            assert found == pytest.approx(norms, rel=0.01)
+            actual = {name: p.grad.norm().item() for name, p in model.prompt_learner.named_parameters()}
+            assert actual == pytest.approx(norms, rel=0.01)
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Checkpoints as the methods' own repositories write them give the logits of their tensors."""
+"""Checkpoints as the methods' repositories write them give the logits of their tensors."""
 
 import copy
 
@@ -46,13 +46,13 @@ def logits(trainer):
 
 
 def released(trainer, dtype=torch.float16):
-    """Other tensors than the trainer's, and class words of another dataset, under the names of the learner."""
+    """New tensors under the names of the prompt learner, and a state that adds class words of another dataset."""
     generator = torch.Generator().manual_seed(3)
     learned = trainer.model.prompt_learner.state_dict()
     learned.pop("VPT_fc.weight", None)  # SEP's prototypes belong to the classes
     tensors = {name: torch.randn(p.shape, generator=generator).mul(0.1).to(dtype) for name, p in learned.items()}
     words = {"token_prefix": torch.ones(9, 1, 16), "token_midfix": torch.ones(1), "token_suffix": torch.ones(9, 60, 16)}
-    if "ctx_visual" in learned:  # SEP's files hold prototypes, and modules that nobody uses
+    if "ctx_visual" in learned:  # SEP's files hold prototypes and unused modules
         words |= {"VPT_fc.weight": torch.ones(9, 64), "meta_net_.scale1": torch.ones(1)}
         words |= {"visual_meta_net_.ln_pa_1_token.bias": torch.ones(32), "visual_prompts.1.scale2": torch.ones(1)}
         words |= {"prompt_projections.0.ln_pa_1_token.weight": torch.ones(16)}
@@ -60,7 +60,7 @@ def released(trainer, dtype=torch.float16):
 
 
 def write(method, trainer, folder, state, dtype=torch.float16, prefix="", **changes):
-    """The file of the method's repository; `state` by the learner's names."""
+    """Write the checkpoint of the method's repository; `state` has the names of the prompt learner."""
     _, name, whole = METHODS[method]
     state = whole_state_dict(copy.deepcopy(trainer.model.clip).to(dtype), state) if whole else state
     return write_original(folder / name, {prefix + key: t for key, t in state.items()}, epoch=EPOCH, **changes)
@@ -80,12 +80,12 @@ def test_a_released_file_gives_the_logits_of_its_tensors(make, tmp_path, capsys,
     for parameter in loaded.model.prompt_learner.parameters():
         assert parameter.dtype == torch.float32 and parameter.requires_grad
     frozen = len(loaded.model.clip.state_dict()) - 1  # all but the token embedding, which is in neither encoder
-    said = f"{frozen} tensors of the frozen backbone" in capsys.readouterr().out
-    assert said == METHODS[method][2]
+    reported = f"{frozen} tensors of the frozen backbone" in capsys.readouterr().out
+    assert reported == METHODS[method][2]
 
 
 @every_method
-def test_each_missing_tensor_and_each_of_another_shape_is_named(make, tmp_path, method):
+def test_each_missing_tensor_and_wrong_shape_is_named(make, tmp_path, method):
     trainer = make(method)
     before = logits(trainer)
     tensors, state = released(trainer)
@@ -101,7 +101,7 @@ def test_each_missing_tensor_and_each_of_another_shape_is_named(make, tmp_path, 
 
 
 @every_method
-def test_a_tensor_that_the_method_does_not_have_is_named(make, tmp_path, method):
+def test_an_unknown_tensor_is_named(make, tmp_path, method):
     trainer = make(method)
     _, state = released(trainer)
     write(method, trainer, tmp_path / "released", {**state, "ctx_of_another": torch.ones(2)})
@@ -109,7 +109,7 @@ def test_a_tensor_that_the_method_does_not_have_is_named(make, tmp_path, method)
         trainer.load_model(tmp_path / "released", epoch=EPOCH)
 
 
-def test_prompts_deeper_than_the_configuration_are_not_taken_for_the_backbone(make, make_trainer, tmp_path):
+def test_prompts_deeper_than_the_config_are_refused(make, make_trainer, tmp_path):
     deep = make("IVLP")
     write("IVLP", deep, tmp_path / "released", released(deep)[1])
     opts = ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2]
@@ -119,7 +119,7 @@ def test_prompts_deeper_than_the_configuration_are_not_taken_for_the_backbone(ma
         make_trainer("IVLP", *opts, output="shallow").load_model(tmp_path / "released", epoch=EPOCH)
 
 
-def test_a_file_made_on_another_backbone_is_refused(make, tmp_path):
+def test_a_file_of_another_backbone_is_refused(make, tmp_path):
     trainer = make("MaPLe")
     state = whole_state_dict(trainer.model.clip, released(trainer)[1])
     state["image_encoder.conv1.weight"] = torch.ones(32, 3, 4, 4)
@@ -138,7 +138,7 @@ def test_class_specific_context_of_other_classes_is_refused(make, tmp_path):
 
 
 @every_method
-def test_training_may_begin_with_a_released_file(make, tmp_path, method):
+def test_training_may_start_from_a_released_file(make, tmp_path, method):
     tensors, state = released(make(method, output="original"))
     path = write(method, make(method, output="other"), tmp_path / "released", state)
     trainer = make(method, "MODEL.INIT_WEIGHTS", str(path))

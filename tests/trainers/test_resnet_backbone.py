@@ -1,4 +1,4 @@
-"""With a ResNet, methods that leave the image side alone train; the others say at once that they cannot."""
+"""With a ResNet, methods with a frozen image side train; the others refuse it before training."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def backbone(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ZeroshotCLIP", "CoOp", "CoCoOp", "LP"])
-def test_a_method_that_leaves_the_image_side_alone_takes_a_resnet(name, make_trainer, backbone):
+def test_a_method_with_a_frozen_image_side_trains_on_a_resnet(name, make_trainer, backbone):
     trainer = make_trainer(name, *backbone)
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
     before = {k: v.clone() for k, v in trainer.model.clip.state_dict().items()}
@@ -29,7 +29,7 @@ def test_a_method_that_leaves_the_image_side_alone_takes_a_resnet(name, make_tra
     assert all(torch.equal(v, before[k]) for k, v in trainer.model.clip.state_dict().items())
 
 
-def test_of_a_resnet_only_the_text_side_is_explained(make_trainer, backbone):
+def test_only_the_text_side_of_a_resnet_is_explained(make_trainer, backbone):
     trainer = make_trainer("CoOp", *backbone)
     trainer.dm.test_loader = [{"img": torch.randn(4, 3, 32, 32)}]
     assert list(observe(trainer)) == ["text"]
@@ -38,6 +38,6 @@ def test_of_a_resnet_only_the_text_side_is_explained(make_trainer, backbone):
 @pytest.mark.parametrize(
     ("name", "opts"), [("RPO", []), ("MaPLe", []), ("IVLP", ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 1])]
 )
-def test_a_method_with_image_prompts_refuses_a_resnet_before_training(name, opts, make_trainer, backbone):
+def test_a_method_with_image_prompts_refuses_a_resnet(name, opts, make_trainer, backbone):
     with pytest.raises(UserError, match="MODEL.BACKBONE.NAME: expected a ViT"):
         make_trainer(name, *backbone, *opts)

@@ -1,4 +1,4 @@
-"""Read-only: nobody reads a prompt, so CLIP's own features stay as they are, to the bit."""
+"""RPO is read-only: nothing attends to a prompt, so CLIP's features stay bit-identical."""
 
 import plain_clip
 import pytest
@@ -31,7 +31,7 @@ def method(small_clip):
 
 
 def attached(model, method, images):
-    """Both towers with RPO's prompts attached: every segment, CLIP's own and the prompts, walked together."""
+    """The segments of both towers with RPO's prompts, to run together, without a KV cache."""
     words, end = model.embed_text(tokenize(TEXTS))
     learner = method.prompt_learner
     text = {
@@ -45,7 +45,7 @@ def attached(model, method, images):
     return text, image
 
 
-def test_own_features_are_bit_for_bit_those_of_the_frozen_model(small_clip, method, images):
+def test_clips_features_are_bit_identical_next_to_prompts(small_clip, method, images):
     text, image = attached(small_clip, method, images)
     with torch.no_grad():
         eos = small_clip.project_text(small_clip.transformer(text)["words"][:, 0])
@@ -54,16 +54,16 @@ def test_own_features_are_bit_for_bit_those_of_the_frozen_model(small_clip, meth
     assert torch.equal(cls, small_clip.encode_image(images))
 
 
-def test_the_memory_gives_what_the_attached_prompts_read(small_clip, method, images):
+def test_the_kv_cache_gives_the_features_of_a_joint_forward(small_clip, method, images):
     text, image = attached(small_clip, method, images)
-    walked = small_clip.project_text(small_clip.transformer(text)["prompts"])
-    torch.testing.assert_close(torch.nn.functional.normalize(walked, dim=-1), method.text_features(), atol=1e-6, rtol=0)
-    walked = small_clip.visual.project(small_clip.visual.transformer(image)["prompts"])
-    walked = torch.nn.functional.normalize(walked, dim=-1)
-    torch.testing.assert_close(walked, method.image_features(images), atol=1e-6, rtol=0)
+    joint = small_clip.project_text(small_clip.transformer(text)["prompts"])
+    torch.testing.assert_close(torch.nn.functional.normalize(joint, dim=-1), method.text_features(), atol=1e-6, rtol=0)
+    joint = small_clip.visual.project(small_clip.visual.transformer(image)["prompts"])
+    joint = torch.nn.functional.normalize(joint, dim=-1)
+    torch.testing.assert_close(joint, method.image_features(images), atol=1e-6, rtol=0)
 
 
-def test_with_the_mask_off_images_read_the_prompts(small_clip, method, images):
+def test_with_the_mask_off_images_attend_to_the_prompts(small_clip, method, images):
     _, image = attached(small_clip, method, images)
     for segment in image.values():
         segment.attends_to = ("image", "prompts")
@@ -73,14 +73,14 @@ def test_with_the_mask_off_images_read_the_prompts(small_clip, method, images):
 
 
 @pytest.mark.parametrize("prompts", ["both", "text", "image"])
-def test_with_the_mask_off_features_are_those_of_clips_own_attention(small_clip, images, prompts):
+def test_with_the_mask_off_features_are_those_of_plain_attention(small_clip, images, prompts):
     method = rpo.RPOCLIP(small_clip, TEXTS, options(3, MASK=False, PROMPTS=prompts))
     state, learner = small_clip.state_dict(), method.prompt_learner
     if prompts != "text":
         x = plain_clip.embed_image(state, images)
         n = x.shape[1]
-        own = plain_clip.layer_norm(state, "visual.ln_pre", learner.img_prompt)
-        x = torch.cat([x, own.expand(len(x), -1, -1)], dim=1)
+        prompt = plain_clip.layer_norm(state, "visual.ln_pre", learner.img_prompt)
+        x = torch.cat([x, prompt.expand(len(x), -1, -1)], dim=1)
         x, _ = plain_clip.layers(state, "visual.transformer.", x, SMALL_HEADS[0], plain_clip.everyone(n + 3))
         features = torch.nn.functional.normalize(plain_clip.project_image(state, x[:, n:]), dim=-1)
         torch.testing.assert_close(method.image_features(images), features, atol=1e-5, rtol=0)
@@ -95,7 +95,7 @@ def test_with_the_mask_off_features_are_those_of_clips_own_attention(small_clip,
 
 
 @pytest.mark.parametrize("prompts", ["text", "image"])
-def test_prompts_on_one_side_meet_zero_shot_features_on_the_other(small_clip, images, prompts):
+def test_a_side_without_prompts_has_zero_shot_features(small_clip, images, prompts):
     both = rpo.RPOCLIP(small_clip, TEXTS, options(3))
     one = rpo.RPOCLIP(small_clip, TEXTS, options(3, PROMPTS=prompts))
     one.prompt_learner.load_state_dict(both.prompt_learner.state_dict(), strict=False)
@@ -108,7 +108,7 @@ def test_prompts_on_one_side_meet_zero_shot_features_on_the_other(small_clip, im
     torch.testing.assert_close(one(images), state["logit_scale"].exp() * pairs, atol=1e-4, rtol=0)
 
 
-def test_noise_and_start_are_the_papers_or_the_released_codes(small_clip):
+def test_noise_and_random_initialization_have_their_spread(small_clip):
     cls = small_clip.visual.class_embedding
     torch.manual_seed(0)
     gaussian = rpo.RPOCLIP(small_clip, TEXTS, options(60, NOISE="gaussian", SIGMA=0.3)).prompt_learner
@@ -119,19 +119,19 @@ def test_noise_and_start_are_the_papers_or_the_released_codes(small_clip):
 
 
 def layer_states(tower, segments):
-    """The tokens of every segment as each layer gets them."""
+    """The input tokens of every layer, by segment."""
     states = []
 
-    def look(depth, now):
+    def record(depth, now):
         states.append({name: s.tokens.detach().clone() for name, s in now.items()})
 
-    tower(segments, before_layer=look)
+    tower(segments, before_layer=record)
     return states
 
 
 @pytest.mark.parametrize("side", ["text", "image"])
-def test_layer_by_layer_nobody_reads_a_prompt(small_clip, method, images, side):
-    """One prompt is changed: at every layer only that prompt's own tokens differ, to the bit."""
+def test_no_layer_attends_to_a_prompt(small_clip, method, images, side):
+    """If one prompt changes, only its tokens differ, in every layer."""
     segments = dict(zip(("text", "image"), attached(small_clip, method, images), strict=True))[side]
     tower = small_clip.transformer if side == "text" else small_clip.visual.transformer
     before = layer_states(tower, segments)
@@ -139,19 +139,19 @@ def test_layer_by_layer_nobody_reads_a_prompt(small_clip, method, images, side):
     changed[:, 1] += 1.0
     segments["prompts"].tokens = changed
     after = layer_states(tower, segments)
-    own = next(name for name in segments if name != "prompts")
+    frozen = next(name for name in segments if name != "prompts")
     assert len(before) == len(tower.resblocks)
     for was, now in zip(before, after, strict=True):
-        assert torch.equal(was[own], now[own])
+        assert torch.equal(was[frozen], now[frozen])
         assert torch.equal(was["prompts"][:, [0, 2]], now["prompts"][:, [0, 2]])
         assert not torch.equal(was["prompts"][:, 1], now["prompts"][:, 1])
 
 
 @pytest.mark.parametrize("side", ["text", "image"])
-def test_layer_by_layer_nobody_reads_a_prompt_on_the_plain_path(small_clip, method, images, side):
+def test_no_layer_of_the_plain_path_attends_to_a_prompt(small_clip, method, images, side):
     state, learner = small_clip.state_dict(), method.prompt_learner
 
-    def walk(prompts):
+    def states(prompts):
         if side == "text":
             return plain_clip.rpo_text(state, TEXTS, prompts, SMALL_HEADS)[2]
         return plain_clip.rpo_image(state, images, prompts, SMALL_HEADS)[2]
@@ -160,13 +160,13 @@ def test_layer_by_layer_nobody_reads_a_prompt_on_the_plain_path(small_clip, meth
     changed = prompts.clone()
     changed[1] += 1.0
     ends = tokenize(TEXTS).argmax(dim=1).tolist() if side == "text" else [9, 9]  # [CLS] and 3 x 3 patches before
-    for was, now in zip(walk(prompts), walk(changed), strict=True):
+    for was, now in zip(states(prompts), states(changed), strict=True):
         for row, end in enumerate(ends):
             moved = (was[row] != now[row]).any(dim=-1).nonzero().flatten().tolist()
             assert moved == [end + 2]  # the second prompt
 
 
-def test_the_fast_path_equals_the_plain_one(small_clip, method, images):
+def test_the_fast_path_equals_the_plain_path(small_clip, method, images):
     learner, state = method.prompt_learner, small_clip.state_dict()
     plain = plain_clip.rpo(state, images, TEXTS, learner.text_prompt, learner.img_prompt, SMALL_HEADS)
     torch.testing.assert_close(method(images), plain, atol=1e-5, rtol=0)
@@ -175,7 +175,7 @@ def test_the_fast_path_equals_the_plain_one(small_clip, method, images):
     torch.testing.assert_close(fast_grads, plain_grads, atol=1e-4, rtol=1e-3)
 
 
-def test_the_prompts_start_around_the_special_tokens(small_clip, method):
+def test_prompts_start_near_the_special_tokens(small_clip, method):
     learner = method.prompt_learner
     eos = small_clip.token_embedding.weight[49407]
     torch.testing.assert_close((learner.text_prompt - eos).norm(dim=-1), torch.full((3,), 0.1))
@@ -183,14 +183,14 @@ def test_the_prompts_start_around_the_special_tokens(small_clip, method):
     torch.testing.assert_close((learner.img_prompt - cls).norm(dim=-1), torch.full((3,), 0.1))
 
 
-def test_k_may_fill_the_context_and_no_more(make_trainer):
+def test_k_may_fill_the_context_but_not_exceed_it(make_trainer):
     room = 77 - max(len(encode(f"a photo of a {name}.")) for name in ("yellow lab", "Boeing 747-400")) - 2
     make_trainer("RPO", "TRAINER.RPO.K", room)
-    with pytest.raises(UserError, match=f"'Boeing 747-400' overruns the context.*at most {room} learned vectors"):
+    with pytest.raises(UserError, match=f"class 'Boeing 747-400': expected .* at most {room} learned vectors"):
         make_trainer("RPO", "TRAINER.RPO.K", room + 1)
 
 
-def test_the_number_of_learned_parameters_is_the_papers(make_trainer):
+def test_the_number_of_parameters_is_that_of_the_paper(make_trainer):
     trainer = make_trainer("RPO", "TRAINER.RPO.K", 24)
     sizes = trainer.model.clip.config
     learned = sum(p.numel() for p in trainer.model.prompt_learner.parameters())

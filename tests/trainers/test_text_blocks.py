@@ -1,4 +1,4 @@
-"""Class texts in blocks: the same numbers from less memory."""
+"""Class texts in blocks give the same numbers with less memory."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def step(trainer):
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_any_size_give_the_same_logits_and_gradients(make, method):
     trainer = make(method)
-    assert trainer.model.text_block == 0  # five classes fit into any memory
+    assert trainer.model.text_block == 0  # five classes fit into memory
     whole_logits, whole_grads = step(trainer)
     for size in (1, 2, 4, 5, 1000):
         trainer.model.text_block = size
@@ -58,15 +58,15 @@ def test_blocks_of_any_size_give_the_same_logits_and_gradients(make, method):
 
 
 @pytest.mark.parametrize("method", ["CoOp", "CoCoOp", "MaPLe", "SEP", "RPO"])
-def test_a_block_keeps_a_blocks_activations(make, method):
+def test_only_the_activations_of_one_block_are_kept(make, method):
     model = make(method, classnames=[f"{a} {b}" for a in ("red", "blue", "green", "old") for b in ("cat", "dog")]).model
     whole = bytes_kept(lambda classes: model.in_blocks(lambda c: model.text_step(2, c), 0), slice(None))
     kept = bytes_kept(lambda classes: model.in_blocks(lambda c: model.text_step(2, c), 1), slice(None))
-    assert kept < whole / 4  # what stays is the features and what is common to all blocks
+    assert kept < whole / 4  # what remains: features, and what all blocks share
 
 
 @pytest.mark.parametrize("prec", ["amp", "bf16"])
-def test_blocks_in_half_precision(make, prec):
+def test_blocks_give_the_same_step_in_half_precision(make, prec):
     whole = make("RPO", "TRAINER.RPO.PREC", prec, output="whole")
     blocks = make("RPO", "TRAINER.RPO.PREC", prec, "MODEL.TEXT_BLOCK", '"2"', output="blocks")
     assert blocks.model.text_block == 2
@@ -82,7 +82,7 @@ def test_blocks_in_half_precision(make, prec):
         torch.testing.assert_close(one.grad, other.grad, atol=0.02 * float(one.grad.abs().max()), rtol=0)
 
 
-def test_auto_takes_what_fits_into_half_of_the_free_memory(make, monkeypatch, capsys):
+def test_auto_uses_up_to_half_of_the_free_memory(make, monkeypatch, capsys):
     names = [f"{i} cats" for i in range(100)]
     model = make("CoOp", classnames=names).model
     each = (bytes_kept(model.class_features, slice(0, 16)) - bytes_kept(model.class_features, slice(0, 8))) // 8
@@ -93,13 +93,13 @@ def test_auto_takes_what_fits_into_half_of_the_free_memory(make, monkeypatch, ca
     assert "MODEL.TEXT_BLOCK auto: 100 class texts would keep" in capsys.readouterr().out
 
 
-def test_auto_counts_the_texts_of_all_images_of_a_batch(make):
+def test_auto_counts_the_texts_of_all_images_in_a_batch(make):
     model = make("CoCoOp").model
     one, four = (bytes_kept(lambda c, b=b: model.text_step(b, c), slice(0, 5)) for b in (1, 4))
     assert four > 2 * one
 
 
-def test_blocks_of_conditioned_texts_fill_what_auto_found_free(make, monkeypatch, capsys):
+def test_blocks_of_cocoop_use_the_memory_that_auto_found(make, monkeypatch, capsys):
     names, batch = [f"{i} cats" for i in range(40)], ("DATALOADER.TRAIN_X.BATCH_SIZE", 5)
     model = make("CoCoOp", *batch, classnames=names).model
     each = (
@@ -118,23 +118,23 @@ def test_blocks_of_conditioned_texts_fill_what_auto_found_free(make, monkeypatch
 
 
 @pytest.mark.parametrize("setting", ["Auto", "-1", "2.5", ""])
-def test_a_text_block_that_is_no_number_is_refused(make, setting):
+def test_a_text_block_that_is_not_a_number_is_refused(make, setting):
     with pytest.raises(UserError, match="TEXT_BLOCK: expected auto, 0 or a number"):
         make("CoOp", "MODEL.TEXT_BLOCK", f'"{setting}"')
 
 
-def test_sep_across_the_batch_takes_no_blocks(make):
-    with pytest.raises(UserError, match="with TRAINER.SEP.SELECT batch expected auto or 0"):
+def test_sep_across_the_batch_refuses_blocks(make):
+    with pytest.raises(UserError, match="TEXT_BLOCK: expected auto or 0 with TRAINER.SEP.SELECT batch, got 2"):
         make("SEP", "TRAINER.SEP.SELECT", "batch", "MODEL.TEXT_BLOCK", '"2"')
 
 
-def test_sep_across_the_batch_says_nothing_of_blocks_where_memory_is_short(make, monkeypatch, capsys):
+def test_sep_across_the_batch_never_uses_blocks_with_auto(make, monkeypatch, capsys):
     monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device: 0)
     assert make("SEP", "TRAINER.SEP.SELECT", "batch").model.text_block == 0
     assert "TEXT_BLOCK" not in capsys.readouterr().out
 
 
-def test_words_that_may_not_be_remembered_are_computed_again_with_the_same_numbers(make):
+def test_rpo_without_a_kv_cache_gives_the_same_step(make):
     kept, computed = make("RPO", output="kept"), make("RPO", "MODEL.TEXT_MEMORY", 0.0, output="computed")
     assert kept.model.words is not None and computed.model.words is None
     torch.testing.assert_close(step(computed), step(kept), atol=0, rtol=0)

@@ -74,7 +74,7 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
         {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a list of segments that pass through a tower
         together, each {name, tokens, attends_to, causal, learned, replaced, rewritten, prefilled}. `learned` holds for
         each token whether it depends on trained parameters, `replaced` the number of layers before which learned tokens
-        replace it, `rewritten` the layers before which the method computes it, and `prefilled` whether the segment runs
+        replace the segment, `rewritten` the layers before which the method computes it, and `prefilled` whether it runs
         once, before training, into a KV cache.
     """
     frozen = trainer.model.clip
@@ -253,9 +253,8 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
             numbers.append(number)
     loader = trainer.dm.test_loader
     batches = DataLoader(Subset(loader.dataset, numbers), loader.batch_size, collate_fn=default_collate)
-    frozen = load_clip(trainer.cfg.MODEL.BACKBONE.NAME, trainer.model.clip.dtype).to(
-        trainer.device
-    )  # unlike the model's, never fine-tuned
+    # A fresh backbone, because VPT can fine-tune that of the model.
+    frozen = load_clip(trainer.cfg.MODEL.BACKBONE.NAME, trainer.model.clip.dtype).to(trainer.device)
     before, after = [], []
     for batch in batches:
         images = batch["img"].to(trainer.device)

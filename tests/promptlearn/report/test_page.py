@@ -250,6 +250,16 @@ def test_an_explanation_of_an_earlier_model_is_ignored(tmp_path):
     assert read_explanation(run) is None
 
 
+def test_an_explanation_of_an_earlier_format_is_ignored(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    runs.explain(runs.run("base2new/train_base", "digits", "RPO", 1, "base"))
+    [run] = models(Comparison(PROTOCOLS["base2new"], tmp_path), "digits").values()
+    path = run.job.folder / "explain" / "explain.json"
+    explanation = json.loads(path.read_text())
+    path.write_text(json.dumps(explanation | {"format": explanation["format"] - 1}))
+    assert read_explanation(run) is None
+
+
 @pytest.mark.parametrize("damage", ["explain.json", "explain.npz"])
 def test_a_damaged_explanation_is_ignored(tmp_path, damage):
     runs = MadeUpRuns(tmp_path)

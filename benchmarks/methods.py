@@ -254,20 +254,20 @@ def build_ivlp(case, clip_model, names, texts, half):
 
 
 def build_lp(case, clip_model, names, texts, half):
-    fast, state = lp.LPCLIP(clip_model, texts), clip_model.state_dict()
+    fast, state, heads = lp.LPCLIP(clip_model, texts), clip_model.state_dict(), heads_of(clip_model)
+    text = plain_clip.encode_text(state, texts, heads)
 
     def plain(x):
-        heads = heads_of(clip_model)
         image = fast.prompt_learner(plain_clip.encode_image(state, half(x), heads).float())
-        text = plain_clip.encode_text(state, texts, heads)
         return plain_clip.similarity(state, half(F.normalize(image, dim=-1)), text)
 
     return fast, plain, {}
 
 
 def build_zero_shot(case, clip_model, names, texts, half):
-    fast, state = FixedTextCLIP(clip_model, [texts]), clip_model.state_dict()
-    return fast, lambda x: plain_clip.zero_shot(state, half(x), texts, heads_of(clip_model)), {}
+    fast, state, heads = FixedTextCLIP(clip_model, [texts]), clip_model.state_dict(), heads_of(clip_model)
+    text = plain_clip.encode_text(state, texts, heads)
+    return fast, lambda x: plain_clip.similarity(state, plain_clip.encode_image(state, half(x), heads), text), {}
 
 
 def build_sep(case, clip_model, names, texts, half):

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from trainers.base import TOWER_DTYPES
 # because the paths round in different places.
 TOLERANCE, ROUNDINGS = 1e-4, 8
 TEST_BATCH = 100
-PEAK_BATCHES, PEAK_ROUNDS = (4, 32), 5  # images or texts, and repetitions, of the fastest linear map
+PEAK_BATCHES, PEAK_ROUNDS = (4, 32), 3  # images or texts, and repetitions, of the fastest linear map
 
 
 def tolerance(case: Case) -> float:
@@ -221,10 +221,8 @@ def work_row(case: Case, threads: int) -> dict:
     }
 
 
-@cache
-def peak_flops(threads: int) -> float:
-    """The most float32 operations per second in any linear map of ViT-B/16's towers, with either library."""
-    torch.set_num_threads(threads)
+def peak_flops() -> float:
+    """The most float32 operations per second in any linear map of ViT-B/16's towers, with either library, now."""
     libraries = linear.LIBRARIES if linear.available() else ("torch",)
     before, best = linear.in_use(), 0.0
     for tokens, width in frozen_clip(1, "cpu", torch.float32).tower_shapes():
@@ -263,7 +261,7 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
     difference = max(abs(compared.losses[name] - expected) / abs(expected) for name in names)
     settings = {}
     if float32_on_cpu(case):
-        share = work["GFLOP"] * 1e9 / fast / peak_flops(threads)
+        share = work["GFLOP"] * 1e9 / fast / peak_flops()
         settings = {"linear": library, "linear torch s": measured.seconds[names[-1]], "of peak": share}
     return {
         **described(case, threads),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import torch
 from tabulate import tabulate
@@ -41,6 +42,7 @@ PLAIN_TEST_IMAGES = {"CoCoOp": 5}  # its plain path encodes all texts for each i
 # Peak memory: ours at these numbers of classes, in blocks too at the largest; the plain path runs at `plain_at`, and is
 # extrapolated linearly.
 MEMORY = {"classes": (50, 200, 1000), "batch": 4, "block": 100, "plain_at": (10, 50)}
+LINE = 118  # characters of a line of text in RESULTS.md
 FIXED_TEXT = ("VPT",)  # no text runs in a step, so there is nothing to do in blocks
 
 STEP_NOTE = (
@@ -131,12 +133,13 @@ def sections(rows: list[dict], case: Case, rounds: int, threads: int) -> dict[st
     for title in dict.fromkeys(row["table"] for row in rows):
         these = [row for row in rows if row["table"] == title]
         command = f"{'--steps' if title == STEPS else '--all'} --rounds {rounds} --threads {threads}"
-        texts[title] = (
+        conditions = (
             f"`python benchmarks/run.py {command}`, {time.strftime('%Y-%m-%d')}: ViT-B/16 sizes{layers}, random "
-            f"weights, {case.prec}, {these[0]['device']} ({processor()}), torch {torch.__version__}.\n\n"
-            f"{NOTES[title].format(rounds=rounds, low=low, high=high, most=most)}\n\n"
-            f"{as_table([{k: v for k, v in row.items() if k not in hidden} for row in these])}"
+            f"weights, {case.prec}, {these[0]['device']} ({processor()}), torch {torch.__version__}."
         )
+        note = NOTES[title].format(rounds=rounds, low=low, high=high, most=most)
+        table = as_table([{k: v for k, v in row.items() if k not in hidden} for row in these])
+        texts[title] = f"{fill(conditions, LINE)}\n\n{fill(note, LINE)}\n\n{table}"
     return texts
 
 

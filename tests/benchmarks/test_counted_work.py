@@ -79,15 +79,13 @@ def test_a_product_without_a_rule_is_refused():
 
 
 @pytest.mark.parametrize("library", linear.LIBRARIES)
-def test_the_count_does_not_depend_on_the_library(library):
+def test_the_count_does_not_depend_on_the_library(library, monkeypatch):
+    monkeypatch.setattr(linear, "_library", "torch")  # undone after the test
     frozen = linear.Linear(4, 5).requires_grad_(False)
     x = torch.ones(3, 4, requires_grad=True)
     used = linear.use(library)
-    try:
-        assert counted(lambda: frozen(x).sum()) == 2 * (2 * 3 * 4 * 5)
-        assert linear.in_use() == used
-    finally:
-        linear.use("torch")
+    assert counted(lambda: frozen(x).sum()) == 2 * (2 * 3 * 4 * 5)
+    assert linear.in_use() == used
 
 
 def test_the_plain_path_counts_at_least_twice_the_floor():
@@ -130,19 +128,45 @@ def test_a_line_through_two_points():
     assert line((100, 300), [2.0, 6.0], 1000) == pytest.approx(20.0)
 
 
-def test_a_row_whose_losses_differ_is_wrong(monkeypatch):
-    factors = []
+@pytest.fixture
+def small_rows(monkeypatch):
+    """Rows of a small CLIP with made-up memory and peak. Returns a function that changes both paths' losses."""
 
-    def small(case):
-        paths = build(case, make_small_clip(), ["cat", "dog"])
-        right = paths.losses["plain"]
-        paths.losses["plain"] = lambda images, labels: factors[-1] * right(images, labels)
-        return paths
+    def change(plain=lambda value: value, fast=lambda value: value):
+        def small(case):
+            paths = build(case, make_small_clip(), ["cat", "dog"])
+            for name, edit in (("plain", plain), ("fast", fast)):
+                right = paths.losses[name]
+                paths.losses[name] = lambda *batch, edit=edit, right=right: edit(right(*batch))
+            return paths
 
-    monkeypatch.setattr(measure, "build", small)
+        monkeypatch.setattr(measure, "build", small)
+
+    monkeypatch.setattr(linear, "_library", "torch")  # undone after the test
     monkeypatch.setattr(measure, "memory", lambda *_: 1.0)
+    monkeypatch.setattr(measure, "peak_flops", lambda: 1e9)
     monkeypatch.setattr(measure, "reference_images", lambda batch: torch.ones(batch, 3, 24, 24))
-    case = Case("CoOp", 4, classes=2, batch=2)
-    for factor, expected in ((1.0, "equal"), (1 + 2e-4, "WRONG")):
-        factors.append(factor)
-        assert training_row(case, rounds=1, threads=torch.get_num_threads())["numbers"] == expected
+    return change
+
+
+@pytest.mark.parametrize("factor, verdict", [(1.0, "equal"), (1 + 2e-4, "WRONG")])
+def test_a_row_whose_losses_differ_is_wrong(small_rows, factor, verdict):
+    small_rows(plain=lambda value: factor * value)
+    row = training_row(Case("CoOp", 4, classes=2, batch=2), rounds=1, threads=torch.get_num_threads())
+    assert row["numbers"] == verdict
+
+
+@pytest.mark.skipif(not linear.available(), reason="need the oneDNN operator (a torch release that has it)")
+@pytest.mark.parametrize("wrong, verdict", [(None, "equal"), ("torch", "WRONG"), ("onednn", "WRONG")])
+def test_a_row_compares_the_losses_of_both_libraries(small_rows, monkeypatch, wrong, verdict):
+    used = set()
+
+    def fast(value):
+        used.add(linear.in_use())
+        return 1.01 * value if linear.in_use() == wrong else value
+
+    small_rows(fast=fast)
+    monkeypatch.setattr(linear, "faster", lambda towers: "onednn")
+    row = training_row(Case("CoOp", 4, classes=2, batch=2), rounds=1, threads=torch.get_num_threads())
+    assert used == {"torch", "onednn"} and row["linear"] == "onednn" == linear.in_use()
+    assert row["numbers"] == verdict and row["of peak"] == pytest.approx(row["GFLOP"] / row["fast s"])

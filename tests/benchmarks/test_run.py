@@ -8,6 +8,13 @@ import torch
 from basics import UserError
 from benchmarks import features, gpu, measure, plots, run, tables
 from benchmarks.methods import PROMPTS, TESTED, Case, build, frozen_clip
+from clip import linear
+
+
+@pytest.fixture(autouse=True)
+def library_of_this_test(monkeypatch):
+    """Measuring chooses a library for the whole process; this ends with the test."""
+    monkeypatch.setattr(linear, "_library", "torch")
 
 
 @pytest.fixture

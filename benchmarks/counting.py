@@ -1,8 +1,8 @@
 """Counts the floating-point operations of a step where they happen: matrix products, attention, patch embedding.
 
-Calls are counted by their shapes as the Python code makes them, forward when called and backward when the gradient
-arrives. How a release of torch, or oneDNN, computes them makes no difference, and there is no noise. What text blocks
-compute again in the backward pass is not counted.
+Each call is counted by its shapes as the Python code makes it: forward when called, backward when its gradient arrives.
+The count has no noise and does not depend on the release of torch, or on the library that computes the product. On a
+CPU, what text blocks compute again in the backward pass counts as well.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from torch.overrides import TorchFunctionMode
 
 from clip import linear
 
+Work = tuple[int, int]  # floating-point operations: forward, backward
 
-def of_product(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> tuple[int, int]:
+
+def of_product(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> Work:
     """x (..., m, k) times a matrix: forward, and backward once for each factor that needs a gradient."""
     work = 2 * out.numel() * x.shape[-1]
     return work, work * (x.requires_grad + weight.requires_grad)
 
 
-def of_convolution(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> tuple[int, int]:
+def of_convolution(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> Work:
     """Each output is a dot product with one filter."""
     work = 2 * out.numel() * weight[0].numel()
     return work, work * (x.requires_grad + weight.requires_grad)
 
 
-def of_einsum(out: Tensor, equation: str, *factors: Tensor) -> tuple[int, int]:
+def of_einsum(out: Tensor, equation: str, *factors: Tensor) -> Work:
     """One multiply-add for each combination of indices."""
     sizes = {}
     for names, x in zip(equation.split("->")[0].split(","), factors, strict=True):
@@ -39,14 +41,26 @@ def of_einsum(out: Tensor, equation: str, *factors: Tensor) -> tuple[int, int]:
     return work, work * sum(x.requires_grad for x in factors)
 
 
-def of_attention(out: Tensor, queries: Tensor, keys: Tensor, *_, **__) -> tuple[int, int]:
-    """Two products forward: scores and their average of the values. Backward the fused kernels compute the scores
-    again, and the gradients of values, weights, queries, and keys, whichever of them are needed: five products."""
+def of_attention(out: Tensor, queries: Tensor, keys: Tensor, *_, **__) -> Work:
+    """Forward, two products: the scores, and the sums of the values. Backward, five products, whichever gradients are
+    needed: the fused kernels compute the scores again, and the gradients of values, weights, queries, and keys."""
     product = 2 * queries.numel() * keys.shape[-2]
     return 2 * product, 5 * product
 
 
-RULES: dict[Callable, Callable[..., tuple[int, int]]] = {
+def of_multi_head_attention(result, queries: Tensor, keys: Tensor, values: Tensor, *args, **__) -> Work:
+    """Maps of queries (m, N, width), keys, and values (n, N, width), attention, and the output map."""
+    width, _, weight, *_, out_weight = args[:9]  # the operator's arguments, in order, up to the output weight
+    read = (queries, keys, values)
+    maps = sum(2 * x.numel() * width for x in read)
+    maps_backward = sum(2 * x.numel() * width * (x.requires_grad + weight.requires_grad) for x in read)
+    product, out = 2 * queries.numel() * len(keys), 2 * queries.numel() * width
+    attended = any(x.requires_grad for x in (*read, weight))
+    backward = maps_backward + 5 * product * attended + out * (attended + out_weight.requires_grad)
+    return maps + 2 * product + out, backward
+
+
+RULES: dict[Callable, Callable[..., Work]] = {
     F.linear: of_product,
     torch.matmul: of_product,
     Tensor.matmul: of_product,
@@ -55,7 +69,12 @@ RULES: dict[Callable, Callable[..., tuple[int, int]]] = {
     F.conv2d: of_convolution,
     torch.einsum: of_einsum,
     F.scaled_dot_product_attention: of_attention,
+    F.multi_head_attention_forward: of_multi_head_attention,
 }
+# Other ways to write a product: without a rule, a step that uses one fails instead of being counted too low.
+WITHOUT_RULE = frozenset(
+    "mm bmm mv addmm addbmm addmv baddbmm chain_matmul tensordot bilinear conv1d conv3d __rmatmul__".split()
+)
 
 
 class WorkCounter(TorchFunctionMode):
@@ -70,12 +89,15 @@ class WorkCounter(TorchFunctionMode):
         self.total = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in WITHOUT_RULE:
+            raise NotImplementedError(f"{func.__name__}: expected a product with a rule. Add one to RULES.")
         out = func(*args, **(kwargs or {}))
         if func in RULES:
             forward, backward = RULES[func](out, *args, **(kwargs or {}))
             self._add(forward)
-            if out.requires_grad:
-                out.register_hook(lambda grad: self._add(backward))
+            result = out[0] if isinstance(out, tuple) else out
+            if result.requires_grad:
+                result.register_hook(lambda grad: self._add(backward))
         return out
 
     def _add(self, work: int) -> None:
@@ -85,7 +107,7 @@ class WorkCounter(TorchFunctionMode):
 def counted(loss: Callable[[], Tensor]) -> int:
     """Floating-point operations of a loss and its gradients."""
     before = linear.in_use()
-    linear.use("torch")  # the same maps of the same shapes, but as calls that the counter sees
+    linear.use("torch")  # the same maps with the same shapes, as calls that the counter sees
     try:
         with WorkCounter() as counter:
             torch.autograd.backward(loss())

@@ -1,10 +1,10 @@
-"""A training step on kept image features against one that runs the image tower: `python benchmarks/features.py`.
+"""A training step on cached image features, next to one that runs the image tower: `python benchmarks/features.py`.
 
-LP, CoOp and CoCoOp read frozen features (the loader delivers them, DATALOADER.FEATURES_GIB); RPO reads what a fixed
-pool of views writes (INPUT.VIEWS). Both steps are ours, and the plain path's is beside them (`run.py`; LP has none).
-All take turns on the same images; time to read and decode images, which kept features save as well, is not counted
-(`loading.py` measures it). Sizes are those of ViT-B/16, weights are random, precision is float32. A row whose losses
-differ is marked WRONG and fails.
+LP, CoOp, and CoCoOp use frozen features from the loader (DATALOADER.FEATURES_GIB); RPO uses the keys and values of a
+fixed pool of views (INPUT.VIEWS). Both steps are ours; the plain path (`run.py`) runs next to them, except for LP. All
+take turns on the same images. Reading and decoding images, which cached features save as well, is not timed
+(`loading.py` times it). Sizes are those of ViT-B/16, weights are random, and precision is float32. A row whose losses
+differ is marked WRONG, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import methods  # noqa: E402
-from benchmarks.measure import TOLERANCE, counted, line, median_seconds, step  # noqa: E402
+from benchmarks.measure import TOLERANCE, counted, line, median_seconds, step, use_run_settings  # noqa: E402
 from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, reference_images  # noqa: E402
 from promptlearn.cli.common import integer_from  # noqa: E402
 from trainers import lp  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
 
-# Method, prompts or context vectors, and batch: those of the released configurations (LP: as CoOp), and CoCoOp with
-# CoOp's batch.
+# Method, prompts or context vectors, and batch, as in the released configs (LP: as CoOp); and CoCoOp with CoOp's batch.
 ROWS = (("CoOp", 16, 32), ("CoCoOp", 4, 32), ("CoCoOp", 4, 1), ("RPO", 4, 4), ("RPO", 24, 4), ("LP", 0, 32))
-# Where the plain path does not fit: two smaller batches at which it runs; the line through them tells its time.
+# Two smaller batches for a plain path that does not fit; its time is extrapolated linearly.
 PLAIN_AT = {("CoCoOp", 32): (1, 2)}
 
 
 def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tuple[PromptedCLIP, Loss | None]:
-    """A method on a random CLIP, and the plain path's loss if there is one."""
+    """A method on a random CLIP, and the plain path's loss, if it has one."""
     if method == "LP":
         texts = [f"a photo of a {name}." for name in classnames(args.classes)]
         return lp.LPCLIP(frozen_clip(args.layers, "cpu", torch.float32), texts), None
@@ -48,11 +47,12 @@ def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tu
 
 
 def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> dict:
-    """One row: all steps in turn, from the same prompts."""
+    """One row: all steps take turns, from the same prompts."""
+    use_run_settings(Case(method, prompts, args.classes, batch, args.layers), args.threads)
     model, plain_loss = build(method, prompts, batch, args)
     images, labels = reference_images(batch), torch.arange(batch) % args.classes
     with torch.no_grad():
-        kept = model.image_memory(images) if method == "RPO" else PromptedCLIP.image_features(model, images)
+        cached = model.image_memory(images) if method == "RPO" else PromptedCLIP.image_features(model, images)
     loss, learner, losses = cross_entropy(model), model.prompt_learner, {}
     start = {k: v.clone() for k, v in learner.state_dict().items()}
 
@@ -60,27 +60,27 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
         learner.load_state_dict(start)
         losses[key] = step(compute, learner).item()
 
-    computed = {"tower": partial(loss, images, labels), "kept": partial(loss, kept, labels)}
+    computed = {"tower": partial(loss, images, labels), "cached": partial(loss, cached, labels)}
     batches = PLAIN_AT.get((method, batch), (batch,)) if plain_loss else ()
     computed |= {n: partial(plain_loss, images[:n], labels[:n]) for n in batches}
     calls = {key: partial(one_step, key, compute) for key, compute in computed.items()}
     times = median_seconds("cpu", calls, args.rounds)
     row = {"method": method, "prompts": prompts, "classes": args.classes, "batch": batch}
-    differences = [abs(losses["tower"] - losses["kept"]) / abs(losses["tower"])]
+    differences = [abs(losses["tower"] - losses["cached"]) / abs(losses["tower"])]
     if batches:
         row["plain s"] = times[batch] if batch in times else line(batches, [times[n] for n in batches], batch)
         largest = batches[-1]
         learner.load_state_dict(start)
-        ours = loss(kept[:largest], labels[:largest]).item()
+        ours = loss(cached[:largest], labels[:largest]).item()
         differences.append(abs(losses[largest] - ours) / abs(losses[largest]))
-    row |= {"tower s": times["tower"], "kept s": times["kept"]}
-    row["time ratio"] = times["tower"] / times["kept"]
+    row |= {"tower s": times["tower"], "cached s": times["cached"]}
+    row["time ratio"] = times["tower"] / times["cached"]
     if batches:
-        row["of the plain path"] = row["plain s"] / times["kept"]
+        row["of the plain path"] = row["plain s"] / times["cached"]
     return {
         **row,
-        "work ratio": counted(computed["tower"]) / counted(computed["kept"]),
-        "kept KiB an image": kept.nbytes / batch / 2**10,
+        "work ratio": counted(computed["tower"]) / counted(computed["cached"]),
+        "KiB per image": cached.nbytes / batch / 2**10,
         "loss difference": max(differences),
         "numbers": "equal" if max(differences) <= TOLERANCE else "WRONG",
     }
@@ -90,11 +90,10 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--classes", type=integer_from(1), default=50)
     p.add_argument("--layers", type=integer_from(1), default=12, help="layers of each tower (ViT-B/16 has 12)")
-    p.add_argument("--rounds", type=integer_from(1), default=5, help="steps timed each way; the median counts")
+    p.add_argument("--rounds", type=integer_from(1), default=5, help="timed steps, of which the median counts")
     p.add_argument("--threads", type=integer_from(1), default=2)
     p.add_argument("--json", action="store_true", help="print the rows as JSON")
     args = p.parse_args()
-    torch.set_num_threads(args.threads)
     rows = [measure(*row, args) for row in ROWS]
     print(json.dumps(rows) if args.json else tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g"))
     return 0 if all(row["numbers"] == "equal" for row in rows) else 1

@@ -1,17 +1,17 @@
-"""The work that no exact method can leave out in a training step, computed from the sizes.
+"""The floor: the work of a training step that no exact method can avoid, computed from the sizes.
 
-A method is described by its attention pattern: kinds of tokens, what each attends to, what is learned. From that
-follows, layer by layer, what must run (w is the tower's width, everything in multiply-adds):
+A method is described by its attention pattern: kinds of tokens, what each attends to, and what is learned. From this
+follows, layer by layer, what must run (w is the tower's width, and the unit is multiply-adds):
 
-- a token that others attend to: 2 w^2 for its keys and values; a token that is still needed after the layer: w^2 for
-  its query, 2 w for each token it attends to, w^2 for the projection, 8 w^2 for the MLP;
-- what is the same in every step (words, the start token) is known beforehand and counts nothing;
-- backward, what depends on something learned runs once more: the towers are frozen, so there are gradients of tokens
-  and none of weights. Attention takes, for each token read, two products if the token read depends on something learned
-  (keys, values), one if the reader does (queries), and one for either (the scores);
-- learned maps (meta-net, coupling, fusion) run three times: forward, and backward for their input and their weights.
+- A token that others attend to costs 2 w^2 for its keys and values. A token that is needed after the layer costs w^2
+  for its query, 2 w for each token it attends to, w^2 for the projection, and 8 w^2 for the MLP.
+- What is the same in every step (words, the start token) is constant and costs nothing.
+- In the backward pass, what depends on something learned runs once more: the towers are frozen, so tokens have
+  gradients, and weights have none. Attention costs, for each pair, two products if the token attended to depends on
+  something learned (keys, values), one if the other token does (queries), and one if either does (the scores).
+- Learned maps (meta-net, coupling, fusion) run three times: forward, and backward for their input and their weights.
 
-The measured work may hold more: scores that fused kernels compute again in the backward pass, padding, masks.
+The counted work may be higher: fused kernels compute the scores again in the backward pass, and masks hide products.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from clip import CLIPConfig
 
-FUSION_MLP = 256  # SEP's, `trainers.sep`
-REDUCTION = 16  # CoCoOp's meta-net
+FUSION_MLP = 256  # width of the MLP in SEP's fusion (`trainers.sep`)
+REDUCTION = 16  # of CoCoOp's meta-net
 
 
 @dataclass
@@ -29,20 +29,20 @@ class Tokens:
     """Tokens of one kind in a tower.
 
     Attributes:
-        count: how many run.
-        attends_to: kind -> number of (reader, read) pairs in a layer.
-        known: the same in every step, before the first layer.
-        learned: depend on something learned, before the first layer.
-        replaced: learned ones take their place before layers 1 to `replaced`.
-        fresh: how many different ones there are at first and where they are replaced; None: `count`.
-        after_first: how many different ones there are after the first layer; None: `count`.
-        last: how many are read in the last layer; None: `count`.
-        output: how many are wanted after the last layer; None: `count`.
+        count: number of tokens.
+        attends_to: kind -> number of (token, token it attends to) pairs in a layer.
+        constant: the same in every step, before the first layer.
+        learned: dependent on something learned, before the first layer.
+        replaced: learned tokens replace them before layers 1 to `replaced`.
+        fresh: number of different tokens at the start and where they are replaced; None: `count`.
+        after_first: number of different tokens after the first layer; None: `count`.
+        last: number of tokens attended to in the last layer; None: `count`.
+        output: number of tokens needed after the last layer; None: `count`.
     """
 
     count: int
     attends_to: dict[str, int]
-    known: bool = False
+    constant: bool = False
     learned: bool = False
     replaced: int = 0
     fresh: int | None = None
@@ -51,55 +51,55 @@ class Tokens:
     output: int | None = None
 
     def before(self, layer: int) -> int:
-        """How many different ones a layer gets."""
+        """Number of different tokens that enter a layer."""
         return self.fresh if layer <= self.replaced and self.fresh is not None else self.count
 
     def after(self, layer: int) -> int:
-        """How many different ones a layer gives."""
+        """Number of different tokens that leave a layer."""
         return self.after_first if layer == 0 and self.after_first is not None else self.count
 
 
 @dataclass
 class State:
-    """What is so of a kind of tokens at some point: the same in every step; dependent on something learned."""
+    """Whether tokens of a kind are, at some point, the same in every step, and dependent on something learned."""
 
-    known: bool
+    constant: bool
     learned: bool
 
 
 def tower(width: int, layers: int, kinds: dict[str, Tokens]) -> float:
     """Multiply-adds of all layers, forward and backward."""
-    states, total = {name: State(t.known, t.learned) for name, t in kinds.items()}, 0.0
+    states, total = {name: State(t.constant, t.learned) for name, t in kinds.items()}, 0.0
     for layer in range(layers):
         last = layer == layers - 1
         for name, t in kinds.items():
             if 0 < layer <= t.replaced:
-                states[name] = State(known=False, learned=True)
-        readers = [name for name, t in kinds.items() if (t.output != 0 if last else layer >= t.replaced)]
+                states[name] = State(constant=False, learned=True)
+        needed = [name for name, t in kinds.items() if (t.output != 0 if last else layer >= t.replaced)]
         after = dict(states)
-        for name in readers:
-            seen = [states[name], *(states[read] for read in kinds[name].attends_to)]
-            after[name] = State(all(s.known for s in seen), any(s.learned for s in seen))
+        for name in needed:
+            inputs = [states[name], *(states[other] for other in kinds[name].attends_to)]
+            after[name] = State(all(s.constant for s in inputs), any(s.learned for s in inputs))
         for name, t in kinds.items():
             s = states[name]
-            if not s.known and any(name in kinds[reader].attends_to for reader in readers):
-                written = t.last if last and t.last is not None else t.before(layer)
-                total += written * 2 * width**2 * (1 + s.learned)
-            if name in readers and not after[name].known:
-                wanted = t.output / t.count if last and t.output is not None else 1
-                total += wanted * _reading(width, layer, t, states, name, after[name])
+            if not s.constant and any(name in kinds[other].attends_to for other in needed):
+                attended_to = t.last if last and t.last is not None else t.before(layer)
+                total += attended_to * 2 * width**2 * (1 + s.learned)
+            if name in needed and not after[name].constant:
+                share = t.output / t.count if last and t.output is not None else 1
+                total += share * _update(width, layer, t, states, name, after[name])
         states = after
     return total
 
 
-def _reading(width: int, layer: int, t: Tokens, states: dict[str, State], name: str, after: State) -> float:
-    """Multiply-adds of all that tokens of a kind do in a layer but for writing keys and values."""
+def _update(width: int, layer: int, t: Tokens, states: dict[str, State], name: str, after: State) -> float:
+    """Multiply-adds of tokens of a kind in a layer, without keys and values."""
     s, total = states[name], 0.0
-    if not s.known:
+    if not s.constant:
         total += t.before(layer) * width**2 * (1 + s.learned)
     total += t.after(layer) * 9 * width**2 * (1 + after.learned)
-    for read, pairs in t.attends_to.items():
-        products = 2 + 2 * states[read].learned + s.learned + (states[read].learned or s.learned)
+    for other, pairs in t.attends_to.items():
+        products = 2 + 2 * states[other].learned + s.learned + (states[other].learned or s.learned)
         total += pairs * t.after(layer) / t.count * width * products
     return total
 
@@ -110,13 +110,13 @@ class Step:
 
     Attributes:
         sizes: of the backbone.
-        names: for each class the tokens of "name . [EOS]".
-        texts: for each class the tokens of its fixed text, [SOS] to [EOS].
-        batch: images.
-        prompts: prompts or context vectors of a layer, on the text side if there are such.
-        depth: layers that get new ones.
-        image_prompts: prompts of the image side.
-        fused: layers before which prompts are fused with tokens (SEP).
+        names: for each class, the number of tokens of "name . [EOS]".
+        texts: for each class, the number of tokens of its fixed text, [SOS] to [EOS].
+        batch: number of images.
+        prompts: number of prompts or context vectors per layer, on the text side if it has any.
+        depth: number of layers that get new ones.
+        image_prompts: number of prompts on the image side.
+        fused: number of layers before which prompts are fused with tokens (SEP).
     """
 
     sizes: CLIPConfig
@@ -129,12 +129,12 @@ class Step:
     fused: int = 0
 
     def text(self, contexts: int = 1) -> float:
-        """The text tower with context behind [SOS]; `contexts` of them differ, and all classes meet each."""
+        """The text tower with a context after [SOS]; `contexts` of them differ, each for all classes."""
         s, m, classes, fused = self.sizes, self.prompts, len(self.names), bool(self.fused)
         lengths = [max(n, m) for n in self.names] if fused else self.names  # m tokens of each class are fused
         rows, n = contexts * (classes if fused else 1), contexts * sum(lengths)
         kinds = {
-            "start": Tokens(1, {"start": 1}, known=True, output=0),
+            "start": Tokens(1, {"start": 1}, constant=True, output=0),
             "ctx": Tokens(
                 rows * m,
                 {"start": rows * m, "ctx": rows * m * (m + 1) // 2},
@@ -147,7 +147,7 @@ class Step:
             "rest": Tokens(
                 n,
                 {"start": n, "ctx": n * m, "rest": contexts * sum(k * (k + 1) // 2 for k in lengths)},
-                known=True,
+                constant=True,
                 last=contexts * sum(self.names),
                 output=contexts * classes,
             ),
@@ -155,7 +155,7 @@ class Step:
         return tower(s.text_width, s.text_layers, kinds) + 2 * contexts * classes * s.text_width * s.embed_dim
 
     def image(self, prompts: int = 0) -> float:
-        """The image tower, with or without prompts that all read and are read."""
+        """The image tower; if there are prompts, all tokens and prompts attend to each other."""
         s, b, n = self.sizes, self.batch, (self.sizes.image_size // self.sizes.patch_size) ** 2 + 1
         kinds = {"image": Tokens(b * n, {"image": b * n * n}, output=b)}
         if prompts:
@@ -172,16 +172,16 @@ class Step:
         return self.embedding() + tower(s.vision_width, s.vision_layers, kinds) + features
 
     def embedding(self) -> float:
-        """The patches' embedding."""
+        """Patch embedding."""
         s = self.sizes
         return self.batch * (s.image_size // s.patch_size) ** 2 * s.vision_width * 3 * s.patch_size**2
 
     def similarities(self, learned: int, pairs: int = 1) -> float:
-        """Cosines of all images and classes; `learned` of the two sides depend on something learned."""
+        """Similarities of all images and classes; `learned` of the two sides depend on something learned."""
         return self.batch * len(self.names) * pairs * self.sizes.embed_dim * (1 + learned)
 
     def fusion(self, width: int, rows: int, first: int, n: int) -> float:
-        """SEP's fusion of n prompts and n tokens in `rows` rows; at first the prompts of `first` rows differ."""
+        """SEP's fusion of n prompts and n tokens in `rows` rows; before the first fusion, `first` rows differ."""
         each = rows * n * (3 * width**2 + 2 * FUSION_MLP * width)  # keys, values, projection; MLP
         queries = (first + (self.fused - 1) * rows) * n * width**2
         return 3 * (self.fused * each + queries) + self.fused * 6 * rows * n * n * width
@@ -210,7 +210,7 @@ def vpt(step: Step) -> float:
 def rpo(step: Step) -> float:
     s, k, b, classes = step.sizes, step.prompts, step.batch, len(step.texts)
     n = (s.image_size // s.patch_size) ** 2 + 1
-    words = Tokens(sum(step.texts), {"words": 1}, known=True, output=0)
+    words = Tokens(sum(step.texts), {"words": 1}, constant=True, output=0)
     prompts = Tokens(classes * k, {"words": k * sum(step.texts)}, learned=True, fresh=k)
     text = tower(s.text_width, s.text_layers, {"words": words, "prompts": prompts})
     image = {
@@ -226,7 +226,7 @@ def sep(step: Step) -> float:
     s, classes = step.sizes, len(step.names)
     text = step.fusion(s.text_width, classes, 1, step.prompts)
     image = step.fusion(s.vision_width, step.batch, step.batch, step.image_prompts)
-    own = step.image()  # frozen CLIP's feature beside
+    own = step.image()  # frozen CLIP's feature
     prototypes = step.similarities(learned=2) + step.similarities(learned=1)
     return step.text() + step.image(step.image_prompts) + own + text + image + step.similarities(2) + prototypes
 

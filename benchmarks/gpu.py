@@ -1,9 +1,9 @@
-"""Training steps on a GPU, the plain path against ours: `python benchmarks/gpu.py --prec bf16`.
+"""Training steps on a GPU, the plain path next to ours: `python benchmarks/gpu.py --prec bf16`.
 
-The plain path is that of `run.py`. Ours runs as it stands, as a CUDA graph (MODEL.CUDA_GRAPH), and with --compile
-through torch.compile as well. All take turns; a time is that of some steps one behind the other, by the device's own
-events; memory is the peak of what torch allocates above the model. A row whose losses differ, or where a graph's is not
-that of the same step to the bit, is marked WRONG and fails.
+The plain path is that of `run.py`. Ours runs eager, as a CUDA graph (MODEL.CUDA_GRAPH), and with --compile through
+torch.compile as well. All take turns. Several successive steps are timed together by the device's events; memory is the
+peak of what torch allocates above the model. A row is marked WRONG, and the exit status is 1, if losses differ, or if a
+graph's loss is not exactly that of the eager step.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ STEPS = 5  # timed together
 
 
 def steps(case: Case, paths: Paths, how: str, count: int) -> torch.Tensor:
-    """Some training steps; the last one's loss."""
+    """Take some training steps. Returns the last loss."""
     for _ in range(count):
         loss = step(loss_of(case, paths, how), paths.model.prompt_learner)
     return loss
 
 
 def try_out(case: Case, paths: Paths, how: str) -> tuple[float, float]:
-    """The peak of memory in MiB, and the loss at the start. The first step warms up, compiles and captures."""
+    """Peak memory in MiB, and the first loss. A step before it warms up, compiles, and captures."""
     learner = paths.model.prompt_learner
     start = {k: v.clone() for k, v in learner.state_dict().items()}
     torch.cuda.empty_cache()
@@ -55,7 +55,7 @@ def try_out(case: Case, paths: Paths, how: str) -> tuple[float, float]:
 
 
 def row(case: Case, ways: tuple[str, ...], rounds: int) -> dict:
-    """One training step in all ways."""
+    """One training step in each way."""
     paths, peaks, losses = build(case), {}, {}
     for how in ways:
         try:
@@ -63,22 +63,22 @@ def row(case: Case, ways: tuple[str, ...], rounds: int) -> dict:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
     timed = median_seconds(case.device, {how: partial(steps, case, paths, how, STEPS) for how in losses}, rounds)
-    middle = {how: 1000 * found / STEPS for how, found in timed.items()}
+    middle = {how: 1000 * each / STEPS for how, each in timed.items()}
     described = {k: getattr(case, k) for k in ("method", "prompts", "classes", "batch", "prec")}
     columns = {f"{how} ms": middle.get(how) for how in ways} | {f"{how} MiB": peaks.get(how) for how in ways}
     if "fast" not in middle:
         return {**described, **columns, "numbers": "out of memory"}
     fastest = min(time for how, time in middle.items() if how != "plain")
     columns["TFLOP/s"] = counted(loss_of(case, paths, "fast")) / fastest / 1e9
-    # A graph's kernels are those of the step as it stands: its loss is the same to the bit.
+    # A graph replays the kernels of the eager step: its loss is exactly the same.
     right = losses.get("graph", losses["fast"]) == losses["fast"]
     if "plain" in middle:
         expected = losses["plain"]
         columns["time ratio"] = middle["plain"] / fastest
         columns["loss difference"] = max(abs(loss - expected) / abs(expected) for loss in losses.values())
         right = right and columns["loss difference"] <= tolerance(case)
-    said = "equal" if "plain" in middle else "plain out of memory"
-    return {**described, **columns, "numbers": said if right else "WRONG"}
+    equal = "equal" if "plain" in middle else "plain out of memory"
+    return {**described, **columns, "numbers": equal if right else "WRONG"}
 
 
 def main() -> int:
@@ -87,13 +87,13 @@ def main() -> int:
     p.add_argument("--methods", nargs="+", choices=list(PROMPTS), default=list(PROMPTS))
     p.add_argument("--classes", nargs="+", type=positive, default=CLASSES)
     p.add_argument("--prec", choices=list(TOWER_DTYPES), default="bf16", help="precision of the frozen towers")
-    p.add_argument("--compile", action="store_true", help="also through torch.compile, which takes minutes")
+    p.add_argument("--compile", action="store_true", help="compile as well, which takes minutes")
     p.add_argument("--layers", type=positive, default=12, help="layers of each tower (ViT-B/16 has 12)")
-    p.add_argument("--rounds", type=positive, default=5, help=f"times {STEPS} steps are timed; the median counts")
-    p.add_argument("--output", help="file for the rows as JSON, written after each")
+    p.add_argument("--rounds", type=positive, default=5, help=f"how often {STEPS} steps are timed; the median counts")
+    p.add_argument("--output", help="JSON file for the rows, written after each")
     args = p.parse_args()
     if not torch.cuda.is_available():
-        print("error: no CUDA device; run.py measures on the CPU", file=sys.stderr)
+        print("error: expected a CUDA device, got none. Use run.py, which measures on the CPU.", file=sys.stderr)
         return 2
     torch.backends.cudnn.allow_tf32 = False  # as train.py
     ways, rows = ("plain", "fast", "graph", *(["compiled", "compiled graph"] if args.compile else [])), []

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What needs a GPU, in one go: bash benchmarks/gpu.sh [FOLDER]
-# Every method trains on the demo in every precision; the same command twice gives the same bytes; the tests that need a
-# GPU; the tables of gpu.py; a profile of RPO's step.
+# Everything that needs a GPU: bash benchmarks/gpu.sh [FOLDER]
+# Trains every method on the demo in every precision, checks that the same command gives the same bytes twice, runs the
+# tests that need a GPU, prints the tables of gpu.py, and profiles RPO's step.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-output/gpu}

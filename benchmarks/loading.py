@@ -1,9 +1,9 @@
-"""Training images a second, our loader against the straightforward one: `python benchmarks/loading.py`.
+"""Training images per second, our loader next to a straightforward one: `python benchmarks/loading.py`.
 
-The straightforward loader opens and decodes each file anew in every epoch, with the transforms of the released
-configurations (random resized crop to 224 x 224, bicubic; flip; normalize). Ours decodes once and keeps the pixels.
-Both apply the same transforms to the same photographs (JPEG, made here) and take turns; the first epoch, in which ours
-decodes, is not timed but compared: images that differ fail the run.
+The straightforward loader opens and decodes each file in every epoch, with the transforms of the released configs
+(random resized crop to 224 x 224, bicubic; flip; normalize). Ours decodes once and keeps the pixels. Both apply the
+same transforms to the same photos (JPEG, made here) and take turns. In the first epoch, in which ours decodes, images
+are compared, not timed; if they differ, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SIZES = {"500x375": (500, 375), "1024x768": (1024, 768)}  # as most of OxfordPet
 
 
 class Straightforward(Dataset):
-    """Reads, decodes and transforms an image each time it is asked for it, with the same draws as ours."""
+    """Reads, decodes, and transforms an image on each request, with the same random numbers as ours."""
 
     def __init__(self, cfg, data_source: list[Datum]):
         self.seed, self.data_source, self.transform = cfg.SEED, data_source, build_transform(cfg)
@@ -57,7 +57,7 @@ class Straightforward(Dataset):
 
 
 def photographs(folder: str, count: int, size: tuple[int, int]) -> list[Datum]:
-    """JPEG files of a width and height, filled with scikit-learn's two photographs, shifted at random."""
+    """JPEG files of a width and height: scikit-learn's two photos, tiled and shifted at random."""
     width, height = size
     sources = load_sample_images().images
     shifts = torch.randint(max(size), (count, 2), generator=stream(0, "shifts")).tolist()
@@ -73,7 +73,7 @@ def photographs(folder: str, count: int, size: tuple[int, int]) -> list[Datum]:
 
 
 def config(workers: int):
-    """The released configurations' images and loader."""
+    """Images and loader as in the released configs."""
     cfg = get_cfg_default()
     cfg.SEED, cfg.VERBOSE, cfg.DATALOADER.NUM_WORKERS = 0, False, workers
     cfg.INPUT.INTERPOLATION = "bicubic"
@@ -82,16 +82,16 @@ def config(workers: int):
 
 
 def seconds(loader: DataLoader, epoch: int) -> float:
-    """How long one epoch's loading takes."""
+    """Seconds that loading one epoch takes."""
     loader.sampler.set_epoch(epoch)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in loader:
         pass
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def measure(folder: str, size: str, workers: int, args: argparse.Namespace) -> dict:
-    """One row: both loaders in turn, epoch by epoch."""
+    """One row: both loaders take turns, epoch by epoch."""
     cfg, items = config(workers), photographs(folder, args.images, SIZES[size])
     store = ImageCache([item.impath for item in items], cfg.DATALOADER.KEEP_GIB * 2**30)
     options = dict(sampler_type="RandomSampler", data_source=items, batch_size=args.batch)
@@ -116,7 +116,7 @@ def main() -> int:
     p.add_argument("--images", type=integer_from(1), default=160)
     p.add_argument("--batch", type=integer_from(1), default=32)
     p.add_argument("--workers", type=integer_from(0), nargs="+", default=[0, 2])
-    p.add_argument("--epochs", type=integer_from(1), default=5, help="epochs timed after the first; the median counts")
+    p.add_argument("--epochs", type=integer_from(1), default=5, help="timed epochs after the first; the median counts")
     p.add_argument("--json", action="store_true", help="print the rows as JSON")
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,14 +1,16 @@
-"""Time, peak memory and counted work of a training step, and time of a test pass, on both paths in one run."""
+"""Time, peak memory, and counted work of a training step, and time of a test pass, on both paths in one run."""
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
+import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,13 +18,14 @@ import torch
 from benchmarks.counting import counted
 from benchmarks.methods import Case, Paths, build, frozen_clip, reference_images
 from clip import linear
-from dassl.utils import keep_freed_memory
+from dassl.utils import keep_freed_memory, return_freed_memory
 from trainers.base import TOWER_DTYPES
 
-# Losses of the two paths may differ by this, relatively: in float32 as the project promises; in half precision by a few
-# roundings, which the two paths make at different places.
+# The largest relative difference of the paths' losses: in float32 a fixed one; in half precision a few roundings,
+# because the paths round in different places.
 TOLERANCE, ROUNDINGS = 1e-4, 8
 TEST_BATCH = 100
+PEAK_BATCHES, PEAK_ROUNDS = (4, 32), 3  # images or texts, and repetitions, of the fastest linear map
 
 
 def tolerance(case: Case) -> float:
@@ -40,7 +43,7 @@ def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
-    """The training loss of a path, ready to be called."""
+    """A function without arguments that computes a path's training loss."""
     images, labels = data(case)
 
     def loss() -> torch.Tensor:
@@ -51,7 +54,7 @@ def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
 
 
 def step(loss: Callable[[], torch.Tensor], learner: torch.nn.Module) -> torch.Tensor:
-    """One training step; the loss."""
+    """Take one training step. Returns the loss."""
     learner.zero_grad()
     value = loss()
     value.backward()
@@ -63,47 +66,63 @@ def step(loss: Callable[[], torch.Tensor], learner: torch.nn.Module) -> torch.Te
 
 
 def seconds(device: str, call: Callable[[], object]) -> float:
-    """How long a call takes; on a GPU by the device's own events."""
+    """Seconds that a call takes, on a GPU by the device's events."""
     if device != "cuda":
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        return time.perf_counter() - began
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    began.record()
+        return time.perf_counter() - start
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
     call()
-    ended.record()
+    end.record()
     torch.cuda.synchronize()
-    return began.elapsed_time(ended) / 1000
+    return start.elapsed_time(end) / 1000
 
 
 def median_seconds(device: str, calls: dict[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, float]:
-    """Of calls that take turns; the first round warms up."""
+    """Median seconds of calls that take turns. The first round warms up and does not count."""
     times = {key: [] for key in calls}
     for _ in range(rounds + 1):
         for key, call in calls.items():
             times[key].append(seconds(device, call))
-    return {key: statistics.median(found[1:]) for key, found in times.items()}
+    return {key: statistics.median(each[1:]) for key, each in times.items()}
 
 
 def memory_mib(device: str, peak: bool) -> float:
-    """Memory in use, or its peak since `reset_peak`, in MiB: a GPU's by torch's count, else the process's."""
+    """Memory in use, or its peak since `reset_peak`, in MiB: on a GPU what torch allocated, else the process's."""
     if device == "cuda":
         return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024  # stands there in KiB
+    return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) / 1024  # from KiB
 
 
 def reset_peak(device: str) -> None:
-    """Let the peak begin at what is in use now: what building the model took for a moment does not count."""
+    """Start the peak from what is in use now, without what only building the model needed."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux's way
+        return_freed_memory(torch.device(device))
+        Path("/proc/self/clear_refs").write_text("5")  # Linux only
+
+
+def use_run_settings(case: Case, threads: int) -> str:
+    """Set up this process as a training run does. Returns the library for frozen linear maps (MODEL.LINEAR auto)."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    if not float32_on_cpu(case):
+        return linear.use("torch")
+    return linear.use(linear.faster(frozen_clip(1, "cpu", torch.float32).tower_shapes()))
+
+
+def float32_on_cpu(case: Case) -> bool:
+    return case.device == "cpu" and case.prec == "fp32"
 
 
 def _alone(case: Case, path: str, threads: int, steps: int, answer) -> None:
     torch.set_num_threads(threads)
+    if path != "plain":  # the released code changes no setting of the process
+        use_run_settings(case, threads)
     paths = build(case)
     loss, learner = loss_of(case, paths, path), paths.model.prompt_learner
     reset_peak(case.device)
@@ -113,12 +132,12 @@ def _alone(case: Case, path: str, threads: int, steps: int, answer) -> None:
 
 
 def memory(case: Case, path: str, threads: int) -> float:
-    """MiB at the peak of a step above what the model takes, in a process of its own."""
+    """Peak memory of a step above the model, in MiB, in a separate process."""
     return alone(case, path, threads, 1)[0]
 
 
 def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float]:
-    """MiB at the peak of some steps above what the model takes, and the last one's seconds, in a process of its own."""
+    """Peak memory of some steps above the model, in MiB, and seconds of the last one, in a separate process."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     child = context.Process(target=_alone, args=(case, path, threads, steps, answer))
@@ -127,40 +146,70 @@ def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float
         child.join(timeout=0.1)
     child.join()
     if child.exitcode:
-        why = "was killed, most likely for want of memory" if child.exitcode == -9 else f"ended with {child.exitcode}"
+        why = "was killed, probably for lack of memory" if child.exitcode == -9 else f"exited with {child.exitcode}"
         raise SystemExit(f"the {path} path at C = {case.classes} {why}")
     return answer.get()
 
 
 def profile(case: Case, steps: int, threads: int) -> str:
-    """Where the time of our step goes, as torch's profiler tells it."""
-    torch.set_num_threads(threads)
+    """Where the time of our step goes, from torch's profiler."""
+    use_run_settings(case, threads)
     paths = build(case)
     loss, learner = loss_of(case, paths, case.how), paths.model.prompt_learner
-    step(loss, learner)  # warms up
+    step(loss, learner)  # warm-up
     with torch.profiler.profile() as profiler:
         for _ in range(steps):
             step(loss, learner)
     return profiler.key_averages().table(sort_by=f"self_{case.device}_time_total", row_limit=25)
 
 
-def training_times(case: Case, names: tuple[str, ...], rounds: int) -> tuple[dict, dict]:
-    """Median seconds and losses of some paths, which take turns on the same images from the same prompts."""
-    paths = build(case)
+@dataclass
+class StepTimes:
+    """What steps that take turns need, by name.
+
+    Attributes:
+        seconds: medians.
+        losses: of the last step.
+        faults: page faults of the last step.
+    """
+
+    seconds: dict[str, float]
+    losses: dict[str, float]
+    faults: dict[str, int]
+
+
+def training_times(case: Case, names: tuple[str, ...], rounds: int) -> StepTimes:
+    """Steps that take turns on the same images, from the same prompts.
+
+    Args:
+        names: keys of `Paths.losses`; "torch" is our step (`case.how`) with MODEL.LINEAR torch.
+    """
+    paths, library = build(case), linear.in_use()
     learner = paths.model.prompt_learner
     start = {k: v.clone() for k, v in learner.state_dict().items()}
-    losses = {}
+    losses, faults = {}, {}
 
     def one_step(name: str) -> None:
+        linear.use("torch" if name == "torch" else library)
         learner.load_state_dict(start)
-        losses[name] = step(loss_of(case, paths, name), learner)
+        before = page_faults()
+        losses[name] = step(loss_of(case, paths, case.how if name == "torch" else name), learner)
+        faults[name] = page_faults() - before
 
-    times = median_seconds(case.device, {name: partial(one_step, name) for name in names}, rounds)
-    return times, {name: value.item() for name, value in losses.items()}
+    try:
+        times = median_seconds(case.device, {name: partial(one_step, name) for name in names}, rounds)
+    finally:
+        linear.use(library)
+    return StepTimes(times, {name: value.item() for name, value in losses.items()}, faults)
+
+
+def page_faults() -> int:
+    """Page faults of this process so far that needed no disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def work_row(case: Case, threads: int) -> dict:
-    """The counted work of our training step against its floor."""
+    """The counted work of our training step, and its floor."""
     torch.set_num_threads(threads)
     paths = build(case)
     work = counted(loss_of(case, paths, "fast"))
@@ -172,50 +221,55 @@ def work_row(case: Case, threads: int) -> dict:
     }
 
 
-@cache
-def peak_flops(threads: int) -> float:
-    """The most float32 operations per second that this machine reaches in a linear map of ViT-B/16's MLP."""
-    torch.set_num_threads(threads)
-    x, weight = torch.ones(4 * 197, 768), torch.ones(3072, 768)
-    before, best = linear.in_use(), float("inf")
-    for library in linear.LIBRARIES * 10:
-        linear.use(library)
-        best = min(best, seconds("cpu", lambda: linear.linear(x, weight)))
+def peak_flops() -> float:
+    """The most float32 operations per second in any linear map of ViT-B/16's towers, with either library, now."""
+    libraries = linear.LIBRARIES if linear.available() else ("torch",)
+    before, best = linear.in_use(), 0.0
+    for tokens, width in frozen_clip(1, "cpu", torch.float32).tower_shapes():
+        for out, into in ((3 * width, width), (width, width), (4 * width, width), (width, 4 * width)):
+            for batch in PEAK_BATCHES:
+                x, weight = torch.ones(batch * tokens, into), torch.ones(out, into)
+                for library in libraries * PEAK_ROUNDS:
+                    linear.use(library)
+                    taken = seconds("cpu", partial(linear.linear, x, weight))
+                    best = max(best, 2 * len(x) * weight.numel() / taken)
     linear.use(before)
-    return 2 * len(x) * weight.numel() / best
+    return best
 
 
 def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
     """One training step on both paths.
 
     Args:
-        plain_at: two smaller numbers of classes at which the plain path runs, where it does not fit at `case.classes`:
-            its time and memory are the line through them, and the losses are compared at the larger one.
+        plain_at: two smaller numbers of classes at which the plain path runs if it does not fit at `case.classes`. Its
+            time and memory are extrapolated linearly, and losses are compared at the larger number.
     """
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    how, on_cpu = case.how, case.device == "cpu" and case.prec == "fp32"
-    library = linear.use(linear.faster(frozen_clip(1, "cpu", torch.float32).tower_shapes()) if on_cpu else "torch")
+    library = use_run_settings(case, threads)
+    how, names = case.how, (case.how, "torch") if library != "torch" else (case.how,)
     peaks = {"fast": memory(case, how, threads)}
     if not plain_at:
         peaks["plain"] = memory(case, "plain", threads)
-        times, losses = training_times(case, ("plain", how), rounds)
+        measured = compared = training_times(case, ("plain", *names), rounds)
+        plain = measured.seconds["plain"]
     else:
-        times, _ = training_times(case, (how,), rounds)
-        points = [replace(case, classes=c) for c in plain_at]
-        both = [training_times(points[0], ("plain",), rounds), training_times(points[1], ("plain", how), rounds)]
-        losses = both[-1][1]
-        times["plain"] = line(plain_at, [t["plain"] for t, _ in both], case.classes)
-        peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in points], case.classes)
-    work, times["fast"] = work_row(case, threads), times[how]
-    difference = abs(losses[how] - losses["plain"]) / abs(losses["plain"])
+        measured = training_times(case, names, rounds)
+        low, high = (replace(case, classes=c) for c in plain_at)
+        first, compared = training_times(low, ("plain",), rounds), training_times(high, ("plain", *names), rounds)
+        plain = line(plain_at, [times.seconds["plain"] for times in (first, compared)], case.classes)
+        peaks["plain"] = line(plain_at, [memory(point, "plain", threads) for point in (low, high)], case.classes)
+    work, fast, expected = work_row(case, threads), measured.seconds[how], compared.losses["plain"]
+    difference = max(abs(compared.losses[name] - expected) / abs(expected) for name in names)
+    settings = {}
+    if float32_on_cpu(case):
+        share = work["GFLOP"] * 1e9 / fast / peak_flops()
+        settings = {"linear": library, "linear torch s": measured.seconds[names[-1]], "of peak": share}
     return {
         **described(case, threads),
-        "plain s": times["plain"],
-        "fast s": times["fast"],
-        "time ratio": times["plain"] / times["fast"],
-        "linear": library,
-        **({"of peak": work["GFLOP"] * 1e9 / times["fast"] / peak_flops(threads)} if on_cpu else {}),
+        "plain s": plain,
+        "fast s": fast,
+        "time ratio": plain / fast,
+        **settings,
+        "page faults": measured.faults[how],
         "plain MiB": peaks["plain"],
         "fast MiB": peaks["fast"],
         "memory ratio": peaks["plain"] / peaks["fast"],
@@ -237,15 +291,15 @@ def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count:
     """A test pass in batches of `TEST_BATCH` images.
 
     Args:
-        plain_count, fast_count: on how many images a path runs (ours: all, if not told); its time is scaled to all, but
-            for our class texts, which are encoded once a pass as the trainer does.
+        plain_count, fast_count: images that each path runs on (ours by default on all). Times are scaled to `count`,
+            except for our class texts, which are encoded once per pass, as in the trainer.
     """
     with autocast(case):
         return _test_row(case, count, plain_count, threads, fast_count or count)
 
 
 def _test_row(case: Case, count: int, plain_count: int, threads: int, fast_count: int) -> dict:
-    torch.set_num_threads(threads)
+    library = use_run_settings(case, threads)
     paths = build(case)
     batch, texts = reference_images(min(TEST_BATCH, count)).to(case.device), []
     once = seconds(case.device, lambda: texts.append(paths.model.text_features()))
@@ -267,20 +321,26 @@ def _test_row(case: Case, count: int, plain_count: int, threads: int, fast_count
         "plain s": plain,
         "fast s": fast,
         "time ratio": plain / fast,
+        "linear": library,
         "logit difference": difference / scale,
         "numbers": "equal" if difference / scale <= tolerance(case) else "WRONG",
     }
 
 
 def memory_row(case: Case, steps: int, threads: int) -> dict:
-    """Peak memory of some steps of our path alone, and the last one's time."""
-    torch.set_num_threads(threads)
+    """Peak memory of some steps of our path, and seconds of the last one, in a separate process."""
     peak, last = alone(case, case.how, threads, steps)
     return {**described(case, threads), "fast s": last, "fast MiB": peak}
 
 
+def processor() -> str:
+    """The name of this machine's processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def described(case: Case, threads: int) -> dict:
-    """The case in a row's words."""
+    """The columns of a row that describe the case."""
     row = {k: v for k, v in asdict(case).items() if k in ("method", "prompts", "classes", "batch", "prec")}
     if case.text_block:
         row["text block"] = case.text_block

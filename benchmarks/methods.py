@@ -1,7 +1,7 @@
 """The two paths of each method on a CLIP of ViT-B/16's sizes with random weights.
 
-The plain path is the released algorithm as it stands (tests/plain_clip.py): 77 text positions for every class, full
-masks, text encoded again for every batch.
+The plain path does what the released code does in a step, and no more (tests/plain_clip.py): 77 text positions for
+every class, and full masks. Class texts that the method trains are encoded in each step, and fixed ones once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import plain_clip  # noqa: E402
-from reference import reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: for the others)
+from reference import reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: imported from here)
 
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
@@ -41,17 +41,17 @@ NOUNS = (
 ADJECTIVES = "abandoned yellow wooden tiny striped old flying golden painted sleeping frozen broken giant".split()
 # Each method's usual number of prompts.
 PROMPTS = {"RPO": 24, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6, "VPT": 8}
-# Measured in a test pass alone.
+# Measured only in a test pass.
 TESTED = {"ZeroshotCLIP": 0, "LP": 0, "IVLP": 2}
-# How our step runs: as it stands, through torch.compile, as a CUDA graph, or both.
+# How our step runs: eager, through torch.compile, as a CUDA graph, or both.
 WAYS = ("fast", "compiled", "graph", "compiled graph")
-MAPLE_DEPTH = 9  # of the released settings, if there are so many layers
+MAPLE_DEPTH = 9  # of the released settings, if the towers have as many layers
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def most_prompts(method: str) -> int:
-    """How many prompts or context vectors leave room for the words. VPT's stand beside the image: any number."""
+    """The most prompts or context vectors that leave room for the words. VPT, on the image side, takes any number."""
     if method == "VPT":
         return sys.maxsize
     context = reference_sizes(layers=1).context_length
@@ -69,12 +69,12 @@ def most_classes() -> int:
 
 
 def classnames(count: int) -> list[str]:
-    """Names of one to a few tokens, as those of the usual data sets."""
+    """Made-up names of one to a few tokens, as in the usual datasets."""
     return all_names()[:count]
 
 
 def options(module, **changes) -> CfgNode:
-    """A method's settings: its defaults, and the changes."""
+    """A method's settings: its defaults with some changes."""
     cfg = CfgNode({"TRAINER": {}})
     module.extend_cfg(cfg)
     (node,) = cfg.TRAINER.values()
@@ -105,7 +105,7 @@ class Paths:
         model: the fast path.
         plain: the plain path, images (B, 3, H, W) -> logits (B, C).
         losses: (images, labels) -> the training loss, of the plain path and of ours in all `WAYS`.
-        floor: the least number of floating-point operations of a training step; not a number for those of `TESTED`.
+        floor: the fewest floating-point operations of a training step; NaN for the methods in `TESTED`.
     """
 
     model: PromptedCLIP
@@ -115,7 +115,7 @@ class Paths:
 
 
 def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = None) -> Paths:
-    """Both paths of a case, by default on ViT-B/16's sizes and made-up classes; prompts start alike in each call."""
+    """Both paths of a case, by default with ViT-B/16's sizes and made-up classes. Prompts are seeded."""
     torch.manual_seed(0)
     dtype = TOWER_DTYPES[case.prec]
     clip_model = frozen_clip(case.layers, case.device, dtype) if clip_model is None else clip_model
@@ -145,12 +145,12 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
 
 @cache
 def frozen_clip(layers: int, device: str, dtype: torch.dtype) -> CLIP:
-    """A CLIP of ViT-B/16's sizes with random weights, drawn once a process."""
+    """A CLIP of ViT-B/16's sizes with random weights, drawn once per process."""
     return reference_clip(layers).to(device, dtype)
 
 
 def another_way(loss: Loss, how: str, learner: torch.nn.Module) -> Loss:
-    """A loss in one of the `WAYS`; nothing is compiled or captured before the first call."""
+    """A loss in one of the `WAYS`. The first call compiles or captures it."""
 
     def step(images: Tensor, labels: Tensor) -> Outputs:
         value = loss(images, labels)
@@ -176,8 +176,8 @@ def least_layers(clip_model: CLIP) -> int:
     return min(clip_model.config.vision_layers, clip_model.config.text_layers)
 
 
-# For each method: the fast path, the plain one, and what the floor must know besides. `half` casts to the towers'
-# precision, which the fast path does by itself.
+# For each method: the fast path, the plain path, and the method's own arguments of `Step`. `half` casts to the towers'
+# precision, as the fast path does itself.
 
 
 def build_rpo(case, clip_model, names, texts, half):
@@ -254,24 +254,24 @@ def build_ivlp(case, clip_model, names, texts, half):
 
 
 def build_lp(case, clip_model, names, texts, half):
-    fast, state = lp.LPCLIP(clip_model, texts), clip_model.state_dict()
+    fast, state, heads = lp.LPCLIP(clip_model, texts), clip_model.state_dict(), heads_of(clip_model)
+    text = plain_clip.encode_text(state, texts, heads)
 
     def plain(x):
-        heads = heads_of(clip_model)
         image = fast.prompt_learner(plain_clip.encode_image(state, half(x), heads).float())
-        text = plain_clip.encode_text(state, texts, heads)
         return plain_clip.similarity(state, half(F.normalize(image, dim=-1)), text)
 
     return fast, plain, {}
 
 
 def build_zero_shot(case, clip_model, names, texts, half):
-    fast, state = FixedTextCLIP(clip_model, [texts]), clip_model.state_dict()
-    return fast, lambda x: plain_clip.zero_shot(state, half(x), texts, heads_of(clip_model)), {}
+    fast, state, heads = FixedTextCLIP(clip_model, [texts]), clip_model.state_dict(), heads_of(clip_model)
+    text = plain_clip.encode_text(state, texts, heads)
+    return fast, lambda x: plain_clip.similarity(state, plain_clip.encode_image(state, half(x), heads), text), {}
 
 
 def build_sep(case, clip_model, names, texts, half):
-    """The plain path here gives SEP's frozen text feature and its three others, not logits."""
+    """Here the plain path gives features, not logits: frozen text, text, frozen image, image."""
     settings = options(sep, N_CTX=case.prompts, LAYERS=list(range(1, least_layers(clip_model))))
     fast, state = sep.SEPCLIP(clip_model, names, texts, settings), clip_model.state_dict()
     torch.nn.init.normal_(fast.prompt_learner.VPT_fc.weight)
@@ -283,7 +283,7 @@ def build_sep(case, clip_model, names, texts, half):
 
 
 def sep_loss(case: Case, model, plain=None) -> Loss:
-    """SEP's own loss, of the fast path or of the plain one's features."""
+    """SEP's loss, of the fast path or of the plain path's features."""
     settings = options(sep, N_CTX=case.prompts, LAYERS=model.layers)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Time and memory of both paths against the number of classes, of prompts, and of images in a batch."""
+"""Plots of time and memory of both paths against the number of classes, prompts, and images per batch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from basics import write_json
 from benchmarks.measure import training_row  # noqa: E402
 from benchmarks.methods import Case  # noqa: E402
 
-LABELS = {"classes": "classes C", "prompts": "prompts K", "batch": "images a batch B"}
-MEASURES = {"s": "seconds a step", "MiB": "MiB above the model"}
+LABELS = {"classes": "classes C", "prompts": "prompts K", "batch": "images per batch B"}
+MEASURES = {"s": "seconds per step", "MiB": "MiB above the model"}
 
 
 def plot_sweeps(case: Case, sweeps: dict[str, tuple[int, ...]], folder: Path, rounds: int, threads: int) -> int:
-    """Measures a case with one number changed at a time; writes FOLDER/METHOD.svg and the rows as METHOD.json.
+    """Measure a case with one number changed at a time. Writes FOLDER/METHOD.svg, and the rows to METHOD.json.
 
     Returns:
-        The exit status: 1 if the numbers of the two paths differ anywhere.
+        The exit status: 1 if the numbers of the two paths differ in any row.
     """
     rows = {key: [] for key in sweeps}
     for key, value in ((key, value) for key, values in sweeps.items() for value in values):
@@ -36,7 +36,7 @@ def plot_sweeps(case: Case, sweeps: dict[str, tuple[int, ...]], folder: Path, ro
 
 
 def draw(case: Case, rows: dict[str, list[dict]], folder: Path) -> None:
-    """FOLDER/METHOD.svg of the rows by what was changed."""
+    """Write FOLDER/METHOD.svg. `rows`: by the number that changes."""
     figure, axes = plt.subplots(len(MEASURES), len(rows), figsize=(4 * len(rows), 3 * len(MEASURES)), squeeze=False)
     for column, (key, points) in enumerate(rows.items()):
         for row, (unit, label) in enumerate(MEASURES.items()):

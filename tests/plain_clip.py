@@ -1,7 +1,11 @@
 """The referee: CLIP and its methods as the released code computes them.
 
-77 positions for every text, full masks, nothing shared, nothing remembered, torch's own multi-head attention.
-Everything is a function of a state dict under OpenAI's names; `heads` is (vision heads, text heads).
+77 positions for every text, full masks, nothing shared, nothing cached, torch's own multi-head attention. Speed is
+measured against this, so it does what the released code does in a step, and no more: layers run on (n, N, width), with
+positions first; only masks that forbid something are passed; class texts that nothing changes are encoded once, by the
+caller.
+
+Everything is a function of a state dict with OpenAI's names; `heads` is (vision heads, text heads).
 """
 
 import torch
@@ -11,17 +15,13 @@ from clip import tokenize
 from clip.tokenizer import encode
 
 
-def attention(sd, prefix, x, heads, allowed):
-    """x (N, n, width); allowed (n, n) or (N, n, n) bool: row i reads column j."""
-    forbidden = ~allowed.to(x.device)
-    if forbidden.dim() == 3:
-        forbidden = forbidden.repeat_interleave(heads, dim=0)
-    x = x.transpose(0, 1)
+def attention(sd, prefix, x, heads, mask):
+    """x (n, N, width); mask (n, n), (N * heads, n, n) or None: what is added to the scores."""
     out, _ = F.multi_head_attention_forward(
         x, x, x, x.shape[-1], heads, sd[prefix + "in_proj_weight"], sd[prefix + "in_proj_bias"], None, None, False, 0.0,
-        sd[prefix + "out_proj.weight"], sd[prefix + "out_proj.bias"], attn_mask=forbidden, need_weights=False,
+        sd[prefix + "out_proj.weight"], sd[prefix + "out_proj.bias"], attn_mask=mask, need_weights=False,
     )  # fmt: skip
-    return out.transpose(0, 1)
+    return out
 
 
 def layer_norm(sd, name, x):
@@ -32,28 +32,31 @@ def linear(sd, name, x):
     return F.linear(x, sd[name + ".weight"], sd[name + ".bias"])
 
 
-def layers(sd, prefix, x, heads, allowed, before_layer=lambda i, x: x):
-    """All layers of one tower over sequences (N, n, width): the last hidden states, and those after each layer.
+def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x):
+    """All layers of one tower: the hidden states after the last layer, and those after each layer, (N, n, width).
 
-    `before_layer` gives what layer i gets in place of x: deep prompts.
+    Args:
+        x: sequences (N, n, width).
+        allowed: bool (n, n) or (N, n, n), token i attends to token j; None: every token attends to every token.
+        before_layer: layer index and its input (n, N, width) -> what the layer gets instead (deep prompts).
     """
-    hidden = []
+    mask = None
+    if allowed is not None:
+        allowed = allowed.repeat_interleave(heads, dim=0) if allowed.dim() == 3 else allowed
+        mask = torch.zeros(allowed.shape, dtype=x.dtype).masked_fill(~allowed, float("-inf")).to(x.device)
+    hidden, x = [], x.transpose(0, 1).contiguous()
     for i in range(len({k.split(".resblocks.")[1].split(".")[0] for k in sd if k.startswith(prefix + "resblocks.")})):
         block = f"{prefix}resblocks.{i}."
         x = before_layer(i, x)
-        x = x + attention(sd, block + "attn.", layer_norm(sd, block + "ln_1", x), heads, allowed)
+        x = x + attention(sd, block + "attn.", layer_norm(sd, block + "ln_1", x), heads, mask)
         h = linear(sd, block + "mlp.c_fc", layer_norm(sd, block + "ln_2", x))
         x = x + linear(sd, block + "mlp.c_proj", h * torch.sigmoid(1.702 * h))
-        hidden.append(x)
-    return x, hidden
-
-
-def everyone(n):
-    return torch.ones(n, n, dtype=torch.bool)
+        hidden.append(x.transpose(0, 1))
+    return hidden[-1], hidden
 
 
 def causal(n):
-    return everyone(n).tril()
+    return torch.ones(n, n, dtype=torch.bool).tril()
 
 
 def project_text(sd, x):
@@ -75,7 +78,7 @@ def embed_image(sd, images):
 def encode_image(sd, images, heads):
     """CLS features (B, D), unit length."""
     x = embed_image(sd, images)
-    x, _ = layers(sd, "visual.transformer.", x, heads[0], everyone(x.shape[1]))
+    x, _ = layers(sd, "visual.transformer.", x, heads[0])
     return F.normalize(project_image(sd, x[:, 0]), dim=-1)
 
 
@@ -92,6 +95,11 @@ def encode_text(sd, texts, heads):
 
 def similarity(sd, image, text):
     return sd["logit_scale"].exp() * image @ text.T
+
+
+def expand(prompts, like):
+    """Prompts (m, width), the same for all sequences of (n, N, width): (m, N, width)."""
+    return prompts[:, None].expand(-1, like.shape[1], -1)
 
 
 def zero_shot(sd, images, texts, heads):
@@ -114,41 +122,41 @@ def encode_with_context(sd, classnames, ctx, heads, position="end", deep=()):
     def before_layer(i, x):
         if not 0 < i <= len(deep):
             return x
-        return torch.cat([x[:, :1], deep[i - 1].expand(len(x), -1, -1), x[:, 1 + n_ctx :]], dim=1)
+        return torch.cat([x[:1], expand(deep[i - 1], x), x[1 + n_ctx :]])
 
     return encode_sequences(sd, torch.stack(sequences), tokens.argmax(dim=1), heads, before_layer)
 
 
 def encode_image_with(sd, images, prompts, deep, heads):
-    """CLS features (B, D): prompts (n, width) behind the patches, replaced by `deep` before layers 1, 2, ..."""
+    """CLS features (B, D): prompts (n, width) after the patches, replaced by `deep` before layers 1, 2, ..."""
     x = embed_image(sd, images)
     n = x.shape[1]
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", prompts).expand(len(x), -1, -1)], dim=1)
 
     def before_layer(i, x):
-        return torch.cat([x[:, :n], deep[i - 1].expand(len(x), -1, -1)], dim=1) if 0 < i <= len(deep) else x
+        return torch.cat([x[:n], expand(deep[i - 1], x)]) if 0 < i <= len(deep) else x
 
-    x, _ = layers(sd, "visual.transformer.", x, heads[0], everyone(x.shape[1]), before_layer)
+    x, _ = layers(sd, "visual.transformer.", x, heads[0], None, before_layer)
     return F.normalize(project_image(sd, x[:, 0]), dim=-1)
 
 
 def sep_fuse(fusion, tokens, prompts, across):
-    """SEP's fusion of tokens and prompts (N, n, width); across: along the first axis, as the released code does."""
+    """SEP's fusion of tokens and prompts (n, N, width); across: attend along N, as the released code does."""
     p = dict(fusion.named_parameters())
     width = tokens.shape[-1]
 
     def norm(name, x):
         return F.layer_norm(x, (width,), p[name + ".weight"], p[name + ".bias"])
 
-    asking, read = norm("ln_pa_1_visual", prompts), norm("ln_pa_1_visual", tokens)
-    if not across:
-        asking, read = asking.transpose(0, 1), read.transpose(0, 1)
+    queries, keys = norm("ln_pa_1_visual", prompts), norm("ln_pa_1_visual", tokens)
+    if across:  # the operator attends along its first axis
+        queries, keys = queries.transpose(0, 1), keys.transpose(0, 1)
     mha = "promt_attention_visual."
-    found, _ = F.multi_head_attention_forward(
-        asking, read, read, width, max(width // 64, 1), p[mha + "in_proj_weight"], p[mha + "in_proj_bias"], None, None,
+    update, _ = F.multi_head_attention_forward(
+        queries, keys, keys, width, max(width // 64, 1), p[mha + "in_proj_weight"], p[mha + "in_proj_bias"], None, None,
         False, 0.0, p[mha + "out_proj.weight"], p[mha + "out_proj.bias"], need_weights=False,
     )  # fmt: skip
-    fused = p["scale1"] * tokens + (1 - p["scale1"]) * (found if across else found.transpose(0, 1))
+    fused = p["scale1"] * tokens + (1 - p["scale1"]) * (update.transpose(0, 1) if across else update)
     h = norm("ln_pa_2_visual", fused) @ p["mlp_pa_visual.c_fc1.weight"].T
     h = (h * torch.sigmoid(1.702 * h)) @ p["mlp_pa_visual.c_proj.weight"].T
     return p["scale2"] * fused + (1 - p["scale2"]) * h
@@ -166,17 +174,17 @@ def sep(sd, images, classnames, text0, learner, chosen, across, heads):
         if i not in chosen:
             return x
         fusion = learner.prompt_projections[chosen.index(i)]
-        ctx = sep_fuse(fusion, x[:, 1 + n : 1 + 2 * n], x[:, 1 : 1 + n], across)
-        return torch.cat([x[:, :1], ctx, x[:, 1 + n :]], dim=1)
+        return torch.cat([x[:1], sep_fuse(fusion, x[1 + n : 1 + 2 * n], x[1 : 1 + n], across), x[1 + n :]])
 
     def rewrite_image(i, x):
         if i not in chosen:
             return x
-        energy = x[:, :size].square().mean(dim=2)
-        energy = energy.mean(dim=0).expand(len(x), -1) if across else energy
-        tokens = torch.stack([row[e.topk(n_v).indices] for row, e in zip(x, energy, strict=True)])
+        energy = x[:size].square().mean(dim=2)
+        energy = energy.mean(dim=1, keepdim=True).expand_as(energy) if across else energy
+        most = energy.topk(n_v, dim=0).indices
+        tokens = x.gather(0, most[..., None].expand(-1, -1, x.shape[-1]))
         fusion = learner.visual_prompts[chosen.index(i)]
-        return torch.cat([x[:, :size], sep_fuse(fusion, tokens, x[:, size:], across)], dim=1)
+        return torch.cat([x[:size], sep_fuse(fusion, tokens, x[size:], across)])
 
     tokens = tokenize([" ".join(["X"] * n) + f" {name}." for name in classnames])
     x = sd["token_embedding.weight"][tokens]
@@ -184,7 +192,7 @@ def sep(sd, images, classnames, text0, learner, chosen, across, heads):
     text = encode_sequences(sd, x, tokens.argmax(dim=1), heads, rewrite_text)
     x = embed_image(sd, images)
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", learner.ctx_visual).expand(len(x), -1, -1)], dim=1)
-    x, _ = layers(sd, "visual.transformer.", x, heads[0], everyone(x.shape[1]), rewrite_image)
+    x, _ = layers(sd, "visual.transformer.", x, heads[0], None, rewrite_image)
     image = F.normalize(project_image(sd, x[:, 0]), dim=-1)
     image0 = encode_image(sd, images, heads)
     return F.normalize(text + text0, dim=-1), image0, F.normalize(image + image0, dim=-1)
@@ -217,7 +225,7 @@ def vpt(sd, images, text, image_prompts, heads):
 
 
 def rpo_text(sd, texts, prompts, heads):
-    """The K prompts stand behind the end-of-text token and read up to it; nobody reads a prompt.
+    """The K prompts follow the end-of-text token and attend to what precedes them; no token attends to a prompt.
 
     Returns the prompts' features (C, K, D), CLIP's own EOS features (C, D), and the hidden states of all layers.
     """
@@ -233,16 +241,16 @@ def rpo_text(sd, texts, prompts, heads):
         masks.append(allowed)
     x, hidden = layers(sd, "transformer.", torch.stack(sequences), heads[1], torch.stack(masks))
     own = torch.stack([x[i, end] for i, end in enumerate(ends)])
-    read = torch.stack([x[i, end + 1 : end + 1 + k] for i, end in enumerate(ends)])
-    return F.normalize(project_text(sd, read), dim=-1), F.normalize(project_text(sd, own), dim=-1), hidden
+    prompted = torch.stack([x[i, end + 1 : end + 1 + k] for i, end in enumerate(ends)])
+    return F.normalize(project_text(sd, prompted), dim=-1), F.normalize(project_text(sd, own), dim=-1), hidden
 
 
 def rpo_image(sd, images, prompts, heads):
-    """The K prompts stand behind the patches; nobody reads one. Returns as `rpo_text`: (B, K, D), (B, D), states."""
+    """The K prompts follow the patches; no token attends to a prompt. Returns (B, K, D), (B, D), as `rpo_text`."""
     x = embed_image(sd, images)
     n, k = x.shape[1], len(prompts)
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", prompts).expand(len(x), -1, -1)], dim=1)
-    allowed = everyone(n + k)
+    allowed = torch.ones(n + k, n + k, dtype=torch.bool)
     allowed[:, n:] = False
     x, hidden = layers(sd, "visual.transformer.", x, heads[0], allowed)
     return F.normalize(project_image(sd, x[:, n:]), dim=-1), F.normalize(project_image(sd, x[:, 0]), dim=-1), hidden

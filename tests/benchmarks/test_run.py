@@ -1,4 +1,4 @@
-"""What the benchmark prints, draws and returns; what is measured stands in test_counted_work.py."""
+"""What the benchmark prints, plots, and returns. Its measurements are tested in test_counted_work.py."""
 
 import json
 
@@ -8,11 +8,18 @@ import torch
 from basics import UserError
 from benchmarks import features, gpu, measure, plots, run, tables
 from benchmarks.methods import PROMPTS, TESTED, Case, build, frozen_clip
+from clip import linear
+
+
+@pytest.fixture(autouse=True)
+def library_of_this_test(monkeypatch):
+    """Measuring chooses a library for the whole process; this ends with the test."""
+    monkeypatch.setattr(linear, "_library", "torch")
 
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """Rows without measuring: time and memory grow with everything; `wrong` makes the numbers differ."""
+    """Made-up rows, whose time and memory grow with all sizes. `state["numbers"]` is their verdict."""
     state = {"numbers": "equal", "cases": []}
 
     def row(case, *args):
@@ -44,44 +51,46 @@ def test_one_row_as_json(made_up, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "words, told",
+    "words, message",
     {
         "--rounds 0": "expected an integer of at least 1",
         "--classes 0": "expected an integer of at least 1",
-        "--classes 99999": "for which there are names",
+        "--classes 99999": "the number of made-up names, got 99999",
         "--text-block -1": "expected an integer of at least 0",
         "--plain-at 20 10": "two increasing numbers up to --classes",
-        "--plain-at 10 20 --memory": "a training step alone",
-        "--method LP": "a test pass alone",
-        "--prompts 100": "RPO has room for 73",
-        "--method SEP --prompts 48": "SEP has room for 38",
-        "--ours graph": "a graph needs --device cuda",
-        "--ours compiled --count": "the other measurements are of the step as it is",
-        "--json --profile": "tables alone",
+        "--plain-at 10 20 --memory": "--plain-at: expected a training step",
+        "--method LP": "expected a test pass. Add --test",
+        "--prompts 100": "expected at most 73 for RPO, got 100",
+        "--method SEP --prompts 48": "expected at most 38 for SEP",
+        "--ours graph": "expected a GPU. Add --device cuda",
+        "--ours compiled --count": "the others measure the eager step",
+        "--json --profile": "--json: expected a table",
+        "--into RESULTS.md": "--into: expected --steps or --all",
+        "--steps --into missing.md": "--into: expected a Markdown file, got missing.md",
     }.items(),
 )
-def test_what_cannot_be_measured_is_refused(words, told, monkeypatch, capsys):
+def test_contradictory_arguments_are_refused(words, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         call(monkeypatch, *words.split())
-    assert end.value.code == 2 and told in capsys.readouterr().err
+    assert end.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", [m for m in PROMPTS if m != "VPT"])
-def test_the_most_prompts_are_those_that_the_method_takes(method):
+def test_a_method_takes_its_most_prompts_and_no_more(method):
     most, small = run.most_prompts(method), frozen_clip(1, "cpu", torch.float32)
     build(Case(method, most, 1, 1, layers=1), small, ["cat"])
-    if method != "RPO":  # its class leaves the check to the trainer
+    if method != "RPO":  # its trainer checks this
         with pytest.raises(UserError):
             build(Case(method, most + 1, 1, 1, layers=1), small, ["cat"])
 
 
 @pytest.mark.parametrize("method", [*PROMPTS, *TESTED])
-def test_both_paths_of_a_test_pass_give_the_same_logits(method):
+def test_both_paths_of_a_test_pass_compute_the_same_logits(method):
     case = Case(method, {**PROMPTS, **TESTED}[method], classes=3, batch=4, layers=2)
     assert measure.test_row(case, count=2, plain_count=2, threads=torch.get_num_threads())["numbers"] == "equal"
 
 
-def test_the_row_of_a_step_that_runs_out_of_memory_says_so(monkeypatch):
+def test_a_row_says_that_a_step_ran_out_of_memory(monkeypatch):
     def fail(case, paths, how):
         if how == "fast":
             raise torch.OutOfMemoryError
@@ -92,22 +101,40 @@ def test_the_row_of_a_step_that_runs_out_of_memory_says_so(monkeypatch):
     assert gpu.row(case, ("plain", "fast"), rounds=1)["numbers"] == "out of memory"
 
 
-def test_wrong_numbers_fail(made_up, monkeypatch, tmp_path):
+def test_wrong_numbers_exit_with_status_1(made_up, monkeypatch, tmp_path):
     made_up["numbers"] = "WRONG"
     assert call(monkeypatch) == 1
     assert call(monkeypatch, "--json") == 1
     assert call(monkeypatch, "--all", "--output", str(tmp_path)) == 1
 
 
-def test_all_prints_a_table_for_each_question(made_up, monkeypatch, capsys, tmp_path):
+def test_all_prints_one_table_per_section(made_up, monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, "--all", "--output", str(tmp_path)) == 0
     out = capsys.readouterr().out
     titles = [line[3:] for line in out.splitlines() if line.startswith("## ")]
-    assert titles == ["Training step", "Test pass", "KVCache of a training step"]
-    assert " 8,000 " in out  # the plain path's memory at 1000 classes, by the line through 10 and 50
+    assert titles == [tables.STEPS, tables.MORE_STEPS, tables.TEST_PASS, tables.MEMORY_OF_STEP]
+    assert " 8,000 " in out  # the plain path's memory at 1000 classes, extrapolated from 10 and 50
     assert {case.method for case in made_up["cases"]} == {*PROMPTS, *TESTED}
     assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
     assert (tmp_path / "results.md").read_text() + "\n" == out
+
+
+@pytest.mark.parametrize("numbers", ["equal", "WRONG"])
+def test_steps_replace_their_section_of_a_file_if_the_numbers_are_equal(made_up, monkeypatch, tmp_path, numbers):
+    made_up["numbers"] = numbers
+    text = f"# Results\n\n## {tables.STEPS}\n\nold\n\n## {tables.MORE_STEPS}\n\nkept\n"
+    path = tmp_path / "RESULTS.md"
+    path.write_text(text)
+    status = call(monkeypatch, "--steps", "--into", str(path), "--output", str(tmp_path))
+    assert status == (numbers != "equal")
+    new = path.read_text()
+    assert ("old" in new) == (new == text) == bool(status)
+    assert new.startswith("# Results\n\n") and new.endswith(f"## {tables.MORE_STEPS}\n\nkept\n")
+    assert new.count("| RPO ") == (0 if status else 2)
+
+
+def test_a_new_section_goes_to_the_end_of_a_document():
+    assert tables.replace_sections("# A\n", {"B": "text"}) == "# A\n\n## B\n\ntext\n"
 
 
 def test_a_row_that_cannot_be_measured_fails_and_the_others_follow(made_up, monkeypatch, capsys, tmp_path):
@@ -119,21 +146,22 @@ def test_a_row_that_cannot_be_measured_fails_and_the_others_follow(made_up, monk
     rows = json.loads(capsys.readouterr().out)
     assert rows == json.loads((tmp_path / "results.json").read_text())
     assert {row["table"] for row in rows if row.get("numbers", "").startswith("FAILED: the fast path")} == {"Test pass"}
-    assert rows[-1]["table"] == "KVCache of a training step"
+    assert rows[-1]["table"] == tables.MEMORY_OF_STEP
 
 
-def test_what_is_measured_is_kept_at_once(made_up, monkeypatch, tmp_path):
+def test_each_row_is_written_as_soon_as_it_is_measured(made_up, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tables, "test_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
         call(monkeypatch, "--all", "--output", str(tmp_path))
-    assert len(json.loads((tmp_path / "results.json").read_text())) == len(tables.TRAINING)
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert len(rows) == len(tables.TRAINING) + len(tables.MORE_CLASSES)
     assert (tmp_path / "results.md").read_text().count("| RPO ") == 4
 
 
-def test_plots_are_drawn_for_classes_prompts_and_batch(made_up, tmp_path):
+def test_plots_have_one_column_per_number_that_changes(made_up, tmp_path):
     case = Case("RPO", 4, 50, 4)
     assert plots.plot_sweeps(case, {"classes": (10, 20), "batch": (1, 2)}, tmp_path / "new", 1, 1) == 0
     rows = json.loads((tmp_path / "new" / "RPO.json").read_text())
@@ -143,7 +171,7 @@ def test_plots_are_drawn_for_classes_prompts_and_batch(made_up, tmp_path):
     assert plots.plot_sweeps(case, {"classes": (10,)}, tmp_path / "new", 1, 1) == 1
 
 
-def test_kept_features_give_the_same_numbers(monkeypatch, capsys):
+def test_cached_features_give_the_same_losses(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["features.py", "--layers", "1", "--rounds", "1", "--classes", "3", "--json"])
     monkeypatch.setattr(features, "ROWS", (("CoOp", 4, 2), ("RPO", 4, 2)))
     assert features.main() == 0
@@ -151,13 +179,13 @@ def test_kept_features_give_the_same_numbers(monkeypatch, capsys):
     assert [row["method"] for row in rows] == ["CoOp", "RPO"] and all(row["work ratio"] > 1.5 for row in rows)
 
 
-def test_a_row_of_the_gpus_table_has_all_ways_beside_each_other():
+def test_a_row_of_the_gpu_table_compares_all_ways():
     row = gpu.row(Case("CoOp", 4, classes=3, batch=2, layers=1), ("plain", "fast"), rounds=1)
     assert row["numbers"] == "equal" and row["time ratio"] == row["plain ms"] / row["fast ms"]
     assert row["plain MiB"] >= 0 and row["loss difference"] < 1e-4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="need a machine without a GPU (CUDA_VISIBLE_DEVICES= hides it)")
-def test_the_gpus_table_wants_a_gpu(monkeypatch, capsys):
+def test_the_gpu_table_requires_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["gpu.py"])
-    assert gpu.main() == 2 and "error: no CUDA device" in capsys.readouterr().err
+    assert gpu.main() == 2 and "error: expected a CUDA device" in capsys.readouterr().err

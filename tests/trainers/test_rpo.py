@@ -81,7 +81,7 @@ def test_with_the_mask_off_features_are_those_of_plain_attention(small_clip, ima
         n = x.shape[1]
         prompt = plain_clip.layer_norm(state, "visual.ln_pre", learner.img_prompt)
         x = torch.cat([x, prompt.expand(len(x), -1, -1)], dim=1)
-        x, _ = plain_clip.layers(state, "visual.transformer.", x, SMALL_HEADS[0], plain_clip.everyone(n + 3))
+        x, _ = plain_clip.layers(state, "visual.transformer.", x, SMALL_HEADS[0])
         features = torch.nn.functional.normalize(plain_clip.project_image(state, x[:, n:]), dim=-1)
         torch.testing.assert_close(method.image_features(images), features, atol=1e-5, rtol=0)
     if prompts != "image":

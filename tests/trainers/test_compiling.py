@@ -7,7 +7,7 @@ import dassl.engine.accelerate
 from dassl.engine.accelerate import GraphedStep
 
 # The compiler looks at everything, and some releases of torch warn of what they themselves look at.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture

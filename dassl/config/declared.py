@@ -80,7 +80,7 @@ def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
         try:
             trees.append((path, ast.parse(path.read_text(encoding="utf-8"))))
         except (SyntaxError, ValueError):
-            pass  # a broken file is left out, as when it is imported
+            raise NotDeclared from None  # the import reports what is wrong with it
     return trees
 
 

@@ -47,7 +47,9 @@ def test_a_class_registered_by_a_call_needs_an_import(tmp_path):
         registered_names(tmp_path)
 
 
-def test_a_broken_file_is_left_out(tmp_path):
+def test_a_broken_file_needs_an_import_to_report_it(tmp_path):
     (tmp_path / "x.py").write_text("def extend_cfg(cfg:\n")
-    declare_keys(CfgNode(), tmp_path)
-    assert registered_names(tmp_path) == []
+    with pytest.raises(NotDeclared):
+        declare_keys(CfgNode(), tmp_path)
+    with pytest.raises(NotDeclared):
+        registered_names(tmp_path)

@@ -3,7 +3,7 @@
 Importing torch takes seconds, and a comparison has hundreds of short runs. Each run still is a process of its own, in
 the state of a freshly started one: the warm process computes nothing, starts no thread, and touches no GPU.
 
-    launcher  --({"arguments": [...], "stdout": path, "stderr": path} per line)-->  warm process  --fork-->  run, run, ...
+    launcher  --({"arguments": [...], "stdout": path, "stderr": path})-->  warm process  --fork-->  run, run, ...
     launcher  <--({"started": pid}, {"ended": pid, "status": s})--
 
 `python warm.py FD`, in the checkout, is the warm process; it answers on the file descriptor FD, and ends with its

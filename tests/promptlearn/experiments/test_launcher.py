@@ -214,7 +214,8 @@ def test_all_runs_are_forked_from_one_process(forkable, go, capfd):
 
 @linux
 @pytest.mark.parametrize(
-    "behavior, message", [("die", "killed by SIGKILL"), ("leave", "exit status 1; it wrote no log\n    error: left with")]
+    "behavior, message",
+    [("die", "killed by SIGKILL"), ("leave", "exit status 1; it wrote no log\n    error: left with")],
 )
 def test_a_forked_run_that_fails_is_reported_and_the_others_run(forkable, go, capfd, behavior, message):
     forkable.behave(**{behavior: True})

@@ -6,6 +6,7 @@ Exit status: 0 success; 1 a defect, with a traceback; 2 bad input, or out of mem
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--trainer", default="", help=f"the method: {', '.join(method_names())}")
+    p.add_argument("--trainer", default="", help=f"the method: {', '.join(known_names('trainers'))}")
     p.add_argument("--config-file", default="", help="the method's settings: configs/trainers/METHOD/*.yaml")
     p.add_argument("--dataset-config-file", default="", help="the dataset: configs/datasets/*.yaml")
     p.add_argument("--root", default="", help="folder that holds the datasets (default: the built-in demo)")
@@ -78,15 +79,16 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def method_names() -> list[str]:
-    """The registered methods."""
-    if "trainers" not in sys.modules:
+def known_names(package: str) -> list[str]:
+    """The names that the files of `package`, which is trainers or datasets, register."""
+    if package not in sys.modules:
         with suppress(NotDeclared):
-            return registered_names(ROOT / "trainers")
-    import trainers  # noqa: F401  (importing it registers the methods)
+            return registered_names(ROOT / package)
+    importlib.import_module(package)
+    from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
 
-    return sorted(TRAINER_REGISTRY.registered_names())
+    return sorted((TRAINER_REGISTRY if package == "trainers" else DATASET_REGISTRY).registered_names())
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -124,11 +126,14 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
-    name, known = cfg.TRAINER.NAME, method_names()
-    if name and name not in known:
-        problems.append(
-            f"--trainer: unknown method {name!r}.{did_you_mean(name, known)} Expected one of: {', '.join(known)}"
-        )
+    methods, datasets = known_names("trainers"), known_names("datasets")
+    for key, kind, name, known in (
+        ("--trainer", "method", cfg.TRAINER.NAME, methods),
+        ("DATASET.NAME", "dataset", cfg.DATASET.NAME, datasets),
+    ):
+        if name and name not in [*methods, *datasets]:  # either folder may register either
+            hint = did_you_mean(name, known)
+            problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}")
     if problems:
         raise UserError("\n".join(problems))
     check_values(cfg)

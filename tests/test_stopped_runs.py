@@ -137,7 +137,7 @@ def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status):
     run.kill(signum, workers=True)  # schedulers and terminals send it to all
     assert run.wait() == status
     told = f"stopped by {signum.name} after epoch "
-    assert told in run.text() and "the same command again goes on" in run.text() and "Traceback" not in run.text()
+    assert told in run.text() and "the same command resumes" in run.text() and "Traceback" not in run.text()
     found = read(tmp_path / "run", "status.json")
     assert found["state"] == "stopped" and found["why"].startswith(told)
     epoch, _, batch = found["why"].removeprefix(told).partition(", batch ")

@@ -11,12 +11,16 @@ imported to know.
 
 import ast
 import runpy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from yacs.config import CfgNode
 
 NEW_NODE = object()  # the value of `CfgNode()`
+# Importing these declares no method and no dataset. Anything else that a file imports might.
+DECLARE_NOTHING = {*sys.stdlib_module_names, "basics", "clip", "dassl", "datasets", "trainers"}
+DECLARE_NOTHING |= {"numpy", "PIL", "torch", "torchvision", "tqdm", "yacs"}
 
 
 class NotDeclared(Exception):
@@ -75,13 +79,35 @@ def registered_names(folder: Path) -> list[str]:
 
 
 def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
+    """All parsed files of a package, if nothing can be declared elsewhere than in them."""
     trees = []
-    for path in sorted(folder.glob("[!_]*.py")):
+    for path in sorted({*folder.rglob("*.py")} - {folder / "__init__.py"}):
         try:
-            trees.append((path, ast.parse(path.read_text(encoding="utf-8"))))
+            tree = ast.parse(path.read_text(encoding="utf-8"))
         except (SyntaxError, ValueError):
-            pass  # a broken file is left out, as when it is imported
+            raise NotDeclared from None  # the import reports what is wrong with it
+        if any(root not in DECLARE_NOTHING for root in _imported(tree, folder.name)):
+            raise NotDeclared
+        trees.append((path, tree))
     return trees
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """The top-level packages that a module of `package` imports when it is imported itself."""
+    for node in _outside_functions(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if any("extend_cfg" in (alias.name, alias.asname) for alias in node.names):
+                yield "extend_cfg"  # declares what another module does
+            yield (node.module or "").partition(".")[0] if not node.level else package
+
+
+def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            yield from _outside_functions(node)
 
 
 def _registers(call: ast.Call) -> bool:

@@ -29,10 +29,10 @@ class Process:
     bars are off, so that what stderr ends with is the error.
     """
 
-    def __init__(self, job: Job, start: "Starter"):
+    def __init__(self, job: Job, data: Path | None, start: "Starter"):
         self.job = job
         self.stderr = tempfile.NamedTemporaryFile()  # noqa: SIM115  (closed in `close`)
-        self.process = start(job, self.stderr)
+        self.process = start(job.command(start.checkout, data)[1:], self.stderr)
 
     def problem(self) -> tuple[str, int]:
         """Once it has ended: what went wrong ("": nothing) and the exit status."""
@@ -56,38 +56,50 @@ class Process:
 
     def close(self) -> None:
         """However the launcher is left, the process has ended."""
-        if self.process.poll() is None:
-            try:
-                self.process.wait(timeout=GRACE)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                self.process.kill()
-                self.process.wait()
+        wait_or_kill(self.process)
         self.stderr.close()
 
 
-class Starter:
-    """Starts the process of a job: forked from a warm process where that is possible, else afresh."""
+def wait_or_kill(process: subprocess.Popen | ForkedRun) -> None:
+    """Give a process that was asked to stop the time to save its state."""
+    try:
+        process.wait(timeout=GRACE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
 
-    def __init__(self, checkout: Checkout, data: Path | None, verbose: bool, threads: int | None):
-        self.checkout, self.data, self.verbose = checkout, data, verbose
+
+class Starter:
+    """Starts runs of train.py: forked from a warm process where that is possible, else afresh.
+
+    Args:
+        verbose: the runs print, instead of writing their stderr to the file that each start names.
+        threads: for each run; None: as many as this process would get.
+    """
+
+    def __init__(self, checkout: Checkout, verbose: bool = False, threads: int | None = None):
+        self.checkout, self.verbose = checkout, verbose
         self.environment = os.environ | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
         self.environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         self.environment |= for_this_process() | ({} if verbose else {"TQDM_DISABLE": "1"})
         self.warm: WarmProcess | None = None
         self.can_fork = is_possible(checkout.root)
 
-    def __call__(self, job: Job, stderr) -> subprocess.Popen | ForkedRun:
-        command = job.command(self.checkout, self.data)
+    def __call__(self, arguments: list[str], stderr) -> subprocess.Popen | ForkedRun:
         if self.can_fork:
             try:
                 self.warm = self.warm or WarmProcess(self.checkout.root, self.environment)
                 outputs = (None, None) if self.verbose else (os.devnull, stderr.name)
-                return self.warm.start(command[1:], *outputs)
+                return self.warm.start(arguments, *outputs)
             except OSError:
                 self.can_fork = False  # the error, if it is one of train.py, will show in a process of its own
         hidden = {} if self.verbose else {"stdout": subprocess.DEVNULL, "stderr": stderr}
         return subprocess.Popen(
-            [sys.executable, *command], cwd=self.checkout.root, stdin=subprocess.DEVNULL, env=self.environment, **hidden
+            [sys.executable, "train.py", *arguments],
+            cwd=self.checkout.root,
+            stdin=subprocess.DEVNULL,
+            env=self.environment,
+            **hidden,
         )
 
     def close(self) -> None:
@@ -120,7 +132,8 @@ class Launcher:
 
     def __init__(self, jobs: list[Job], checkout: Checkout, data: Path | None, verbose: bool, at_once: int):
         threads = max((os.cpu_count() or 1) // at_once, 1) if at_once > 1 else None
-        self.start = Starter(checkout, data, verbose, threads)
+        self.start = Starter(checkout, verbose, threads)
+        self.data = data
         self.at_once = at_once
         self.pending = dict.fromkeys(job for job in jobs if result_of(job) is None)  # in their order
         self.running: list[Process] = []
@@ -163,7 +176,7 @@ class Launcher:
             elif result_of(job) is not None:
                 self.ended(job)  # its training came out as before, or another launcher was quicker
             else:
-                self.running.append(Process(job, self.start))
+                self.running.append(Process(job, self.data, self.start))
                 busy.add(job)
 
     def collect(self) -> None:

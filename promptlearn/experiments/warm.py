@@ -3,29 +3,32 @@
 Importing torch takes seconds, and a comparison has hundreds of short runs. Each run still is a process of its own, in
 the state of a freshly started one: the warm process computes nothing, starts no thread, and touches no GPU.
 
-    launcher  --(one JSON list of arguments per line)-->  warm process  --fork-->  run, run, ...
+    launcher  --({"arguments": [...], "stdout": path, "stderr": path})-->  warm process  --fork-->  run, run, ...
     launcher  <--({"started": pid}, {"ended": pid, "status": s})--
 
-The warm process (`serve`) ends with its standard input. Where there is no fork, or train.py has no `main`, runs start
-afresh.
+`python warm.py FD`, in the checkout, is the warm process; it answers on the file descriptor FD, and ends with its
+standard input. It imports nothing of this package, only of the checkout, which may be another version.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
-from basics import for_this_process
-
 POLL = 0.02  # seconds between checks for ended runs
+# What a run imports. Nothing of it starts a thread that outlives a fork, or touches a GPU.
+IMPORTED = ("torchvision", "open_clip", "dassl.engine", "datasets", "trainers.explain")
 
 
 class WarmProcess:
@@ -38,11 +41,8 @@ class WarmProcess:
 
     def __init__(self, root: Path, environment: dict[str, str]):
         answers, theirs = os.pipe()
-        command = [sys.executable, "-c", f"from promptlearn.experiments.warm import serve; serve({theirs})"]
-        path = os.pathsep.join(filter(None, [os.fspath(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]))
-        self.process = subprocess.Popen(
-            command, cwd=root, stdin=subprocess.PIPE, env=environment | {"PYTHONPATH": path}, pass_fds=[theirs]
-        )
+        command = [sys.executable, os.path.abspath(__file__), str(theirs)]
+        self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, env=environment, pass_fds=[theirs])
         os.close(theirs)
         self._answers = open(answers, "rb", buffering=0)  # noqa: SIM115  (closed in `close`)
         self._rest = b""
@@ -104,9 +104,10 @@ class ForkedRun:
         if self.returncode is None:
             try:
                 self.warm.read()
-            except OSError:
-                self.warm.ended.setdefault(self.pid, -signal.SIGKILL)  # it stops by itself, without its parent
-            self.returncode = self.warm.ended.get(self.pid)
+            except OSError:  # the warm process was killed: the run stops by itself, and its exit status is lost
+                if not is_alive(self.pid):
+                    self.warm.ended.setdefault(self.pid, 128 + signal.SIGTERM)
+            self.returncode = self.warm.ended.pop(self.pid, None)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -130,19 +131,31 @@ class ForkedRun:
 
 
 def is_possible(root: Path) -> bool:
-    """Whether runs of this checkout's train.py can be forked."""
-    return hasattr(os, "fork") and "\ndef main(" in (root / "train.py").read_text(encoding="utf-8")
+    """Whether runs of this checkout can be forked. Only on Linux is that safe after torch has been imported."""
+    return sys.platform == "linux" and all((root / package).is_dir() for package in ("basics", "trainers"))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process that need not be a child of this one still runs."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def serve(answers: int) -> None:
     """The warm process: import everything, then fork a run for each request."""
-    # Ctrl-C goes to the whole group: the runs handle it, and this process ends with its standard input.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stop signals may go to the whole group: the runs handle them, and this process ends with its standard input.
+    handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as in train.py
     sys.path[0] = os.getcwd()
-    train = importlib.import_module("train")  # the checkout's
-    for module in ("torchvision", "open_clip", "dassl.engine", "datasets", "trainers.explain"):
+    for module in IMPORTED:
         with contextlib.suppress(ImportError):  # a run will report it
             importlib.import_module(module)
+    from basics import for_this_process
+
+    os.environ |= for_this_process()
     gc.freeze()  # collections in the runs leave the shared pages alone
     runs: set[int] = set()
     requests, rest = sys.stdin.buffer.fileno(), b""
@@ -153,11 +166,15 @@ def serve(answers: int) -> None:
                 break
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
+                signal.pthread_sigmask(signal.SIG_BLOCK, handlers)  # a signal to the run waits for its handlers
                 pid = os.fork()
                 if pid == 0:
                     os.close(answers)
-                    signal.signal(signal.SIGINT, interrupt)
-                    _run(train, **json.loads(line))
+                    for signum, handler in handlers.items():
+                        signal.signal(signum, handler)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
+                if pid == 0:
+                    _run(**json.loads(line))
                 runs.add(pid)
                 _answer(answers, started=pid)
         _report_ended(runs, answers)
@@ -166,6 +183,7 @@ def serve(answers: int) -> None:
     while runs:
         _report_ended(runs, answers)
         time.sleep(POLL)
+    os._exit(0)  # the usual way takes a second, and frozen objects would be reported as leaks
 
 
 def _report_ended(runs: set[int], answers: int) -> None:
@@ -181,9 +199,8 @@ def _answer(answers: int, **content: int) -> None:
         os.write(answers, (json.dumps(content) + "\n").encode())
 
 
-def _run(train, arguments: list[str], stdout: str | None, stderr: str | None) -> None:
+def _run(arguments: list[str], stdout: str | None, stderr: str | None) -> None:
     """In the forked process: what `python train.py ARGUMENTS` does."""
-    os.environ |= {name: str(os.getppid()) for name in for_this_process()}
     for path, number, flags in (
         (os.devnull, 0, os.O_RDONLY),
         (stdout, 1, os.O_WRONLY | os.O_APPEND),
@@ -194,14 +211,28 @@ def _run(train, arguments: list[str], stdout: str | None, stderr: str | None) ->
             os.dup2(file, number)
             os.close(file)
     sys.argv = ["train.py", *arguments]
-    try:
-        status = train.main(arguments)
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    status = _status_of(lambda: runpy.run_path("train.py", run_name="__main__"))
+    # Leaving in the usual way would take all shared modules apart, which takes a second.
+    atexit._run_exitfuncs()
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _status_of(script: Callable[[], object]) -> int:
+    """Run a script and return the exit status that Python would end with."""
+    try:
+        script()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

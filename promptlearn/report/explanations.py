@@ -1,17 +1,17 @@
 """Explanations of models: runs `train.py --explain` where they are missing, and reads them."""
 
+import contextlib
 import io
-import os
-import subprocess
-import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
-from basics import UserError, for_this_process, read_json
+from basics import UserError, read_json
 from promptlearn.experiments.checkout import Checkout
+from promptlearn.experiments.launcher import Starter, wait_or_kill
 from promptlearn.report.runs import Comparison, Run
 
 FOLDER = "explain"  # in the folder of a run
@@ -64,14 +64,27 @@ def explain_missing(runs: list[Run], checkout: Checkout) -> list[str]:
     """Run `train.py --explain` for the models without an explanation. Returns one line for each failure."""
     missing = [run for run in runs if read_explanation(run) is None]
     problems = []
-    for run in tqdm(missing, desc="explaining", unit="run", disable=None):
-        folder = run.job.folder
-        command = [sys.executable, "train.py", "--eval-only", "--explain", "--config-file", folder / "config.yaml"]
-        command += ["--model-dir", run.model] if run.model else []
-        command += ["--output-dir", folder / FOLDER]
-        settings = os.environ | for_this_process() | {"TQDM_DISABLE": "1"}
-        done = subprocess.run(command, cwd=checkout.root, env=settings, stdin=subprocess.DEVNULL, capture_output=True)
-        if done.returncode or read_explanation(run) is None:
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            problems.append(f"{run.job}: {lines[-1] if lines else f'exit status {done.returncode}'}")
+    with contextlib.closing(Starter(checkout)) as start:
+        for run in tqdm(missing, desc="explaining", unit="run", disable=None):
+            status, lines = explain(run, start)
+            if status or read_explanation(run) is None:
+                problems.append(f"{run.job}: {lines[-1] if lines else f'exit status {status}'}")
     return problems
+
+
+def explain(run: Run, start: Starter) -> tuple[int, list[str]]:
+    """Run `train.py --explain` for a model. Returns its exit status and the lines of its stderr."""
+    folder = run.job.folder
+    arguments = ["--eval-only", "--explain", "--config-file", str(folder / "config.yaml")]
+    arguments += ["--model-dir", str(run.model)] if run.model else []
+    arguments += ["--output-dir", str(folder / FOLDER)]
+    with tempfile.NamedTemporaryFile() as stderr:
+        process = start(arguments, stderr)
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            wait_or_kill(process)
+            raise
+        stderr.seek(0)
+        return status, stderr.read().decode(errors="replace").strip().splitlines()

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from yacs.config import CfgNode
 
+import datasets
 import trainers
 from dassl.config import get_cfg_default
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 FOLDER = Path(trainers.__file__).parent
@@ -20,13 +22,21 @@ def test_reading_the_methods_declares_the_same_keys_as_importing_them():
     assert read == imported
 
 
-def test_the_names_read_are_the_registered_ones():
-    ours = [
-        name
-        for name in TRAINER_REGISTRY.registered_names()
-        if TRAINER_REGISTRY.get(name).__module__.startswith("trainers.")
-    ]
-    assert registered_names(FOLDER) == sorted(ours)  # other tests register toy methods
+@pytest.mark.parametrize("package, registry", [(trainers, TRAINER_REGISTRY), (datasets, DATASET_REGISTRY)])
+def test_the_names_read_are_the_registered_ones(package, registry):
+    prefix = f"{package.__name__}."  # other tests register toys
+    ours = [name for name in registry.registered_names() if registry.get(name).__module__.startswith(prefix)]
+    assert registered_names(Path(package.__file__).parent) == sorted(ours)
+
+
+def test_a_method_may_be_a_package(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "__init__.py").write_text(
+        "def extend_cfg(cfg):\n    cfg.A = 1\n\n\n@TRAINER_REGISTRY.register()\nclass X: ...\n"
+    )
+    cfg = CfgNode()
+    declare_keys(cfg, tmp_path)
+    assert cfg == CfgNode({"A": 1}) and registered_names(tmp_path) == ["X"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +57,19 @@ def test_a_class_registered_by_a_call_needs_an_import(tmp_path):
         registered_names(tmp_path)
 
 
-def test_a_broken_file_is_left_out(tmp_path):
+def test_a_broken_file_needs_an_import_to_report_it(tmp_path):
     (tmp_path / "x.py").write_text("def extend_cfg(cfg:\n")
-    declare_keys(CfgNode(), tmp_path)
-    assert registered_names(tmp_path) == []
+    with pytest.raises(NotDeclared):
+        declare_keys(CfgNode(), tmp_path)
+    with pytest.raises(NotDeclared):
+        registered_names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["from my_methods import Method", "import my_methods.method", "from .base import extend_cfg"]
+)
+def test_what_may_be_declared_elsewhere_needs_an_import(tmp_path, text):
+    (tmp_path / "x.py").write_text(text)
+    for read in (lambda: declare_keys(CfgNode(), tmp_path), lambda: registered_names(tmp_path)):
+        with pytest.raises(NotDeclared):
+            read()

@@ -32,6 +32,7 @@ COMMANDS = {
     "train.py --help": 0,
     "train.py --trainer RPO TRAINER.RPO.KK 4": 2,
     "train.py --trainer PRO": 2,
+    "train.py --trainer RPO DATASET.NAME Digit": 2,
     "train.py --trainer RPO --config-file configs/none.yaml": 2,
 }
 PROGRAM = """

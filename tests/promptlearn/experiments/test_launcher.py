@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import basics
 from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, launch, plan
+from promptlearn.experiments.warm import IMPORTED, is_alive
 from tests.fake_checkout import FakeCheckout
 
 
@@ -156,59 +159,94 @@ def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
             assert call[call.index("--model-dir") + 1] in trained[:position]
 
 
-FORKABLE = """
-import os, signal, sys, time
-from pathlib import Path
+PRELUDE = """
+import os, pathlib, signal, sys, time
+from basics import StopSignals, stop_without_parent
 
-def main(arguments):
-    folder = Path(arguments[arguments.index("--output-dir") + 1])
-    (folder / "parent").write_text(str(os.getppid()))
-    behavior = (Path(__file__).parent / "behavior.json").read_text()
-    if "die" in behavior:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if "sleep" in behavior:
-        time.sleep(60)
-    sys.argv = ["train.py", *arguments]
-    exec(compile((Path(__file__).parent / "fake.py").read_text(), "fake.py", "exec"), {"__file__": __file__})
-    return 0
+folder = pathlib.Path(sys.argv[sys.argv.index("--output-dir") + 1])
+(folder / "parent").write_text(str(os.getppid()))
+forked = b"warm.py" in pathlib.Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+behavior = pathlib.Path("behavior.json").read_text()
+if "die" in behavior:
+    os.kill(os.getpid(), signal.SIGKILL)
+if "leave" in behavior:
+    sys.exit("error: left with a message")
+if "orphan" in behavior and forked:
+    os.kill(os.getppid(), signal.SIGKILL)
+if "sleep" in behavior or "orphan" in behavior and forked:
+    stop_without_parent()
+    try:
+        with StopSignals(patient=False):
+            time.sleep(60)
+    finally:
+        time.sleep(0.3)
+        (folder / "saved").touch()
 """
 
 
 @pytest.fixture
 def forkable(fake):
-    """The fake checkout with a train.py that has a main function, as the real one has."""
-    fake._write("fake.py", (fake.root / "train.py").read_text())
-    fake._write("train.py", FORKABLE)
+    """The fake checkout with what a warm process imports, all but basics empty; runs record their parent process."""
+    for name in IMPORTED:
+        package, _, module = name.partition(".")
+        fake._write(f"{package}/__init__.py", "")
+        if module:
+            fake._write(f"{package}/{module}.py", "")
+    (fake.root / "basics").symlink_to(Path(basics.__file__).parent)
+    fake._write("train.py", PRELUDE + (fake.root / "train.py").read_text())
     return fake
 
 
 def parents(fake):
-    return {path.read_text() for path in fake.output.rglob("parent")}
+    return {int(text) for path in fake.output.rglob("parent") if (text := path.read_text())}
 
 
-def test_all_runs_are_forked_from_one_process(forkable, go):
+linux = pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux only")
+
+
+@linux
+def test_all_runs_are_forked_from_one_process(forkable, go, capfd):
     assert go() == []
     assert len(forkable.calls()) == 6 and len(parents(forkable)) == 1
-    assert parents(forkable) != {str(os.getpid())}
+    assert parents(forkable) != {os.getpid()}
+    assert not [line for line in capfd.readouterr().err.splitlines() if line and "job" not in line]
 
 
-def test_a_run_that_is_killed_does_not_affect_the_others(forkable, go, capfd):
-    forkable.behave(die=True)
+@linux
+@pytest.mark.parametrize(
+    "behavior, message",
+    [("die", "killed by SIGKILL"), ("leave", "exit status 1; it wrote no log\n    error: left with")],
+)
+def test_a_forked_run_that_fails_is_reported_and_the_others_run(forkable, go, capfd, behavior, message):
+    forkable.behave(**{behavior: True})
     assert len(go()) == 6
-    assert "killed by SIGKILL" in capfd.readouterr().err
+    assert message in capfd.readouterr().err and len(parents(forkable)) == 1
 
 
-def test_forked_runs_end_with_a_killed_launcher(forkable):
+@linux
+def test_runs_stop_with_a_killed_warm_process_and_the_others_start_afresh(forkable, go, capfd):
+    forkable.behave(orphan=True)
+    assert go() == [("base", 1)]
+    assert len(list(forkable.output.rglob("saved"))) == 1
+    assert "exit status 143" in capfd.readouterr().err
+    assert len(parents(forkable)) == 2 and os.getpid() in parents(forkable)
+
+
+@linux
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_forked_runs_stop_with_the_launcher(forkable, signum):
     forkable.behave(sleep=True)
     command = [sys.executable, "-m", "promptlearn.cli", "base2new", "--trainers", "RPO", "--seeds", "1"]
     command += ["--checkout", str(forkable.root), "--output", str(forkable.output)]
-    launcher = subprocess.Popen(command, cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL)
-    while not parents(forkable):
-        time.sleep(0.05)
-    (warm,) = parents(forkable)
-    launcher.kill()
-    launcher.wait()
+    launcher = subprocess.Popen(command, cwd=Path(basics.__file__).parents[1], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
-    while Path(f"/proc/{warm}").exists() and "Z" not in Path(f"/proc/{warm}/stat").read_text().split()[2]:
+    while not parents(forkable):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    (warm,) = parents(forkable)
+    launcher.send_signal(signum)
+    launcher.wait()
+    while is_alive(warm):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(list(forkable.output.rglob("saved"))) == 1  # the warm process waited for its run

@@ -84,7 +84,7 @@ class MadeUpRuns:
         writer = csv.DictWriter(text, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-        (folder / "predictions.csv").write_text(text.getvalue())
+        (folder / "predictions.csv").write_text(text.getvalue(), encoding="utf-8")
         accuracy = 100 * right / IMAGES
         of_class = {"n": IMAGES, "correct": right, "accuracy": accuracy}
         result = {
@@ -106,7 +106,7 @@ class MadeUpRuns:
             "seconds": {"train": 3.0 * right, "per_epoch": 0.2},
             "peak_memory_mib": 900.0 + right,
         }
-        (folder / "results.json").write_text(json.dumps(result))
+        (folder / "results.json").write_text(json.dumps(result), encoding="utf-8")
         return folder
 
     def explain(self, folder: Path, digest: str = DIGEST) -> None:
@@ -114,7 +114,7 @@ class MadeUpRuns:
         (folder / "explain").mkdir()
         words = [{"vector": "ctx 1", "norm": 0.5, "words": [["a", 0.1], ["photo", 0.2]]}]
         explained = {"format": 2, "prompts_sha256": digest, "towers": TOWERS, "words": words}
-        (folder / "explain" / "explain.json").write_text(json.dumps(explained))
+        (folder / "explain" / "explain.json").write_text(json.dumps(explained), encoding="utf-8")
         rng, labels = np.random.default_rng(0), np.arange(20) % 2
         np.savez(
             folder / "explain" / "explain.npz",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -98,3 +99,10 @@ def leave_signals_to_parent(worker_id=None):
     """In a data worker, ignore the stop signals: the run needs the current batch, and stops its workers itself."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
+    sys.excepthook = _unless_the_run_is_gone
+
+
+def _unless_the_run_is_gone(kind, error, traceback):
+    # multiprocessing's thread that hands memory over prints a traceback if the run ends during its handshake.
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, traceback)

@@ -49,11 +49,22 @@ class Loader(DataLoader):
         """
         if self.image_cache is not None:
             self.image_cache.fill()
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except (ConnectionError, EOFError) as error:
             # A worker's end may show first as a broken connection. torch reports the cause in the handler of the
-            # signal that follows, which runs during this wait.
+            # signal that follows, which runs during this wait; an error raised in a handler can get lost, though.
             if not str(error).startswith("Caught "):  # the start of torch's report of an error inside a worker
                 time.sleep(SIGNAL_SECONDS)
+                for worker in getattr(batches, "_workers", ()):
+                    if worker.exitcode:
+                        raise RuntimeError(f"DataLoader worker (pid {worker.pid}) {_end(worker.exitcode)}") from error
             raise
+
+
+def _end(exitcode: int) -> str:
+    """How a process ended, in torch's words."""
+    if exitcode < 0:
+        return f"is killed by signal: {signal.strsignal(-exitcode)}."
+    return f"exited unexpectedly with exit code {exitcode}."

@@ -174,9 +174,9 @@ if "leave" in behavior:
 if "orphan" in behavior and forked:
     os.kill(os.getppid(), signal.SIGKILL)
 if "sleep" in behavior or "orphan" in behavior and forked:
-    stop_without_parent()
     try:
         with StopSignals(patient=False):
+            stop_without_parent()  # not before: its signal may come at once
             time.sleep(60)
     finally:
         time.sleep(0.3)

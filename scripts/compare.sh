@@ -7,8 +7,6 @@ output="${OUTPUT:-$here/../output}/base2new"
 if [[ -z "${DATA:-}" && ($# -eq 0 || $1 == -*) ]]; then
     set -- digits roman_numerals braille "$@" # one alone is too little to tell anything
 fi
-# The demo's runs are small: two side by side on two cores take little more than half the time.
-[[ -n "${DATA:-}" || " $* " == *" --jobs "* ]] || set -- "$@" --jobs 2
 
 status=0
 bash "$here/run.sh" base2new "" "$@" || status=$?

@@ -22,6 +22,7 @@ from promptlearn.experiments import (
     write_summary,
 )
 
+DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
 HELP = """\
 {title}, for each method, dataset, number of shots, and seed. Zero-shot CLIP is always included.
 The table covers all results in OUTPUT/{name}, and is also written there as summary.json and summary.csv.
@@ -61,7 +62,8 @@ def launch_and_report(
 ) -> int:
     """Run the jobs, print the table, and return the exit status."""
     mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
-    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs)
+    at_once = args.jobs or (1 if data else DEMO_JOBS)
+    unfinished = launch(jobs, checkout, data, args.verbose, at_once)
     write_summary(protocol, output)
     print(table(protocol, summarize(protocol, jobs)))
     for line in unfair(jobs):
@@ -94,7 +96,8 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     add("--vary", nargs="+", action="append", metavar=("KEY", "VALUE"), help="try these values of a setting, such as "
         "TRAINER.RPO.K 4 8 24; repeated, every combination")  # fmt: skip
     add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
-    add("--jobs", type=integer_from(1), default=1, metavar="N", help="runs at a time, sharing the cores (default: 1)")
+    add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: 1; in the "
+        f"demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
     add("--dry-run", action="store_true", help="print the commands of the runs that are not done, and run nothing")
     add("--verbose", action="store_true", help="show all that the runs print, instead of one bar over them")
     p.set_defaults(source=None)

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from basics import (
 )
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
+from dassl.config.family import add_missing_nodes, translate
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -75,8 +77,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--target-domains", nargs="+", help="for datasets with domains")
     p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
-    p.add_argument("opts", nargs=argparse.REMAINDER, help="other settings, as KEY VALUE pairs; must come last")
+    p.add_argument("opts", nargs="*", help="other settings, as KEY VALUE or KEY=VALUE")
     return p
+
+
+def split_pairs(words: list[str]) -> list[str]:
+    """Split each KEY=VALUE into KEY VALUE. A value may contain "=" itself."""
+    pairs: list[str] = []
+    for word in words:
+        at_key = len(pairs) % 2 == 0
+        pairs += word.split("=", 1) if at_key else [word]
+    return pairs
 
 
 def known_names(package: str) -> list[str]:
@@ -92,10 +103,11 @@ def known_names(package: str) -> list[str]:
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the keys that the methods declare."""
+    """Add the keys that the methods declare, and the CoOp family's."""
     if "trainers" not in sys.modules:
         with suppress(NotDeclared):
-            return declare_keys(cfg, ROOT / "trainers")
+            declare_keys(cfg, ROOT / "trainers")
+            return add_missing_nodes(cfg)
     import trainers
 
     trainers.extend_cfg(cfg)
@@ -123,7 +135,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     opts = [word for key, value in flags.items() if value for word in (key, value)]
     if args.seed >= 0:
         opts += ["SEED", args.seed]
-    problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts])
+    problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
     methods, datasets = known_names("trainers"), known_names("datasets")
@@ -234,7 +246,8 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 def main(argv: list[str] | None = None) -> int:
     console = sys.stdout
     try:
-        args = parser().parse_args(argv)
+        args = parser().parse_intermixed_args(argv)
+        args.opts = split_pairs(args.opts)
         stop_without_parent()
         with StopSignals(patient=False):
             run(args)

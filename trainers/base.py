@@ -138,7 +138,9 @@ class PromptTrainer(TrainerX):
         checks.finish()
 
     def build_model(self) -> None:
-        classnames = [name.replace("_", " ") for name in self.dm.dataset.classnames]
+        classnames = self.dm.dataset.classnames
+        if not self.cfg.DATASET.KEEP_UNDERSCORES:
+            classnames = [name.replace("_", " ") for name in classnames]
         self.check_context(classnames, backbone_config(self.cfg.MODEL.BACKBONE.NAME).context_length)
         clip_model = self._load_backbone()
         with torch.random.fork_rng(devices=[]):  # a separate stream: initialization affects nothing else
@@ -217,10 +219,13 @@ class PromptTrainer(TrainerX):
         if self.cfg.MODEL.TEXT_BLOCK == "auto":  # other blocks would change the last bits
             self.model.text_block = int(auto_settings["text_block"])
 
+    def template(self) -> str:
+        """The text of a class, with "{}" or "_" for its name: DATASET.PROMPT, or else the dataset's."""
+        return self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
+
     def class_texts(self, classnames: list[str]) -> list[str]:
-        """Insert the class names for "{}" or "_" in DATASET.PROMPT, or in the dataset's template if that is empty."""
-        text = self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
-        template = prompt_template(text)
+        """Insert the class names into the template."""
+        template = prompt_template(self.template())
         return [template.replace("{}", name) for name in classnames]
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:

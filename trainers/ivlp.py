@@ -104,7 +104,7 @@ class IVLP(ContextTrainer):
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)
-        checks.at_least("N_CTX_VISION", 1)
+        checks.at_least("N_CTX_VISION", 1 if self.options.PROMPT_DEPTH_VISION > 0 else 0)
         checks.at_least("PROMPT_DEPTH_TEXT", 0)
         checks.at_least("PROMPT_DEPTH_VISION", 1 if self.options.PROMPT_DEPTH_TEXT == 0 else 0)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip import CLIP
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
@@ -25,6 +26,7 @@ from trainers.prompted import FixedTextCLIP, PromptedCLIP
 def extend_cfg(cfg: CfgNode) -> None:
     """Add TRAINER.LP."""
     cfg.TRAINER.LP = CfgNode()
+    cfg.TRAINER.LP.PROMPT = ""  # the text of a class, with {} or {cls_name} for its name; "": as DATASET.PROMPT
     cfg.TRAINER.LP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
@@ -51,6 +53,13 @@ class LP(PromptTrainer):
 
     config_node = "LP"
     checkpoint_name = "lp_layer"
+
+    def check_options(self, checks: Checks) -> None:
+        text = self.options.PROMPT
+        checks.expect(not text or "{}" in self.template(), "TRAINER.LP.PROMPT", "{} or {cls_name} in it", repr(text))
+
+    def template(self) -> str:
+        return self.options.PROMPT.replace("{cls_name}", "{}") or super().template()
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return LPCLIP(clip_model, self.class_texts(classnames))

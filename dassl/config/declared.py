@@ -10,7 +10,6 @@ imported to know.
 """
 
 import ast
-import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,21 +32,14 @@ def declare_keys(cfg: CfgNode, folder: Path) -> None:
     Raises:
         NotDeclared: a file has an `extend_cfg` of another form; `cfg` is unchanged.
     """
-    steps = [_declaration(path, tree) for path, tree in _trees(folder)]
+    steps = [_declaration(tree) for _, tree in _trees(folder)]
     for extend_cfg in steps:
         extend_cfg(cfg)
 
 
-def _declaration(path: Path, tree: ast.Module) -> Callable[[CfgNode], None]:
-    """What adds the keys of one file: its assignments, or its own function if the file imports nothing but yacs."""
-    try:
-        found = _assignments(tree)
-    except NotDeclared:
-        modules = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-        if any(not isinstance(node, ast.ImportFrom) or node.module != "yacs.config" for node in modules):
-            raise
-        function: Callable[[CfgNode], None] = runpy.run_path(str(path))["extend_cfg"]
-        return function
+def _declaration(tree: ast.Module) -> Callable[[CfgNode], None]:
+    """What adds the keys of one file."""
+    found = _assignments(tree)
 
     def extend_cfg(cfg: CfgNode) -> None:
         for (*parents, name), value in found:

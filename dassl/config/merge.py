@@ -3,6 +3,7 @@
 import difflib
 import os
 import warnings
+from collections.abc import Callable
 
 from yacs.config import CfgNode
 
@@ -49,17 +50,20 @@ def merge(cfg, files=(), opts=()):
     _put(cfg, settings)
 
 
-def merge_what_is_right(cfg, files=(), opts=()):
+def merge_what_is_right(cfg, files=(), opts=(), translate: Callable | None = None):
     """Merge what is valid, as `merge` does, and return the mistakes as lines.
 
     For a caller that looks for further mistakes in the result, so as to report all of them together.
+
+    Args:
+        translate: (key, value) as given -> the (key, value) pairs to merge. It may raise UserError.
     """
-    settings, problems = _read(cfg, files, opts)
+    settings, problems = _read(cfg, files, opts, translate)
     _put(cfg, settings)
     return problems
 
 
-def _read(cfg, files, opts):
+def _read(cfg, files, opts, translate=None):
     """Return settings as (key, converted value), in order, and the mistakes as lines."""
     problems: list[str] = []
     given: list[tuple[str, str, object]] = []
@@ -79,7 +83,8 @@ def _read(cfg, files, opts):
     known, settings = flatten(cfg), []
     for source, key, value in given:
         try:
-            settings.append((key, _convert(key, value, known)))
+            for name, meant in translate(key, value) if translate else [(key, value)]:
+                settings.append((name, _convert(name, meant, known)))
         except UserError as error:
             problems.append(f"{source}: {error}")
     return settings, problems

@@ -12,6 +12,7 @@ from promptlearn.experiments import (
     Job,
     Protocol,
     RunRequest,
+    explain_configs,
     launch,
     plan,
     refuse_other_settings,
@@ -49,6 +50,8 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
         notify(f"{len(done)} of {len(jobs)} runs are done")
     refuse_other_settings(done, checkout, data)
     if args.dry_run:
+        for line in explain_configs(jobs):
+            notify(line)
         notify(f"in {checkout.root}; a line with --model-dir must wait for the line that writes that folder")
         for job in jobs:
             if job not in done:

@@ -9,7 +9,7 @@ from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.discovery import discover, find_protocols, refuse_other_settings, result_of
 from promptlearn.experiments.fairness import unfair
 from promptlearn.experiments.launcher import launch
-from promptlearn.experiments.planning import RunRequest, plan
+from promptlearn.experiments.planning import RunRequest, explain_configs, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
 from promptlearn.experiments.results_table import FORMATS, summarize, table, write_summary
 
@@ -21,6 +21,7 @@ __all__ = [
     "Job",
     "Protocol",
     "discover",
+    "explain_configs",
     "find_protocols",
     "launch",
     "plan",

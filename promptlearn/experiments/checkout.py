@@ -9,7 +9,7 @@ from basics import UserError, did_you_mean
 from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 
 # What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
-SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "variants", "builtin")
+SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "prompts", "variants", "builtin")
 
 
 class Checkout:
@@ -71,10 +71,11 @@ class Checkout:
         if missing:
             raise UserError(f"{folder / 'defaults.yaml'} lacks {', '.join(missing)}")
         settings = {key: own.get(key, shared[key]) for key in SETTINGS}
-        settings["configs"] = shared["configs"] | own.get("configs", {})
+        for key in ("configs", "prompts"):  # method by method
+            settings[key] = shared[key] | own.get(key, {})
         if demo:
             changes = shared["demo"] | own.get("demo", {})
-            settings["configs"] = dict.fromkeys(self.trainers(), changes.pop("config", None))
+            settings |= {"configs": dict.fromkeys(self.trainers(), changes.pop("config", None)), "prompts": {}}
             settings |= changes
         return settings
 

@@ -43,7 +43,7 @@ def plan(
     refuse_unknown("dataset", used, checkout.datasets())
     if not data:
         refuse_without_data(used, settings["builtin"])
-    configs = {name: choose_config(checkout, name, asked.config, settings["configs"].get(name)) for name in trainers}
+    configs = {name: configs_of(checkout, name, asked.config, settings["configs"].get(name)) for name in trainers}
     names = {dataset: checkout.registered_name(dataset) for dataset in used}
     stages = protocol.on(datasets) if protocol.transfer else protocol.stages
 
@@ -54,9 +54,10 @@ def plan(
             grids = [asked.vary] if asked.vary else settings["variants"].get(trainer, [{}])
             for label, overrides in [("", ())] if fixed else variants(grids):
                 for n in [max(shots)] if fixed else shots:
-                    row = Row(dataset, trainer, configs[trainer], n, label)
+                    row = Row(dataset, trainer, choose_config(configs[trainer], dataset, n), n, label)
+                    prompts = settings["prompts"].get(trainer)
                     for seed in [1] if fixed else seeds:
-                        jobs += jobs_of(stages, row, seed, output, names, overrides)
+                        jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
     return jobs
 
 
@@ -84,19 +85,56 @@ def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
             )
 
 
-def choose_config(checkout: Checkout, trainer: str, asked: str | None, default: str | None) -> str:
-    """The name of a method's config: the one asked for, or else the protocol's.
+def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[str | int, str]:
+    """The configs of a method, by dataset, by number of shots, and under "default".
 
-    Zero-shot CLIP, which is there for comparison, keeps its own when it has none of the name that was asked for.
+    Zero-shot CLIP, which is there for comparison, keeps its own if it has none of the requested name.
+
+    Args:
+        requested: the user's config, for all runs.
+        default: the protocol's: one name, or {dataset, number of shots, or "default": name}.
     """
     known = checkout.configs(trainer)
-    if asked and not (trainer == ZERO_SHOT and asked not in known):
-        refuse_unknown(f"config of {trainer}", [asked], known)
-        return asked
+    if requested and not (trainer == ZERO_SHOT and requested not in known):
+        refuse_unknown(f"config of {trainer}", [requested], known)
+        return {"default": requested}
     if default is None:
-        raise UserError(f"which config of {trainer}? Say --config NAME; there are: {', '.join(known) or 'none'}")
-    refuse_unknown(f"config of {trainer}", [default], known)
-    return default
+        raise UserError(f"--config: expected one of {', '.join(known) or 'none'} for {trainer}, got none.")
+    configs = default if isinstance(default, dict) else {"default": default}
+    refuse_unknown(f"config of {trainer}", list(configs.values()), known)
+    keys = [key for key in configs if not isinstance(key, int)]
+    refuse_unknown(f"key in the configs of {trainer}:", keys, [*checkout.datasets(), "default"])
+    return configs
+
+
+def choose_config(configs: dict[str | int, str], dataset: str, shots: int) -> str:
+    """The config of a run: that of its dataset, or else of its number of shots, or else the default."""
+    for key in (dataset, shots, "default"):
+        if key in configs:
+            return configs[key]
+    raise UserError(f"configs: expected one for {dataset} with {shots} shots, got only {configs}. Add a default.")
+
+
+def explain_configs(jobs: list[Job]) -> list[str]:
+    """For each method, a line that says which config its runs use where, and which texts of its own."""
+    lines = []
+    for trainer in unique(job.row.trainer for job in jobs):
+        own = [job for job in jobs if job.row.trainer == trainer]
+        configs: dict[str, dict[str, list[int]]] = {}  # config -> dataset -> numbers of shots
+        for row in unique(job.row for job in own):
+            shots = configs.setdefault(row.config, {}).setdefault(row.dataset, [])
+            shots += [] if row.shots in shots else [row.shots]
+        parts = []
+        for config, used in configs.items():
+            where: dict[str, list[str]] = {}  # numbers of shots -> datasets
+            for dataset, shots in used.items():
+                where.setdefault(", ".join(map(str, shots)), []).append(dataset)
+            places = [f"{', '.join(datasets)} ({shots} shots)" for shots, datasets in where.items()]
+            parts.append(config if len(configs) == 1 else f"{config} for {', '.join(places)}")
+        texts = {job.dataset: text for job in own for key, text in job.overrides if key == "DATASET.PROMPT"}
+        parts += [f"text for {dataset}: {text!r}" for dataset, text in texts.items()]
+        lines.append(f"{trainer}: {'; '.join(parts)}")
+    return lines
 
 
 def unique(values) -> list:

@@ -91,7 +91,7 @@ class Job:
     folder: Path  # its --output-dir
     registered_name: str | None = None  # of its dataset; None if only results are read and there is no checkout
     source: "Job | None" = None  # the job that trains the model tested here
-    overrides: tuple[tuple[str, str], ...] = ()  # the (key, value) pairs of the row's variant
+    overrides: tuple[tuple[str, str], ...] = ()  # (key, value): the method's text, then the row's variant
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
@@ -136,12 +136,21 @@ def jobs_of(
     output: Path,
     registered_names: dict[str, str] | None = None,
     overrides: tuple[tuple[str, str], ...] = (),
+    prompts: dict[str, str] | None = None,
 ) -> list[Job]:
-    """The jobs of one row and seed, stage by stage. `registered_names`: file in configs/datasets/ -> dataset name."""
+    """The jobs of one row and seed, stage by stage.
+
+    Args:
+        registered_names: file in configs/datasets/ -> the dataset's name.
+        overrides: settings of the row's variant, as (key, value).
+        prompts: file in configs/datasets/ -> the method's template for that dataset, where it is not the dataset's.
+    """
     jobs: dict[str, Job] = {}
     for stage in stages:
         source = None if row.trainer in UNTRAINED else jobs.get(stage.model_of)
         folder = output / stage.folder / row.folder / f"seed{seed}"
-        name = registered_names[stage.dataset or row.dataset] if registered_names else None
-        jobs[stage.folder] = Job(row, seed, stage, folder, name, source, overrides)
+        dataset = stage.dataset or row.dataset
+        name = registered_names[dataset] if registered_names else None
+        prompt = (("DATASET.PROMPT", prompts[dataset]),) if prompts and dataset in prompts else ()
+        jobs[stage.folder] = Job(row, seed, stage, folder, name, source, (*prompt, *overrides))
     return list(jobs.values())

@@ -7,6 +7,7 @@ command may take as a whole.
 import csv
 import io
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,12 +82,16 @@ class Line:
 def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
     """One line for each row, including the derived columns; sorted by name, zero-shot CLIP first on each dataset."""
     shots = sorted({job.row.shots for job in jobs})
+    ambiguous = with_several_configs(job.row for job in jobs)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
     for job in sorted(jobs, key=_position):
         row, columns = job.row, [job.stage.column]
         if protocol.by_shots:
             # A method that trains nothing is the same with any number of shots.
             own = shots if row.trainer in UNTRAINED else [row.shots]
+            if row.trainer not in ambiguous:  # its config may depend on the shots
+                own_rows = (each.row for each in jobs if each.row.trainer == row.trainer)
+                row = replace(row, config=_join_configs(each for each in own_rows if each.dataset == row.dataset))
             row, columns = replace(row, shots=None), [_shots_column(n) for n in own]
             results.setdefault(row, {_shots_column(n): {} for n in shots})  # shots that only other methods have
         for column in columns:
@@ -105,17 +110,31 @@ def _shots_column(shots: int) -> str:
     return f"{shots} shot" + ("s" if shots > 1 else "")
 
 
+def with_several_configs(rows: Iterable[Row]) -> set[str]:
+    """The trainers that were run with several configs on the same dataset, shots and variant.
+
+    Otherwise the config follows from the dataset and the shots (configs/protocols/), and the trainer is one method.
+    """
+    rows = set(rows)
+    counts = Counter(replace(row, config="") for row in rows)
+    return {row.trainer for row in rows if counts[replace(row, config="")] > 1}
+
+
+def _join_configs(rows: Iterable[Row]) -> str:
+    return " + ".join(sorted({row.config for row in rows}))
+
+
 def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
     """A function that names a row's method, with its config and shots where they distinguish rows of one trainer."""
-    configs: dict[str, set] = {}
+    rows = set(rows)
+    ambiguous = with_several_configs(rows)
     shots: dict[str, set] = {}
     for row in rows:
-        configs.setdefault(row.trainer, set()).add(row.config)
         shots.setdefault(row.trainer, set()).add(row.shots)
 
     def name(row: Row) -> str:
         details = [
-            row.config if len(configs[row.trainer]) > 1 else "",
+            row.config if row.trainer in ambiguous else "",
             row.variant.replace(",", ", "),
             f"{row.shots} shots" if len(shots[row.trainer]) > 1 else "",
         ]
@@ -150,12 +169,15 @@ def averages(lines: list[Line]) -> list[Line]:
     over something else.
     """
     datasets = {line.row.dataset for line in lines}
+    ambiguous = with_several_configs(line.row for line in lines)
     methods: dict[Row, list[Line]] = {}
     for line in lines:
-        methods.setdefault(replace(line.row, dataset=AVERAGE), []).append(line)
+        config = line.row.config if line.row.trainer in ambiguous else ""
+        methods.setdefault(replace(line.row, dataset=AVERAGE, config=config), []).append(line)
     found = []
     for row, own in methods.items():
         whole = len(own) == len(datasets) and all(line.is_complete(column) for line in own for column in line.columns)
+        row = replace(row, config=row.config or _join_configs(line.row for line in own))
         columns = {}
         for column in own[0].columns:
             values = [line.columns[column] for line in own]

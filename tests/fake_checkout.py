@@ -29,8 +29,8 @@ if any(word in str(output) for word in behavior.get("slow", [])):
 if "--explain" in arguments:
     sys.exit("error: there is no model to explain")
 
-trainer, seed, subsample = value("--trainer"), int(value("--seed")), value("DATASET.SUBSAMPLE_CLASSES")
-shots = int(value("DATASET.NUM_SHOTS"))
+trainer, seed, subsample = value("--trainer"), int(value("--seed")), value("DATASET.SUBSAMPLE_CLASSES") or "all"
+shots = int(value("DATASET.NUM_SHOTS") or 0)
 dataset = pathlib.Path(value("--dataset-config-file")).read_text().split("NAME:")[1].split()[0]
 gain = 0 if trainer == "ZeroshotCLIP" else seed + (shots if subsample == "all" else 0)
 result = {

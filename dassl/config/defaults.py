@@ -84,8 +84,8 @@ _C.DATASET.NUM_SHOTS = -1
 _C.DATASET.SUBSAMPLE_CLASSES = "all"
 # Text for a class, with {} for its name, such as "a photo of a {}." If empty, the dataset's own text.
 _C.DATASET.PROMPT = ""
-# Keep underscores in class names ("american_bulldog") instead of replacing them with spaces. The released code of RPO and
-# of its linear probe keeps them; such a name has more tokens.
+# Keep underscores in class names ("american_bulldog") instead of replacing them with spaces. The released code of RPO
+# and of its linear probe keeps them; such a name has more tokens.
 _C.DATASET.KEEP_UNDERSCORES = False
 # Unused: share of the training images held out for validation.
 _C.DATASET.VAL_PERCENT = 0.1

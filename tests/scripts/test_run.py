@@ -74,7 +74,58 @@ def test_each_method_has_a_script_for_each_of_its_protocols():
     for folder in METHODS:
         found = {Path(script).stem for script in SCRIPTS if Path(script).parent.name == folder}
         untrained = {"variance", "ablation"} if folder == "zeroshot_clip" else set()
-        assert found | {"ablation"} == set(PROTOCOLS) - untrained | {"ablation"}
+        assert found >= set(PROTOCOLS) - untrained - {"ablation"}
+
+
+# CoOp's and CoCoOp's own commands -> the folders that they write, and the words that train.py gets
+COMMANDS = {
+    ("coop/main", "dtd", "rn50_ep50", "end", "16", "1", "False"): (
+        "dtd/CoOp/rn50_ep50_1shots/nctx16_cscFalse_ctpend/seed{}",
+        "DATASET.NUM_SHOTS 1 TRAINER.COOP.N_CTX 16 TRAINER.COOP.CSC False TRAINER.COOP.CLASS_TOKEN_POSITION end",
+    ),
+    ("coop/eval", "imagenetv2", "rn50"): (
+        "evaluation/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/imagenetv2/seed{}",
+        "--model-dir {out}/imagenet/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/seed{} TRAINER.COOP.N_CTX 16",
+    ),
+    ("cocoop/base2new_train", "dtd", "1"): (
+        "base2new/train_base/dtd/shots_16/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1/seed{}",
+        "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base",
+    ),
+    ("cocoop/base2new_test", "dtd", "1"): (
+        "base2new/test_new/dtd/shots_16/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1/seed{}",
+        "--model-dir {out}/base2new/train_base/dtd/shots_16/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1/seed{} "
+        "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new",
+    ),
+    ("cocoop/xd_train", "1"): (
+        "imagenet/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1_16shots/seed{}",
+        "DATASET.NUM_SHOTS 16",
+    ),
+    ("cocoop/xd_test", "dtd", "1"): (
+        "evaluation/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1_16shots/dtd/seed{}",
+        "--model-dir {out}/imagenet/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1_16shots/seed{}",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_coops_own_commands_write_the_folders_of_its_readme(bash, fake, tmp_path, command):
+    script, *arguments = command
+    folder, words = COMMANDS[command]
+    (tmp_path / "data").mkdir()
+    done = bash(f"scripts/{script}.sh", *arguments, DATA="data", OUTPUT="out", SEEDS="1 3")
+    assert done.returncode == 0, done.stderr
+    calls = fake.calls()
+    seeds = ["1", "3"] if script.startswith("coop/") else ["1"]
+    assert [call[call.index("--output-dir") + 1] for call in calls] == [f"out/{folder.format(seed)}" for seed in seeds]
+    for call, seed in zip(calls, seeds, strict=True):
+        assert " ".join(call).endswith(words.format(seed, out="out")) and call[call.index("--root") + 1] == "data"
+        assert ("--eval-only" in call) == ("--model-dir" in call)
+
+
+def test_coops_own_commands_refuse_a_wrong_number_of_arguments(bash, fake):
+    done = bash("scripts/coop/main.sh", "dtd", "rn50")
+    assert done.returncode == 2 and done.stderr.startswith("error: expected 6 arguments, got 2. Usage: bash ")
+    assert fake.calls() == []
 
 
 def test_a_comparison_runs_all_methods_then_statistics_and_report(bash, fake):

@@ -19,9 +19,9 @@ import clip
 import dassl.config
 import dassl.engine
 from basics import UserError
-from dassl.config import get_cfg_default
+from dassl.config import family, get_cfg_default
 from dassl.engine import TRAINER_REGISTRY, TrainerX
-from trainers import coop, family
+from trainers import coop
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = ROOT / "tests" / "foreign"
@@ -261,7 +261,7 @@ def test_an_undeclared_key_on_the_command_line_is_named(cfg):
 def test_keys_of_the_coop_family_do_not_replace_declared_ones():
     cfg = get_cfg_default()
     coop.extend_cfg(cfg)
-    family.extend_cfg(cfg)
+    family.add_missing_nodes(cfg)
     assert family.NODES.keys() <= cfg.TRAINER.keys()
     assert cfg.TRAINER.COOP.PREC == "fp32" and cfg.TRAINER.COCOOP.PREC == "fp16"
     assert cfg.TRAINER.IVLP == CfgNode(family.NODES["IVLP"])

@@ -41,6 +41,7 @@ setup(
         "pillow>=11",
         "tqdm>=4.67",
         "safetensors>=0.5",
+        "msgspec>=0.19",
     ],
     extras_require={
         # dassl data; MATLAB annotations; the handwritten digits of the demo

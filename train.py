@@ -1,6 +1,7 @@
 """Train or test a method, with CoOp's flags: config -> trainer -> train or test.
 
-Exit status: 0 success; 1 a defect, with a traceback; 2 bad input, or out of memory or disk; 130 Ctrl-C; 143 SIGTERM.
+Exit status: 0 success; 1 a defect, with a traceback; 2 bad input, or out of memory or disk; 75 another process works in
+the folder; 128 + N stopped by signal N (130 Ctrl-C, 143 SIGTERM).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from basics import (
     did_you_mean,
     drop,
     explain_missing_package,
+    flush_or_drop,
     notify,
+    open_missing_streams,
     stop_without_parent,
 )
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
@@ -244,6 +247,7 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    open_missing_streams()
     console = sys.stdout
     try:
         args = parser().parse_intermixed_args(argv)
@@ -253,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
             run(args)
     except UserError as error:
         notify(f"error: {error}")
-        return 2
+        return error.status
     except ModuleNotFoundError as error:
         notify(f"error: {explain_missing_package(error)}")
         return 2
@@ -267,6 +271,7 @@ def main(argv: list[str] | None = None) -> int:
         if sys.stdout is not console:  # the log had replaced it
             sys.stdout.close()
             sys.stdout = console
+        flush_or_drop(console)
     return 0
 
 

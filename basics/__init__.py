@@ -3,7 +3,7 @@
 This is the lowest package: it imports none of the others, and only `basics.tensors` imports torch.
 """
 
-from basics.console import drop, notify
+from basics.console import drop, flush_or_drop, notify, open_missing_streams
 from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError, explain_missing_package
 from basics.files import (
     cache_dir,
@@ -15,6 +15,7 @@ from basics.files import (
     write_json,
 )
 from basics.hints import did_you_mean
+from basics.locks import is_locked, lock_folder, open_regular
 from basics.stopping import (
     Stopped,
     StopSignals,
@@ -34,10 +35,15 @@ __all__ = [
     "did_you_mean",
     "drop",
     "explain_missing_package",
+    "flush_or_drop",
     "for_this_process",
+    "is_locked",
     "leave_signals_to_parent",
+    "lock_folder",
     "mkdir_if_missing",
     "notify",
+    "open_missing_streams",
+    "open_regular",
     "read_json",
     "sha256",
     "stop_without_parent",

@@ -5,6 +5,28 @@ import sys
 from contextlib import suppress
 
 
+def open_missing_streams():
+    """Give this process a stdin, stdout, and stderr if it was started without (cron, daemons, `>&-`): /dev/null.
+
+    Otherwise the next file that is opened would take the place of the missing one.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+
+
+def flush_or_drop(stream):
+    """Flush a console stream. If that fails, discard its buffer, so that the exit status stays the command's own."""
+    try:
+        stream.flush()
+    except OSError:
+        drop(stream)
+
+
 def drop(stream):
     """Discard everything written to a console stream from now on: its reader is gone (`| head`, a closed terminal)."""
     null = os.open(os.devnull, os.O_WRONLY)

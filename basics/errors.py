@@ -2,7 +2,9 @@
 
 
 class UserError(Exception):
-    """A mistake of the user. The command prints the message, without a traceback, and exits with status 2."""
+    """A mistake of the user. The command prints the message, without a traceback, and exits with `status`."""
+
+    status = 2
 
     def __str__(self):
         text = super().__str__()

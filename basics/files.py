@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from basics.errors import MissingFile, UserError
+from basics.locks import LOCK_FILE
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the temporary files of write_atomic
 
@@ -42,11 +43,14 @@ def write_atomic(path, data):
 def sweep_litter(folder, older_than=0.0):
     """Delete the temporary files that killed processes (see `write_atomic`) left in `folder` and below.
 
+    Subfolders with a lock file are left out: they are the folders of other runs, which may be writing.
+
     Args:
         older_than (float): seconds. Newer files may belong to a process that is writing; 0 is for folders without one.
     """
-    for path in Path(folder).rglob(".*.tmp"):
-        if TEMPORARY.fullmatch(path.name):
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not os.path.exists(os.path.join(parent, name, LOCK_FILE))]
+        for path in (Path(parent, name) for name in names if TEMPORARY.fullmatch(name)):
             with suppress(OSError):  # another user's, or just renamed
                 if time.time() - path.stat().st_mtime >= older_than:
                     path.unlink()
@@ -71,9 +75,11 @@ def read_json(fpath):
 
     Raises:
         MissingFile: no such file.
-        UserError: not valid JSON.
+        UserError: not valid JSON, or not a regular file.
     """
     try:
+        if Path(fpath).exists() and not Path(fpath).is_file():  # reading a pipe would wait for its writer
+            raise UserError(f'"{fpath}" is not a regular file')
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingFile(f'no file at "{fpath}"') from error

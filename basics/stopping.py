@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the current step is finished first."""
+"""Ctrl-C, SIGTERM, a closed terminal, and the signals of batch systems: the current step is finished first."""
 
 import os
 import signal
@@ -9,7 +9,10 @@ from contextlib import suppress
 
 STARTED_BY = "DASSL_STARTED_BY"  # environment variable: the process id of the launcher, without which a run must stop
 CHECK_INTERVAL = 1.0  # seconds between checks whether that process still exists
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # if they follow another one: somebody is in a hurry
+# Batch systems send SIGUSR1 or SIGXCPU ahead of the limit, the latter every second. SIGQUIT stays what it is: an abort.
+BATCH = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]  # not on Windows
+STOP_SIGNALS = (*AT_ONCE, *BATCH)
 
 
 class Stopped(KeyboardInterrupt):
@@ -29,7 +32,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which a first Ctrl-C or SIGTERM is recorded in `asked`, and a second one raises Stopped at once.
+    """A context in which a first stop signal is recorded in `asked`; then, Ctrl-C or SIGTERM raises Stopped at once.
 
     A signal that the process was started to ignore stays ignored. Outside the main thread, where Python does not
     receive signals, this does nothing.
@@ -56,8 +59,10 @@ class StopSignals:
         self._before = {}
 
     def _record(self, signum, frame):
-        if not self.patient or self.asked is not None:
+        if not self.patient or (self.asked is not None and signum in AT_ONCE):
             raise Stopped(signum)
+        if self.asked is not None:
+            return
         self.asked = signum
         _write(f"{signal.Signals(signum).name}: finishing and saving this step first. Repeat it to stop at once.")
 

@@ -108,8 +108,14 @@ def _reason(file, error):
 
 
 def _copy(value):
-    """A copy in memory of all tensors in nested containers."""
+    """A copy in memory of all tensors in nested containers.
+
+    Raises:
+        Refused: a tensor has more numbers than the file holds for it, because a stride is 0.
+    """
     if isinstance(value, Tensor):
+        if value.layout == torch.strided and value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise Refused("it contains a tensor that is larger than its storage")
         return value.detach().clone()
     if isinstance(value, dict):
         return {key: _copy(each) for key, each in value.items()}

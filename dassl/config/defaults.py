@@ -30,6 +30,8 @@ _C.INPUT.INTERPOLATION = "bilinear"
 # Names of the transforms of training images, listed in dassl/data/transforms/transforms.py. They are applied in a fixed
 # order, whatever their order here. Test images are resized and center-cropped, and normalized if "normalize" is listed.
 _C.INPUT.TRANSFORMS = ()
+# Largest image that is read, in millions of pixels. A small file may hold a huge one.
+_C.INPUT.MAX_MEGAPIXELS = 90.0
 # Skip all transforms; a batch then holds PIL images.
 _C.INPUT.NO_TRANSFORM = False
 # normalize: mean and standard deviation of each channel (red, green, blue), for pixel values from 0 to 1. The defaults
@@ -249,6 +251,7 @@ FREE_TO_CHANGE = {
     "USE_CUDA",
     "VERBOSE",
     "DATASET.ROOT",
+    "INPUT.MAX_MEGAPIXELS",
     "INPUT.VIEWS_GIB",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.KEEP_GIB",

@@ -8,6 +8,7 @@ a list of B paths. If TEST.BAD_IMAGES is "wrong", an unreadable test image of cl
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 
 from basics import BadImage, UserError, leave_signals_to_parent
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
+from dassl.data.digests import data_digests
 from dassl.data.image_cache import ImageCache
 from dassl.data.loader import Loader
 from dassl.data.samplers import build_sampler
@@ -59,7 +61,7 @@ class DatasetWrapper(Dataset):
         self.data_source = data_source
         self.transform = transform
         self.is_train = is_train
-        self.read = read_image
+        self.read: Callable[[str], Image.Image] = partial(read_image, max_megapixels=cfg.INPUT.MAX_MEGAPIXELS)
         self.count_bad = cfg.TEST.BAD_IMAGES == "wrong" and not is_train
         self.seed = run_seed(cfg)
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
@@ -210,7 +212,8 @@ class DataManager:
         tfm_train = build_transform(cfg, is_train=True) if custom_tfm_train is None else custom_tfm_train
         tfm_test = build_transform(cfg, is_train=False) if custom_tfm_test is None else custom_tfm_test
 
-        image_cache = ImageCache(self._read_every_epoch(cfg), budget=cfg.DATALOADER.KEEP_GIB * 2**30)
+        paths, budget = self._read_every_epoch(cfg), cfg.DATALOADER.KEEP_GIB * 2**30
+        image_cache = ImageCache(paths, budget, cfg.INPUT.MAX_MEGAPIXELS)
 
         def loader(data_source, settings, tfm, is_train):
             return build_data_loader(
@@ -239,6 +242,11 @@ class DataManager:
         data = self.dataset
         val = data.val if cfg.TEST.FINAL_MODEL == "best_val" and cfg.TEST.BAD_IMAGES == "error" else None
         return [item.impath for part in (data.train_x, data.train_u, val) for item in part or []]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The digests of the training, validation, and test images (:func:`data_digests`)."""
+        return data_digests(self.dataset)
 
     @property
     def num_classes(self) -> int:

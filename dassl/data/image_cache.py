@@ -1,6 +1,7 @@
 """Training images, decoded once and kept in memory."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from basics import UserError
-from dassl.utils import in_threads, read_image
+from dassl.utils import MAX_MEGAPIXELS, in_threads, read_image
 
 CHUNK_BYTES = 64 * 2**20  # few large tensors, because with spawned workers each is a file descriptor
 
@@ -21,11 +22,13 @@ class ImageCache:
     Args:
         paths: of the images.
         budget: bytes of pixels (3 per pixel) to keep at most; images beyond it are read from their files every time.
+        max_megapixels: the largest image that is read.
     """
 
-    def __init__(self, paths: Iterable[str], budget: float):
+    def __init__(self, paths: Iterable[str], budget: float, max_megapixels: float = MAX_MEGAPIXELS):
         self.paths = list(dict.fromkeys(paths))
         self.budget = budget
+        self._read_file = partial(read_image, max_megapixels=max_megapixels)
         self._chunks: list[torch.Tensor] = []  # uint8, the pixels of several images each
         self._places: dict[str, tuple[int, int, tuple[int, ...]]] = {}  # chunk, start, (height, width, 3)
         self._filled = False
@@ -42,7 +45,7 @@ class ImageCache:
         bad: list[str] = []
         pending: list[np.ndarray] = []
         left, start = self.budget, 0
-        decoded = zip(self.paths, in_threads(_decode, self.paths), strict=True)
+        decoded = zip(self.paths, in_threads(self._decode, self.paths), strict=True)
         for path, pixels in tqdm(decoded, "training images", len(self.paths), unit="image", leave=False, disable=None):
             if isinstance(pixels, UserError):
                 bad.append(str(pixels))
@@ -66,15 +69,14 @@ class ImageCache:
     def read(self, path: str) -> Image.Image:
         """Return an image in RGB, from memory if it is kept, else as :func:`dassl.utils.read_image` reads it."""
         if path not in self._places:
-            return read_image(path)
+            return self._read_file(path)
         chunk, start, shape = self._places[path]
         pixels = self._chunks[chunk].numpy()[start : start + int(np.prod(shape))]
         return Image.fromarray(pixels.reshape(shape))
 
-
-def _decode(path: str) -> np.ndarray | UserError:
-    """Return pixels (height, width, 3) uint8, or the reason why there are none."""
-    try:
-        return np.asarray(read_image(path))
-    except UserError as error:
-        return error
+    def _decode(self, path: str) -> np.ndarray | UserError:
+        """Return pixels (height, width, 3) uint8, or the reason why there are none."""
+        try:
+            return np.asarray(self._read_file(path))
+        except UserError as error:
+            return error

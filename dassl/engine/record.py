@@ -26,7 +26,7 @@ class EpochProgress:
         self.losses = MetricMeter()
         self.lr = lr
         self.random = None
-        self._started = time.time()
+        self._started = time.monotonic()
 
     def add_step(self, reported) -> None:
         """Count a step and what it reported (a dict); None for a skipped step."""
@@ -42,7 +42,7 @@ class EpochProgress:
     @property
     def seconds(self) -> float:
         """Time spent, including the time before a stop, but not the work that the stop lost."""
-        return time.time() - self._started
+        return time.monotonic() - self._started
 
     def state_dict(self) -> dict:
         """Return everything as tensors and plain numbers."""
@@ -58,7 +58,7 @@ class EpochProgress:
         """Continue from what `state_dict` returned."""
         self.batches, self.lr, self.random = state["batches"], state["lr"], state["random"]
         self.losses.load_state_dict(state["losses"])
-        self._started = time.time() - state["seconds"]
+        self._started = time.monotonic() - state["seconds"]
 
 
 class RunRecord:
@@ -69,6 +69,7 @@ class RunRecord:
         progress: the current epoch's.
         val_accuracy: measured after the current epoch; None if it was not.
         best_val: the evaluator's summary on the validation images after the best epoch; None without one.
+        changes: what was other when the run was resumed, such as "torch: 2.9.1 before, 2.14.1 now".
     """
 
     def __init__(self, trainer):
@@ -78,7 +79,8 @@ class RunRecord:
         self.progress = EpochProgress()
         self.val_accuracy: float | None = None
         self.best_val: dict | None = None
-        self._saved_at = time.time()
+        self.changes: list[str] = []
+        self._saved_at = time.monotonic()
 
     # ---- start
 
@@ -119,7 +121,7 @@ class RunRecord:
             results.write_metrics(self.rows, self.folder / "metrics.csv")
         if Path(resumed_from) != self.folder:
             checkpoints.copy_best(resumed_from, self.folder, self.trainer.get_model_names())
-        self._saved_at = time.time()
+        self._saved_at = time.monotonic()
 
     def write_config(self) -> None:
         mkdir_if_missing(self.folder)
@@ -161,7 +163,7 @@ class RunRecord:
     def save_if_due(self, stop: bool) -> None:
         """Save the state in the middle of an epoch: every TRAIN.CHECKPOINT_MINUTES, or before a `stop`."""
         minutes = self.trainer.cfg.TRAIN.CHECKPOINT_MINUTES
-        if stop or (minutes > 0 and time.time() - self._saved_at >= 60 * minutes):
+        if stop or (minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes):
             self._save_state()
 
     def close_epoch(self) -> None:
@@ -178,7 +180,7 @@ class RunRecord:
     def _save_state(self) -> None:
         self.trainer.watch.settle()  # the state after a bad loss is never saved
         state.save_state(self.trainer, self.folder / STATE_FILE)
-        self._saved_at = time.time()
+        self._saved_at = time.monotonic()
 
     # ---- results
 

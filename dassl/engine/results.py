@@ -1,7 +1,5 @@
 """The files that report a run: `results.json`, `metrics.csv` and `predictions.csv`."""
 
-import csv
-import io
 import platform
 import resource
 import sys
@@ -14,21 +12,12 @@ from torch import nn
 
 import dassl
 from basics import write_atomic
+from basics.csv_files import csv_text
 from dassl.config import to_dict
 from dassl.engine.checkpoints import prompts_sha256
 from dassl.utils import device_name
 
 RESULTS_FORMAT = 1
-
-
-def csv_text(rows: list[dict]) -> str:
-    """Return the rows as CSV text, with columns in the order of their first appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def write_metrics(rows: list[dict], path: Path) -> None:
@@ -66,7 +55,8 @@ def trained_parameters(modules: Iterable[nn.Module]) -> int:
 def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_epoch=None) -> dict:
     """Return the content of `results.json`.
 
-    Except for `seconds` and `peak_memory_mib`, it is a function of config, seed, data and machine.
+    Except for `seconds` and `peak_memory_mib`, it is a function of config, seed, data and machine, unless the run was
+    resumed on another machine: `changed_on_resume` lists what was other there.
 
     Args:
         task: "train" or "eval".
@@ -94,6 +84,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "trained_parameters": trained_parameters(trainer._models.values()),
         "prompts_sha256": prompts_sha256(trainer._models),
         "draw_hash": getattr(dataset, "draw_hash", None),
+        "data_sha256": getattr(trainer.dm, "digests", {}),
         "weights_sha256": getattr(trainer, "weights_sha256", None),
         "model_dir": model_dir,
         "load_epoch": load_epoch,
@@ -105,7 +96,9 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
             "python": platform.python_version(),
         },
         "device": device_name(trainer.device),
+        "threads": torch.get_num_threads(),
         "linear": getattr(trainer, "linear", None),
+        "changed_on_resume": record.changes,
         "seconds": {
             "train": sum(epoch_seconds),
             "per_epoch": sum(epoch_seconds) / len(epoch_seconds) if epoch_seconds else None,

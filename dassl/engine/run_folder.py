@@ -4,23 +4,26 @@
 the last process that worked in the folder. A killed process leaves "running".
 """
 
-import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from basics import Stopped, UserError, mkdir_if_missing, read_json, sweep_litter, write_json
+from basics import Stopped, UserError, lock_folder, mkdir_if_missing, read_json, sweep_litter, write_json
 
 STATUS_FILE = "status.json"
-LOCK_FILE = ".lock"
 
 
 class FolderTaken(UserError):
     """The folder belongs to another run and stays unchanged."""
+
+
+class FolderInUse(FolderTaken):
+    """Another process works in the folder."""
+
+    status = 75  # EX_TEMPFAIL: try again later
 
 
 @contextmanager
@@ -30,7 +33,7 @@ def run_folder(folder: str | Path) -> Iterator[None]:
     On leaving, `status.json` says "done", or how else the run ended.
 
     Raises:
-        FolderTaken: another process works in it; the message names it.
+        FolderInUse: another process works in it; the message names it.
         UserError: it cannot be created or written.
     """
     folder = Path(folder)
@@ -84,20 +87,14 @@ def fresh_folder(folder: str | Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    # A record lock ends with the process, however that ends, and data workers that outlive it do not inherit it.
-    try:
-        file = open(folder / LOCK_FILE, "a")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write in the folder: {error.strerror}.") from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise FolderTaken(
+            if not stack.enter_context(lock_folder(folder)):
+                raise FolderInUse(
                     f"{folder}: expected a folder that is not in use, got one in use by {_process(read_status(folder))}"
                     ". Wait for it, or choose another --output-dir."
-                ) from error
+                )
+        except OSError as error:
             print(f"Note: {folder} cannot be locked ({error.strerror}). Start no second run in it.")
         yield
 

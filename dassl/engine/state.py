@@ -1,13 +1,17 @@
 """`state.pt`: everything that the rest of a run depends on, in one file that is written as a whole."""
 
 import functools
+import math
+from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 from basics import UserError
 from dassl.config import FREE_TO_CHANGE, flatten
 from dassl.engine.checkpoints import load_trained, snapshot
 from dassl.engine.run_folder import FolderTaken
-from dassl.utils import get_random_state, load_checkpoint, save_tensors, set_random_state
+from dassl.utils import device_name, get_random_state, load_checkpoint, save_tensors, set_random_state
 
 STATE_FILE = "state.pt"
 STATE_FORMAT = 2
@@ -15,7 +19,13 @@ LONGEST_REASON = 200  # characters of a library's complaint about the content of
 OTHER_FOLDER = "Choose another --output-dir, or delete that folder to restart."
 
 # Keys in the file, and what messages call them.
-SOURCES = {"the drawn images": "the sampled images", "the frozen weights": "the frozen weights"}
+SOURCES = {
+    "the drawn images": "the sampled images",
+    "the frozen weights": "the frozen weights",
+    "train": "the training images",
+    "val": "the validation images",
+    "test": "the test images",
+}
 
 
 def save_state(trainer, path):
@@ -27,6 +37,8 @@ def save_state(trainer, path):
         "progress": record.progress.state_dict() if record.progress.batches else None,
         "nonfinite_steps": trainer.watch.skipped,
         "sources": _sources(trainer),
+        "machine": _machine(trainer),
+        "changes": record.changes,
         "picked": trainer.auto_settings(),  # the name that state files have always used
         "config": flatten(trainer.cfg),
         "models": {name: snapshot(module) for name, module in trainer._models.items()},
@@ -43,20 +55,37 @@ def save_state(trainer, path):
 
 def saved_auto_settings(cfg) -> dict:
     """Return the `auto_settings` of the run that this one resumes; {} if there is none, or its state is damaged."""
+    return _saved(cfg).get("picked", {})
+
+
+def _saved(cfg) -> dict[str, dict]:
+    """Return the dicts in the state of the run that this one resumes; {} if there is none, or it is damaged."""
     for folder in filter(None, (cfg.OUTPUT_DIR, cfg.RESUME)):
         path = Path(folder) / STATE_FILE
         if path.is_file():
-            try:
-                return dict(load_checkpoint(path)["picked"])
-            except (UserError, KeyError, TypeError, ValueError):
-                return {}  # resuming will report it
+            with suppress(UserError, AttributeError):  # resuming will report it
+                return {key: value for key, value in load_checkpoint(path).items() if isinstance(value, dict)}
+            return {}
     return {}
 
 
-def _sources(trainer):
-    """Return digests of what a run depends on besides its config: the few-shot sample and the frozen weights."""
-    sample = getattr(trainer.dm.dataset, "draw_hash", None)
-    return dict(zip(SOURCES, (sample, getattr(trainer, "weights_sha256", None)), strict=True))
+def keep_threads(cfg) -> None:
+    """Set torch's number of threads to that of the run that this one resumes, because sums depend on it."""
+    threads = _saved(cfg).get("machine", {}).get("threads")
+    if isinstance(threads, int) and threads > 0 and threads != torch.get_num_threads():
+        print(f"Resuming with {threads} threads, as before, not {torch.get_num_threads()}")
+        torch.set_num_threads(threads)
+
+
+def _sources(trainer) -> dict[str, str | None]:
+    """Return digests of what a run depends on besides its config: the few-shot sample, the images, the weights."""
+    sample, weights = getattr(trainer.dm.dataset, "draw_hash", None), getattr(trainer, "weights_sha256", None)
+    return {"the drawn images": sample, "the frozen weights": weights, **getattr(trainer.dm, "digests", {})}
+
+
+def _machine(trainer) -> dict[str, int | str]:
+    """Return what decides the last bits of a run's numbers."""
+    return {"threads": torch.get_num_threads(), "device": device_name(trainer.device), "torch": torch.__version__}
 
 
 def _state_dicts(parts):
@@ -69,9 +98,9 @@ def _explain_malformed(restore):
     @functools.wraps(restore)
     def explained(trainer, path):
         try:
-            epochs, rows = restore(trainer, path), trainer.record.rows
-            if type(epochs) is not int or epochs < 0 or not all(isinstance(row, dict) for row in rows):
-                raise TypeError(f"{epochs!r} epochs, {rows!r}"[:LONGEST_REASON])
+            epochs = restore(trainer, path)
+            if problem := _problem(trainer, epochs):
+                raise ValueError(problem)
             return epochs
         except UserError:
             raise
@@ -82,6 +111,41 @@ def _explain_malformed(restore):
             ) from error
 
     return explained
+
+
+def _problem(trainer, epochs) -> str:
+    """Return what in a restored state no run can have written; empty if all is plausible."""
+    record, progress = trainer.record, trainer.record.progress
+    counts = {"epochs": epochs, "skipped steps": trainer.watch.skipped, "batches": progress.batches}
+    for name, count in counts.items():
+        if type(count) is not int or count < 0:
+            return f"{count!r} {name}"
+    rows = record.rows
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_number(row.get("seconds")) for row in rows):
+        return f"{rows!r} as rows of metrics.csv"
+    if epochs != len(rows) or epochs > trainer.max_epoch:
+        return f"{epochs} epochs with {len(rows)} rows of metrics.csv, of at most {trainer.max_epoch}"
+    if not isinstance(trainer.best_result, float | int) or math.isnan(trainer.best_result):
+        return f"{trainer.best_result!r} as the best result"
+    if not isinstance(record.best_val, dict | None) or not all(isinstance(each, str) for each in record.changes):
+        return f"{record.best_val!r} as the best validation, {record.changes!r} as changes"
+    return "" if _is_number(progress.seconds) else f"{progress.seconds!r} seconds"
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _report_changes(saved: dict, current: dict) -> list[str]:
+    """Print and return what decides the last bits and is other than before."""
+    changes = [
+        f"{key}: {saved[key]} before, {current[key]} now"
+        for key in current
+        if saved.get(key, current[key]) != current[key]
+    ]
+    if changes:
+        print(f"Note: the run resumes with {'; '.join(changes)}. Its numbers may differ in the last digits.")
+    return changes
 
 
 @_explain_malformed
@@ -114,6 +178,7 @@ def restore_state(trainer, path) -> int:
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_result, trainer.record.best_val = state["best_result"], state["best_val"]
     trainer.record.rows = state["rows"]
+    trainer.record.changes = [*state.get("changes", []), *_report_changes(state.get("machine", {}), _machine(trainer))]
     trainer.keep_auto_settings(state["picked"])
     trainer.watch.skipped = state["nonfinite_steps"]
     if state["progress"] is not None:
@@ -138,7 +203,9 @@ def _check_config(saved, current, path):
 
 
 def _check_sources(saved, current, path):
-    differing = [name for key, name in SOURCES.items() if saved[key] and current[key] and saved[key] != current[key]]
+    # What only one of them has was not recorded by an earlier version, or the dataset has no such images.
+    common = [key for key in SOURCES if saved.get(key) and current.get(key)]
+    differing = [SOURCES[key] for key in common if saved[key] != current[key]]
     if differing:
         raise FolderTaken(
             f"{path}: expected a run on this data, got one for which {' and '.join(differing)} were others. "

@@ -21,6 +21,7 @@ from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
 from dassl.engine.nonfinite import LossWatch, allowed_steps
 from dassl.engine.record import RunRecord
+from dassl.engine.state import keep_threads
 from dassl.evaluation import build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, sample_seed, set_random_seed
 
@@ -49,6 +50,7 @@ class TrainerX(TrainerBase):
         self.start_epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
+        keep_threads(cfg)
         self.watch = LossWatch(allowed_steps(cfg.TRAIN.ON_NONFINITE))
         self.signals = StopSignals()
         self.record = RunRecord(self)
@@ -136,7 +138,7 @@ class TrainerX(TrainerBase):
         self.record.start(folder)
         if self.cfg.TRAIN.TENSORBOARD:
             self.init_writer(Path(self.output_dir) / "tensorboard")
-        self.time_start = time.time()
+        self.time_start = time.monotonic()
 
     def resume_model_if_exist(self, directory) -> int:
         """Restore the state of the run in `directory`, if there is one, and return the number of complete epochs.
@@ -160,19 +162,19 @@ class TrainerX(TrainerBase):
         self.num_batches = len(self.train_loader_x)
         batch_time, data_time = AverageMeter(), AverageMeter()
         batches = self.record.remaining_batches(self.train_loader_x)
-        start = time.time()
+        start = time.monotonic()
         for batch_idx, batch in enumerate(batches, start=self.record.progress.batches):
             self.batch_idx = batch_idx
-            data_time.update(time.time() - start)
+            data_time.update(time.monotonic() - start)
             self._run_step(batch)
-            batch_time.update(time.time() - start)
+            batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
             stop = self.signals.asked is not None  # read once: a signal between save and stop waits for the next step
             self.record.save_if_due(stop)
             if stop:
                 self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
-            start = time.time()
+            start = time.monotonic()
 
     def _run_step(self, batch):
         self.open_step(batch)
@@ -232,7 +234,7 @@ class TrainerX(TrainerBase):
                 print("Deploy the model with the best val performance")
                 self.load_model(self.output_dir)
             metrics, seconds = self._test_and_record()
-        print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
+        print(f"Elapsed: {timedelta(seconds=round(time.monotonic() - self.time_start))}")
         self.record.write_results("train", metrics, seconds)
         self.close_writer()
 
@@ -262,9 +264,9 @@ class TrainerX(TrainerBase):
 
     def _test_and_record(self):
         """Return the evaluator's summary and the seconds that the test took."""
-        start = time.time()
+        start = time.monotonic()
         self.test()
-        seconds = time.time() - start
+        seconds = time.monotonic() - start
         self.record.write_predictions(self.evaluator.predictions(), self.tested)
         return self.evaluator.summary(), seconds
 

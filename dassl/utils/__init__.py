@@ -1,7 +1,7 @@
 """Helpers that do not depend on models or datasets."""
 
 from basics import mkdir_if_missing, read_json, write_json
-from dassl.utils.images import read_image
+from dassl.utils.images import MAX_MEGAPIXELS, read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.memory import free_memory, keep_freed_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
@@ -32,6 +32,7 @@ from dassl.utils.torchtools import (
 )
 
 __all__ = [
+    "MAX_MEGAPIXELS",
     "AverageMeter",
     "Logger",
     "MetricMeter",

@@ -5,10 +5,13 @@ from PIL import Image
 
 from basics.errors import BadImage, MissingFile, UserError
 
+MAX_MEGAPIXELS = 90.0  # as large as Pillow reads without a warning
+# Pillow warns above its limit, and refuses twice as many pixels; `read_image` has a limit of its own.
+Image.MAX_IMAGE_PIXELS = None
 GRAY_16 = 2**16 - 1  # the largest value of a 16-bit pixel
 
 
-def read_image(path):
+def read_image(path, max_megapixels=MAX_MEGAPIXELS):
     """Read an image file as a PIL image in RGB.
 
     The content counts, not the ending of the name. As with `convert("RGB")` in the CoOp family's code, CMYK and
@@ -18,11 +21,15 @@ def read_image(path):
 
     Raises:
         MissingFile: no such file.
-        BadImage: not an image, a damaged one, or one with more pixels than Pillow's limit against decompression bombs.
+        BadImage: not an image, a damaged one, or one with more than `max_megapixels` million pixels, which is refused
+            before it is decoded.
         UserError: the file cannot be opened (permission, a failing disk).
     """
     try:
         with Image.open(path) as image:
+            if image.width * image.height > max_megapixels * 1e6:
+                size = f"{image.width} x {image.height} pixels"
+                raise ValueError(f"{size} are more than {max_megapixels:g} million; see INPUT.MAX_MEGAPIXELS")
             return _to_rgb(image)
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: expected an image file, got nothing.") from error

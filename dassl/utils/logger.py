@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TextIO
 
-from basics import UserError, drop, mkdir_if_missing
+from basics import UserError, drop, mkdir_if_missing, open_regular
 
 
 class Logger:
@@ -23,10 +23,8 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             mkdir_if_missing(os.path.dirname(fpath) or ".")
-            try:
-                self.file = open(fpath, "a", encoding="utf-8", buffering=1)
-            except OSError as error:
-                raise UserError(f"{fpath}: cannot write the log: {error.strerror}.") from error
+            handle = open_regular(fpath, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self.file, self.path = open(handle, "a", encoding="utf-8", buffering=1), fpath
 
     def __getattr__(self, name):
         return getattr(self.console, name)
@@ -36,9 +34,8 @@ class Logger:
             try:
                 self.file.write(text)
             except OSError as error:
-                path = self.file.name
                 self.close()
-                raise UserError(f"{path}: cannot write the log: {error.strerror}.") from error
+                raise UserError(f"{self.path}: cannot write the log: {error.strerror}.") from error
         self._on_console(self.console.write, text)
         return len(text)
 

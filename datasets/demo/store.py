@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,8 @@ SEED = 1  # of all demo datasets; another one makes other images, so it must be 
 VERSION = 1  # raise when the images change: folders of an earlier version are then refused, not mixed
 SPLITS = ("train", "val", "test")
 MANIFEST = "rendered.json"
+PARTIAL = ".images-"  # start of the names of folders that are being rendered
+LITTER_AGE = 3600.0  # seconds; a folder that old was left by a killed process, since rendering takes a minute
 
 
 class DemoDataset(FewShotDataset):
@@ -73,7 +76,8 @@ class DemoDataset(FewShotDataset):
         if not images.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                partial = Path(tempfile.mkdtemp(prefix=".images-", dir=folder))
+                _sweep(folder)
+                partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
                 try:
                     cls._render(partial)
                     _move(partial, images)
@@ -117,6 +121,14 @@ def folder_name(class_name: str) -> str:
 
 def _count(images: Path) -> int:
     return sum(1 for _ in images.glob("*/*/*.png"))
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes of this user have left."""
+    for path in folder.glob(f"{PARTIAL}*"):
+        status = path.stat()
+        if status.st_uid == os.getuid() and time.time() - status.st_mtime > LITTER_AGE:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _move(partial: Path, images: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands, help, and exit status of `dassl`. Each command has a module of its own in this package.
 
-Exit status: 0 success; 1 a run failed; 2 bad input; 130 Ctrl-C; 143 SIGTERM; that of a script, if one was run.
+Exit status: 0 success; 1 a run failed; 2 bad input; 128 + N stopped by signal N (130 Ctrl-C, 143 SIGTERM); that of a
+script, if one was run.
 """
 
 import errno
@@ -8,7 +9,16 @@ import importlib
 import signal
 import sys
 
-from basics import Stopped, StopSignals, UserError, did_you_mean, drop, explain_missing_package, notify
+from basics import (
+    Stopped,
+    StopSignals,
+    UserError,
+    did_you_mean,
+    drop,
+    explain_missing_package,
+    notify,
+    open_missing_streams,
+)
 from dassl import __version__
 from dassl.config import is_text
 from promptlearn.cli.script import run_script
@@ -65,6 +75,7 @@ VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in ("dat
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: sys.argv[1:]) and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    open_missing_streams()
     try:
         for word in argv:
             if not is_text(word):
@@ -78,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         return stop.status
     except UserError as error:
         notify(f"error: {error}")
-        return 2
+        return error.status
     except ModuleNotFoundError as error:
         notify(f"error: {explain_missing_package(error)}")
         return 2

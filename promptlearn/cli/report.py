@@ -7,6 +7,7 @@ from basics import UserError, notify, write_atomic
 from promptlearn.experiments import Checkout, find_protocols
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
+from promptlearn.experiments.run_files import damaged
 
 HELP = """\
 Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
@@ -20,10 +21,11 @@ not explained.
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
+    damaged.clear()
     from promptlearn.report import Comparison, explain_missing, models, page  # imports matplotlib
 
     protocols, output = find_protocols(Path(args.folder).expanduser())
-    comparisons = [Comparison(protocol, output) for protocol in protocols]
+    comparisons = [Comparison(protocol, output, args.foreign_images) for protocol in protocols]
     comparisons = [comparison for comparison in comparisons if comparison.runs]
     if not comparisons:
         raise UserError(f"no run in {output} has ended yet, so there is nothing to report")
@@ -42,7 +44,7 @@ def run(arguments: list[str]) -> int:
             notify(note)
         notify(f"{comparison.protocol.name}: {len(comparison.runs)} runs, {len(comparison.missing)} missing")
         print(path)
-    return int(failed)
+    return int(failed or bool(damaged))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,5 +59,6 @@ def parser() -> argparse.ArgumentParser:
         "--look-into", metavar="DATASET", help="the dataset whose models are looked into (default: the first)"
     )
     p.add_argument("--no-explain", action="store_true", help="start no run; show what is there")
+    p.add_argument("--foreign-images", action="store_true", help="embed test images of runs from other machines, too")
     p.add_argument("--checkout", metavar="FOLDER", help="where train.py is (default: the current folder)")
     return p

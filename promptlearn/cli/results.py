@@ -5,10 +5,12 @@ from pathlib import Path
 
 from basics import notify
 from promptlearn.experiments import FORMATS, discover, find_protocols, summarize, table, unfair
+from promptlearn.experiments.run_files import damaged
 
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
+    damaged.clear()
     protocols, output = find_protocols(Path(args.folder).expanduser())
     for protocol in protocols:
         jobs = discover(protocol, output)
@@ -24,7 +26,7 @@ def run(arguments: list[str]) -> int:
             print()
         for line in unfair(jobs):
             notify(f"not a fair comparison: {line}")
-    return 0
+    return int(bool(damaged))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,14 +1,13 @@
 """Reads results.json files: which runs a folder holds, which are done, and whether they used the current settings."""
 
-import functools
-import json
 import re
 from pathlib import Path
 
-from basics import UserError, notify
+from basics import UserError
 from dassl.config import decode, flatten
 from promptlearn.experiments.checkout import Checkout, plain
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
+from promptlearn.experiments.run_files import Result, read_checked
 
 RUN_FOLDER = re.compile(
     r"(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/(?P<config>[^/,]+)(,(?P<variant>[^/]+))?/"
@@ -17,24 +16,11 @@ RUN_FOLDER = re.compile(
 
 
 def read_result(folder: Path, request: dict) -> dict | None:
-    """The results.json of a run that is done and matches the request, or None."""
-    path = folder / "results.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        matches = result["status"] == "done" and all(result[key] == value for key, value in request.items())
-        float(result["metrics"]["accuracy"])
-    except FileNotFoundError:
+    """The results.json of a run that is done and matches the request, or None; a damaged one is reported."""
+    result = read_checked(folder / "results.json", Result)
+    if result is None or result["status"] != "done":
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        notify_once(f"{path}: expected the results of a run, got {type(error).__name__}: {error}.")
-        return None
-    return result if matches else None
-
-
-@functools.cache
-def notify_once(text: str) -> None:
-    """Notify once per process: a result is read several times."""
-    notify(text)
+    return result if all(result[key] == value for key, value in request.items()) else None
 
 
 def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:

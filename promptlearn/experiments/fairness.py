@@ -41,9 +41,14 @@ def unfair(jobs: list[Job]) -> list[str]:
 
 def conditions(result: dict, trained: bool) -> dict[str, object]:
     """What has to be the same, by name."""
-    alike = {"hash of the weights": result.get("weights_sha256")}
+    alike = {
+        "hash of the weights": result.get("weights_sha256"),
+        "digest of the test images": result.get("data_sha256", {}).get("test"),
+    }
     if trained:
         settings = flatten(result.get("config", {}))
         alike["few-shot sample"] = result.get("draw_hash")
+        images = result.get("data_sha256", {})
+        alike |= {f"digest of the {part} images": images.get(part) for part in ("train", "val")}
         alike |= {key: value for key, value in settings.items() if key.startswith(SAME_FOR_ALL)}
     return alike

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from basics import for_this_process, mkdir_if_missing
+from basics import for_this_process, is_locked, mkdir_if_missing, notify
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.discovery import result_of
 from promptlearn.experiments.protocols import Job
 from promptlearn.experiments.warm import ForkedRun, WarmProcess, is_possible
 
-USERS_MISTAKE = 2  # exit status of train.py
+USERS_MISTAKE, FOLDER_IN_USE = 2, 75  # exit statuses of train.py
 TAIL = 15  # lines of a failed job's stderr that are shown
 GRACE = 10.0  # seconds that a job has to end by itself when the launcher is stopped
 POLL = 0.05  # seconds between looks at the running jobs
@@ -116,8 +116,8 @@ def launch(
 
     A failed job is reported on stderr at once and does not stop the others; what several say alike is said once. A job
     counts as done when its results.json answers its request, whatever else its folder holds; the folders of all are
-    made first, so that what is missing can be seen to be. KeyboardInterrupt ends the running processes and is passed
-    on.
+    made first, so that what is missing can be seen to be. A job that another launcher is running is waited for.
+    KeyboardInterrupt ends the running processes and is passed on.
 
     Args:
         at_once: how many processes share the cores; the results are those of runs with so many threads fewer.
@@ -138,7 +138,8 @@ class Launcher:
         self.pending = dict.fromkeys(job for job in jobs if result_of(job) is None)  # in their order
         self.running: list[Process] = []
         self.failed: dict[Job, int] = {}
-        self.told: dict[str, Job] = {}
+        self.reported: dict[str, Job] = {}  # problem -> the first job that had it
+        self.waits = False  # for jobs of another launcher
         off = verbose or not self.pending
         self.bar = tqdm(total=len(self.pending), desc="jobs", unit="job", smoothing=0, disable=off)
 
@@ -170,6 +171,11 @@ class Launcher:
                 return
             if job.source in self.pending or job.source in busy:
                 continue
+            if is_locked(job.folder):
+                if not self.waits:
+                    notify("another process works on some of these runs; waiting for them")
+                self.waits = True
+                continue
             del self.pending[job]
             if job.source in self.failed:
                 self.ended(job, "not started, because the training that it tests failed", self.failed[job.source])
@@ -183,13 +189,16 @@ class Launcher:
         """Take note of what has ended."""
         for process in [process for process in self.running if process.process.poll() is not None]:
             self.running.remove(process)
-            self.ended(process.job, *process.problem())
+            if process.process.returncode == FOLDER_IN_USE:  # another launcher was quicker
+                self.pending[process.job] = None
+            else:
+                self.ended(process.job, *process.problem())
             process.close()
 
     def ended(self, job: Job, problem: str = "", status: int = 0) -> None:
         if problem:
             self.failed[job] = status
-            reason = f"as {self.told[problem]}" if problem in self.told else problem
-            self.told.setdefault(problem, job)
+            reason = f"as {self.reported[problem]}" if problem in self.reported else problem
+            self.reported.setdefault(problem, job)
             tqdm.write(f"FAILED: {job}: {reason}", file=sys.stderr)
         self.bar.update()

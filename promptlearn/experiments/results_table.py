@@ -4,8 +4,6 @@ This is plain Python, not pandas: `dassl results` prints the table, and importin
 command may take as a whole.
 """
 
-import csv
-import io
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,6 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from basics import write_atomic, write_json
+from basics.csv_files import csv_text
 from promptlearn.experiments.discovery import discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
 from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
@@ -237,11 +236,7 @@ def as_csv(protocol: Protocol, lines: list[Line]) -> str:
         for key, value in record.items():
             row |= {f"{key}_{name}": value[name] for name in FIGURES} if isinstance(value, dict) else {key: value}
         rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(rows)
 
 
 def write_summary(protocol: Protocol, output: Path) -> None:

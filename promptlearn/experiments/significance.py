@@ -9,6 +9,7 @@ dataset, which is paired with every seed.
 """
 
 import itertools
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,8 @@ def scores_of(lines: list[Line], column: str) -> Scores:
         own = scores.setdefault(line.method, {})
         values = line.columns[column]
         if line.row.trainer in UNTRAINED and values:
-            [score] = values.values()
-            values = dict.fromkeys(seeds or values, score)
+            mean = statistics.mean(values.values())
+            values = {seed: values.get(seed, mean) for seed in seeds or values}
         own |= {(line.row.dataset, seed): score for seed, score in values.items()}
     return scores
 

@@ -1,11 +1,9 @@
 """The statistics as text, with their limits."""
 
-import csv
-import io
-
 from tabulate import tabulate
 
 from basics import UserError
+from basics.csv_files import csv_text
 from promptlearn.experiments.protocols import Protocol
 from promptlearn.experiments.results_table import FORMATS, H_OF_SEEDS, TARGETS, Line, columns_of
 from promptlearn.experiments.significance import (
@@ -69,9 +67,7 @@ def pairs_text(comparisons: list[Difference], style: str) -> tuple[str, str]:
         "comparisons\nruns on one dataset are not independent: the figures hold for these datasets, not for others"
     )
     if style == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *body])
-        return text.getvalue().rstrip("\n"), note
+        return csv_text([dict(zip(header, row, strict=True)) for row in body]).rstrip("\n"), note
     return tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True), note
 
 

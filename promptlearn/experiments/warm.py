@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 POLL = 0.02  # seconds between checks for ended runs
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)  # as in basics/stopping.py
 # What a run imports. Nothing of it starts a thread that outlives a fork, or touches a GPU.
 IMPORTED = ("torchvision", "open_clip", "dassl.engine", "datasets", "trainers.explain")
 
@@ -147,7 +148,7 @@ def is_alive(pid: int) -> bool:
 def serve(answers: int) -> None:
     """The warm process: import everything, then fork a run for each request."""
     # Stop signals may go to the whole group: the runs handle them, and this process ends with its standard input.
-    handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in IGNORED}
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as in train.py
     sys.path[0] = os.getcwd()
     for module in IMPORTED:

@@ -2,21 +2,25 @@
 
 import contextlib
 import io
+import math
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from basics import UserError, read_json
+from promptlearn.experiments import run_files
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.launcher import Starter, wait_or_kill
+from promptlearn.experiments.run_files import read_checked, report_damage
 from promptlearn.report.runs import Comparison, Run
 
 FOLDER = "explain"  # in the folder of a run
 FORMAT = 2  # of explain.json
 FEATURES = {"before", "after", "label", "classname"}  # the arrays in explain.npz
+LARGEST = 2**28  # bytes of these arrays
 MAX_METHODS = 14  # explained, and tested against each other, on one page
 
 
@@ -36,17 +40,40 @@ class Explanation:
 
 
 def read_explanation(run: Run) -> Explanation | None:
-    """Read the explanation of a run's model; None if there is none, or it is of an earlier model or format."""
+    """Read the explanation of a run's model; None if there is none, it is damaged, or of an earlier model or format."""
     folder = run.job.folder / FOLDER
+    found = read_checked(folder / "explain.json", run_files.Explanation)
+    if found is None or found["format"] != FORMAT or found["prompts_sha256"] != run.result.get("prompts_sha256"):
+        return None
+    features = read_features(folder / "explain.npz")
+    return Explanation(found["towers"], found["words"], features) if found["towers"] and features else None
+
+
+def read_features(path: Path) -> dict[str, np.ndarray] | None:
+    """Read the arrays FEATURES of explain.npz; None if there is none, or if it is damaged, which is reported."""
     try:
-        found = read_json(folder / "explain.json")
-        if found["format"] != FORMAT or found["prompts_sha256"] != run.result["prompts_sha256"]:
+        if not path.is_file():
             return None
-        arrays = io.BytesIO((folder / "explain.npz").read_bytes())
-        with np.load(arrays, allow_pickle=False) as features:
-            complete = found["towers"] and FEATURES <= set(features)
-            return Explanation(found["towers"], found["words"], dict(features)) if complete else None
-    except (UserError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
+            if sizes.keys() != FEATURES or sum(sizes.values()) > LARGEST:
+                raise ValueError(f"it does not hold the arrays {', '.join(sorted(FEATURES))} and no others")
+            arrays = {}
+            for name in FEATURES:  # not np.load, which reads as much as an entry unpacks to
+                with archive.open(f"{name}.npy") as entry:
+                    content = io.BytesIO(entry.read(sizes[name] + 1))
+                arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+        n = len(arrays["label"])
+        right = all(arrays[name].ndim == 2 and arrays[name].dtype.kind == "f" for name in ("before", "after"))
+        right = right and arrays["label"].shape == arrays["classname"].shape == (n,)
+        right = right and arrays["label"].dtype.kind == "i" and arrays["classname"].dtype.kind == "U"
+        if not right or any(len(array) != n for array in arrays.values()):
+            raise ValueError("its arrays do not have the shapes of features")
+        if not all(math.isfinite(float(np.abs(arrays[name]).sum())) for name in ("before", "after")):
+            raise ValueError("its features are not finite")
+        return arrays
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        report_damage(path, error)
         return None
 
 

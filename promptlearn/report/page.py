@@ -122,6 +122,8 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     yield Section("Confusions", [text], figures, listed)
     galleries = []
     for method, run in first.items():
+        if not (run.is_from_here or comparison.foreign_images):
+            continue
         shown = predictions.examples(run, first.get(comparison.zero_shot) if method != comparison.zero_shot else None)
         if shown:
             galleries.append(Gallery(method, comparison.number(method), shown))

@@ -177,12 +177,13 @@ def examples(run: Run, zero_shot: Run | None) -> dict[str, list[Example]]:
         missed = {row["impath"] for row in zero_shot.predictions if not is_correct(row)}
         gained = {"correct where zero-shot CLIP is wrong": lambda row: is_correct(row) and row["impath"] in missed}
         kinds = gained | {"wrong": kinds["wrong"]}
-    folder = Path(run.result.get("dataset_dir") or "")
+    folder = Path(run.result.get("dataset_dir") or "").resolve()
     found = {}
     for kind, fits in kinds.items():
         found[kind] = []
         for row in filter(fits, rows):
-            image = thumbnail(folder / row["impath"])
+            path = (folder / row["impath"]).resolve()
+            image = thumbnail(path) if path.is_relative_to(folder) else None
             if image:
                 labels = row["classname"], row["predicted_classname"]
                 found[kind].append(Example(image, *labels, float(row["confidence"])))

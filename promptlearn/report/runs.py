@@ -1,10 +1,11 @@
 """The runs of one protocol, as the report needs them."""
 
-import csv
+import socket
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from basics import UserError, read_json
 from promptlearn.experiments.discovery import discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
 from promptlearn.experiments.results_table import (
@@ -16,6 +17,7 @@ from promptlearn.experiments.results_table import (
     method_namer,
     summarize,
 )
+from promptlearn.experiments.run_files import read_predictions
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,17 @@ class Run:
 
     @cached_property
     def predictions(self) -> list[dict]:
-        """The rows of predictions.csv, empty if the run left no such file."""
-        path = self.job.folder / "predictions.csv"
-        if not path.is_file():
-            return []
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        """The rows of predictions.csv, empty if the run left no such file or a damaged one."""
+        return read_predictions(self.job.folder / "predictions.csv")
+
+    @cached_property
+    def is_from_here(self) -> bool:
+        """Whether the run was made on this machine, by its status.json."""
+        try:
+            status = read_json(self.job.folder / "status.json")
+        except UserError:
+            return False
+        return isinstance(status, dict) and status.get("host") == socket.gethostname()
 
 
 class Comparison:
@@ -58,10 +65,15 @@ class Comparison:
         untrained: the methods that train nothing.
         zero_shot: the name of zero-shot CLIP, None if it was not run.
         runs, missing: the finished jobs with their results, and the other jobs.
+
+    Args:
+        foreign_images: whether test images of runs from other machines are shown. Their files name paths of that
+            machine, which here may be anything.
     """
 
-    def __init__(self, protocol: Protocol, output: Path):
+    def __init__(self, protocol: Protocol, output: Path, foreign_images: bool = False):
         self.protocol = protocol
+        self.foreign_images = foreign_images
         jobs = discover(protocol, output)
         lines = summarize(protocol, jobs)
         self.lines = [*lines, *averages(lines)]

@@ -64,19 +64,26 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(make, tmp_path, capsys):
     assert "epoch [2/4] batch [2/3]" not in out and "epoch [2/4] batch [3/3]" in out
 
 
-@pytest.mark.parametrize("step", [(0, 0), (1, 1), (2, 2)])
-def test_a_stopped_run_finishes_its_step_and_resumes_with_the_next(make, tmp_path, step):
+STOPS = [((0, 0), "SIGTERM"), ((1, 1), "SIGINT"), ((2, 2), "SIGHUP"), ((1, 0), "SIGUSR1"), ((0, 1), "SIGXCPU")]
+
+
+@pytest.mark.parametrize(("step", "name"), STOPS)
+def test_a_stopped_run_finishes_its_step_and_resumes_with_the_next(make, tmp_path, step, name):
+    signum = signal.Signals[name]
     make(folder="whole").train()
     trainer = make(folder="stopped")
 
     def stop_within(batch):
         if (trainer.epoch, trainer.batch_idx) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signum)
+            if name == "SIGXCPU":  # it comes every second
+                os.kill(os.getpid(), signum)
         return type(trainer).forward_backward(trainer, batch)
 
     trainer.forward_backward = stop_within
-    with pytest.raises(Stopped, match=f"after epoch {step[0] + 1}, batch {step[1] + 1}"):
+    with pytest.raises(Stopped, match=f"by {name} after epoch {step[0] + 1}, batch {step[1] + 1}") as stop:
         trainer.train()
+    assert stop.value.status == 128 + signum
     again = make(folder="stopped")
     again.killed_at = step
     again.train()  # past that step

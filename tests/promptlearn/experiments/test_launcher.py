@@ -159,6 +159,48 @@ def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
             assert call[call.index("--model-dir") + 1] in trained[:position]
 
 
+# Works in the folder of one run, as another launcher's train.py does, and leaves its result.
+OTHER = """
+import pathlib, sys, time
+from basics import lock_folder
+folder, result = pathlib.Path(sys.argv[1]), sys.argv[2]
+with lock_folder(folder) as free:
+    assert free
+    print("locked", flush=True)
+    time.sleep(0.5)
+    (folder / "results.json").write_text(result)
+"""
+
+
+def test_a_run_of_another_launcher_is_waited_for(fake, go, capfd):
+    go()
+    folder = fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1"
+    result = (folder / "results.json").read_text()
+    (folder / "results.json").unlink()
+    calls = len(fake.calls())
+    command = [sys.executable, "-c", OTHER, str(folder), result]
+    other = subprocess.Popen(command, cwd=Path(basics.__file__).parents[1], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "locked\n"
+    assert go() == []
+    assert other.wait() == 0 and len(fake.calls()) == calls
+    other.stdout.close()
+    assert "another process works on some of these runs; waiting for them" in capfd.readouterr().err
+
+
+BUSY_ONCE = """
+import pathlib, sys
+if not pathlib.Path("busy").exists():
+    pathlib.Path("busy").touch()
+    sys.exit(75)
+"""
+
+
+def test_a_run_that_another_launcher_started_first_is_tried_again(fake, go):
+    fake._write("train.py", BUSY_ONCE + (fake.root / "train.py").read_text())
+    assert go() == []
+    assert len(fake.calls()) == 6
+
+
 PRELUDE = """
 import os, pathlib, signal, sys, time
 from basics import StopSignals, stop_without_parent

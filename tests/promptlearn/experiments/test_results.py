@@ -19,6 +19,7 @@ def put(tmp_path):
         folder = tmp_path / stage / dataset / f"shots_{shots}" / trainer / config / f"seed{seed}"
         folder.mkdir(parents=True)
         result = {
+            "format": 1,
             "status": "done",
             "trainer": trainer,
             "dataset": "any registered name",

@@ -1,0 +1,68 @@
+"""A folder that one process at a time works in, and files in it that nothing else can stand for."""
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+
+from basics.errors import UserError
+
+LOCK_FILE = ".lock"
+# Do not follow links, and do not wait for the other end of a pipe.
+NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def open_regular(path, flags):
+    """Open a file of a run's folder, and return its descriptor; it is created if it is missing and `flags` write.
+
+    Raises:
+        UserError: it is a symbolic link, a pipe, or anything else that is not a regular file, or cannot be opened.
+    """
+    try:
+        handle = os.open(path, flags | NO_WAIT, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise UserError(f"{path}: cannot open the file: {error.strerror}.") from error
+        handle = None
+    if handle is None or not stat.S_ISREG(os.fstat(handle).st_mode):
+        if handle is not None:
+            os.close(handle)
+        raise UserError(f"{path}: expected a regular file, got a link, a pipe, or a device. Delete it.")
+    os.set_blocking(handle, True)
+    return handle
+
+
+@contextmanager
+def lock_folder(folder):
+    """Lock a folder for this process; yield True, or False if another process has locked it.
+
+    It is a record lock, which ends with the process, however that ends, and which data workers that outlive it do not
+    inherit.
+
+    Raises:
+        UserError: the folder cannot be written.
+        OSError: its file system has no locks.
+    """
+    import fcntl  # Windows has none; whatever needs no folder works there
+
+    with os.fdopen(open_regular(Path(folder) / LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            free = False
+        yield free
+
+
+def is_locked(folder):
+    """Whether another process works in a folder."""
+    if not (Path(folder) / LOCK_FILE).exists():
+        return False
+    try:
+        with lock_folder(folder) as free:
+            return not free
+    except (UserError, OSError):
+        return False  # whoever starts a run there will report it

@@ -1,0 +1,139 @@
+"""Reads the files of runs. They may come from anywhere, so what does not fit the schema is reported and left out."""
+
+import csv
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from basics import UserError, notify
+from basics.csv_files import read_csv
+
+LARGEST_JSON = 2**26  # bytes
+LONGEST_REASON = 200  # characters
+PREDICTION = ("impath", "label", "predicted", "confidence", "classname", "predicted_classname")
+
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Amount = Annotated[float, Meta(ge=0, le=1e15)]
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+Schema = TypeVar("Schema")
+
+
+class ClassResult(Struct):
+    accuracy: Percent
+
+
+class Metrics(Struct):
+    accuracy: Percent
+    n: Count | None = None
+    per_class: dict[str, ClassResult] = {}
+
+
+class Result(Struct):
+    """results.json, as far as tables and the report read it. Keys of other versions may be missing or more."""
+
+    format: Literal[1]
+    status: str
+    trainer: str
+    dataset: str
+    subsample: str
+    shots: int
+    seed: Annotated[int, Meta(ge=0)]
+    metrics: Metrics
+    backbone: str | None = None
+    dataset_dir: str | None = None
+    prompts_sha256: str | None = None
+    draw_hash: str | None = None
+    data_sha256: dict[str, str] = {}
+    weights_sha256: str | None = None
+    trained_parameters: Count | None = None
+    device: str | None = None
+    versions: dict[str, str | None] | None = None
+    seconds: dict[str, Amount | None] | None = None
+    peak_memory_mib: Amount | None = None
+    config: dict[str, Any] = {}
+
+
+class Segment(Struct):
+    name: str
+    tokens: Annotated[int, Meta(ge=0, le=10**5)]
+    attends_to: list[str]
+    causal: bool
+    learned: Annotated[list[bool], Meta(max_length=10**5)]
+    replaced: Count
+    rewritten: list[Count]
+    prefilled: bool
+
+
+class Tower(Struct):
+    layers: Count
+    scenes: list[list[Segment]]
+
+
+class Word(Struct):
+    vector: str
+    norm: Amount
+    words: list[tuple[str, Amount]]
+
+
+class Explanation(Struct):
+    """explain.json."""
+
+    format: int
+    prompts_sha256: str
+    towers: dict[Literal["text", "image"], Tower]
+    words: list[Word]
+
+
+damaged: dict[Path, str] = {}  # the files that could not be used, and why; each is reported once
+
+
+def report_damage(path: Path, reason: object) -> None:
+    """Print a line about a file that is left out."""
+    text = " ".join(str(reason).split())[:LONGEST_REASON].encode(errors="replace").decode()
+    if path not in damaged:
+        notify(f"{path}: expected a file of a run, got a damaged one: {text}. It is left out.")
+    damaged[path] = text
+
+
+def read_checked(path: Path, schema: type[Schema]) -> dict | None:
+    """Read a JSON file of a run; None if there is none, or if it is damaged, which is reported."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError("it is not a regular file")
+        if status.st_size > LARGEST_JSON:
+            raise UserError(f"it has more than {LARGEST_JSON >> 20} MiB")
+        content = path.read_bytes()
+        msgspec.json.decode(content, type=schema)
+        found: dict = json.loads(content)
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, UserError, RecursionError) as error:
+        report_damage(path, error)
+        return None
+
+
+def read_predictions(path: Path) -> list[dict]:
+    """Read predictions.csv; empty if there is none, or if it is damaged, which is reported."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
+        rows = read_csv(path)
+        for number, row in enumerate(rows, start=2):
+            if None in row or any(row.get(key) is None for key in PREDICTION):
+                raise ValueError(f"line {number} does not have the columns {', '.join(PREDICTION)}")
+            int(row["label"]), int(row["predicted"])
+            if not 0 <= float(row["confidence"]) <= 1:
+                raise ValueError(f"line {number} has a confidence of {row['confidence']}")
+        return rows
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        report_damage(path, error)
+        return []

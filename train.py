@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from basics import (
     Stopped,
     StopSignals,
+    Tolerant,
     UserError,
     did_you_mean,
     drop,
@@ -248,7 +249,7 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     open_missing_streams()
-    console = sys.stdout
+    console, sys.stdout = sys.stdout, Tolerant(sys.stdout)
     try:
         args = parser().parse_intermixed_args(argv)
         args.opts = split_pairs(args.opts)
@@ -268,9 +269,9 @@ def main(argv: list[str] | None = None) -> int:
         drop(console)
         return 128 + signal.SIGPIPE
     finally:
-        if sys.stdout is not console:  # the log had replaced it
+        if not isinstance(sys.stdout, Tolerant):  # the log had replaced it
             sys.stdout.close()
-            sys.stdout = console
+        sys.stdout = console
         flush_or_drop(console)
     return 0
 

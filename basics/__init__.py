@@ -3,7 +3,7 @@
 This is the lowest package: it imports none of the others, and only `basics.tensors` imports torch.
 """
 
-from basics.console import drop, flush_or_drop, notify, open_missing_streams
+from basics.console import Tolerant, drop, flush_or_drop, notify, open_missing_streams
 from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError, explain_missing_package
 from basics.files import (
     cache_dir,
@@ -30,6 +30,7 @@ __all__ = [
     "NonFiniteLoss",
     "StopSignals",
     "Stopped",
+    "Tolerant",
     "UserError",
     "cache_dir",
     "did_you_mean",

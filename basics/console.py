@@ -19,6 +19,25 @@ def open_missing_streams():
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
+class Tolerant:
+    """A console stream that a full disk does not disturb: the rest is discarded. A reader that is gone still counts."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            drop(self.stream)
+            return len(text)
+
+
 def flush_or_drop(stream):
     """Flush a console stream. If that fails, discard its buffer, so that the exit status stays the command's own."""
     try:

@@ -18,7 +18,7 @@ expect() {
 
 # run METHOD DATASET CONFIG SEED FOLDER [OPTION ...]: one run of train.py; it resumes what was interrupted.
 run() {
-    bash "$scripts/dassl.sh" train ${DATA:+--root "$DATA"} --seed "$4" --trainer "$1" \
+    bash "$scripts/dassl.sh" "$scripts/../train.py" ${DATA:+--root "$DATA"} --seed "$4" --trainer "$1" \
         --dataset-config-file "$scripts/../configs/datasets/$2.yaml" \
         --config-file "$scripts/../configs/trainers/$1/$3.yaml" --output-dir "$output/$5" "${@:6}"
 }

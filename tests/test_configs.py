@@ -80,8 +80,9 @@ def test_datasets_have_the_names_and_templates_of_the_coop_family(file):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_names_existing_methods_and_files(protocol, demo):
     settings = Checkout(ROOT).settings(protocol, demo)
-    for method, name in settings["configs"].items():
-        assert f"configs/trainers/{method}/{name}.yaml" in TRAINERS
+    for method, names in settings["configs"].items():
+        for name in names.values() if isinstance(names, dict) else [names]:
+            assert f"configs/trainers/{method}/{name}.yaml" in TRAINERS
     names = [*settings["datasets"], *settings["builtin"], settings["source"]]
     assert {f"configs/datasets/{name}.yaml" for name in names} <= set(DATASETS)
     assert {*settings["trainers"], *settings["variants"]} <= settings["configs"].keys()
@@ -93,7 +94,8 @@ def test_methods_of_a_protocol_get_the_same_views_and_backbone(protocol, demo):
     settings = Checkout(ROOT).settings(protocol, demo)
     conditions = {}
     for method in settings["trainers"]:
-        cfg = merged(f"configs/trainers/{method}/{settings['configs'][method]}.yaml")
+        names = settings["configs"][method]
+        cfg = merged(f"configs/trainers/{method}/{names['default'] if isinstance(names, dict) else names}.yaml")
         conditions[method] = (cfg.INPUT, cfg.MODEL.BACKBONE.NAME, cfg.DATALOADER.TRAIN_X.SAMPLER)
     first = conditions[settings["trainers"][0]]
     assert [method for method, condition in conditions.items() if condition != first] == []

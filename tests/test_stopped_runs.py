@@ -162,7 +162,7 @@ def test_a_stopped_run_ends_in_the_same_bytes(runs, whole, tmp_path):
 def test_a_second_run_in_one_folder_is_refused_and_the_first_continues(runs, tmp_path):
     first = under_way(runs, tmp_path / "run")
     second = runs.start(tmp_path / "run", command("RPO", *LONG))
-    assert second.wait() == 2
+    assert second.wait() == 75
     assert f"got one in use by process {first.pid} on " in second.text()
     status = read(tmp_path / "run", "status.json")
     assert (status["state"], status["pid"]) == ("running", first.pid)
@@ -199,7 +199,7 @@ def test_a_read_only_folder_is_refused(runs, tmp_path):
     (tmp_path / "run").mkdir(mode=0o555)
     run = runs.start(tmp_path / "run", command("LP"), unprivileged=True)
     assert run.wait() == 2
-    assert f"error: {tmp_path / 'run'}: cannot write in the folder: Permission denied" in run.text()
+    assert f"error: {tmp_path / 'run' / '.lock'}: cannot open the file: Permission denied" in run.text()
     assert "Traceback" not in run.text() and not list((tmp_path / "run").iterdir())
 
 

@@ -1,7 +1,6 @@
 """Training images, decoded once and kept in memory."""
 
 from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ class ImageCache:
     def __init__(self, paths: Iterable[str], budget: float, max_megapixels: float = MAX_MEGAPIXELS):
         self.paths = list(dict.fromkeys(paths))
         self.budget = budget
-        self._read_file = partial(read_image, max_megapixels=max_megapixels)
+        self.max_megapixels = max_megapixels
         self._chunks: list[torch.Tensor] = []  # uint8, the pixels of several images each
         self._places: dict[str, tuple[int, int, tuple[int, ...]]] = {}  # chunk, start, (height, width, 3)
         self._filled = False
@@ -69,7 +68,7 @@ class ImageCache:
     def read(self, path: str) -> Image.Image:
         """Return an image in RGB, from memory if it is kept, else as :func:`dassl.utils.read_image` reads it."""
         if path not in self._places:
-            return self._read_file(path)
+            return read_image(path, self.max_megapixels)
         chunk, start, shape = self._places[path]
         pixels = self._chunks[chunk].numpy()[start : start + int(np.prod(shape))]
         return Image.fromarray(pixels.reshape(shape))
@@ -77,6 +76,6 @@ class ImageCache:
     def _decode(self, path: str) -> np.ndarray | UserError:
         """Return pixels (height, width, 3) uint8, or the reason why there are none."""
         try:
-            return np.asarray(self._read_file(path))
+            return np.asarray(read_image(path, self.max_megapixels))
         except UserError as error:
             return error

@@ -85,7 +85,7 @@ def _sources(trainer) -> dict[str, str | None]:
 
 def _machine(trainer) -> dict[str, int | str]:
     """Return what decides the last bits of a run's numbers."""
-    return {"threads": torch.get_num_threads(), "device": device_name(trainer.device), "torch": torch.__version__}
+    return {"threads": torch.get_num_threads(), "device": device_name(trainer.device), "torch": str(torch.__version__)}
 
 
 def _state_dicts(parts):

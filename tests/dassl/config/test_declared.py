@@ -9,6 +9,7 @@ import datasets
 import trainers
 from dassl.config import get_cfg_default
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
+from dassl.config.family import add_missing_nodes
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
@@ -18,6 +19,7 @@ FOLDER = Path(trainers.__file__).parent
 def test_reading_the_methods_declares_the_same_keys_as_importing_them():
     read, imported = get_cfg_default(), get_cfg_default()
     declare_keys(read, FOLDER)
+    add_missing_nodes(read)
     trainers.extend_cfg(imported)
     assert read == imported
 

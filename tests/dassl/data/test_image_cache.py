@@ -31,7 +31,7 @@ def test_cached_images_equal_the_files_which_are_not_read_again(paths, monkeypat
     expected = {path: read_image(path) for path in paths}
     store = ImageCache([*paths, paths[0]], budget=2**20)
     store.fill()
-    monkeypatch.setattr(image_cache, "read_image", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(image_cache, "read_image", lambda path, limit: pytest.fail("read again"))
     store.fill()
     assert all(same(store.read(path), image) for path, image in expected.items())
 
@@ -41,7 +41,7 @@ def test_images_beyond_the_budget_are_read_from_their_files(paths, monkeypatch, 
     store = ImageCache(paths, budget)
     store.fill()
     read = []
-    monkeypatch.setattr(image_cache, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(image_cache, "read_image", lambda path, limit: read.append(path) or read_image(path))
     assert all(same(store.read(path), read_image(path)) for path in paths)
     assert read == paths[kept:]
 

@@ -1,6 +1,5 @@
 """Checkpoints, and resuming after a stop."""
 
-import csv
 import json
 import os
 import signal
@@ -8,33 +7,12 @@ import zipfile
 
 import pytest
 import torch
+from toy_runs import kill, last_tensors, results_of, rows_of
 
 from basics import MissingFile, Stopped, UserError
 from dassl.engine.checkpoints import load_trained, prompts_sha256, trained_tensors
 from dassl.engine.run_folder import FolderTaken
 from dassl.utils import load_checkpoint, save_tensors
-
-
-def results_of(folder):
-    """The content of results.json, without what may differ between two equal runs."""
-    results = json.loads((folder / "results.json").read_text())
-    del results["seconds"], results["peak_memory_mib"], results["config"]["OUTPUT_DIR"]
-    return results
-
-
-def rows_of(folder):
-    with open(folder / "metrics.csv", newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-
-
-def last_tensors(folder, epoch=4):
-    return load_checkpoint(folder / "prompt_learner" / f"model.pth.tar-{epoch}")["state_dict"]
-
-
-def kill(trainer, epoch, batch):
-    trainer.killed_at = (epoch, batch)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from test_checkpoints import kill, last_tensors, results_of
+from toy_runs import kill, last_tensors, results_of
 
 from basics import UserError
 from dassl.engine.run_folder import FolderTaken

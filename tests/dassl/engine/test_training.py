@@ -127,8 +127,10 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     asked = "format status task trainer dataset subsample dataset_dir shots seed backbone metrics val epochs"
-    made_of = "nonfinite_steps trained_parameters prompts_sha256 draw_hash weights_sha256 model_dir load_epoch config"
-    asked = f"{asked} {made_of} versions device linear seconds peak_memory_mib"
+    made_of = (
+        "nonfinite_steps trained_parameters prompts_sha256 draw_hash data_sha256 weights_sha256 model_dir load_epoch"
+    )
+    asked = f"{asked} {made_of} config versions device threads linear changed_on_resume seconds peak_memory_mib"
     assert list(results) == asked.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}

@@ -1,5 +1,7 @@
 """The log."""
 
+import os
+import resource
 import subprocess
 import sys
 
@@ -68,10 +70,15 @@ def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
 
 @pytest.mark.usefixtures("own_stdout")
 def test_a_log_on_a_full_disk_is_reported_once(tmp_path, capsys):
-    (tmp_path / "full.log").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"full\.log: cannot write the log: No space left on device"):
-        setup_logger(tmp_path / "full.log")  # it prints that the log goes on
-    print("to the console alone")
+    setup_logger(tmp_path / "full.log")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, hard))
+    try:
+        with pytest.raises(UserError, match=r"full\.log: cannot write the log: File too large"):
+            print("a line that does not fit")
+        print("to the console alone")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     close_log()
     assert capsys.readouterr().out.endswith("to the console alone\n")
 
@@ -86,3 +93,14 @@ def test_who_stops_reading_the_console_costs_the_log_nothing(tmp_path):
         _, errors = run.communicate("\n")
     assert (run.returncode, errors) == (0, "")
     assert (tmp_path / "log.txt").read_text() == "first\nsecond\nthird\n"
+
+
+@pytest.mark.usefixtures("own_stdout")
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_log_that_is_no_regular_file_is_refused(tmp_path, kind):
+    target, log = tmp_path / "target", tmp_path / "log.txt"
+    target.write_text("of somebody else")
+    {"link": lambda: log.symlink_to(target), "pipe": lambda: os.mkfifo(log), "folder": log.mkdir}[kind]()
+    with pytest.raises(UserError, match=r"log\.txt: (expected a regular file|cannot open the file: Is a directory)"):
+        setup_logger(tmp_path)
+    assert target.read_text() == "of somebody else"

@@ -4,7 +4,7 @@ import pytest
 
 from basics import UserError
 from dassl.config import get_cfg_default, merge
-from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, plan
+from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, explain_configs, plan
 from promptlearn.experiments.planning import variants
 from tests.fake_checkout import FakeCheckout
 
@@ -118,8 +118,62 @@ def test_nothing_asked_for_means_the_protocols_methods_seeds_and_demo_set(checko
 def test_with_data_the_released_configs_are_used(checkout, tmp_path):
     lines = commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["CoOp", "RPO"], seeds=[1])
     used = {line.split("configs/trainers/")[1].split(".yaml")[0] for line in lines}
-    assert used == {"ZeroshotCLIP/vit_b16", "CoOp/vit_b16_ep50_ctxv1", "RPO/main_K24"}
+    assert used == {"ZeroshotCLIP/vit_b16", "CoOp/vit_b16_ctxv1", "RPO/main_K24"}
     assert all("--root" in line for line in lines)
+
+
+def used_configs(lines):
+    """The config of each (dataset, shots)."""
+    return {
+        (values([line], "--dataset-config-file")[0].split("/")[-1][:-5], int(values([line], "NUM_SHOTS")[0])): config
+        for line in lines
+        for config in [values([line], "--config-file")[0].split("/")[-1][:-5]]
+    }
+
+
+def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
+    asked = {"data": tmp_path, "datasets": ["imagenet", "sun397", "dtd"], "seeds": [1]}
+    lines = [line for line in commands(checkout, **asked, trainers=["CoOp", "SEP"]) if "ZeroshotCLIP" not in line]
+    coop, sep = (used_configs([line for line in lines if f"--trainer {name} " in line]) for name in ("CoOp", "SEP"))
+    assert coop == {
+        ("imagenet", 16): "vit_b16_ep50_ctxv1",
+        ("sun397", 16): "vit_b16_ctxv1",
+        ("dtd", 16): "vit_b16_ctxv1",
+    }
+    large = "vit_b16_ep10_batch128"
+    assert sep == {("imagenet", 16): large, ("sun397", 16): large, ("dtd", 16): "vit_b16_ep50"}
+    lines = commands(checkout, "few_shot", **asked, trainers=["CoOp"])
+    few = used_configs([line for line in lines if "--trainer CoOp " in line])
+    epochs = {1: "vit_b16_ep50", 2: "vit_b16_ep100", 4: "vit_b16_ep100", 8: "vit_b16", 16: "vit_b16"}
+    assert few == {("imagenet", n): "vit_b16_ep50" for n in epochs} | {
+        (name, n): config for name in ("sun397", "dtd") for n, config in epochs.items()
+    }
+
+
+def test_a_method_has_its_own_text_on_the_datasets_that_have_one(checkout, tmp_path):
+    asked = {"data": tmp_path, "trainers": ["SEP"], "seeds": [1]}
+    lines = commands(checkout, **asked, datasets=["dtd", "oxford_pets"])
+    own = [line for line in lines if line.endswith("DATASET.PROMPT a photo of a {}, a type of texture.")]
+    assert len(own) == 2 and all("--trainer SEP" in line and "dtd.yaml" in line for line in own)
+    assert not any("DATASET.PROMPT" in line for line in lines if line not in own)
+    transfer = commands(checkout, "cross_dataset", **asked, datasets=["dtd", "oxford_pets"])
+    assert [line.split("--trainer ")[1].split()[0] for line in transfer if "DATASET.PROMPT" in line] == ["SEP"]
+
+
+def test_the_configs_that_are_used_are_explained(checkout, tmp_path):
+    asked = RunRequest(trainers=["CoOp", "SEP"], datasets=["imagenet", "dtd"], seeds=[1])
+    lines = explain_configs(plan(PROTOCOLS["base2new"], checkout, checkout.root / "output", tmp_path, asked))
+    assert lines[0] == "ZeroshotCLIP: vit_b16"
+    assert lines[1] == "CoOp: vit_b16_ep50_ctxv1 for imagenet (16 shots); vit_b16_ctxv1 for dtd (16 shots)"
+    assert lines[2].endswith("; text for dtd: 'a photo of a {}, a type of texture.'")
+
+
+@pytest.mark.parametrize("configs", ["{imagnet: vit_b16, default: vit_b16}", "{default: vit_b61}"])
+def test_a_wrong_entry_of_the_configs_is_refused(checkout, tmp_path, configs):
+    file = checkout.root / "configs" / "protocols" / "base2new.yaml"
+    file.write_text(f"configs:\n  CoOp: {configs}\n")
+    with pytest.raises(UserError, match="Did you mean"):
+        commands(checkout, data=tmp_path, datasets=["dtd"], trainers=["CoOp"])
 
 
 def test_repeated_names_and_seeds_count_once(checkout):
@@ -148,7 +202,7 @@ def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, asked,
 
 
 def test_a_method_without_a_released_config_asks_for_one(checkout, tmp_path):
-    with pytest.raises(UserError, match="which config of Own.*one, tiny, two"):
+    with pytest.raises(UserError, match="--config: expected one of one, tiny, two for Own, got none"):
         commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["Own"])
 
 

@@ -164,7 +164,7 @@ def test_a_damaged_explanation_is_named_and_left_out(output, capsys, name):
 def test_the_report_leaves_out_what_is_damaged_and_shows_the_rest(output, capsys):
     (output / RPO / "seed2" / "results.json").write_text("{")
     (output / RPO / "seed1" / "explain" / "explain.json").write_text("{")
-    (output / RPO.replace("RPO", "CoOp") / "seed1" / "predictions.csv").write_text("impath\n")
+    (output / RPO.replace("RPO", "CoOp") / "seed1" / "predictions.csv").write_text("impath\na\n")
     assert main(["report", str(output), "--no-explain"]) == 1
     shown = capsys.readouterr()
     assert shown.err.count("got a damaged one") == 3 and "Traceback" not in shown.err

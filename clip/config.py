@@ -63,7 +63,7 @@ class ResNetConfig:
 
 
 class NoImageTokens(UserError, AttributeError):
-    """A ResNet was asked for image tokens. Also an AttributeError, so that `hasattr` returns False."""
+    """A ResNet has no image tokens. Also an AttributeError, so that `hasattr` returns False."""
 
     def __init__(self, name: str):
         super().__init__(

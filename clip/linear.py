@@ -1,8 +1,8 @@
 """Frozen linear maps on a CPU: computed by torch's own BLAS, or by oneDNN, whichever is faster on this machine.
 
 Most of a step's time goes into multiplying by frozen weights in float32. Depending on the processor, oneDNN does that
-up to twice as fast as the BLAS behind `F.linear`. The two round differently, so one process uses one of them throughout
-(`use`), a run records which, and a resumed run keeps it.
+up to twice as fast as the BLAS that `F.linear` uses. The two round differently, so one process uses one of them
+throughout (`use`), a run records which, and a resumed run keeps it.
 
 oneDNN is reached through the operator that torch's compiler generates for linear maps. It has no gradient of its own;
 with a frozen weight the gradient is one more linear map, that of the input.
@@ -38,11 +38,13 @@ def available() -> bool:
 def use(library: str) -> str:
     """Compute frozen linear maps with "torch" or "onednn" from now on. Returns the one in use.
 
-    Where this torch release lacks the operator, "onednn" falls back to torch with a note.
+    Where this torch release does not have the operator, "onednn" falls back to torch with a note.
     """
     global _library
     if library == "onednn" and not available():
-        notify(f"MODEL.LINEAR onednn: torch {torch.__version__} lacks the operator on this machine; using torch")
+        notify(
+            f"MODEL.LINEAR onednn: torch {torch.__version__} does not have the operator on this machine; using torch"
+        )
         library = "torch"
     _library = library
     return library

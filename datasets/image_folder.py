@@ -3,7 +3,7 @@
 ``DATASET.ROOT`` is one of
 
 - a folder of class folders: ``photos/<class>/*.jpg``. Half of each class is train, 20 % val and 30 % test. That split
-  is drawn from a fixed seed: it is the same for every SEED, as long as the images are the same;
+  is sampled from a fixed seed: it is the same for every SEED, as long as the images are the same;
 - a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``. Without ``test/``, ``val/`` is the test set, as in
   ImageNet; with ``train/`` alone, its classes are split as above;
 - a CSV file with the header ``path,label`` or ``path,label,split`` (train, val or test); paths are relative to it.

@@ -22,7 +22,7 @@ from dassl.data.datasets import (
 
 @DATASET_REGISTRY.register()
 class ImageNet(FewShotDataset):
-    """ImageNet. Its 50,000 validation images are the test images, and the validation images too; none are drawn."""
+    """ImageNet. Its 50,000 validation images are the test images, and also the validation images; none are sampled."""
 
     dataset_dir = "imagenet"
     image_dir = "images"

@@ -27,7 +27,7 @@ class OxfordPets(FewShotDataset):
     split_file = "split_zhou_OxfordPets.json"
     prompt = "a photo of a {}, a type of pet."
 
-    # Data set files of the CoOp family call these four through this class.
+    # Dataset files of the CoOp family call these four through this class.
     read_split = staticmethod(read_split)
     save_split = staticmethod(save_split)
     split_trainval = staticmethod(split_trainval)

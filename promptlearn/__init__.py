@@ -1,1 +1,1 @@
-"""What people use on top of the engine: comparisons and their results, reports, data sets, the `dassl` command."""
+"""What people use on top of the engine: comparisons and their results, reports, datasets, the `dassl` command."""

@@ -1,4 +1,4 @@
-"""A web server on loopback that can be told to behave badly."""
+"""A web server on loopback that can be set to behave badly."""
 
 import re
 import threading
@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """Files by path, what was asked for ((path, Range header) in order), and misbehavior by path.
+    """Files by path, the requests ((path, Range header) in order), and misbehavior by path.
 
     A misbehavior is a function of the request's handler; it returns whether it has answered.
     """
@@ -36,7 +36,7 @@ class Site:
         self.server.server_close()
 
     def answer(self, handler, ranges=True, cut=None):
-        """Send a file, or the part of it that is asked for; only its first `cut` bytes, if given."""
+        """Send a file, or the requested part of it; only its first `cut` bytes, if given."""
         data = self.files.get(handler.path)
         if data is None:
             return send(handler, 404, b"")

@@ -1,4 +1,4 @@
-"""What fuzzing is made of: damaged bytes, texts that nobody expects, trees of settings, and the number of cases."""
+"""Input for fuzzing: damaged bytes, unexpected texts, trees of settings, and the number of cases."""
 
 import os
 

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 # Reads {"arguments", "log", "file_limit", "unprivileged"} a line and answers with the child's process id. A child's
-# exit status, or the signal that ended it (negative), is asked for with {"wait": pid}. It computes nothing itself: the
+# exit status, or the signal that ended it (negative), is requested with {"wait": pid}. It computes nothing itself: the
 # threads of that would not survive the fork.
 SERVER = """
 import ctypes, json, os, resource, signal, sys
@@ -75,7 +75,7 @@ class Runs:
         """A run with its output in `folder`; what it prints is added to the file `folder`.out.
 
         Args:
-            file_limit: bytes that a file may hold, as if the disk were full behind them.
+            file_limit: bytes that a file may hold, as if the disk were full beyond them.
             unprivileged: have permissions hold, even if root runs the tests.
         """
         log, arguments = Path(f"{folder}.out"), ["--output-dir", str(folder), *arguments]
@@ -104,7 +104,7 @@ class Run:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
     def kill(self, signum=signal.SIGKILL, workers=False):
-        """Send a signal, to its data workers too if asked for."""
+        """Send a signal, and to its data workers if requested."""
         (os.killpg if workers else os.kill)(self.pid, signum)
 
     def until(self, condition, seconds=60):

@@ -48,8 +48,8 @@ def run(data, method, *opts):
 def test_training_names_every_bad_image_and_stops_before_its_first_step(data, method, capsys):
     split = data / "oxford_pets" / "split_zhou_OxfordPets.json"
     assert run(data, method, "OPTIM.MAX_EPOCH", "0") == 0  # makes the split
-    drawn = [Path(path).name for path, _, _ in json.loads(split.read_text())["train"]]
-    bad = [cut(data, name) for name in (drawn[0], drawn[-1])]
+    sampled = [Path(path).name for path, _, _ in json.loads(split.read_text())["train"]]
+    bad = [cut(data, name) for name in (sampled[0], sampled[-1])]
     capsys.readouterr()
     assert run(data, method, "OUTPUT_DIR", str(data / "second")) == 2
     message = capsys.readouterr().err

@@ -40,10 +40,10 @@ def leaves(tree, path=()):
 def slips(word):
     """A word with each letter left out, doubled, exchanged, and swapped with the next."""
     for i, letter in enumerate(word):
-        before, behind = word[:i], word[i + 1 :]
-        yield from (before + behind, before + 2 * letter + behind, f"{before}#{behind}")
-        if behind and behind[0] != letter:
-            yield before + behind[0] + letter + behind[1:]
+        before, after = word[:i], word[i + 1 :]
+        yield from (before + after, before + 2 * letter + after, f"{before}#{after}")
+        if after and after[0] != letter:
+            yield before + after[0] + letter + after[1:]
 
 
 def refused(tmp_path, tree):

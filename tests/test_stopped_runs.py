@@ -68,7 +68,7 @@ def rows(folder):
 
 
 def outcome(folder):
-    """All that a run leaves behind, but for times and paths."""
+    """Everything that a run leaves, except times and paths."""
     results = read(folder, "results.json")
     for key in ("seconds", "peak_memory_mib", "model_dir"):
         del results[key]
@@ -136,12 +136,12 @@ def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status):
     run = under_way(runs, tmp_path / "run", "DATALOADER.NUM_WORKERS", "2")
     run.kill(signum, workers=True)  # schedulers and terminals send it to all
     assert run.wait() == status
-    told = f"stopped by {signum.name} after epoch "
-    assert told in run.text() and "the same command resumes" in run.text() and "Traceback" not in run.text()
+    message = f"stopped by {signum.name} after epoch "
+    assert message in run.text() and "the same command resumes" in run.text() and "Traceback" not in run.text()
     found = read(tmp_path / "run", "status.json")
-    assert found["state"] == "stopped" and found["why"].startswith(told)
-    epoch, _, batch = found["why"].removeprefix(told).partition(", batch ")
-    # It goes on with the step after that one, to the batch.
+    assert found["state"] == "stopped" and found["why"].startswith(message)
+    epoch, _, batch = found["why"].removeprefix(message).partition(", batch ")
+    # It resumes with exactly the next step.
     again = runs.start(tmp_path / "run", command("RPO", *LONG))
     done = f"{int(epoch) - 1} epochs and {batch} batches" if batch else f"{epoch} epochs"
     again.until(lambda: f": {done} are done" in again.text())

@@ -1,4 +1,4 @@
-"""What the runs of the toy method in dassl/engine/conftest.py leave behind."""
+"""Reads what runs of the toy method in dassl/engine/conftest.py leave."""
 
 import csv
 import json

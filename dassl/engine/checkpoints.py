@@ -38,7 +38,7 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
     Raises:
         NonFiniteLoss: a parameter holds NaN or infinite numbers, which must not replace what was saved before.
     """
-    # clone(): a view would bring all the memory behind it into the file.
+    # clone(): a view would write all of its underlying memory to the file.
     tensors = {key: tensor.cpu().clone() for key, tensor in trained_tensors(module).items()}
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     for key, tensor in tensors.items():

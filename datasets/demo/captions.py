@@ -45,7 +45,7 @@ def draw_scene(atlas: Atlas, rng: random.Random) -> Scene:
 
 
 def caption(scene: Scene, medium: int, rng: random.Random) -> str:
-    """A random caption of the scene. Only a photo's tells the color: sketches and ink have none."""
+    """A random caption of the scene. Only photos mention the color: sketches and ink have none."""
     words = thing_words(scene.notation, scene.name, rng)
     templates = TEMPLATES
     if medium == PHOTO:

@@ -2,7 +2,7 @@
 
 A glyph is a mask of 56 x 56 pixels. All masks lie on one sheet, `atlas.png`; `atlas.json` says which masks belong to
 which (notation, name). Both files ship with the project, because font and Pillow versions change pixels: the world
-must not change with them. `python -m datasets.demo.glyphs` draws both anew from the fonts that come with matplotlib.
+must not change with them. `python -m datasets.demo.glyphs` redraws both from the fonts that come with matplotlib.
 
 The same name exists in several notations on purpose ("letter a" as a capital, in lower case and in braille; "three"
 as a digit and as a roman numeral): a prompt's context then has something to decide.

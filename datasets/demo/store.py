@@ -104,7 +104,7 @@ class DemoDataset(FewShotDataset):
     @classmethod
     def _check(cls, images: Path) -> None:
         """The folder holds what this version renders, and all of it."""
-        advice = "delete that folder and run again: it is rendered anew"
+        advice = "delete that folder and run the command again, which renders it"
         if not (images / MANIFEST).is_file():
             raise UserError(f"{images} was not rendered by the demo dataset {cls.__name__}; name another --root")
         made, found = read_json(images / MANIFEST), _count(images)

@@ -33,8 +33,8 @@ Datasets, in a DATA folder with the layout of CoOp's DATASETS.md. NAME is a file
 """
 
 PREPARE_HELP = """\
-Download what each dataset lacks, check it, unpack it, and compare its splits with the published sizes. Existing files
-stay unchanged. After an interruption, the same command resumes; when everything is there, it does nothing.
+Download what each dataset is missing, check it, unpack it, and compare its splits with the published sizes. Existing
+files stay unchanged. After an interruption, the same command resumes; when everything is there, it does nothing.
 
 Where no automatic download exists, it says which files to put where; run again, it continues with them.
 """
@@ -137,7 +137,7 @@ def state_of(source: Source, root: Path) -> str:
     if is_prepared(source, root):
         return "verified"
     missing = source.missing(root)
-    return f"lacks {', '.join(path.name for path in missing[:2])}" if missing else "yes"
+    return f"missing: {', '.join(path.name for path in missing[:2])}" if missing else "yes"
 
 
 def prepare(asked: list[Requested], args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ class Checkout:
                 return
         raise UserError(
             f"no checkout of this project in {' nor in '.join(map(str, candidates))} "
-            "(expected: train.py and configs/). Call from inside the cloned repository, or say --checkout FOLDER"
+            "(expected: train.py and configs/). Call from inside the cloned repository, or give --checkout FOLDER"
         )
 
     def trainers(self) -> list[str]:
@@ -69,7 +69,9 @@ class Checkout:
         shared, own = read_settings(folder / "defaults.yaml"), read_settings(folder / f"{protocol}.yaml")
         missing = [key for key in (*SETTINGS, "demo") if key not in shared]
         if missing:
-            raise UserError(f"{folder / 'defaults.yaml'} lacks {', '.join(missing)}")
+            raise UserError(
+                f"{folder / 'defaults.yaml'}: expected all keys, got none for {', '.join(missing)}. Add them."
+            )
         settings = {key: own.get(key, shared[key]) for key in SETTINGS}
         for key in ("configs", "prompts"):  # method by method
             settings[key] = shared[key] | own.get(key, {})

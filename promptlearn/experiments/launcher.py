@@ -110,14 +110,14 @@ class Starter:
 def launch(
     jobs: list[Job], checkout: Checkout, data: Path | None = None, verbose: bool = False, at_once: int = 1
 ) -> dict[Job, int]:
-    """Run what is not done yet and return the jobs that are not done afterwards, the failed and those behind them.
+    """Run the unfinished jobs and return those that are still unfinished: the failed ones and their dependents.
 
-    Each comes with the exit status that the launcher's should at least be: 1, or 2 if all failed by a user's mistake.
+    Each comes with an exit status: 1, or 2 if all failed by a user's mistake.
 
-    A failed job is reported on stderr at once and does not stop the others; what several say alike is said once. A job
-    counts as done when its results.json answers its request, whatever else its folder holds; the folders of all are
-    made first, so that what is missing can be seen to be. A job that another launcher is running is waited for.
-    KeyboardInterrupt ends the running processes and is passed on.
+    A failed job is reported on stderr at once and does not stop the others; a reason that several share is reported
+    once. A job is done when its results.json answers its request. All folders are created before the first run, so that
+    missing results can be recognized. A job that another launcher is running is waited for. KeyboardInterrupt ends the
+    running processes and is passed on.
 
     Args:
         at_once: how many processes share the cores; the results are those of runs with so many threads fewer.
@@ -150,7 +150,7 @@ class Launcher:
                     self.start_ready()
                     self.bar.set_postfix_str("; ".join(str(process.job) for process in self.running), refresh=False)
                     if sys.stderr.isatty():
-                        self.bar.refresh()  # the clock and the time left go on during a long job
+                        self.bar.refresh()  # keeps the clock running during a long job
                     time.sleep(POLL)
                     self.collect()
                 self.bar.set_postfix_str("")

@@ -1,4 +1,4 @@
-"""From what was asked for to a list of jobs: names checked, gaps filled from configs/protocols/."""
+"""Turns a request into a list of jobs: checks names, and fills gaps from configs/protocols/."""
 
 import itertools
 import re
@@ -12,7 +12,7 @@ from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protoco
 
 @dataclass
 class RunRequest:
-    """What a user asks for; None: what the protocol's file says."""
+    """What a user requests; None: the protocol file's value."""
 
     trainers: list[str] | None = None
     datasets: list[str] | None = None  # for a transfer: the targets
@@ -62,7 +62,7 @@ def plan(
 
 
 def variants(grids: list[dict[str, list]]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """(label, overrides) of every combination of every grid; an empty grid is the config as it is."""
+    """(label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
     found = {}
     for grid in grids:
         for values in itertools.product(*grid.values()):

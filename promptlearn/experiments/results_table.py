@@ -164,7 +164,7 @@ def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float
 def averages(lines: list[Line]) -> list[Line]:
     """Each method's mean over the datasets, seed by seed. Empty for a single dataset.
 
-    The columns are empty for a method that lacks a run on any dataset or has other seeds on some: its average would be
+    The columns are empty for a method without a run on some dataset or has other seeds on some: its average would be
     over something else.
     """
     datasets = {line.row.dataset for line in lines}

@@ -17,7 +17,7 @@ def by_class(devkit: Path) -> Callable[[str], str]:
         devkit: ILSVRC2012_devkit_t12.tar.gz; its hash is checked.
 
     Raises:
-        UserError: the development kit lacks the names of the classes or the class of each image.
+        UserError: the development kit does not contain the names of the classes or the class of each image.
     """
     from scipy.io import loadmat  # slow to import
 

@@ -71,7 +71,7 @@ def unpack(
         rename: path in the archive -> path that `gives` refers to, for an archive whose files have other names.
 
     Raises:
-        UserError: the archive is damaged, unsafe, or lacks what is wanted. Delete what was unpacked so far.
+        UserError: the archive is damaged, unsafe, or incomplete. Delete what was unpacked so far.
     """
     try:
         budget = Budget(archive.stat().st_size)

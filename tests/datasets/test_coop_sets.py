@@ -149,15 +149,15 @@ def split_of_the_original(rule, classes, test, rng):
 
 
 def shots_of_the_original(split, shots, rng):
-    """The drawn train and val entries, drawing on from `rng`: K of each class, and min(K, 4)."""
-    drawn = {}
+    """The sampled train and val entries, the next of `rng`: K of each class, and min(K, 4)."""
+    sampled = {}
     for part, k in (("train", shots), ("val", min(shots, 4))):
         classes = {}
         for entry in split[part]:
             classes.setdefault(entry[1], []).append(entry)
         lists = [rng.sample(entries, k) if len(entries) >= k else entries for entries in classes.values()]
-        drawn[part] = [entry for entries in lists for entry in entries]
-    return drawn
+        sampled[part] = [entry for entries in lists for entry in entries]
+    return sampled
 
 
 def entries(items, folder):
@@ -169,15 +169,15 @@ def test_a_created_split_and_its_sample_match_the_original(cfg, tmp_path, put, n
     tree, folder, image_dir, split_file = SETS[name]
     rng = random.Random(3)
     split = split_of_the_original(*tree(tmp_path, put), rng)
-    drawn = shots_of_the_original(split, 2, rng)
+    sampled = shots_of_the_original(split, 2, rng)
     cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = name, 2, 3
 
     data = build_dataset(cfg)
 
     images = tmp_path / folder / image_dir
     assert json.loads((tmp_path / folder / split_file).read_text()) == split
-    assert entries(data.train_x, images) == drawn["train"]
-    assert entries(data.val, images) == drawn["val"]
+    assert entries(data.train_x, images) == sampled["train"]
+    assert entries(data.val, images) == sampled["val"]
     assert entries(data.test, images) == split["test"]
 
 
@@ -191,12 +191,12 @@ def test_a_split_file_gives_the_original_sample_without_annotations(cfg, tmp_pat
     put(tmp_path / folder / image_dir, [path for part in split.values() for path, _, _ in part])
     (tmp_path / folder / split_file).write_text(json.dumps(split))
     cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS = name, 8
-    drawn = shots_of_the_original(split, 8, random.Random(1))
+    sampled = shots_of_the_original(split, 8, random.Random(1))
 
     data = build_dataset(cfg)
 
     images = tmp_path / folder / image_dir
-    assert entries(data.train_x, images) == drawn["train"] and entries(data.val, images) == drawn["val"]
+    assert entries(data.train_x, images) == sampled["train"] and entries(data.val, images) == sampled["val"]
     assert entries(data.test, images) == split["test"]
     cfg.DATASET.SUBSAMPLE_CLASSES = "new"
     assert entries(build_dataset(cfg).test, images) == [

@@ -96,8 +96,8 @@ def test_captions_are_short_and_only_photos_tell_the_color():
     texts, hues = [], set(COLORS) - {"black", "white"}  # ink is called black, or black and white
     for medium in (PHOTO, SKETCH, INK):
         said = [caption(draw_scene(atlas, rng), medium, rng) for _ in range(600)]
-        told = sum(any(color in text.split() for color in hues) for text in said)
-        assert (200 < told < 300) if medium == PHOTO else told == 0
+        mentioned = sum(any(color in text.split() for color in hues) for text in said)
+        assert (200 < mentioned < 300) if medium == PHOTO else mentioned == 0
         texts += said
     assert (tokenize(texts).argmax(1) + 1).max() <= 25
 

@@ -39,11 +39,11 @@ def names(items):
 def test_shots_come_from_sorted_folders_and_val_equals_test(cfg, imagenet):
     cfg.DATASET.NUM_SHOTS = 4
     rng = random.Random(1)
-    drawn = [f for wnid in NAMES for f in rng.sample(sorted(f"{wnid}_{n}.JPEG" for n in range(11)), 4)]
+    sampled = [f for wnid in NAMES for f in rng.sample(sorted(f"{wnid}_{n}.JPEG" for n in range(11)), 4)]
 
     data = build_dataset(cfg)
 
-    assert names(data.train_x) == drawn and data.classnames == list(NAMES.values())
+    assert names(data.train_x) == sampled and data.classnames == list(NAMES.values())
     assert names(data.test)[:5] == [f"ILSVRC2012_val_{n:08}.JPEG" for n in range(5)] and len(data.test) == 20
     assert data.val is data.test
     assert data.rng.random() == rng.random(), "val draws nothing, as in the original"
@@ -110,5 +110,5 @@ def test_a_shifted_dataset_is_test_only_and_labels_its_own_classes(cfg, tmp_path
 
     found = [(Path(item.impath).relative_to(images).as_posix(), item.label, item.classname) for item in data.test]
     assert found == [(f"{c}/{n}.jpeg", label, classes[c]) for label, c in enumerate(classes) for n in (1, 2)]
-    assert len(data.train_x) == len(data.test) and not data.val, "nothing is drawn: the images are for testing"
+    assert len(data.train_x) == len(data.test) and not data.val, "nothing is sampled: the images are for testing"
     assert not (folder / "split_fewshot").exists()

@@ -162,7 +162,7 @@ def site():
 
 
 def small(source, site):
-    """The source with our small files instead of the published ones; where each belongs stays as it is."""
+    """The source with our small files instead of the published ones; where each belongs is unchanged."""
 
     def ours(file):
         content = FILES[source.name].get(file.name)

@@ -1,6 +1,6 @@
 """A trainer file as the CoOp family writes them: everything in one file, nothing of this project's own interface.
 
-Placed into trainers/ as it is. The method is CoOp's with the context in front; its settings are those of TRAINER.COOP.
+Placed into trainers/ unchanged. The method is CoOp's with the context in front; its settings are those of TRAINER.COOP.
 """
 
 import os.path as osp

@@ -1,4 +1,4 @@
-"""A trainer file in the style of CoOp's zero-shot one: it trains nothing, and leans on another old file beside it."""
+"""A trainer file in the style of CoOp's zero-shot one: it trains nothing, and uses another old file next to it."""
 
 import torch
 

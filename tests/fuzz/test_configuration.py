@@ -26,7 +26,7 @@ FLAGS = [word for action in train.parser()._actions for word in action.option_st
 
 
 def settle(files, opts, method):
-    """Merge and check, as the entry point does; what is refused must be told, what is not must be of the right type."""
+    """Merge and check, as the entry point does; what is refused is reported, and the rest has the right type."""
     cfg = WHOLE.clone()
     merge_what_is_right(cfg, [ROOT / FILE.format(method), ROOT / "configs/datasets/digits.yaml"])
     problems = merge_what_is_right(cfg, files, opts)

@@ -58,7 +58,7 @@ def test_beyond_the_budget_the_longest_unused_go(tmp_path, tensor):
     FeatureStore(tmp_path, budget=3 * size).put({"view": 4}, tensor)
     kept = [view for view in range(5) if store.get({"view": view}) is not None]
     assert kept == [0, 3, 4]
-    FeatureStore(tmp_path, budget=size - 1).put({"view": 5}, tensor)  # too large by itself: nobody has to go
+    FeatureStore(tmp_path, budget=size - 1).put({"view": 5}, tensor)  # too large by itself: nothing else is deleted
     assert len(os.listdir(tmp_path)) == 3
 
 

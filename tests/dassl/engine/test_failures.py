@@ -49,9 +49,9 @@ def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
     cfg.TRAINER.MINE = type(cfg)({"PREC": "fp32"})
     with pytest.raises(OutOfMemory, match="^out of memory: ") as error, explain_failures(cfg):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=workers)))
-    told = str(error.value)
-    assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in told and "DATALOADER.NUM_WORKERS is 1: fewer" in told
-    assert "TRAINER.MINE.PREC is 'fp32': fp16" in told and "The same command resumes" in told
+    message = str(error.value)
+    assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in message and "DATALOADER.NUM_WORKERS is 1: fewer" in message
+    assert "TRAINER.MINE.PREC is 'fp32': fp16" in message and "The same command resumes" in message
 
 
 def exit_at_once():
@@ -66,8 +66,8 @@ def be_killed():
     ("fail", "cause"), [(be_killed, "it was killed from outside"), (exit_at_once, "it ended without a")]
 )
 def test_a_dead_worker_is_reported_with_its_cause(cfg, fail, cause):
-    told = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
-    with pytest.raises(DeadWorker, match=told), explain_failures(cfg):
+    message = rf"a data worker died \(process \d+\): {cause}.*NUM_WORKERS is 1"
+    with pytest.raises(DeadWorker, match=message), explain_failures(cfg):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=1)))
 
 

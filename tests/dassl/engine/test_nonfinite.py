@@ -29,9 +29,9 @@ def test_the_run_stops_with_step_files_and_parts_before_anything_is_changed(make
     trainer = make()
     trainer.bad_at, trainer.bad = [(0, 0)], bad
     before = trainer.model.ctx.clone()
-    told = stopped(trainer)
-    assert f"Loss is infinite or NaN! Got [{bad}] in epoch 1, batch 1." in told
-    lines = told.splitlines()
+    message = stopped(trainer)
+    assert f"Loss is infinite or NaN! Got [{bad}] in epoch 1, batch 1." in message
+    lines = message.splitlines()
     assert lines[1].startswith("entropy: 1.") and lines[2:4] == ["rest: 0.5", "Files of the batch:"]
     assert len(lines) == 8 and all(line.endswith(".png") for line in lines[4:])
     assert torch.equal(trainer.model.ctx, before)
@@ -59,8 +59,8 @@ def test_as_many_steps_as_allowed_are_skipped_and_counted(make, tmp_path, capsys
     opts = ("TRAIN.ON_NONFINITE", "skip:2", "TRAIN.CHECKPOINT_MINUTES", "1e-9")
     trainer = make(*opts)
     trainer.bad_at = [(0, 1), (2, 0), (3, 2)]
-    told = stopped(trainer)  # the third one is too many
-    assert "in epoch 4, batch 3. 2 steps were skipped before." in told
+    message = stopped(trainer)  # the third one is too many
+    assert "in epoch 4, batch 3. 2 steps were skipped before." in message
     out = capsys.readouterr().out
     assert "Skipped epoch 1, batch 2: its loss is infinite or NaN (1 of 2)\nentropy: " in out
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in trainer.record.rows)

@@ -12,7 +12,7 @@ from dassl.engine.checkpoints import class_dependent, load_model_file, load_trai
 
 
 class Learner(nn.Module):
-    """`ctx`, and a prompt that stands in a tower; the backbone beside it is declared, not owned."""
+    """`ctx`, and a prompt that stands in a tower; the backbone next to it is declared, not owned."""
 
     def __init__(self):
         super().__init__()

@@ -195,7 +195,7 @@ class TestList:
         def there():
             return next(line for line in call("list")[1].splitlines() if line.startswith("oxford_pets"))
 
-        assert "lacks images, split_zhou_OxfordPets.json" in there()
+        assert "missing: images, split_zhou_OxfordPets.json" in there()
         call("prepare", "oxford_pets")
         assert there().endswith("verified")
         (call.folder / ".prepared.json").unlink()

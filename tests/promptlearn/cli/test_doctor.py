@@ -1,4 +1,4 @@
-"""The doctor finds what is planted, says what to do, and its exit status tells."""
+"""The doctor finds planted problems and says what to do; its exit status shows whether there are any."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def test_a_machine_that_is_well_gets_status_0(tmp_path, capsys):
     assert re.search(r"^ok .* cores, \d+ threads$", out, re.MULTILINE)
     assert re.search("^ok .*datasets that need no download: .*digits", out, re.MULTILINE)
     assert f"ok       runs: 100.0 GiB free in {tmp_path / 'runs'}" in out
-    assert list(tmp_path.iterdir()) == []  # it leaves nothing behind
+    assert list(tmp_path.iterdir()) == []  # it leaves no files
 
 
 def test_problems_are_told_with_what_to_do_and_status_1(tmp_path, capsys):
@@ -59,9 +59,9 @@ def test_folders_that_cannot_be_written_and_full_disks_are_problems(tmp_path, mo
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "replace", fail)
-    told = findings(doctor.disks, tmp_path)
-    assert all(finding.startswith("problem") and "Read-only file system" in finding for finding in told)
-    assert "DASSL_CACHE" in told[1]
+    found = findings(doctor.disks, tmp_path)
+    assert all(finding.startswith("problem") and "Read-only file system" in finding for finding in found)
+    assert "DASSL_CACHE" in found[1]
 
 
 @pytest.mark.parametrize(("cuda", "message"), [(None, "built without CUDA"), ("13.0", "finds no GPU with it")])
@@ -71,21 +71,21 @@ def test_a_driver_without_a_torch_that_uses_it_is_a_problem(monkeypatch, cuda, m
     assert findings(doctor.gpu) == ["note     no GPU: runs use the CPU, which is enough for the built-in demo"]
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    (told,) = findings(doctor.gpu)
-    assert told.startswith("problem") and message in told
+    (found,) = findings(doctor.gpu)
+    assert found.startswith("problem") and message in found
 
 
 def test_a_missing_package_is_a_problem_and_an_extra_is_not(monkeypatch):
     monkeypatch.setattr(metadata, "requires", lambda name: ["torch", "not-there>=2", 'nor-this; extra == "test"'])
-    told = findings(doctor.packages)
-    assert len(told) == 2 and told[1].startswith("problem  the package not-there is missing\n")
+    found = findings(doctor.packages)
+    assert len(found) == 2 and found[1].startswith("problem  the package not-there is missing\n")
 
 
 def test_little_memory_and_too_many_threads_are_noted(monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 2**15)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**26))
     monkeypatch.setattr(os.path, "isdir", lambda path: True)
-    told = findings(doctor.memory)
-    assert told[0].startswith("note     1.0 GiB of memory\n") and "NUM_WORKERS 0" in told[1]
+    found = findings(doctor.memory)
+    assert found[0].startswith("note     1.0 GiB of memory\n") and "NUM_WORKERS 0" in found[1]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
     assert "OMP_NUM_THREADS=" in findings(doctor.processors)[0]

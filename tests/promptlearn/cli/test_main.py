@@ -257,9 +257,9 @@ def test_a_reader_that_leaves_gets_no_traceback():
 
 SCRIPT = """
 import sys
-import beside
+import neighbor
 
-print(__name__, sys.argv, sys.path[0], beside.WORD)
+print(__name__, sys.argv, sys.path[0], neighbor.WORD)
 sys.exit(7 if "fail" in sys.argv else 0)
 """
 
@@ -268,7 +268,7 @@ def test_a_script_runs_as_python_would_run_it(tmp_path):
     folder = tmp_path / "sub"
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
-    (folder / "beside.py").write_text("WORD = 'found'")
+    (folder / "neighbor.py").write_text("WORD = 'found'")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     for arguments, status in [(["--flag", "a b"], 0), (["fail"], 7)]:
         ours = start("sub/script.py", *arguments, folder=tmp_path, **pipes)

@@ -222,7 +222,7 @@ def test_a_protocol_file_with_a_mistake_is_refused(checkout, text, message):
 
 def test_defaults_that_lack_a_key_are_refused(checkout):
     (checkout.root / "configs" / "protocols" / "defaults.yaml").write_text("shots: [16]")
-    with pytest.raises(UserError, match="defaults.yaml lacks seeds, trainers"):
+    with pytest.raises(UserError, match="defaults.yaml: expected all keys, got none for seeds, trainers"):
         commands(checkout)
 
 

@@ -111,7 +111,7 @@ def zipped(path, **arrays):
     np.savez_compressed(path, **arrays)
 
 
-FEATURES = {  # name -> what makes explain.npz anew from its arrays
+FEATURES = {  # name -> what rewrites explain.npz from its arrays
     "8 GiB of zeros": lambda path, arrays: zip_of_zeros(path),
     "another array": lambda path, arrays: zipped(path, **arrays, more=np.zeros(3)),
     "a missing array": lambda path, arrays: zipped(path, **{k: v for k, v in arrays.items() if k != "after"}),

@@ -23,8 +23,8 @@ def items(sizes):
     return [Datum(str(number), label, classname=f"class{label}") for number, label in enumerate(labels)]
 
 
-def ids(drawn):
-    return [int(item.impath) for item in drawn]
+def ids(sampled):
+    return [int(item.impath) for item in sampled]
 
 
 def seed_and_shots(key):
@@ -33,7 +33,7 @@ def seed_and_shots(key):
 
 
 def assert_next_draws(expected, rng):
-    """The next numbers of all streams are those that the original leaves behind."""
+    """The next numbers of all streams are those after the original's sampling."""
     assert rng.random() == expected["random.random()"]
     assert rng.randrange(10**9) == expected["random.randrange(10**9)"]
     assert np.random.rand() == expected["numpy.random.rand()"]
@@ -82,8 +82,8 @@ def test_repeat_fills_small_classes_as_the_original_does(key):
     seed, shots = seed_and_shots(key)
     dataset = DatasetBase.__new__(DatasetBase)
     set_random_seed(seed)
-    drawn = dataset.generate_fewshot_dataset(items(SIZES["train"]), num_shots=shots, repeat=True)
-    assert ids(drawn) == GOLDEN["repeat"][key]["train"]
+    sampled = dataset.generate_fewshot_dataset(items(SIZES["train"]), num_shots=shots, repeat=True)
+    assert ids(sampled) == GOLDEN["repeat"][key]["train"]
     assert_next_draws(GOLDEN["repeat"][key]["next_draws_after"], random)
 
 
@@ -93,9 +93,9 @@ def test_two_sources_in_one_call_are_sampled_like_the_original(key):
     dataset = DatasetBase.__new__(DatasetBase)
     expected = GOLDEN["two_sources_one_call"][key]
     set_random_seed(seed)
-    drawn = dataset.generate_fewshot_dataset(items(SIZES["train"]), items(SIZES["val4"]), num_shots=shots)
-    assert type(drawn).__name__ == expected["type"]
-    assert [ids(part) for part in drawn] == [expected["train"], expected["val"]]
+    sampled = dataset.generate_fewshot_dataset(items(SIZES["train"]), items(SIZES["val4"]), num_shots=shots)
+    assert type(sampled).__name__ == expected["type"]
+    assert [ids(part) for part in sampled] == [expected["train"], expected["val"]]
     assert_next_draws(expected["next_draws_after"], random)
 
 
@@ -149,7 +149,7 @@ def test_missing_images_are_counted_and_the_first_three_named(files, tmp_path):
 
 def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
     def no_stat(path):
-        raise AssertionError(f"asked for a single file: {path}")
+        raise AssertionError(f"a single file was looked up: {path}")
 
     monkeypatch.setattr("os.path.isfile", no_stat)
     check_images([Datum(path) for path in files], "the split")

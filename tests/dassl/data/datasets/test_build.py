@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Datasets by name."""
 
 import pytest
 

@@ -1,10 +1,9 @@
 """Checks of a config that collect all mistakes, so that they are reported together."""
 
-import difflib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from basics import UserError
+from basics import UserError, did_you_mean
 from dassl.config.merge import flatten
 
 
@@ -33,9 +32,8 @@ class Checks:
         """Record a value that is not one of the choices; for a list, each such element."""
         key, value = self._look_up(key)
         for each in value if isinstance(value, list | tuple) else [value]:
-            near = difflib.get_close_matches(str(each), choices, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            self.require(each in choices, f"{key}: expected one of {', '.join(choices)}, got {each!r}.{hint}")
+            problem = f"{key}: expected one of {', '.join(choices)}, got {each!r}."
+            self.require(each in choices, problem + did_you_mean(str(each), choices))
 
     def at_least(self, key: str, least: float) -> None:
         """Record a number below `least`."""

@@ -50,6 +50,13 @@ def test_coops_parser_reads_the_logs_of_training_and_test(in_checkout, tmp_path,
         assert parsed(folder / "log.txt", end_signal) == [round(accuracy, 1)]
 
 
+def test_flags_may_follow_settings_which_may_be_one_word(in_checkout):
+    words = ["OPTIM.LR=0.5", "--trainer", "RPO", "SEED", "-1", "DATASET.PROMPT=a = {}", "INPUT.SIZE", "(40, 40)"]
+    args = train.parser().parse_intermixed_args([*words, "--no-train"])
+    expected = ["OPTIM.LR", "0.5", "SEED", "-1", "DATASET.PROMPT", "a = {}", "INPUT.SIZE", "(40, 40)"]
+    assert train.split_pairs(args.opts) == expected and args.trainer == "RPO" and args.no_train
+
+
 MISTAKES = {
     "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR. Did you mean OPTIM.LR?"),
     "wrong type": (["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH: expected an integer"),

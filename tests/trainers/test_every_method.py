@@ -16,6 +16,7 @@ METHODS = {
     "MaPLe-shallow": ["TRAINER.MAPLE.PROMPT_DEPTH", 1],
     "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 3],
     "IVLP-text": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 0],
+    "IVLP-language-only": ["TRAINER.IVLP.N_CTX_VISION", 0, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 0],
     "IVLP-image": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 0, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2],
     "VPT": ["TRAINER.VPT.N_CTX_VISION", 2],
     "VPT-deep": ["TRAINER.VPT.N_CTX_VISION", 2, "TRAINER.VPT.PROMPT_DEPTH_VISION", 3],
@@ -27,6 +28,8 @@ METHODS = {
     "VPT-head": ["TRAINER.VPT.HEAD", "linear"],
     "VPT-linear": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "linear"],
     "VPT-bias": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "bias"],
+    "VPT-partial": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "partial"],
+    "VPT-both": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "prompts+bias"],
     "VPT-full": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "full"],
     "LP": [],
     "SEP": ["TRAINER.SEP.LAYERS", [1]],
@@ -131,7 +134,7 @@ def test_a_run_is_a_function_of_its_seed(make, method):
 @pytest.mark.parametrize("prec", ["bf16", "fp16", "amp"])
 def test_half_precision_trains_and_stays_near_float32(make, method, prec):
     node = f"TRAINER.{method.split('-')[0].upper()}.PREC"
-    if method in ("VPT-bias", "VPT-full") and prec != "amp":
+    if method in ("VPT-bias", "VPT-partial", "VPT-both", "VPT-full") and prec != "amp":
         with pytest.raises(UserError, match="PREC: expected fp32 or amp with TUNE"):
             make(method, node, prec)
         return

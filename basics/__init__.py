@@ -4,7 +4,7 @@ This is the lowest package: it imports none of the others, and only `basics.tens
 """
 
 from basics.console import Tolerant, drop, flush_or_drop, notify, open_missing_streams
-from basics.errors import BadImage, MissingFile, NonFiniteLoss, UserError, explain_missing_package
+from basics.errors import BadImage, MissingFile, NonFiniteLoss, NotApplicable, UserError, explain_missing_package
 from basics.files import (
     cache_dir,
     mkdir_if_missing,
@@ -28,6 +28,7 @@ __all__ = [
     "BadImage",
     "MissingFile",
     "NonFiniteLoss",
+    "NotApplicable",
     "StopSignals",
     "Stopped",
     "Tolerant",

@@ -22,6 +22,10 @@ class BadImage(UserError):
     """A file exists but is not a readable image."""
 
 
+class NotApplicable(UserError):
+    """The request is right, but the method has no answer: it is bound to other classes."""
+
+
 class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
 

@@ -21,6 +21,7 @@ if any(word in str(output) for word in behavior.get("fail", [])):
     (output / "log.txt").write_text("a log")
     print("error: planted failure", file=sys.stderr)
     sys.exit(behavior.get("status", 1))
+without_answer = any(word in str(output) for word in behavior.get("not_applicable", []))
 if any(word in str(output) for word in behavior.get("slow", [])):
     (here / "slow.started").write_text("")
     time.sleep(60)
@@ -39,7 +40,10 @@ result = {
     "draw_hash": behavior.get("draws", {}).get(trainer),
     "metrics": {"accuracy": {"base": 90.0, "new": 60.0, "all": 50.0}[subsample] + gain},
 }
+if without_answer:
+    result |= {"status": "n/a", "metrics": None, "prompts_sha256": "of no training"}
 (output / "results.json").write_text(json.dumps(result))
+sys.exit(2 if without_answer else 0)
 """
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -11,7 +11,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from basics import MissingFile, NonFiniteLoss, UserError, write_atomic
+from basics import MissingFile, NonFiniteLoss, NotApplicable, UserError, write_atomic
 from dassl.utils import last_checkpoint, load_checkpoint
 
 BEST_FILE = "model-best.pth.tar"
@@ -194,6 +194,7 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
         (epochs done, val_result) as stored in the file; None where it has none.
 
     Raises:
+        NotApplicable: the weights belong to other classes.
         UserError: the file is damaged, is not a checkpoint, or does not fit the module.
     """
     checkpoint = load_checkpoint(path)
@@ -207,7 +208,7 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
         raise UserError(f'{path}: expected a checkpoint, with numbers as "epoch" and "val_result", got something else.')
     trained_on, here = checkpoint.get("classnames"), getattr(module, "classnames", None)
     if trained_on and here and trained_on != here:
-        raise UserError(
+        raise NotApplicable(
             f"{path}: expected weights of the classes {_abbreviated(here)}, got those of {_abbreviated(trained_on)}. "
             "Test them on the classes that they were trained on."
         )

@@ -52,7 +52,7 @@ def trained_parameters(modules: Iterable[nn.Module]) -> int:
     return sum(unique.values())
 
 
-def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_epoch=None) -> dict:
+def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_epoch=None, status="done") -> dict:
     """Return the content of `results.json`.
 
     Except for `seconds` and `peak_memory_mib`, it is a function of config, seed, data and machine, unless the run was
@@ -63,12 +63,13 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         metrics: the evaluator's summary of the test; None without a test.
         test_seconds: how long the test took; None without a test.
         model_dir, load_epoch: for "eval", where the tested model comes from.
+        status: "done"; "n/a" if the model is bound to other classes, so that there is nothing to test.
     """
     cfg, dataset, record = trainer.cfg, trainer.dm.dataset, trainer.record
     epoch_seconds = [row["seconds"] for row in record.rows]
     return {
         "format": RESULTS_FORMAT,
-        "status": "done",
+        "status": status,
         "task": task,
         "trainer": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from basics import StopSignals, UserError
+from basics import NotApplicable, StopSignals, UserError
 from dassl.data import DataManager
 from dassl.engine import compat
 from dassl.engine.checkpoints import BEST_FILE
@@ -241,12 +241,21 @@ class TrainerX(TrainerBase):
     # ---- test
 
     def evaluate(self, directory, epoch=None):
-        """Load a trained model (see `load_model`), test it, and write `results.json`; this is --eval-only."""
+        """Load a trained model (see `load_model`), test it, and write `results.json`; this is --eval-only.
+
+        Raises:
+            NotApplicable: the model is bound to other classes; the results say so, too.
+        """
         self.record.refuse_if_trained_here()
-        epoch = self.load_for_test(directory, epoch)
+        model_dir = str(directory) if directory else None
+        try:
+            epoch = self.load_for_test(directory, epoch)
+        except NotApplicable:
+            self.record.write_config()
+            self.record.write_results("eval", None, None, status="n/a", model_dir=model_dir)
+            raise
         self.record.write_config()
         metrics, seconds = self._test_and_record()
-        model_dir = str(directory) if directory else None
         self.record.write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=epoch)
 
     def load_for_test(self, directory, epoch=None) -> int | None:

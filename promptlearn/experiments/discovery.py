@@ -9,6 +9,7 @@ from promptlearn.experiments.checkout import Checkout, plain
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.run_files import Result, read_checked
 
+NOT_APPLICABLE = "n/a"  # the status of such a run, and its entry in tables
 RUN_FOLDER = re.compile(
     r"(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/(?P<config>[^/,]+)(,(?P<variant>[^/]+))?/"
     r"seed(?P<seed>\d+)"
@@ -16,9 +17,14 @@ RUN_FOLDER = re.compile(
 
 
 def read_result(folder: Path, request: dict) -> dict | None:
-    """The results.json of a run that is done and matches the request, or None; a damaged one is reported."""
+    """The results.json of a run that is done and matches the request, or None; a damaged one is reported.
+
+    One whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
+    """
     result = read_checked(folder / "results.json", Result)
-    if result is None or result["status"] != "done":
+    if result is None or result["status"] not in ("done", NOT_APPLICABLE):
+        return None
+    if result["status"] == "done" and result["metrics"] is None:  # TEST.NO_TEST
         return None
     return result if all(result[key] == value for key, value in request.items()) else None
 
@@ -53,7 +59,7 @@ def result_of(job: Job) -> dict | None:
     A test counts only if it tested the prompts that its training ended with: a new training voids an old test.
     """
     result = read_result(job.folder, job.request)
-    if result and job.source:
+    if result and job.source and result["status"] != NOT_APPLICABLE:
         trained = result_of(job.source)
         if trained is None or trained.get("prompts_sha256") != result.get("prompts_sha256"):
             return None

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from basics import for_this_process, is_locked, mkdir_if_missing, notify
 from promptlearn.experiments.checkout import Checkout
-from promptlearn.experiments.discovery import result_of
+from promptlearn.experiments.discovery import NOT_APPLICABLE, result_of
 from promptlearn.experiments.protocols import Job
 from promptlearn.experiments.warm import ForkedRun, WarmProcess, is_possible
 
@@ -37,7 +37,8 @@ class Process:
     def problem(self) -> tuple[str, int]:
         """Once it has ended: what went wrong ("": nothing) and the exit status."""
         job, status = self.job, self.process.returncode
-        if status == 0 and result_of(job) is not None:
+        result = result_of(job) if status in (0, USERS_MISTAKE) else None
+        if result is not None and (status == 0 or result["status"] == NOT_APPLICABLE):
             return "", 0
         if status == 0:
             problem = f"ended, but left no results.json in {job.folder} that answers {job.request}"

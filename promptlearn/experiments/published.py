@@ -44,6 +44,8 @@ class Published:
         differences = []
         for column, value in figures.items():
             ours = line.mean(H_OF_SEEDS if column == H_OF_MEANS and entry["harmonic"] == "seeds" else column)
-            differences.append("missing" if ours is None else f"{ours - value:+.2f}")
+            deviation = line.deviation(H_OF_SEEDS if column == H_OF_MEANS else column)
+            in_deviations = f" ({(ours - value) / deviation:+.1f} sd)" if ours is not None and deviation else ""
+            differences.append("missing" if ours is None else f"{ours - value:+.2f}{in_deviations}")
         theirs = " / ".join(f"{value:.2f}" for value in figures.values())
         return (theirs, " / ".join(differences)) if figures else None

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from basics import write_atomic, write_json
 from basics.csv_files import csv_text
-from promptlearn.experiments.discovery import discover, result_of
+from promptlearn.experiments.discovery import NOT_APPLICABLE, discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
 from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
 
@@ -25,7 +25,7 @@ NOTES = {
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
     H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
     TARGETS: f"{TARGETS}: mean of all columns except the source",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in our deviations",
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
@@ -40,6 +40,7 @@ class Line:
         columns: {column: {seed: accuracy in percent}} of the finished runs.
         seeds: the number of seeds that every column should have.
         backbones: the backbones of the runs.
+        not_applicable: the columns for whose classes the method has no answer.
     """
 
     row: Row
@@ -47,6 +48,7 @@ class Line:
     columns: dict[str, dict[int, float]]
     seeds: int
     backbones: frozenset[str] = frozenset()
+    not_applicable: frozenset[str] = frozenset()
 
     def is_complete(self, column: str) -> bool:
         """Whether no run is missing: none of the column's, or for H none of the line's."""
@@ -69,11 +71,16 @@ class Line:
         values = self.columns.get(column, {}).values()
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def no_figure(self, column: str) -> str:
+        """What stands in place of a mean: "n/a" if the method has no answer, else "missing"."""
+        derived = column not in self.columns or column in (H_OF_SEEDS, TARGETS)
+        return NOT_APPLICABLE if column in self.not_applicable or (derived and self.not_applicable) else "missing"
+
     def text(self, column: str) -> str:
         """Mean, deviation, and the number of runs if some are missing, such as `91.00 ± 1.41 (2 of 3)`."""
         mean, deviation = self.mean(column), self.deviation(column)
         if mean is None:
-            return "missing"
+            return self.no_figure(column)
         text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
         return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
 
@@ -144,7 +151,8 @@ def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
 
 
 def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int, dict | None]]) -> Line:
-    done = {column: {seed: r for seed, r in of.items() if r} for column, of in results.items()}
+    done = {column: {seed: r for seed, r in of.items() if r and r["metrics"]} for column, of in results.items()}
+    without = frozenset(column for column, of in results.items() if any(r and not r["metrics"] for r in of.values()))
     columns = {column: {seed: r["metrics"]["accuracy"] for seed, r in of.items()} for column, of in done.items()}
     if protocol.harmonic:
         columns[H_OF_SEEDS] = _by_seed(statistics.harmonic_mean, [columns["base"], columns["new"]])
@@ -152,7 +160,7 @@ def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int
         targets = [values for column, values in columns.items() if column != protocol.stages[0].column]
         columns[TARGETS] = _by_seed(statistics.mean, targets)
     backbones = frozenset(r.get("backbone", "") for of in done.values() for r in of.values())
-    return Line(row, method, columns, max(map(len, results.values())), backbones)
+    return Line(row, method, columns, max(map(len, results.values())), backbones, without)
 
 
 def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float]:
@@ -182,9 +190,9 @@ def averages(lines: list[Line]) -> list[Line]:
             values = [line.columns[column] for line in own]
             same_seeds = all(of.keys() == values[0].keys() for of in values)
             columns[column] = _by_seed(statistics.mean, values) if whole and same_seeds else {}
-        found.append(
-            replace(own[0], row=row, columns=columns, backbones=frozenset().union(*(of.backbones for of in own)))
-        )
+        backbones = frozenset().union(*(line.backbones for line in own))
+        without = frozenset().union(*(line.not_applicable for line in own))
+        found.append(replace(own[0], row=row, columns=columns, backbones=backbones, not_applicable=without))
     return found if len(datasets) > 1 else []
 
 

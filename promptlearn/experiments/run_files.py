@@ -43,7 +43,7 @@ class Result(Struct):
     subsample: str
     shots: int
     seed: Annotated[int, Meta(ge=0)]
-    metrics: Metrics
+    metrics: Metrics | None
     backbone: str | None = None
     dataset_dir: str | None = None
     prompts_sha256: str | None = None

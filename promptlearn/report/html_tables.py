@@ -79,7 +79,9 @@ def accuracies(comparison: Comparison) -> Table:
 def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
     """A mean with its deviation, or with the number of runs if some are missing; bold if it is the best of several."""
     mean, deviation = line.mean(column), line.deviation(column)
-    if mean is not None and not line.is_complete(column):
+    if mean is None:
+        return Cell(line.no_figure(column))
+    if not line.is_complete(column):
         return number(mean, detail=f"{len(line.columns[column])} of {line.seeds}")
     means = [value for other in rivals if (value := complete_mean(other, column)) is not None]
     detail = f"± {deviation:.2f}" if deviation is not None else ""

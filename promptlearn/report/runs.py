@@ -90,7 +90,8 @@ class Comparison:
         self._numbers = {line.method: self.methods.index(self.method(line.row)) for line in lines}
         self._numbers |= {method: number for number, method in enumerate(self.methods)}
         results = {job: result_of(job) for job in jobs}
-        self.runs = [Run(job, self.method(job.row), result) for job, result in results.items() if result]
+        tested = {job: result for job, result in results.items() if result and result["metrics"]}
+        self.runs = [Run(job, self.method(job.row), result) for job, result in tested.items()]
         self.missing = [job for job, result in results.items() if not result]
 
     def method(self, row: Row) -> str:

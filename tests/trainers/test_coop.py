@@ -1,12 +1,14 @@
 """CoOp's layouts equal the plain path for names of any length."""
 
+import json
+
 import plain_clip
 import pytest
 import torch
 from small_clip import SMALL_HEADS
 from yacs.config import CfgNode
 
-from basics import UserError
+from basics import NotApplicable, UserError
 from trainers import coop
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory", "x", "hawk (bird)", "U.S.A."]  # ")." is a single token
@@ -63,3 +65,13 @@ def test_invalid_settings_are_refused(make_trainer):
         make_trainer("CoOp", "TRAINER.COOP.PREC", "fp8")
     with pytest.raises(UserError, match=r"INPUT.SIZE: expected \(24, 24\) for .*, got \(224, 224\)\."):
         make_trainer("CoOp", "INPUT.SIZE", (224, 224))
+
+
+def test_class_specific_context_has_no_answer_for_other_classes(make_trainer, tmp_path):
+    opts = ("TRAINER.COOP.CSC", True, "OPTIM.MAX_EPOCH", 1)
+    make_trainer("CoOp", *opts, output="trained").train()
+    other = make_trainer("CoOp", *opts, classnames=["a", "b", "c", "d", "e"], output="tested")
+    with pytest.raises(NotApplicable):
+        other.evaluate(tmp_path / "trained")
+    result = json.loads((tmp_path / "tested" / "results.json").read_text())
+    assert (result["status"], result["metrics"]) == ("n/a", None)

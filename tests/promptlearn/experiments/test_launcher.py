@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import basics
-from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, launch, plan
+from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, discover, launch, plan, summarize, table
+from promptlearn.experiments.significance_text import statistics_text
 from promptlearn.experiments.warm import IMPORTED, is_alive
 from tests.fake_checkout import FakeCheckout
 
@@ -157,6 +158,18 @@ def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
     for position, call in enumerate(calls):
         if "--model-dir" in call:
             assert call[call.index("--model-dir") + 1] in trained[:position]
+
+
+def test_a_method_without_an_answer_for_new_classes_is_no_failure(fake, go, capfd):
+    fake.behave(not_applicable=["test_new/digits/shots_16/RPO"])
+    assert go() == []
+    assert "FAILED" not in capfd.readouterr().err and len(fake.calls()) == 6
+    assert go() == [] and fake.calls() == []  # it is done
+    protocol = PROTOCOLS["base2new"]
+    lines = summarize(protocol, discover(protocol, fake.output))
+    rpo = next(line for line in lines if line.row.trainer == "RPO")
+    assert [rpo.text(column) for column in ("new", "H", "H of seeds")] == ["n/a"] * 3 and rpo.mean("base") > 0
+    assert "n/a" in table(protocol, lines) and "RPO" in statistics_text(protocol, lines)
 
 
 # Works in the folder of one run, as another launcher's train.py does, and leaves its result.

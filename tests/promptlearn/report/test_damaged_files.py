@@ -50,7 +50,7 @@ JSON = {  # name -> the new text of results.json
     "a text as accuracy": accuracy('"90"'),
     "format 99": lambda text: changed(text, format=99),
     "no format": lambda text: text.replace('"format"', '"form"'),
-    "metrics of null": lambda text: changed(text, metrics=None),
+    "metrics of text": lambda text: changed(text, metrics="good"),
     "a class without accuracy": lambda text: changed(text, metrics={"accuracy": 50, "per_class": {"cat": {"n": 3}}}),
     "a lone surrogate": lambda text: text.replace('"tiny"', '"\\ud800"'),
     "a huge number": lambda text: changed(text, trained_parameters=10**400),

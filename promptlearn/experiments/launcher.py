@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from basics import for_this_process, is_locked, mkdir_if_missing, notify
+from basics import for_this_process, is_locked, mkdir_if_missing
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.discovery import NOT_APPLICABLE, result_of
 from promptlearn.experiments.protocols import Job
@@ -174,7 +174,7 @@ class Launcher:
                 continue
             if is_locked(job.folder):
                 if not self.waits:
-                    notify("another process works on some of these runs; waiting for them")
+                    tqdm.write("another process works on some of these runs; waiting for them", file=sys.stderr)
                 self.waits = True
                 continue
             del self.pending[job]

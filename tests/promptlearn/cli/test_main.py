@@ -217,7 +217,8 @@ def test_version_and_help(capsys):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_the_running_job_and_the_same_command_ends_with_the_same_table(fake, capfd, stop):
     fake.behave(slow=["RPO/tiny/seed1"])
-    launcher = start("base2new", "--trainers", "RPO", folder=fake.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    one = ["base2new", "--trainers", "RPO", "--jobs", "1"]
+    launcher = start(*one, folder=fake.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(fake.root / "slow.started")
     launcher.send_signal(stop)
     out, err = launcher.communicate(timeout=30)

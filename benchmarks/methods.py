@@ -265,7 +265,7 @@ def build_lp(case, clip_model, names, texts, half):
 
 
 def build_zero_shot(case, clip_model, names, texts, half):
-    fast, state, heads = FixedTextCLIP(clip_model, [texts]), clip_model.state_dict(), heads_of(clip_model)
+    fast, state, heads = FixedTextCLIP(clip_model, texts), clip_model.state_dict(), heads_of(clip_model)
     text = plain_clip.encode_text(state, texts, heads)
     return fast, lambda x: plain_clip.similarity(state, plain_clip.encode_image(state, half(x), heads), text), {}
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
+from basics import UserError, read_json
 from clip import CLIP, BackboneConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
 from dassl.data import prompt_template, with_features
@@ -43,17 +44,39 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
+def read_class_texts(path: str, classnames: list[str]) -> list[list[str]]:
+    """Read the texts of classes from a JSON file {class name: [text, ...]}, in the order of `classnames`.
+
+    Raises:
+        UserError: it has another form, or no texts for some classes.
+    """
+    found = read_json(path)
+    well_formed = isinstance(found, dict) and all(
+        isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in found.values()
+    )
+    if not well_formed:
+        raise UserError(f"{path}: expected a dict of class names with lists of texts, got something else.")
+    found = {name.replace("_", " "): texts for name, texts in found.items()}
+    missing = [name for name in classnames if name.replace("_", " ") not in found]
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise UserError(f"{path}: expected texts for every class, got none for {named}. Add them.")
+    return [found[name.replace("_", " ")] for name in classnames]
+
+
 class PromptTrainer(TrainerX):
     """Trains the `prompt_learner` of a method by cross-entropy; CLIP is frozen.
 
     Attributes:
         config_node: the method's node under TRAINER; "" if it has none.
         checkpoint_name: the folder of its checkpoints, named as in the released code.
+        has_fixed_texts: whether it encodes class texts without learned vectors.
     """
 
     model: PromptedCLIP
     config_node = ""
     checkpoint_name = "prompt_learner"
+    has_fixed_texts = True
 
     @property
     def options(self) -> CfgNode:
@@ -92,6 +115,12 @@ class PromptTrainer(TrainerX):
             "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False (methods take one tensor per image), "
             f"got {transforms[0]} and {transforms[1]}.",
         )
+        texts = cfg.DATASET.CLASS_TEXTS
+        checks.require(not texts or os.path.isfile(texts), f'DATASET.CLASS_TEXTS: expected a file, got "{texts}".')
+        checks.require(
+            not texts or self.has_fixed_texts,
+            f"DATASET.CLASS_TEXTS: expected a method with fixed class texts, got {cfg.TRAINER.NAME}.",
+        )
         file = cfg.MODEL.INIT_WEIGHTS
         checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: expected a file, got "{file}".')
         with checks.gather():
@@ -106,9 +135,10 @@ class PromptTrainer(TrainerX):
             self.check_sizes(checks, sizes)
         checks.finish()
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        """Yield texts of all classes as the text tower gets them, and the number of learned vectors added to each."""
-        yield self.class_texts(classnames), 0
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+        """Yield (class name, text as the text tower gets it, number of learned vectors added to it)."""
+        for name, own in zip(classnames, self.fixed_texts(classnames), strict=True):
+            yield from ((name, text, 0) for text in own)
 
     def check_room(self, checks: Checks, sizes: BackboneConfig, vectors: int, least: int = SHORTEST_TEXT) -> None:
         """Record it if `vectors` in a text leave fewer than `least` positions for the words."""
@@ -126,15 +156,14 @@ class PromptTrainer(TrainerX):
             UserError: with one line per such class.
         """
         checks = Checks(self.cfg)
-        for texts, joined in self.texts(classnames):
-            for name, text in zip(classnames, texts, strict=True):
-                used = 2 + len(encode(text)) + joined  # the start and end tokens
-                fewer = f", or use at most {max(length - used + joined, 0)} learned vectors" if joined else ""
-                checks.require(
-                    used <= length,
-                    f"class {name[:80]!r}: expected at most {length} positions for its text and {joined} learned "
-                    f"vectors, got {used}. Shorten the name{fewer}.",
-                )
+        for name, text, joined in self.texts(classnames):
+            used = 2 + len(encode(text)) + joined  # the start and end tokens
+            fewer = f", or use at most {max(length - used + joined, 0)} learned vectors" if joined else ""
+            checks.require(
+                used <= length,
+                f"class {name[:80]!r}: expected at most {length} positions for its text and {joined} learned "
+                f"vectors, got {used}. Shorten the name{fewer}.",
+            )
         checks.finish()
 
     def build_model(self) -> None:
@@ -227,6 +256,17 @@ class PromptTrainer(TrainerX):
         """Insert the class names into the template."""
         template = prompt_template(self.template())
         return [template.replace("{}", name) for name in classnames]
+
+    def fixed_texts(self, classnames: list[str]) -> list[list[str]]:
+        """The fixed texts of each class: those of DATASET.CLASS_TEXTS, or else its one text from the template.
+
+        Raises:
+            UserError: the file has no texts for some classes.
+        """
+        path = self.cfg.DATASET.CLASS_TEXTS
+        if not path:
+            return [[text] for text in self.class_texts(classnames)]
+        return read_class_texts(path, classnames)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         # The loader pins batches for a GPU, so the CPU need not wait for the copy.

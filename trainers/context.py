@@ -28,6 +28,7 @@ class ContextTrainer(PromptTrainer):
 
     n_ctx_key = "N_CTX"
     splits_words = False
+    has_fixed_texts = False
 
     def n_context(self) -> int:
         """M, the number of context vectors."""
@@ -40,10 +41,10 @@ class ContextTrainer(PromptTrainer):
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         n_ctx = self.n_context()
         names = fixed_words_and_names(classnames, self.options.CTX_INIT, n_ctx) if self.splits_words else classnames
-        yield [f"{name}." for name in names], n_ctx
+        yield from ((name, f"{words}.", n_ctx) for name, words in zip(classnames, names, strict=True))
 
 
 def fixed_words_and_names(classnames: list[str], words: str, n_ctx: int) -> list[str]:

@@ -28,6 +28,7 @@ from clip import (
 )
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer, fixed_words_and_names
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
@@ -71,8 +72,8 @@ class PromptLearner(nn.Module):
 class IVLPCLIP(FixedTextCLIP):
     """CLIP with independent context in both towers; a side without context is that of zero-shot CLIP."""
 
-    def __init__(self, clip_model: CLIP, classnames: list[str], texts: list[str], options: CfgNode):
-        super().__init__(clip_model, [texts])
+    def __init__(self, clip_model: CLIP, classnames: list[str], texts: Sequence[str | Sequence[str]], options: CfgNode):
+        super().__init__(clip_model, texts)
         self.prompt_learner = PromptLearner(clip_model, options)
         if self.prompt_learner.text:
             names = fixed_words_and_names(classnames, options.CTX_INIT, options.N_CTX_TEXT)
@@ -101,6 +102,7 @@ class IVLP(ContextTrainer):
     checkpoint_name = "VLPromptLearner"
     n_ctx_key = "N_CTX_TEXT"
     splits_words = True
+    has_fixed_texts = True
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)
@@ -115,10 +117,10 @@ class IVLP(ContextTrainer):
         if self.options.PROMPT_DEPTH_VISION:
             checks.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the layers of the backbone's image tower")
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        yield self.class_texts(classnames), 0
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+        yield from PromptTrainer.texts(self, classnames)
         if self.options.PROMPT_DEPTH_TEXT:
             yield from super().texts(classnames)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return IVLPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)
+        return IVLPCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)

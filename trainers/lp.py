@@ -11,6 +11,8 @@ Attention pattern: as zero-shot CLIP on both sides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,8 +37,8 @@ class LPCLIP(FixedTextCLIP):
 
     frozen_image_encoder = True
 
-    def __init__(self, clip_model: CLIP, texts: list[str]):
-        super().__init__(clip_model, [texts])
+    def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]]):
+        super().__init__(clip_model, texts)
         width = clip_model.text_projection.shape[1]
         self.prompt_learner = nn.Linear(width, width)
         with torch.no_grad():
@@ -62,4 +64,4 @@ class LP(PromptTrainer):
         return self.options.PROMPT.replace("{cls_name}", "{}") or super().template()
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return LPCLIP(clip_model, self.class_texts(classnames))
+        return LPCLIP(clip_model, self.fixed_texts(classnames))

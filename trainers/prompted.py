@@ -5,7 +5,7 @@ Letters: B images, C classes, D the width of the shared embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -89,25 +89,23 @@ class PromptedCLIP(nn.Module):
 
 
 class FixedTextCLIP(PromptedCLIP):
-    """CLIP with fixed texts: the feature of a class is the mean of the features of its texts.
+    """CLIP with fixed texts: the feature of a class is the mean of the unit-length features of its texts.
 
     Args:
-        texts: T lists of C texts; a class has one text in each list.
+        texts: of C classes: one text, or several.
     """
 
     features: Tensor
 
-    def __init__(self, clip_model: CLIP, texts: list[list[str]]):
-        super().__init__(clip_model, len(texts[0]))
-        device = clip_model.logit_scale.device
-
-        def encode(each: list[str]) -> Tensor:
-            tokens = tokenize(each, clip_model.context_length).to(device)
-            return torch.cat([clip_model.encode_text(t).float() for t in tokens.split(TEXTS_AT_ONCE)])
-
+    def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]]):
+        super().__init__(clip_model, len(texts))
+        of_class = [[each] if isinstance(each, str) else each for each in texts]
+        tokens = tokenize([text for own in of_class for text in own], clip_model.context_length)
+        blocks = tokens.to(clip_model.logit_scale.device).split(TEXTS_AT_ONCE)
         with torch.no_grad():
-            features = torch.stack([F.normalize(encode(each), dim=-1) for each in texts]).mean(dim=0)
-        self.register_buffer("features", F.normalize(features, dim=-1), persistent=False)
+            features = F.normalize(torch.cat([clip_model.encode_text(block).float() for block in blocks]), dim=-1)
+            means = torch.stack([own.mean(dim=0) for own in features.split([len(own) for own in of_class])])
+        self.register_buffer("features", F.normalize(means, dim=-1), persistent=False)
 
     def class_features(self, classes: slice) -> Tensor:
         return self.features[classes]

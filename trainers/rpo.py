@@ -84,7 +84,7 @@ class RPOCLIP(FixedTextCLIP):
     tokens: Tensor
 
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode, memory_limit: float = 2.0):
-        super().__init__(clip_model, [texts])
+        super().__init__(clip_model, texts)
         tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
         self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
         self.frozen_image_encoder = options.PROMPTS == "text"
@@ -160,11 +160,21 @@ class RPO(PromptTrainer):
         if self.options.PROMPTS != "text":
             _ = sizes.vision_layers  # raises a UserError for a ResNet
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        yield self.class_texts(classnames), self.options.K
+    def words(self, classnames: list[str]) -> list[str]:
+        """The text of each class, which its prompts attend to."""
+        texts = self.fixed_texts(classnames)
+        if several := [name for name, own in zip(classnames, texts, strict=True) if len(own) > 1]:
+            raise UserError(
+                f"DATASET.CLASS_TEXTS: expected one text per class, because RPO's prompts attend to one, got more for "
+                f"{', '.join(several[:5])}."
+            )
+        return [text for own in texts for text in own]
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+        yield from ((name, text, self.options.K) for name, text in zip(classnames, self.words(classnames), strict=True))
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return RPOCLIP(clip_model, self.class_texts(classnames), self.options, self.cfg.MODEL.TEXT_MEMORY)
+        return RPOCLIP(clip_model, self.words(classnames), self.options, self.cfg.MODEL.TEXT_MEMORY)
 
     def build_model(self) -> None:
         super().build_model()

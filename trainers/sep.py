@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from clip.attention import Attention
 from clip.towers import QuickGELU
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
@@ -106,8 +107,10 @@ class PromptLearner(nn.Module):
 class SEPCLIP(FixedTextCLIP):
     """CLIP with self-enhanced prompts on both sides."""
 
-    def __init__(self, clip_model: clip.CLIP, classnames: list[str], texts: list[str], options: CfgNode):
-        super().__init__(clip_model, [texts])
+    def __init__(
+        self, clip_model: clip.CLIP, classnames: list[str], texts: Sequence[str | Sequence[str]], options: CfgNode
+    ):
+        super().__init__(clip_model, texts)
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
         n_ctx = len(self.prompt_learner.ctx)
         self.words = clip.ClassWords(clip_model, classnames, n_ctx, at_least=n_ctx)
@@ -156,6 +159,7 @@ class SEP(ContextTrainer):
 
     model: SEPCLIP
     config_node = "SEP"
+    has_fixed_texts = True
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("SELECT", ("instance", "batch"))
@@ -177,14 +181,14 @@ class SEP(ContextTrainer):
         tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
         checks.at_most("N_CTX_V", tokens, "the tokens of an image")
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        yield self.class_texts(classnames), 0
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+        yield from PromptTrainer.texts(self, classnames)
         yield from super().texts(classnames)
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":
             print("TRAINER.SEP.SELECT batch: as released, a prediction depends on the other images in its batch")
-        return SEPCLIP(clip_model, classnames, self.class_texts(classnames), self.options)
+        return SEPCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 
     @torch.no_grad()
     def before_train(self) -> None:

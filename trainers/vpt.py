@@ -17,6 +17,7 @@ Attention pattern: [CLS, patches] and the prompts attend to each other; the text
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -99,8 +100,8 @@ def is_tuned(name: str, tune: str, last: range) -> bool:
 class VPTCLIP(FixedTextCLIP):
     """CLIP with visual prompts."""
 
-    def __init__(self, clip_model: CLIP, classnames: list[str], texts: list[str], options: CfgNode):
-        super().__init__(clip_model, [texts])
+    def __init__(self, clip_model: CLIP, classnames: list[str], texts: Sequence[str | Sequence[str]], options: CfgNode):
+        super().__init__(clip_model, texts)
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
         self.per_class_parameters = options.HEAD == "linear"
         self.head, self.location, self.pool = options.HEAD, options.LOCATION, options.POOL
@@ -175,4 +176,4 @@ class VPT(PromptTrainer):
             checks.at_most(key, layers, "the layers of the backbone's image tower")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return VPTCLIP(clip_model, classnames, self.class_texts(classnames), self.options)
+        return VPTCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)

@@ -8,23 +8,27 @@ Attention pattern: the words of a text attend to themselves, causally; the patch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from open_clip import zero_shot_metadata
+from yacs.config import CfgNode
 
 from clip import CLIP
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
-# The seven templates that CLIP's authors selected on ImageNet.
-ENSEMBLE = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-)
+# The templates of CLIP's authors for ImageNet: the seven that they selected, and all 80.
+TEMPLATES = {
+    "selected": zero_shot_metadata.SIMPLE_IMAGENET_TEMPLATES,
+    "imagenet": zero_shot_metadata.OPENAI_IMAGENET_TEMPLATES,
+}
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Add TRAINER.ZEROSHOTCLIP2."""
+    cfg.TRAINER.ZEROSHOTCLIP2 = CfgNode()
+    cfg.TRAINER.ZEROSHOTCLIP2.TEMPLATES = "selected"  # selected: 7 of CLIP's templates for ImageNet; imagenet: all 80
+    cfg.TRAINER.ZEROSHOTCLIP2.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 class ZeroshotModel(FixedTextCLIP):
@@ -35,20 +39,26 @@ class ZeroshotModel(FixedTextCLIP):
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(PromptTrainer):
-    """Zero-shot CLIP with one text per class, from the template of the dataset."""
+    """Zero-shot CLIP with one text per class, from the template of the dataset, or those of DATASET.CLASS_TEXTS."""
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return ZeroshotModel(clip_model, [self.class_texts(classnames)])
+        return ZeroshotModel(clip_model, self.fixed_texts(classnames))
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP2(PromptTrainer):
-    """Zero-shot CLIP with an ensemble of eight texts per class: seven templates, and that of the dataset."""
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Zero-shot CLIP with an ensemble of texts per class: from CLIP's templates, and from that of the dataset.
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[list[str], int]]:
-        for template in ENSEMBLE:
-            yield [template.format(name) for name in classnames], 0
-        yield from super().texts(classnames)
+    As in CoOp's released code, ImageNet has no template of its own here.
+    """
 
-    def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return ZeroshotModel(clip_model, [texts for texts, _ in self.texts(classnames)])
+    config_node = "ZEROSHOTCLIP2"
+
+    def check_options(self, checks: Checks) -> None:
+        checks.one_of("TEMPLATES", TEMPLATES)
+
+    def fixed_texts(self, classnames: list[str]) -> list[list[str]]:
+        texts = [[template(name) for template in TEMPLATES[self.options.TEMPLATES]] for name in classnames]
+        if self.cfg.DATASET.NAME == "ImageNet":
+            return texts
+        return [own + more for own, more in zip(texts, super().fixed_texts(classnames), strict=True)]

@@ -86,6 +86,9 @@ _C.DATASET.NUM_SHOTS = -1
 _C.DATASET.SUBSAMPLE_CLASSES = "all"
 # Text for a class, with {} for its name, such as "a photo of a {}." If empty, the dataset's own text.
 _C.DATASET.PROMPT = ""
+# JSON file with the texts of each class, {"cat": ["A cat has whiskers.", ...], ...}, for methods with fixed class
+# texts. The feature of a class is the mean over its texts. If empty, each class has one text, from PROMPT.
+_C.DATASET.CLASS_TEXTS = ""
 # Keep underscores in class names ("american_bulldog") instead of replacing them with spaces. The released code of RPO
 # and of its linear probe keeps them; such a name has more tokens.
 _C.DATASET.KEEP_UNDERSCORES = False

@@ -43,7 +43,7 @@ REMOVED = {
 def test_without_prompts_the_logits_are_those_of_zero_shot_clip(small_clip, method):
     images = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = FixedTextCLIP(small_clip, [TEXTS])(images)
+        expected = FixedTextCLIP(small_clip, TEXTS)(images)
         torch.testing.assert_close(REMOVED[method](small_clip)(images), expected, atol=1e-4, rtol=0)
 
 

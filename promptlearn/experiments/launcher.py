@@ -20,6 +20,7 @@ USERS_MISTAKE, FOLDER_IN_USE = 2, 75  # exit statuses of train.py
 TAIL = 15  # lines of a failed job's stderr that are shown
 GRACE = 10.0  # seconds that a job has to end by itself when the launcher is stopped
 POLL = 0.05  # seconds between looks at the running jobs
+REFRESH = 1.0  # seconds between updates of the bar's clock
 
 
 class Process:
@@ -145,13 +146,15 @@ class Launcher:
         self.bar = tqdm(total=len(self.pending), desc="jobs", unit="job", smoothing=0, disable=off)
 
     def run(self) -> dict[Job, int]:
+        next_refresh = 0.0
         with self.bar:
             try:
                 while self.pending or self.running:
                     self.start_ready()
                     self.bar.set_postfix_str("; ".join(str(process.job) for process in self.running), refresh=False)
-                    if sys.stderr.isatty():
+                    if sys.stderr.isatty() and time.monotonic() >= next_refresh:
                         self.bar.refresh()  # keeps the clock running during a long job
+                        next_refresh = time.monotonic() + REFRESH
                     time.sleep(POLL)
                     self.collect()
                 self.bar.set_postfix_str("")

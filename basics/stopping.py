@@ -9,10 +9,9 @@ from contextlib import suppress
 
 STARTED_BY = "DASSL_STARTED_BY"  # environment variable: the process id of the launcher, without which a run must stop
 CHECK_INTERVAL = 1.0  # seconds between checks whether that process still exists
-AT_ONCE = (signal.SIGINT, signal.SIGTERM)  # if they follow another one: somebody is in a hurry
 # Batch systems send SIGUSR1 or SIGXCPU ahead of the limit, the latter every second. SIGQUIT stays what it is: an abort.
 BATCH = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]  # not on Windows
-STOP_SIGNALS = (*AT_ONCE, *BATCH)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *BATCH)
 
 
 class Stopped(KeyboardInterrupt):
@@ -32,7 +31,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which a first stop signal is recorded in `asked`; then, Ctrl-C or SIGTERM raises Stopped at once.
+    """A context in which a first stop signal is recorded in `asked`; after it, Ctrl-C raises Stopped at once.
+
+    Other signals that follow are ignored: batch systems repeat theirs, and a run may receive one stop twice, from the
+    system and from its launcher. The context may be inside another one, which then ignores them too.
 
     A signal that the process was started to ignore stays ignored. Outside the main thread, where Python does not
     receive signals, this does nothing.
@@ -55,16 +57,20 @@ class StopSignals:
 
     def __exit__(self, *exception):
         for signum, handler in self._before.items():
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopSignals) and outer.asked is None:
+                outer.asked = self.asked
             signal.signal(signum, handler)
         self._before = {}
 
     def _record(self, signum, frame):
-        if not self.patient or (self.asked is not None and signum in AT_ONCE):
-            raise Stopped(signum)
-        if self.asked is not None:
+        repeated = self.asked is not None
+        if repeated and signum != signal.SIGINT:
             return
-        self.asked = signum
-        _write(f"{signal.Signals(signum).name}: finishing and saving this step first. Repeat it to stop at once.")
+        self.asked = self.asked or signum
+        if repeated or not self.patient:
+            raise Stopped(signum)
+        _write(f"{signal.Signals(signum).name}: finishing and saving this step first. Press Ctrl-C to stop at once.")
 
     def stop_if_asked(self, where):
         """Raise Stopped if a signal was received. `where` is the progress so far, for the message."""

@@ -1,4 +1,4 @@
-"""A first Ctrl-C or SIGTERM waits for the current step; a second one does not."""
+"""A first stop signal waits for the current step; only Ctrl-C after it does not."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ import time
 import pytest
 
 from basics import Stopped, StopSignals
+from basics.stopping import STOP_SIGNALS
 
 BOTH = pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 
@@ -17,25 +18,25 @@ BOTH = pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (sig
 @pytest.fixture(autouse=True)
 def restored():
     """The tests may have been started with Ctrl-C ignored."""
-    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in STOP_SIGNALS}
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
 
 
 @BOTH
-def test_the_first_signal_is_recorded_and_the_second_stops_at_once(capfd, signum, status):
+def test_the_first_signal_is_recorded_and_ctrl_c_after_it_stops_at_once(capfd, signum, status):
     with StopSignals() as signals:
         signals.stop_if_asked("nowhere")
         os.kill(os.getpid(), signum)
         assert signals.asked == signum
-        assert "finishing and saving this step first. Repeat it to stop at once." in capfd.readouterr().err
+        assert "finishing and saving this step first. Press Ctrl-C to stop at once." in capfd.readouterr().err
         with pytest.raises(Stopped, match="^stopped by SIG[A-Z]+ after epoch 2$") as stop:
             signals.stop_if_asked("after epoch 2")
         assert stop.value.status == status
         with pytest.raises(Stopped) as stop:
-            os.kill(os.getpid(), signum)
-        assert stop.value.status == status
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.value.status == 130
     assert signal.getsignal(signum) == signal.SIG_DFL
 
 
@@ -44,6 +45,19 @@ def test_the_first_signal_stops_if_not_patient(signum, status):
     with StopSignals(patient=False), pytest.raises(KeyboardInterrupt) as stop:
         os.kill(os.getpid(), signum)
     assert stop.value.status == status
+
+
+def test_a_stop_that_is_passed_on_or_repeated_counts_once(capfd):
+    others = [signum for signum in STOP_SIGNALS if signum != signal.SIGINT]
+    with StopSignals(patient=False):
+        with pytest.raises(Stopped, match="after epoch 2") as stop, StopSignals() as signals:
+            for signum in others:
+                os.kill(os.getpid(), signum)
+            signals.stop_if_asked("after epoch 2")
+        assert stop.value.status == 128 + others[0]
+        for signum in others:  # while the status is written
+            os.kill(os.getpid(), signum)
+    assert capfd.readouterr().err.count("saving this step first") == 1
 
 
 def test_ignored_signals_stay_ignored_and_other_threads_set_no_handler():

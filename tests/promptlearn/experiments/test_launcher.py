@@ -229,13 +229,14 @@ if "leave" in behavior:
 if "orphan" in behavior and forked:
     os.kill(os.getppid(), signal.SIGKILL)
 if "sleep" in behavior or "orphan" in behavior and forked:
-    try:
-        with StopSignals(patient=False):
-            stop_without_parent()  # not before: its signal may come at once
-            time.sleep(60)
-    finally:
-        time.sleep(0.3)
+    with StopSignals() as signals:
+        stop_without_parent()  # not before: its signal may come at once
+        (folder / "training").touch()
+        while signals.asked is None:
+            time.sleep(0.05)
+        time.sleep(0.3)  # the rest of its step
         (folder / "saved").touch()
+        signals.stop_if_asked("")
 """
 
 
@@ -287,20 +288,41 @@ def test_runs_stop_with_a_killed_warm_process_and_the_others_start_afresh(forkab
     assert len(parents(forkable)) == 2 and os.getpid() in parents(forkable)
 
 
+def heed_terminal():
+    """In a child: handle Ctrl-C and SIGHUP, even if the tests run in the background or under nohup."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
 @linux
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_forked_runs_stop_with_the_launcher(forkable, signum):
+@pytest.mark.parametrize(
+    ("send", "signum"),
+    [
+        (os.kill, signal.SIGKILL),
+        (os.kill, signal.SIGTERM),
+        (os.killpg, signal.SIGINT),  # a terminal's Ctrl-C
+        (os.killpg, signal.SIGTERM),  # a batch system's stop
+        (os.killpg, signal.SIGHUP),  # a closed terminal
+    ],
+)
+def test_forked_runs_finish_their_step_when_the_launcher_stops(forkable, send, signum):
     forkable.behave(sleep=True)
     command = [sys.executable, "-m", "promptlearn.cli", "base2new", "--trainers", "RPO", "--seeds", "1", "--jobs", "1"]
     command += ["--checkout", str(forkable.root), "--output", str(forkable.output)]
-    launcher = subprocess.Popen(command, cwd=Path(basics.__file__).parents[1], stderr=subprocess.DEVNULL)
+    launcher = subprocess.Popen(
+        command,
+        cwd=Path(basics.__file__).parents[1],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=heed_terminal,
+    )
     deadline = time.monotonic() + 30
-    while not parents(forkable):
+    while not list(forkable.output.rglob("training")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (warm,) = parents(forkable)
-    launcher.send_signal(signum)
-    launcher.wait()
+    send(launcher.pid, signum)
+    assert launcher.wait() == (-signum if signum == signal.SIGKILL else 128 + signum)
     while is_alive(warm):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -20,22 +20,33 @@ def open_missing_streams():
 
 
 class Tolerant:
-    """A console stream that a full disk does not disturb: the rest is discarded. A reader that is gone still counts."""
+    """A console stream that a full disk does not disturb: the rest is discarded.
 
-    def __init__(self, stream):
+    Args:
+        needs_reader: a reader that is gone still counts, with BrokenPipeError; else it is as a full disk.
+    """
+
+    def __init__(self, stream, needs_reader=True):
         self.stream = stream
+        self.needs_reader = needs_reader
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
 
     def write(self, text):
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self):
+        self._try(self.stream.flush)
+
+    def _try(self, act, *arguments):
         try:
-            return self.stream.write(text)
-        except BrokenPipeError:
-            raise
-        except OSError:
+            act(*arguments)
+        except OSError as error:
+            if self.needs_reader and isinstance(error, BrokenPipeError):
+                raise
             drop(self.stream)
-            return len(text)
 
 
 def flush_or_drop(stream):

@@ -8,10 +8,12 @@ import errno
 import importlib
 import signal
 import sys
+from contextlib import redirect_stderr
 
 from basics import (
     Stopped,
     StopSignals,
+    Tolerant,
     UserError,
     did_you_mean,
     drop,
@@ -76,6 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: sys.argv[1:]) and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     open_missing_streams()
+    with redirect_stderr(Tolerant(sys.stderr, needs_reader=False)):  # progress and errors; the work does not need them
+        return run(argv)
+
+
+def run(argv: list[str]) -> int:
+    """Run a command line, and turn what goes wrong into a message and an exit status."""
     try:
         for word in argv:
             if not is_text(word):

@@ -288,7 +288,12 @@ def test_waiting_threads_are_told_not_to_spin_before_torch_is_imported():
     assert done.stdout == "passive\n", done.stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="need /dev/full, a file that is always full (Linux has it)")
+need_full = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="need /dev/full, a file that is always full (Linux has it)"
+)
+
+
+@need_full
 @pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
 def test_output_that_has_no_room_is_one_message(words):
     with open("/dev/full", "w") as full:
@@ -296,3 +301,16 @@ def test_output_that_has_no_room_is_one_message(words):
         said = ours.communicate(timeout=60)[1]
     assert ours.returncode == 2
     assert said == "error: cannot use the output: No space left on device\n"
+
+
+@need_full
+def test_progress_that_has_no_room_or_no_reader_stops_no_run(fake):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "w") as full, open(writer, "w") as unread:
+        for stderr, seeds in ((full, "1"), (unread, "2")):
+            words = ["base2new", "--trainers", "RPO", "--seeds", seeds]
+            ours = start(*words, folder=fake.root, stdout=subprocess.PIPE, stderr=stderr)
+            assert "zero-shot CLIP" in ours.communicate(timeout=60)[0]
+            assert ours.returncode == 0
+    assert len(fake.calls()) == 6

@@ -54,6 +54,7 @@ setup(
             "hypothesis>=6.120",
             "playwright>=1.49",
             "tensorboard>=2.18",
+            "optuna>=4.2",
             "ruff",
             "codespell",
             "mypy",
@@ -63,6 +64,8 @@ setup(
             "ipykernel",
         ],
         "tensorboard": ["tensorboard>=2.18"],
+        # dassl tune
+        "tune": ["optuna>=4.2"],
     },
     entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[

@@ -39,8 +39,8 @@ class PromptLearner(nn.Module):
 class VisionPromptCLIP(FixedTextCLIP):
     """CLIP with frozen class texts (the base class encodes them once) and prompts next to the image patches."""
 
-    def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
-        super().__init__(clip_model, [texts])
+    def __init__(self, clip_model: CLIP, texts: list[list[str]], options: CfgNode):
+        super().__init__(clip_model, texts)
         self.prompt_learner = PromptLearner(clip_model, options)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -59,4 +59,4 @@ class VisionPrompt(PromptTrainer):
         checks.at_least("N_CTX", 1)  # bad settings are reported before anything is loaded
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return VisionPromptCLIP(clip_model, self.class_texts(classnames), self.options)
+        return VisionPromptCLIP(clip_model, self.fixed_texts(classnames), self.options)

@@ -34,6 +34,7 @@ trainer, seed, subsample = value("--trainer"), int(value("--seed")), value("DATA
 shots = int(value("DATASET.NUM_SHOTS") or 0)
 dataset = pathlib.Path(value("--dataset-config-file")).read_text().split("NAME:")[1].split()[0]
 gain = 0 if trainer == "ZeroshotCLIP" else seed + (shots if subsample == "all" else 0)
+gain -= 10 * abs(float(value("OPTIM.LR") or 0.1) - 0.1)  # the best learning rate is 0.1
 result = {
     "format": 1, "status": "done", "trainer": trainer, "dataset": dataset, "seed": seed, "subsample": subsample,
     "shots": shots, "prompts_sha256": behavior.get("prompts", "abc"),

@@ -63,12 +63,15 @@ class FeatureStore:
             print(f"Note: image features are not stored. {error}")
 
     def _make_room(self) -> None:
-        files = [(entry.stat(), entry.path) for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")]
+        files = []
+        for entry in os.scandir(self.folder):
+            with suppress(FileNotFoundError):  # another process is making room as well
+                files += [(entry.stat(), entry.path)] if entry.name.endswith(".safetensors") else []
         excess = sum(stat.st_size for stat, _ in files) - self.budget
         for stat, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
             if excess <= 0:
                 break
-            Path(path).unlink(missing_ok=True)  # another process may be making room as well
+            Path(path).unlink(missing_ok=True)
             excess -= stat.st_size
 
 

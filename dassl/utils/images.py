@@ -28,9 +28,13 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS):
     try:
         with Image.open(path) as image:
             if image.width * image.height > max_megapixels * 1e6:
-                size = f"{image.width} x {image.height} pixels"
-                raise ValueError(f"{size} are more than {max_megapixels:g} million; see INPUT.MAX_MEGAPIXELS")
+                raise BadImage(
+                    f"{path}: expected at most {max_megapixels:g} million pixels (INPUT.MAX_MEGAPIXELS), got "
+                    f"{image.width} x {image.height}. Shrink the image, or raise the limit."
+                )
             return _to_rgb(image)
+    except BadImage:
+        raise
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: expected an image file, got nothing.") from error
     except Exception as error:  # for damaged files, Pillow's decoders raise almost anything

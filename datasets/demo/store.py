@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -73,10 +74,10 @@ class DemoDataset(FewShotDataset):
             UserError: the folder cannot be written, or holds other or incomplete images.
         """
         images = folder / cls.image_dir
+        _sweep(folder)
         if not images.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _sweep(folder)
                 partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
                 try:
                     cls._render(partial)
@@ -126,9 +127,10 @@ def _count(images: Path) -> int:
 def _sweep(folder: Path) -> None:
     """Delete what killed processes of this user have left."""
     for path in folder.glob(f"{PARTIAL}*"):
-        status = path.stat()
-        if status.st_uid == os.getuid() and time.time() - status.st_mtime > LITTER_AGE:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # another process sweeps, too
+            status = path.stat()
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > LITTER_AGE:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _move(partial: Path, images: Path) -> None:

@@ -42,6 +42,7 @@ commands:
   domain_generalization   train on one dataset, test on its domain shifts
   variance                base2new with ten seeds
   ablation                base2new with a method's settings varied
+  tune                    search settings of a method on validation images
   data                    list, prepare (download), and verify datasets
   results                 print the tables of all results, and tests of the differences
   report                  write an HTML page with charts and a look into the models
@@ -71,7 +72,8 @@ examples:
 """
 
 # command -> its module in this package
-VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in ("data", "doctor", "results", "report")}}
+OTHERS = ("tune", "data", "results", "report", "doctor")
+VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 
 def main(argv: list[str] | None = None) -> int:

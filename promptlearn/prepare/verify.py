@@ -112,5 +112,5 @@ def _size(path: str) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:  # reads the header only
             return *image.size, os.path.getsize(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path}: expected an image, got {error}. Replace the file.") from error

@@ -1,6 +1,7 @@
 """The demo datasets: images made once, complete or not at all, the same for everybody."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,9 +171,15 @@ def test_an_interrupted_rendering_leaves_nothing(few, tmp_path, monkeypatch):
     assert Letters.rendered(tmp_path).is_dir()
 
 
-def test_a_killed_rendering_is_repeated(few, tmp_path):
-    (tmp_path / ".images-killed" / "train" / "letter_a").mkdir(parents=True)
+def test_a_killed_rendering_is_repeated_and_what_it_left_is_swept(few, tmp_path):
+    killed, live = tmp_path / ".images-killed", tmp_path / ".images-live"
+    for folder in (killed, live):
+        (folder / "train" / "letter_a").mkdir(parents=True)
     assert len(list(Letters.rendered(tmp_path).glob("*/*/*.png"))) == 26 * 5
+    assert killed.exists()  # it may be that of a live process
+    os.utime(killed, (0, 0))
+    Letters.rendered(tmp_path)
+    assert not killed.exists() and live.exists()
 
 
 def test_a_second_process_keeps_the_images_of_the_first(few, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """What is kept comes back bit for bit, or not at all: damage, wrong names, full disks and budgets."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -69,3 +71,24 @@ def test_a_full_disk_is_reported_and_the_run_continues(tmp_path, tensor, monkeyp
     monkeypatch.setattr(feature_store, "write_atomic", full)
     FeatureStore(tmp_path, budget=2**20).put(KEY, tensor)
     assert "Note: image features are not stored. " in capsys.readouterr().out
+
+
+STORE = """
+import sys, torch
+from pathlib import Path
+from dassl.data.feature_store import FeatureStore
+store = FeatureStore(Path(sys.argv[1]), budget=int(sys.argv[2]))
+for i in range(60):
+    store.put({"view": i % 7}, torch.full((100,), float(i % 7)))
+    found = store.get({"view": (i + 3) % 7})
+    assert found is None or found.eq((i + 3) % 7).all()
+"""
+
+
+def test_several_processes_share_a_small_store(tmp_path):
+    command = [sys.executable, "-c", STORE, str(tmp_path), "2500"]  # room for four
+    together = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(3)
+    ]
+    assert [process.communicate()[0] for process in together] == [""] * 3
+    assert [process.returncode for process in together] == [0] * 3

@@ -22,6 +22,7 @@ COMMANDS = {
     "dassl results --help": 0,
     "dassl results RUNS": 0,
     "dassl report --help": 0,
+    "dassl tune --help": 0,
     "dassl doctor --help": 0,
     "dassl base2nwe": 2,
     "dassl base2new --trainrs RPO": 2,

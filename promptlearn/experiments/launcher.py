@@ -190,7 +190,7 @@ class Launcher:
                 busy.add(job)
 
     def collect(self) -> None:
-        """Take note of what has ended."""
+        """Remove the runs that have ended, and report the failed ones."""
         for process in [process for process in self.running if process.process.poll() is not None]:
             self.running.remove(process)
             if process.process.returncode == FOLDER_IN_USE:  # another launcher was quicker

@@ -99,8 +99,8 @@ def test_who_stops_reading_the_console_costs_the_log_nothing(tmp_path):
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_log_that_is_no_regular_file_is_refused(tmp_path, kind):
     target, log = tmp_path / "target", tmp_path / "log.txt"
-    target.write_text("of somebody else")
+    target.write_text("of another program")
     {"link": lambda: log.symlink_to(target), "pipe": lambda: os.mkfifo(log), "folder": log.mkdir}[kind]()
     with pytest.raises(UserError, match=r"log\.txt: (expected a regular file|cannot open the file: Is a directory)"):
         setup_logger(tmp_path)
-    assert target.read_text() == "of somebody else"
+    assert target.read_text() == "of another program"

@@ -52,7 +52,7 @@ def test_the_same_command_again_gives_the_same_table_without_a_run(fake, capfd):
     assert fake.calls() == []
 
 
-def test_a_users_mistake_is_told_once_and_gives_status_2(fake, capfd):
+def test_a_users_mistake_is_reported_once_and_gives_status_2(fake, capfd):
     fake.behave(fail=["seed"], status=2)
     assert main(["base2new", "--trainers", "RPO"]) == 2
     assert capfd.readouterr().err.count("error: planted failure") == 1
@@ -246,7 +246,7 @@ def same(link, folder):
     try:
         return link.parent.name != str(os.getpid()) and link.readlink() == folder
     except OSError:
-        return False  # it ended meanwhile, or belongs to somebody else
+        return False  # it ended meanwhile, or belongs to another user
 
 
 def test_a_reader_that_leaves_gets_no_traceback():
@@ -281,7 +281,7 @@ def test_a_script_runs_as_python_would_run_it(tmp_path):
         assert ours.returncode == python.returncode == status
 
 
-def test_waiting_threads_are_told_not_to_spin_before_torch_is_imported():
+def test_waiting_threads_do_not_spin_if_torch_is_imported_later():
     code = "import os; os.environ.pop('OMP_WAIT_POLICY', None); import dassl, sys; assert 'torch' not in sys.modules; "
     code += "import promptlearn.cli; print(os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

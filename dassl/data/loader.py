@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from dassl.data.image_cache import ImageCache
 
 SIGNAL_SECONDS = 1.0  # within which the system reports the end of a child process
+END_SECONDS = 5.0  # in which a worker with a broken connection has ended, on a busy machine
 
 
 def _end_workers() -> None:
@@ -58,6 +59,7 @@ class Loader(DataLoader):
             if not str(error).startswith("Caught "):  # the start of torch's report of an error inside a worker
                 time.sleep(SIGNAL_SECONDS)
                 for worker in getattr(batches, "_workers", ()):
+                    worker.join(END_SECONDS)
                     if worker.exitcode:
                         raise RuntimeError(f"DataLoader worker (pid {worker.pid}) {_end(worker.exitcode)}") from error
             raise

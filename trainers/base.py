@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from basics import UserError, read_json
@@ -203,9 +203,13 @@ class PromptTrainer(TrainerX):
         if cfg.MODEL.INIT_WEIGHTS:
             load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
             print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
-        self.optim = build_optimizer(learner, cfg.OPTIM)
+        self.optim = build_optimizer(learner, cfg.OPTIM, self.parameter_groups(learner))
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
+
+    def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
+        """The optimizer's parameter groups; None for one group of all parameters."""
+        return None
 
     def _accelerate(self) -> None:
         """Choose the text blocks, and compile or capture the step."""

@@ -67,6 +67,7 @@ class Segment(Struct):
     replaced: Count
     rewritten: list[Count]
     prefilled: bool
+    first_layer: Count = 0
 
 
 class Tower(Struct):

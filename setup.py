@@ -1,21 +1,51 @@
 """Installs the packages `promptlearn`, `dassl`, `clip` and `basics`, and the command `dassl`.
 
-trainers/, datasets/, configs/ and scripts/ are used from the checkout and never installed: a package called `datasets`
-in somebody's environment would hide the well-known library of that name.
+A wheel carries train.py, trainers/, datasets/, and configs/ in promptlearn/bundle/, which is not importable as such: a
+package called `datasets` in somebody's environment would hide the well-known library of that name. train.py puts that
+folder on the path of its own process. An editable installation uses the checkout.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 PACKAGES = ("basics", "clip", "dassl", "promptlearn")
+BUNDLED = ("train.py", "trainers", "datasets", "configs")
 
 
 def version() -> str:
     """Read `__version__` from the text: importing the package would need its dependencies before they are installed."""
     return re.search(r'^__version__ = "([^"]+)"', (HERE / "dassl" / "__init__.py").read_text(), re.MULTILINE).group(1)
+
+
+class BuildWithBundle(build_py):
+    """Copies what a checkout has beside the packages into promptlearn/bundle/."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        bundle = Path(self.build_lib, "promptlearn", "bundle")
+        shutil.rmtree(bundle, ignore_errors=True)
+        for source, target in self.bundled_files(bundle):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+    @staticmethod
+    def bundled_files(bundle: Path) -> list[tuple[Path, Path]]:
+        """(source, target) of each file."""
+        roots = [HERE / name for name in BUNDLED]
+        files = [file for root in roots for file in ([root] if root.is_file() else sorted(root.rglob("*")))]
+        wanted = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+        return [(file, bundle / file.relative_to(HERE)) for file in wanted]
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        targets = [target for _, target in self.bundled_files(Path(self.build_lib, "promptlearn", "bundle"))]
+        return super().get_outputs(include_bytecode) + [str(target) for target in targets]
 
 
 setup(
@@ -25,10 +55,22 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    author="the authors",
+    license_files=["LICENSE"],
+    author="The promptlearn-clip authors",
+    keywords=["CLIP", "prompt learning", "prompt tuning", "few-shot learning", "vision-language models", "CoOp", "Dassl"],
+    project_urls={
+        "RPO": "https://arxiv.org/abs/2308.14960",
+        "CoOp": "https://arxiv.org/abs/2109.01134",
+        "CLIP": "https://arxiv.org/abs/2103.00020",
+    },
     python_requires=">=3.11",
     packages=find_packages(include=[f"{name}{below}" for name in PACKAGES for below in ("", ".*")]),
-    package_data={"clip": ["tiny/*"], "promptlearn": ["experiments/published.json", "report/page.*"]},
+    package_data={
+        **{name: ["py.typed"] for name in PACKAGES},
+        "clip": ["tiny/*", "py.typed"],
+        "promptlearn": ["experiments/published.json", "report/page.*", "py.typed"],
+    },
+    cmdclass={"build_py": BuildWithBundle},
     # The oldest versions that the tests were run with; those of constraints.txt are the ones they always run with.
     install_requires=[
         "torch>=2.9",
@@ -69,8 +111,18 @@ setup(
     },
     entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Recognition",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -29,6 +29,7 @@ from basics import (
     open_missing_streams,
     stop_without_parent,
 )
+from basics.additions import find_config, has_additions
 from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
@@ -96,7 +97,7 @@ def split_pairs(words: list[str]) -> list[str]:
 
 def known_names(package: str) -> list[str]:
     """The names that the files of `package`, which is trainers or datasets, register."""
-    if package not in sys.modules:
+    if package not in sys.modules and not has_additions(package):
         with suppress(NotDeclared):
             return registered_names(ROOT / package)
     importlib.import_module(package)
@@ -108,7 +109,7 @@ def known_names(package: str) -> list[str]:
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Add the keys that the methods declare, and the CoOp family's."""
-    if "trainers" not in sys.modules:
+    if "trainers" not in sys.modules and not has_additions("trainers"):
         with suppress(NotDeclared):
             declare_keys(cfg, ROOT / "trainers")
             return add_missing_nodes(cfg)
@@ -189,17 +190,18 @@ def find_seed(folder: str | None) -> int:
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:
     """The dataset's and the method's config file; without a data folder and a method's file, those of the demo."""
-    dataset_file, config_file = args.dataset_config_file, args.config_file
+    dataset_file, config_file = (find_config(file, CONFIGS) for file in (args.dataset_config_file, args.config_file))
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
         return dataset_file, config_file
-    demo = CONFIGS / "trainers" / args.trainer / "tiny.yaml"
-    if not args.trainer or not os.path.isfile(demo):
+    demo = f"configs/trainers/{args.trainer}/tiny.yaml"
+    found = find_config(demo, CONFIGS)
+    if not args.trainer or not os.path.isfile(found):
         return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
-        dataset_file = str(CONFIGS / "datasets" / "digits.yaml")
-    print(f"No data folder and no method file given: running the built-in demo with {demo.relative_to(CONFIGS.parent)}")
-    return dataset_file, str(demo)
+        dataset_file = find_config("configs/datasets/digits.yaml", CONFIGS)
+    print(f"No data folder and no method file given: running the built-in demo with {demo}")
+    return dataset_file, found
 
 
 def run(args: argparse.Namespace) -> None:

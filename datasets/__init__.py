@@ -1,7 +1,8 @@
-"""The datasets, one short file each. Importing this package registers each dataset whose file lies in this folder."""
+"""The datasets, one short file each. Importing this package registers each dataset whose file lies in this folder.
 
-import importlib
-import pkgutil
+So does a file in the folder datasets/ of the current folder; see basics/additions.py.
+"""
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+from basics.additions import import_all
+
+import_all(__name__, __path__)

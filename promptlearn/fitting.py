@@ -65,7 +65,7 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     environment = os.environ | for_this_process() | ({"TQDM_DISABLE": "1"} if quiet else {})
     done = subprocess.run(
         command,
-        cwd=checkout.root,
+        cwd=checkout.folder,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if quiet else None,
@@ -90,7 +90,7 @@ def arguments(options: FitOptions, checkout: Checkout, run: Path) -> list[str]:
     else:
         default = checkout.settings("few_shot", demo=False)["configs"].get(options.method)
         config = choose_config(configs_of(checkout, options.method, None, default), DATASET, options.shots or 16)
-    config_file = checkout.root / "configs" / "trainers" / options.method / f"{config}.yaml"
+    config_file = checkout.config(f"trainers/{options.method}/{config}.yaml")
     settings: dict[str, object] = {"DATASET.NUM_SHOTS": options.shots or -1, **for_this_machine(config_file)}
     if options.epochs:
         settings["OPTIM.MAX_EPOCH"] = options.epochs
@@ -99,7 +99,7 @@ def arguments(options: FitOptions, checkout: Checkout, run: Path) -> list[str]:
     settings |= options.settings
     return [
         *("--trainer", options.method, "--config-file", str(config_file)),
-        *("--dataset-config-file", str(checkout.root / "configs" / "datasets" / f"{DATASET}.yaml")),
+        *("--dataset-config-file", str(checkout.config(f"datasets/{DATASET}.yaml"))),
         *("--root", str(options.source.expanduser().resolve()), "--output-dir", str(run.expanduser().resolve())),
         *("--backbone", backbone, "--seed", str(options.seed)),
         *(str(word) for pair in settings.items() for word in pair),

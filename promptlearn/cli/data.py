@@ -87,7 +87,7 @@ class Requested:
 
         self.checkout.load("datasets")
         cfg = get_cfg_default()
-        merge(cfg, [self.checkout.root / "configs" / "datasets" / f"{self.name}.yaml"])
+        merge(cfg, [self.checkout.config(f"datasets/{self.name}.yaml")])
         cfg.DATASET.ROOT = str(self.root or "")
         with contextlib.redirect_stdout(sys.stderr):
             return build_dataset(cfg)
@@ -216,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
             verb.set_defaults(do=do)
             verb.add_argument("names", nargs="+", metavar="NAME", help="a dataset")
         verb.add_argument("--root", metavar="DATA", required=do is prepare, help="the folder of all datasets")
-        verb.add_argument("--checkout", metavar="FOLDER", help="where datasets/ is (default: the current folder)")
+        verb.add_argument("--checkout", metavar="FOLDER", help="where datasets/ is, if not here or installed")
         return verb
 
     add_verb("list", "the datasets, their sizes, and with --root whether they are there")

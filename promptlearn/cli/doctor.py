@@ -44,7 +44,7 @@ class Finding:
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     checkout = Checkout(args.checkout)
-    output = Path(args.output).expanduser() if args.output else checkout.root / "output"
+    output = Path(args.output).expanduser() if args.output else checkout.folder / "output"
     data = Path(args.data).expanduser() if args.data else None
     checks: list[Callable[[], Iterator[Finding]]] = [
         packages,
@@ -69,8 +69,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data", metavar="FOLDER", help="the folder that holds the datasets (default: built-in datasets only)"
     )
-    p.add_argument("--output", metavar="FOLDER", help="where runs will write (default: output in the checkout)")
-    p.add_argument("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
+    p.add_argument("--output", metavar="FOLDER", help="where runs will write (default: output)")
+    p.add_argument("--checkout", metavar="FOLDER", help="where train.py and configs/ are, if not here or installed")
     return p
 
 
@@ -91,7 +91,7 @@ def packages() -> Iterator[Finding]:
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding("problem", f"the package {name} is missing", "pip install -e . in the checkout")
+            yield Finding("problem", f"the package {name} is missing", f"pip install '{requirement}'")
 
 
 def gpu() -> Iterator[Finding]:

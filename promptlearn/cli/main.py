@@ -9,6 +9,7 @@ import importlib
 import signal
 import sys
 from contextlib import redirect_stderr
+from pathlib import Path
 
 from basics import (
     Stopped,
@@ -21,6 +22,7 @@ from basics import (
     notify,
     open_missing_streams,
 )
+from basics.additions import is_repository
 from dassl import __version__
 from dassl.config import is_text
 from promptlearn.cli.script import run_script
@@ -32,7 +34,8 @@ LONGEST_NAME = 100  # letters of a file's name in a message
 HELP = """\
 usage: dassl COMMAND ...
 
-Few-shot prompt learning on frozen CLIP. Run it in the checkout, where train.py and configs/ are.
+Few-shot prompt learning on frozen CLIP. Run it in any folder: the methods, datasets, and configs are installed, and
+yours are read from trainers/, datasets/, and configs/ there. In a checkout, the checkout's are used. Outputs go to output/.
 
 commands:
   fit                     train a classifier on your pictures
@@ -131,7 +134,8 @@ def dispatch(argv: list[str]) -> int:
     if verb.endswith(".py"):
         return run_script(verb, arguments)
     if verb == "train":
-        return run_script(str(Checkout().root / "train.py"), arguments)
+        own = is_repository(Path.cwd())  # perhaps of the CoOp family, with a train.py that is not ours
+        return run_script("train.py" if own else str(Checkout().root / "train.py"), arguments)
     if verb not in VERBS:
         hint = did_you_mean(verb, [*VERBS, "train"])
         raise UserError(

@@ -40,7 +40,7 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     data = Path(args.data).expanduser().resolve() if args.data else None
     if data and not data.is_dir():
         raise UserError(f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder.")
-    output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
+    output = Path(args.output).expanduser().resolve() if args.output else checkout.folder / "output"
     asked = RunRequest(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
     jobs = plan(protocol, checkout, output, data, asked)
     if not data:
@@ -52,10 +52,11 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     if args.dry_run:
         for line in explain_configs(jobs):
             notify(line)
-        notify(f"in {checkout.root}; a line with --model-dir must wait for the line that writes that folder")
+        notify(f"in {checkout.folder}; a line with --model-dir must wait for the line that writes that folder")
+        program = ["python", "train.py"] if checkout.folder == checkout.root else ["dassl", "train"]
         for job in jobs:
             if job not in done:
-                print(shlex.join(["python", *job.command(checkout, data)]))
+                print(shlex.join([*program, *job.arguments(checkout, data)]))
         return 0
     return launch_and_report(protocol, jobs, checkout, output, data, args)
 
@@ -93,12 +94,12 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run each")
     add("--shots", nargs="+", type=integer_from(1), metavar="N", help="training images per class; one run each")
     add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")
-    add("--output", metavar="FOLDER", help="for runs and tables (default: output in the checkout)")
+    add("--output", metavar="FOLDER", help="for runs and tables (default: output)")
     add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
         "with --data the method's released one)")  # fmt: skip
     add("--vary", nargs="+", action="append", metavar=("KEY", "VALUE"), help="try these values of a setting, such as "
         "TRAINER.RPO.K 4 8 24; repeated, every combination")  # fmt: skip
-    add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
+    add("--checkout", metavar="FOLDER", help="where train.py and configs/ are, if not here or installed")
     add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: 1; in the "
         f"demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
     add("--dry-run", action="store_true", help="print the commands of the runs that are not done, and run nothing")

@@ -60,5 +60,5 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--no-explain", action="store_true", help="start no run; show what is there")
     p.add_argument("--foreign-images", action="store_true", help="embed test images of runs from other machines, too")
-    p.add_argument("--checkout", metavar="FOLDER", help="where train.py is (default: the current folder)")
+    p.add_argument("--checkout", metavar="FOLDER", help="where train.py is, if not here or installed")
     return p

@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
         refuse_without_data([dataset], settings["builtin"])
     configs = configs_of(checkout, args.trainer, args.config, settings["configs"].get(args.trainer))
     config = choose_config(configs, dataset, args.shots)
-    output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
+    output = Path(args.output).expanduser().resolve() if args.output else checkout.folder / "output"
     folder = output / "tune" / dataset / f"shots_{args.shots}" / args.trainer / config / f"seed{args.seed}"
     mkdir_if_missing(folder)
     command = ["--root", str(data)] if data else []
@@ -107,6 +107,6 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=integer_from(0), default=1, metavar="S", help="of all trials (default: 1)")
     add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")
     add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: as in few_shot)")
-    add("--output", metavar="FOLDER", help="for the trials (default: output in the checkout)")
-    add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
+    add("--output", metavar="FOLDER", help="for the trials (default: output)")
+    add("--checkout", metavar="FOLDER", help="where train.py and configs/ are, if not here or installed")
     return p

@@ -1,4 +1,4 @@
-"""The checkout: where train.py and the configs are, and which names they offer."""
+"""The checkout, or what an installation carries of it: where train.py and the configs are, and which names they offer."""
 
 import importlib
 import sys
@@ -6,44 +6,73 @@ from pathlib import Path
 from types import ModuleType
 
 from basics import UserError, did_you_mean
+from basics.additions import config_folders
 from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 
 # What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
 SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "prompts", "variants", "builtin")
 
 
-class Checkout:
-    """A folder with train.py and configs/.
+PACKAGE = Path(__file__).resolve().parents[1]
+BUNDLE = PACKAGE / "bundle"  # in an installation: train.py, trainers/, datasets/, and configs/; see setup.py
 
-    Without `root`: the current folder, or else the folder of which this very file is a part.
+
+class Checkout:
+    """The project's own files, and the user's configs.
+
+    Without `root`: the checkout that is the current folder, or else the files that are installed with this package.
+
+    Attributes:
+        root: the folder with train.py, trainers/, datasets/, and configs/. It may be read-only.
+        folder: where runs start, and their relative paths begin: the given checkout, or else the current folder.
+        config_folders: configs/ of `folder`, those of installed packages, and that of `root`; the first one that has a
+            file is used.
     """
 
     def __init__(self, root: str | Path | None = None):
-        candidates = [Path(root)] if root else list(dict.fromkeys([Path.cwd(), Path(__file__).resolve().parents[2]]))
+        candidates = [Path(root)] if root else list(dict.fromkeys([Path.cwd(), BUNDLE, PACKAGE.parent]))
         for candidate in candidates:
-            if (candidate / "train.py").is_file() and (candidate / "configs").is_dir():
+            if (candidate / "train.py").is_file() and (candidate / "configs" / "protocols").is_dir():
                 self.root = candidate.resolve()
-                return
-        raise UserError(
-            f"no checkout of this project in {' nor in '.join(map(str, candidates))} "
-            "(expected: train.py and configs/). Call from inside the cloned repository, or give --checkout FOLDER"
-        )
+                break
+        else:
+            raise UserError(
+                f"no checkout of this project in {' nor in '.join(map(str, candidates))} "
+                "(expected: train.py and configs/). Call from inside the cloned repository, or give --checkout FOLDER"
+            )
+        self.folder = self.root if root else Path.cwd()
+        self.config_folders = config_folders(self.folder, self.root / "configs")
+
+    def config(self, path: str) -> Path:
+        """A file below configs/, such as `datasets/digits.yaml`.
+
+        Raises:
+            UserError: there is none.
+        """
+        for folder in self.config_folders:
+            if (folder / path).is_file():
+                return folder / path
+        places = ", ".join(map(str, self.config_folders))
+        raise UserError(f"{path}: expected a file in {places}, got none. Correct the name, or create the file.")
+
+    def _names(self, pattern: str) -> list[str]:
+        return sorted({path.stem for folder in self.config_folders for path in folder.glob(pattern)})
 
     def trainers(self) -> list[str]:
-        """The methods: folders of configs/trainers/."""
-        return sorted(path.name for path in (self.root / "configs" / "trainers").glob("*") if path.is_dir())
+        """The methods: folders of configs/trainers/ with settings."""
+        return sorted({path.parent.name for each in self.config_folders for path in each.glob("trainers/*/*.yaml")})
 
     def datasets(self) -> list[str]:
         """The datasets: files of configs/datasets/, without `.yaml`."""
-        return sorted(path.stem for path in (self.root / "configs" / "datasets").glob("*.yaml"))
+        return self._names("datasets/*.yaml")
 
     def configs(self, trainer: str) -> list[str]:
         """A method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
-        return sorted(path.stem for path in (self.root / "configs" / "trainers" / trainer).glob("*.yaml"))
+        return self._names(f"trainers/{trainer}/*.yaml")
 
     def registered_name(self, dataset: str) -> str:
         """The name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
-        path = self.root / "configs" / "datasets" / f"{dataset}.yaml"
+        path = self.config(f"datasets/{dataset}.yaml")
         try:
             return read_yaml(path)["DATASET"]["NAME"]
         except (KeyError, TypeError):
@@ -56,7 +85,7 @@ class Checkout:
         """
         values = {}
         for path in (f"datasets/{dataset}.yaml", f"trainers/{trainer}/{config}.yaml"):
-            values |= flatten(read_yaml(self.root / "configs" / path) or {})
+            values |= flatten(read_yaml(self.config(path)) or {})
         left_out = {"DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
@@ -65,12 +94,12 @@ class Checkout:
 
         The keys are SETTINGS. In `demo`, `config` names the config of every method.
         """
-        folder = self.root / "configs" / "protocols"
-        shared, own = read_settings(folder / "defaults.yaml"), read_settings(folder / f"{protocol}.yaml")
+        defaults = self.config("protocols/defaults.yaml")
+        shared, own = read_settings(defaults), read_settings(self.config(f"protocols/{protocol}.yaml"))
         missing = [key for key in (*SETTINGS, "demo") if key not in shared]
         if missing:
             raise UserError(
-                f"{folder / 'defaults.yaml'}: expected all keys, got none for {', '.join(missing)}. Add them."
+                f"{defaults}: expected all keys, got none for {', '.join(missing)}. Add them."
             )
         settings = {key: own.get(key, shared[key]) for key in SETTINGS}
         for key in ("configs", "prompts"):  # method by method
@@ -82,30 +111,32 @@ class Checkout:
         return settings
 
     def load(self, package: str) -> ModuleType:
-        """Import `datasets` or `trainers` (or a module in them) of this checkout, as its train.py would.
+        """Import `datasets` or `trainers` (or a module in them), as train.py would.
 
-        Neither is installed, so a library of the same name may be: the checkout goes before it.
+        Neither is installed, so a library of the same name may be: ours goes before it, but only for this import. In
+        somebody's program, a later `import datasets` finds the library.
 
         Raises:
             UserError: the name belongs to a package of somewhere else, already imported or in place of a missing one.
         """
-        root = str(self.root)
-        if sys.path[:1] != [root]:
-            sys.path.insert(0, root)
+        path = sys.path[:]
+        sys.path.insert(0, str(self.root))
         try:
             module = importlib.import_module(package)
         except ModuleNotFoundError as error:
             if error.name not in (package, package.partition(".")[0]):
                 raise  # the package is there, and what it needs is not
             raise UserError(f"the checkout {self.root} has no package {package}") from None
+        finally:
+            sys.path[:] = path
         found = Path(module.__file__ or "").resolve()
         if not found.is_relative_to(self.root):
             raise UserError(f"{package} of the checkout {self.root} is hidden by {found}")
         return module
 
     def shown(self, path: Path) -> str:
-        """A path as train.py, called from the checkout, may be given it: relative if it is inside."""
-        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        """A path as a run may be given it: relative if it is inside the folder where runs start."""
+        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
 
 def plain(value):

@@ -40,8 +40,8 @@ def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None
         now = checkout.values(job.dataset, job.row.trainer, job.row.config)
         now |= {key: plain(decode(value)) for key, value in job.overrides}
         root = there.get("DATASET.ROOT")
-        if data and root and checkout.root.joinpath(root) == Path(result.get("dataset_dir") or ""):
-            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.root.joinpath(root)), str(data)
+        if data and root and checkout.folder.joinpath(root) == Path(result.get("dataset_dir") or ""):
+            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.folder.joinpath(root)), str(data)
         differing = [
             f"{key}: expected {now[key]!r}, got {there[key]!r}" for key in now if there.get(key, now[key]) != now[key]
         ]

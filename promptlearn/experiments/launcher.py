@@ -33,7 +33,7 @@ class Process:
     def __init__(self, job: Job, data: Path | None, start: "Starter"):
         self.job = job
         self.stderr = tempfile.NamedTemporaryFile()  # noqa: SIM115  (closed in `close`)
-        self.process = start(job.command(start.checkout, data)[1:], self.stderr)
+        self.process = start(job.arguments(start.checkout, data), self.stderr)
 
     def problem(self) -> tuple[str, int]:
         """Once it has ended: what went wrong ("": nothing) and the exit status."""
@@ -90,15 +90,15 @@ class Starter:
     def __call__(self, arguments: list[str], stderr) -> subprocess.Popen | ForkedRun:
         if self.can_fork:
             try:
-                self.warm = self.warm or WarmProcess(self.checkout.root, self.environment)
+                self.warm = self.warm or WarmProcess(self.checkout.root, self.checkout.folder, self.environment)
                 outputs = (None, None) if self.verbose else (os.devnull, stderr.name)
                 return self.warm.start(arguments, *outputs)
             except OSError:
                 self.can_fork = False  # the error, if it is one of train.py, will show in a process of its own
         hidden = {} if self.verbose else {"stdout": subprocess.DEVNULL, "stderr": stderr}
         return subprocess.Popen(
-            [sys.executable, "train.py", *arguments],
-            cwd=self.checkout.root,
+            [sys.executable, str(self.checkout.root / "train.py"), *arguments],
+            cwd=self.checkout.folder,
             stdin=subprocess.DEVNULL,
             env=self.environment,
             **hidden,

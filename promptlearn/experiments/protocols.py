@@ -114,11 +114,10 @@ class Job:
         }
         return request | ({"dataset": self.registered_name} if self.registered_name else {})
 
-    def command(self, checkout: Checkout, data: Path | None) -> list[str]:
-        """The arguments after `python`, to be called from the checkout."""
+    def arguments(self, checkout: Checkout, data: Path | None) -> list[str]:
+        """The arguments of train.py, called from `checkout.folder`."""
         row = self.row
-        command = ["train.py"]
-        command += ["--root", checkout.shown(data)] if data else []
+        command = ["--root", checkout.shown(data)] if data else []
         command += ["--seed", str(self.seed), "--trainer", row.trainer]
         command += ["--dataset-config-file", f"configs/datasets/{self.dataset}.yaml"]
         command += ["--config-file", f"configs/trainers/{row.trainer}/{row.config}.yaml"]

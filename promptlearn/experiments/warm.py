@@ -6,8 +6,8 @@ the state of a freshly started one: the warm process computes nothing, starts no
     launcher  --({"arguments": [...], "stdout": path, "stderr": path})-->  warm process  --fork-->  run, run, ...
     launcher  <--({"started": pid}, {"ended": pid, "status": s})--
 
-`python warm.py FD`, in the checkout, is the warm process; it answers on the file descriptor FD, and ends with its
-standard input. It imports nothing of this package, only of the checkout, which may be another version.
+`python warm.py FD CHECKOUT` is the warm process; it answers on the file descriptor FD, and ends with its standard
+input. It imports nothing of this package, only of the checkout, which may be another version.
 """
 
 import atexit
@@ -37,13 +37,14 @@ class WarmProcess:
 
     Args:
         root: the checkout.
+        folder: the current folder of all runs.
         environment: of the warm process and of all runs.
     """
 
-    def __init__(self, root: Path, environment: dict[str, str]):
+    def __init__(self, root: Path, folder: Path, environment: dict[str, str]):
         answers, theirs = os.pipe()
-        command = [sys.executable, os.path.abspath(__file__), str(theirs)]
-        self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, env=environment, pass_fds=[theirs])
+        command = [sys.executable, os.path.abspath(__file__), str(theirs), str(root)]
+        self.process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, env=environment, pass_fds=[theirs])
         os.close(theirs)
         self._answers = open(answers, "rb", buffering=0)  # noqa: SIM115  (closed in `close`)
         self._rest = b""
@@ -133,7 +134,7 @@ class ForkedRun:
 
 def is_possible(root: Path) -> bool:
     """Whether runs of this checkout can be forked. Only on Linux is that safe after torch has been imported."""
-    return sys.platform == "linux" and all((root / package).is_dir() for package in ("basics", "trainers"))
+    return sys.platform == "linux" and (root / "trainers").is_dir()
 
 
 def is_alive(pid: int) -> bool:
@@ -145,12 +146,12 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def serve(answers: int) -> None:
+def serve(answers: int, root: str) -> None:
     """The warm process: import everything, then fork a run for each request."""
     # Stop signals may go to the whole group: the runs handle them, and this process ends with its standard input.
     handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in IGNORED}
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as in train.py
-    sys.path[0] = os.getcwd()
+    sys.path[0] = root
     for module in IMPORTED:
         with contextlib.suppress(ImportError):  # a run will report it
             importlib.import_module(module)
@@ -175,7 +176,7 @@ def serve(answers: int) -> None:
                         signal.signal(signum, handler)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
                 if pid == 0:
-                    _run(**json.loads(line))
+                    _run(root, **json.loads(line))
                 runs.add(pid)
                 _answer(answers, started=pid)
         _report_ended(runs, answers)
@@ -200,7 +201,7 @@ def _answer(answers: int, **content: int) -> None:
         os.write(answers, (json.dumps(content) + "\n").encode())
 
 
-def _run(arguments: list[str], stdout: str | None, stderr: str | None) -> None:
+def _run(root: str, arguments: list[str], stdout: str | None, stderr: str | None) -> None:
     """In the forked process: what `python train.py ARGUMENTS` does."""
     for path, number, flags in (
         (os.devnull, 0, os.O_RDONLY),
@@ -211,8 +212,9 @@ def _run(arguments: list[str], stdout: str | None, stderr: str | None) -> None:
             file = os.open(path, flags)
             os.dup2(file, number)
             os.close(file)
-    sys.argv = ["train.py", *arguments]
-    status = _status_of(lambda: runpy.run_path("train.py", run_name="__main__"))
+    script = os.path.join(root, "train.py")
+    sys.argv = [script, *arguments]
+    status = _status_of(lambda: runpy.run_path(script, run_name="__main__"))
     # Leaving in the usual way would take all shared modules apart, which takes a second.
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):
@@ -236,4 +238,4 @@ def _status_of(script: Callable[[], object]) -> int:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), sys.argv[2])

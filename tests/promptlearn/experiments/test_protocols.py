@@ -18,7 +18,7 @@ def checkout(tmp_path):
 
 def commands(checkout, protocol="base2new", data=None, **asked):
     jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, RunRequest(**asked))
-    return [" ".join(job.command(checkout, data)) for job in jobs]
+    return [" ".join(job.arguments(checkout, data)) for job in jobs]
 
 
 def values(lines, key):
@@ -29,13 +29,13 @@ def values(lines, key):
 def test_a_seed_is_trained_on_base_and_its_model_is_tested_on_new(checkout):
     train, test = commands(checkout, trainers=["RPO"], seeds=[2])[2:]
     assert train == (
-        "train.py --seed 2 --trainer RPO --dataset-config-file configs/datasets/digits.yaml "
+        "--seed 2 --trainer RPO --dataset-config-file configs/datasets/digits.yaml "
         "--config-file configs/trainers/RPO/tiny.yaml "
         "--output-dir output/base2new/train_base/digits/shots_16/RPO/tiny/seed2 "
         "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base"
     )
     assert test == (
-        "train.py --seed 2 --trainer RPO --dataset-config-file configs/datasets/digits.yaml "
+        "--seed 2 --trainer RPO --dataset-config-file configs/datasets/digits.yaml "
         "--config-file configs/trainers/RPO/tiny.yaml "
         "--output-dir output/base2new/test_new/digits/shots_16/RPO/tiny/seed2 "
         "--model-dir output/base2new/train_base/digits/shots_16/RPO/tiny/seed2 --eval-only "

@@ -32,7 +32,7 @@ test-slow: .venv/installed-test ## run the slow tests: the README's commands, ma
 test-latest: VENV = .venv-latest
 test-latest: ## run the tests with the newest versions that setup.py allows, in .venv-latest
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade --upgrade-strategy eager -e '.[data,report,test]'
+	$(PIP) install --upgrade --upgrade-strategy eager -e '.[test]'
 	$(PYTEST)
 
 docs: .venv/installed-test ## build the documentation site into site/, with warnings as errors
@@ -44,12 +44,12 @@ fuzz: .venv/installed-test ## thousands of damaged files and odd command lines (
 # The stamps are newer than setup.py and constraints.txt as long as nothing has to be installed again.
 .venv/installed: setup.py constraints.txt | .venv/bin/pip
 	@echo "Installing PyTorch and the rest into .venv (the first time takes minutes) ..."
-	$(PIP) install -c constraints.txt -e '.[data,report]'
+	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
 .venv/installed-test: setup.py constraints.txt | .venv/bin/pip
 	@echo "Installing PyTorch, the rest and the test tools into .venv (the first time takes minutes) ..."
-	$(PIP) install -c constraints.txt -e '.[data,report,test]'
+	$(PIP) install -c constraints.txt -e '.[test]'
 	@touch .venv/installed $@
 
 .venv/bin/pip:

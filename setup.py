@@ -84,12 +84,15 @@ setup(
         "tqdm>=4.67",
         "safetensors>=0.5",
         "msgspec>=0.19",
+        # dassl data; MATLAB annotations, statistics; the handwritten digits of the demo; dassl report
+        "requests>=2.32.3",
+        "urllib3>=2.2.2",
+        "scipy>=1.15",
+        "scikit-learn>=1.6",
+        "matplotlib>=3.10",
+        "jinja2>=3.1.4",
     ],
     extras_require={
-        # dassl data; MATLAB annotations; the handwritten digits of the demo
-        "data": ["requests>=2.32.3", "urllib3>=2.2.2", "scipy>=1.15", "scikit-learn>=1.6"],
-        # dassl report; dassl results --statistics
-        "report": ["matplotlib>=3.10", "jinja2>=3.1.4", "scipy>=1.15", "scikit-learn>=1.6"],
         "test": [
             "pytest>=8.3",
             "pytest-xdist>=3.8",
@@ -117,6 +120,7 @@ setup(
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Operating System :: MacOS",
+        "Operating System :: Microsoft :: Windows",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",

@@ -30,8 +30,7 @@ class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
 
 
-EXTRAS = {"requests": "data", "urllib3": "data", "scipy": "data", "sklearn": "data", "matplotlib": "report"}
-EXTRAS |= {"jinja2": "report", "optuna": "tune"}
+EXTRAS = {"optuna": "tune"}
 
 
 def explain_missing_package(error):

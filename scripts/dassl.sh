@@ -8,7 +8,7 @@ if [[ -z "${VIRTUAL_ENV:-}" && "${CONDA_DEFAULT_ENV:-base}" == base && -x "$chec
     python="$checkout/.venv/bin/python"
 fi
 if ! "$python" -c 'import importlib.util as util; assert all(map(util.find_spec, ("torch", "yacs", "tqdm", "tabulate")))' 2>/dev/null; then
-    echo "error: $python does not have the packages of this project. Run 'make demo' once, or 'pip install -e \"$checkout[data,report]\"' in your environment" >&2
+    echo "error: $python does not have the packages of this project. Run 'make demo' once, or 'pip install -e \"$checkout\"' in your environment" >&2
     exit 2
 fi
 PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m promptlearn.cli "$@"

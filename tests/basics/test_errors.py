@@ -23,6 +23,6 @@ def test_an_error_in_a_data_worker_keeps_its_message(workers):
 
 
 def test_a_missing_optional_package_names_its_extra():
-    assert "promptlearn-clip[report]" in str(explain_missing_package(ModuleNotFoundError(name="matplotlib.axes")))
+    assert "promptlearn-clip[tune]" in str(explain_missing_package(ModuleNotFoundError(name="optuna.trial")))
     with pytest.raises(ModuleNotFoundError):
         explain_missing_package(ModuleNotFoundError(name="torch"))

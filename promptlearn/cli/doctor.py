@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
         gpu,
         processors,
         memory,
-        lambda: weights(checkout),
+        weights,
         lambda: datasets(checkout, data),
         lambda: disks(output),
     ]
@@ -159,14 +159,15 @@ def memory() -> Iterator[Finding]:
             )
 
 
-def weights(checkout: Checkout) -> Iterator[Finding]:
+def weights() -> Iterator[Finding]:
     """The built-in weights, and OpenAI's in the cache, by their SHA-256."""
-    clip = checkout.load("clip.weights")
-    if clip.TINY.is_file() and sha256(clip.TINY) == clip.TINY_SHA256:
+    from clip.weights import TINY, TINY_SHA256, published_hashes  # imports torch
+
+    if TINY.is_file() and sha256(TINY) == TINY_SHA256:
         yield Finding("ok", "weights of tiny, the built-in backbone")
     else:
-        yield Finding("problem", f"weights {clip.TINY} are missing or damaged", "restore them from the repository")
-    folder, published = Path.home() / ".cache" / "clip", clip.published_hashes()
+        yield Finding("problem", f"weights {TINY} are missing or damaged", f"install {PACKAGE} again")
+    folder, published = Path.home() / ".cache" / "clip", published_hashes()
     cached = sorted(folder.glob("*.pt"))
     for path in cached:
         if sha256(path) in published:

@@ -57,7 +57,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     author="The promptlearn-clip authors",
-    keywords=["CLIP", "prompt learning", "prompt tuning", "few-shot learning", "vision-language models", "CoOp", "Dassl"],
+    keywords=["CLIP", "prompt learning", "prompt tuning", "few-shot learning", "vision-language", "CoOp", "Dassl"],
     project_urls={
         "RPO": "https://arxiv.org/abs/2308.14960",
         "CoOp": "https://arxiv.org/abs/2109.01134",

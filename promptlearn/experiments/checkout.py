@@ -1,4 +1,4 @@
-"""The checkout, or what an installation carries of it: where train.py and the configs are, and which names they offer."""
+"""The checkout, or what an installation carries of it: train.py, the configs, and the names that they offer."""
 
 import importlib
 import sys
@@ -98,9 +98,7 @@ class Checkout:
         shared, own = read_settings(defaults), read_settings(self.config(f"protocols/{protocol}.yaml"))
         missing = [key for key in (*SETTINGS, "demo") if key not in shared]
         if missing:
-            raise UserError(
-                f"{defaults}: expected all keys, got none for {', '.join(missing)}. Add them."
-            )
+            raise UserError(f"{defaults}: expected all keys, got none for {', '.join(missing)}. Add them.")
         settings = {key: own.get(key, shared[key]) for key in SETTINGS}
         for key in ("configs", "prompts"):  # method by method
             settings[key] = shared[key] | own.get(key, {})

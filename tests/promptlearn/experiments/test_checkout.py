@@ -1,10 +1,13 @@
 import sys
+from pathlib import Path
 
 import pytest
 
 from basics import UserError
 from promptlearn.experiments import Checkout
 from tests.fake_checkout import FakeCheckout
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -41,3 +44,25 @@ def test_what_a_package_lacks_is_named(root):
     package(root, "things_of_a_checkout", "import a_library_that_is_nowhere")
     with pytest.raises(ModuleNotFoundError, match="a_library_that_is_nowhere"):
         Checkout(root).load("things_of_a_checkout")
+
+
+def test_loading_a_package_leaves_the_path_as_it_was(root):
+    package(root, "things_of_a_checkout")
+    before = [*sys.path]
+    Checkout(root).load("things_of_a_checkout")
+    assert sys.path == before
+
+
+def test_outside_a_checkout_runs_start_here_and_own_configs_are_added(tmp_path, monkeypatch):
+    (tmp_path / "configs" / "trainers" / "Mine").mkdir(parents=True)
+    (tmp_path / "configs" / "trainers" / "Mine" / "tiny.yaml").write_text("")
+    (tmp_path / "configs" / "datasets").mkdir()
+    (tmp_path / "configs" / "datasets" / "digits.yaml").write_text("DATASET:\n  NAME: MyDigits\n")
+    monkeypatch.chdir(tmp_path)
+    checkout = Checkout()
+    assert checkout.root == ROOT and checkout.folder == tmp_path
+    assert {"Mine", "RPO"} <= {*checkout.trainers()} and checkout.configs("Mine") == ["tiny"]
+    assert checkout.registered_name("digits") == "MyDigits" and checkout.registered_name("letters") == "Letters"
+    assert checkout.settings("base2new", demo=True)["configs"]["Mine"] == "tiny"
+    with pytest.raises(UserError, match="datasets/none.yaml: expected a file in .*, got none"):
+        checkout.registered_name("none")

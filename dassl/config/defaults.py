@@ -112,11 +112,13 @@ _C.DATALOADER.FEATURES_GIB = 4.0
 _C.DATALOADER.K_TRANSFORMS = 1
 # Add the image without augmentation to a batch, as `img0`.
 _C.DATALOADER.RETURN_IMG0 = False
-# Labeled training images. The sampler is RandomSampler or SequentialSampler, here and below.
+# Labeled training images. The sampler, here and below, is RandomSampler, SequentialSampler, RandomDomainSampler (each
+# batch has equally many images of N_DOMAIN domains), SeqDomainSampler (of all domains, in order), or RandomClassSampler
+# (N_INS images of each of its classes).
 _C.DATALOADER.TRAIN_X = CN()
 _C.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"
 _C.DATALOADER.TRAIN_X.BATCH_SIZE = 32
-# Unused: domains per batch, and images per class in a batch.
+# Domains per batch of a RandomDomainSampler (0 for all), and images per class in a batch of a RandomClassSampler.
 _C.DATALOADER.TRAIN_X.N_DOMAIN = 0
 _C.DATALOADER.TRAIN_X.N_INS = 16
 # Unlabeled training images, for trainers that use them.

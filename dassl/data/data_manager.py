@@ -147,17 +147,19 @@ def build_data_loader(
 
     Args:
         cfg: the config; reads SEED, USE_CUDA, INPUT.* and DATALOADER.*.
-        sampler_type: "RandomSampler" or "SequentialSampler".
+        sampler_type: one of `dassl.data.samplers.SAMPLERS`.
         data_source: the images.
         batch_size: images per batch. In training, the last, smaller batch is dropped, unless it is the only one.
-        n_domain, n_ins: unused; Dassl's samplers by domain and by class take them.
+        n_domain: domains per batch of a RandomDomainSampler; 0 for all.
+        n_ins: images per class in a batch of a RandomClassSampler.
         tfm: the transform.
         is_train: for training.
-        dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs from a RandomSampler.
+        dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs, except from a
+            SequentialSampler.
         image_cache: decoded images for a :class:`DatasetWrapper`; a training loader fills it before its first batch.
 
     Raises:
-        UserError: no images, or an unknown sampler.
+        UserError: no images, an unknown sampler, or one that does not suit the batch size or the images.
     """
     if not data_source:
         raise UserError(
@@ -173,7 +175,9 @@ def build_data_loader(
         image_cache=image_cache if is_train else None,
         dataset=dataset,
         batch_size=batch_size,
-        sampler=build_sampler(sampler_type, data_source, seed, cfg.INPUT.VIEWS if is_train else 0),
+        sampler=build_sampler(
+            sampler_type, data_source, seed, cfg.INPUT.VIEWS if is_train else 0, batch_size, n_domain, n_ins
+        ),
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         drop_last=is_train and len(data_source) >= batch_size,
@@ -221,6 +225,8 @@ class DataManager:
                 sampler_type=settings.SAMPLER,
                 data_source=data_source,
                 batch_size=settings.BATCH_SIZE,
+                n_domain=settings.get("N_DOMAIN", 0),
+                n_ins=settings.get("N_INS", 1),
                 tfm=tfm,
                 is_train=is_train,
                 dataset_wrapper=dataset_wrapper,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.foreign_repository import make_repository
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import setuptools.build_meta as backend, sys; print(getattr(backend, sys.argv[1])(sys.argv[2]))"
@@ -136,6 +139,17 @@ def test_methods_datasets_and_configs_of_the_folder_are_used(dassl, tmp_path):
     )
     dassl("train", "--trainer", "Mine", *files, "--output-dir", "output", *FEW_STEPS)
     assert json.loads((tmp_path / "output" / "results.json").read_text())["dataset"] == "MyDigits"
+
+
+def test_a_repository_of_the_family_runs_with_its_own_clip_trainers_and_datasets(installed, tmp_path):
+    repository = make_repository(tmp_path)
+    files = ("--dataset-config-file", "configs/datasets/shapes.yaml")
+    files += ("--config-file", "configs/trainers/PromptCoOp/small_ep3.yaml", "--output-dir", "output")
+    flags = ("--root", "DATA", "--seed", "1", "--trainer", "PromptCoOp", *files)
+    for command in ((installed[0] / "python", "train.py"), (installed[0] / "dassl", "train")):
+        printed = run([*command, *flags], repository, HOME=str(tmp_path))
+        assert "backbone: Small/8" in printed and "* accuracy: " in printed
+        shutil.rmtree(repository / "output")
 
 
 def test_a_program_that_uses_a_model_can_import_another_library_named_datasets(dassl, installed, tmp_path):

@@ -34,8 +34,8 @@ LONGEST_NAME = 100  # letters of a file's name in a message
 HELP = """\
 usage: dassl COMMAND ...
 
-Few-shot prompt learning on frozen CLIP. Run it in any folder: the methods, datasets, and configs are installed, and
-yours are read from trainers/, datasets/, and configs/ there. In a checkout, the checkout's are used. Outputs go to output/.
+Few-shot prompt learning on frozen CLIP. Run it in any folder: methods, datasets, and configs are installed, and yours
+are read from trainers/, datasets/, and configs/ there. In a checkout, the checkout's are used. Output goes to output/.
 
 commands:
   fit                     train a classifier on your pictures

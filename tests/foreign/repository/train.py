@@ -1,11 +1,11 @@
 import argparse
 
-import datasets.shapes
-import datasets.styles
 import torch
+
+import datasets.shapes
+import datasets.styles  # noqa: F401
 import trainers.promptcoop
 import trainers.zeroshot  # noqa: F401
-
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger

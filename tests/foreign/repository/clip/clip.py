@@ -14,8 +14,9 @@ def available_models():
     return list(_MODELS)
 
 
-def _download(file, root=os.path.expanduser("~/.cache/small_clip")):
+def _download(file):
     """A repository of the family would download the weights. These are random ones, made on first use."""
+    root = os.path.expanduser("~/.cache/small_clip")
     os.makedirs(root, exist_ok=True)
     path = os.path.join(root, file)
     if not os.path.isfile(path):

@@ -42,6 +42,7 @@ class Result(Struct):
     dataset: str
     subsample: str
     shots: int
+    train_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     seed: Annotated[int, Meta(ge=0)]
     metrics: Metrics | None
     backbone: str | None = None

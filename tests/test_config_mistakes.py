@@ -116,6 +116,7 @@ COMBINATIONS = {
     "RPO": {"K": (74, "74 learned vectors"), "SIGMA": (-1.0, "expected at least 0"), "INIT": ("x", "one of")},
     "SEP": {"LAYERS": ([1, 9], "increasing numbers below 3"), "N_CTX": (39, "39 learned vectors")},
     "LP": {"PREC": ("fp61", "Did you mean 'fp16'?")},
+    "LinearProbeCLIP": {},
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},
 }

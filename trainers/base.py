@@ -209,7 +209,7 @@ class PromptTrainer(TrainerX):
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
 
     def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
-        """Return the optimizer of the trained module and its learning-rate schedule; None for a method without steps."""
+        """Return the optimizer and the schedule of the trained module; None if the method makes no steps."""
         optim = build_optimizer(learner, self.cfg.OPTIM)
         return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 

@@ -7,7 +7,7 @@ Logistic regression on the features of the frozen image tower, as Radford et al.
 
 As in the released code (lpclip/), f(x) is the projected feature, not normalized, of the image without augmentation, and
 C is the most accurate one on the validation images: of 10^6, 10^4, ..., 10^-6, and then in eight steps of a binary
-search between a tenth and ten times that. The released code has its own few-shot sample; here it is that of all methods.
+search between a tenth and ten times that. The released code has its own few-shot sample; here all methods share one.
 
 Attention pattern: as zero-shot CLIP on the image side; there is no text side.
 """
@@ -35,7 +35,7 @@ MAX_ITERATIONS = 1000
 
 
 class LinearProbe(PromptedCLIP):
-    """CLIP's image tower with a linear head: `weight` (C, D), whose rows stand in for text features, and `bias` (C,)."""
+    """CLIP's image tower with a linear head: `weight` (C, D), whose rows replace the text features, and `bias` (C,)."""
 
     frozen_image_encoder = True
     per_class_parameters = True
@@ -141,7 +141,8 @@ class LinearProbeCLIP(PromptTrainer):
 
         @functools.cache
         def accuracy(exponent: float) -> float:
-            found = compute_accuracy(F.linear(val_features, *head(exponent)), val_labels)[0].item()
+            right = F.linear(val_features, *head(exponent)).argmax(dim=1) == val_labels
+            found = 100 * right.sum().item() / len(right)
             print(f"C {10.0**exponent:.4g}: {found:.2f}% of the validation images")
             return found
 

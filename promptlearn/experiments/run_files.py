@@ -42,9 +42,9 @@ class Result(Struct):
     dataset: str
     subsample: str
     shots: int
-    train_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     seed: Annotated[int, Meta(ge=0)]
     metrics: Metrics | None
+    train_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     backbone: str | None = None
     dataset_dir: str | None = None
     prompts_sha256: str | None = None

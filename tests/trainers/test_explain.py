@@ -20,6 +20,7 @@ DEEP_IMAGE = [{"image": (["image", "prompts"], 0), "prompts": (["image", "prompt
 METHODS = {
     "ZeroshotCLIP": ([], FROZEN_TEXT, FROZEN_IMAGE),
     "LP": ([], FROZEN_TEXT, FROZEN_IMAGE),
+    "LinearProbeCLIP": ([], [], FROZEN_IMAGE),
     "CoOp": (["TRAINER.COOP.N_CTX", 4], TEXT_OF_COOP, FROZEN_IMAGE),
     "CoCoOp": (["TRAINER.COCOOP.N_CTX", 4], TEXT_OF_COOP, FROZEN_IMAGE),
     "MaPLe": (["TRAINER.MAPLE.PROMPT_DEPTH", 2], DEEP_TEXT, DEEP_IMAGE),

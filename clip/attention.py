@@ -34,7 +34,9 @@ class Segment:
     Attributes:
         tokens: (*batch, n, width).
         attends_to: names of the segments it attends to, in order of position.
-        deep: replacements of the tokens before layers 1, 2, ... (deep prompts), each of a shape `tokens` may have.
+        deep: replacements of the tokens before the layers that follow the first one (deep prompts), each of a shape
+            `tokens` may have.
+        first_layer: the layer before which the tokens join the others; below it, no segment attends to them.
         lengths: (*batch,) int, the number of tokens per row that are not padding; None if all count. No token attends
             to padding.
         output: (*batch, m) int, the positions whose tokens are needed after the last layer; None for all.
@@ -46,6 +48,7 @@ class Segment:
     tokens: Tensor
     attends_to: tuple[str, ...]
     deep: Sequence[Tensor] = ()
+    first_layer: int = 0
     lengths: Tensor | None = None
     output: Tensor | None = None
     wanted: bool = True

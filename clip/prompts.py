@@ -80,21 +80,23 @@ def encode_words(
 
 
 def image_segments(
-    clip_model: CLIP, images: Tensor, prompts: Tensor, deep: Sequence[Tensor] = ()
+    clip_model: CLIP, images: Tensor, prompts: Tensor, deep: Sequence[Tensor] = (), first_layer: int = 0
 ) -> dict[str, Segment]:
     """[CLS, patches], followed by prompts; all of them attend to each other.
 
     Args:
         images: (B, 3, H, W).
-        prompts: (n, vision width) or (B, n, vision width); they pass through `ln_pre`.
-        deep: their replacements before layers 1, 2, ..., of the same shape; these do not pass through `ln_pre`.
+        prompts: (n, vision width) or (B, n, vision width); they pass through `ln_pre` if they join before layer 0.
+        deep: their replacements before the following layers, of the same shape; these do not pass through `ln_pre`.
+        first_layer: the layer before which the prompts join.
     """
     dtype, tower = clip_model.dtype, clip_model.visual
     first, *later = (p.to(dtype) if p.dim() == 3 else p[None].to(dtype) for p in (prompts, *deep))
+    first = first if first_layer else tower.ln_pre(first)
     every_segment = ("image", "prompts")
     return {
         "image": Segment(tower.embed(images), attends_to=every_segment),
-        "prompts": Segment(tower.ln_pre(first), attends_to=every_segment, deep=later, wanted=False),
+        "prompts": Segment(first, every_segment, deep=later, first_layer=first_layer, wanted=False),
     }
 
 

@@ -7,7 +7,8 @@ Symbols: B images, N texts, L text positions in use, D the width of the shared e
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
@@ -44,6 +45,20 @@ class QuickGELU(nn.Module):
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
+class LayerAdapter(nn.Module):
+    """Trained parts that a method adds to one frozen layer. These defaults add nothing."""
+
+    def mlp_update(self, block: ResidualAttentionBlock, tokens: Tensor, update: Tensor) -> Tensor:
+        """What is added to the tokens instead of the MLP's output.
+
+        Args:
+            block: the frozen layer.
+            tokens: as they enter the layer, (*batch, n, width).
+            update: the MLP's output, of the same shape.
+        """
+        return update
+
+
 class ResidualAttentionBlock(nn.Module):
     """One layer: attention and an MLP, each after a norm, each added to the tokens."""
 
@@ -56,10 +71,11 @@ class ResidualAttentionBlock(nn.Module):
         )
         self.ln_2 = LayerNorm(width)
 
-    def update(self, tokens: Tensor, attended: Tensor) -> Tensor:
+    def update(self, tokens: Tensor, attended: Tensor, adapter: LayerAdapter | None = None) -> Tensor:
         """The tokens after this layer, given the result of its attention; all (*batch, n, width)."""
         x = tokens + attended
-        return x + self.mlp(self.ln_2(x))
+        update = self.mlp(self.ln_2(x))
+        return x + (update if adapter is None else adapter.mlp_update(self, tokens, update))
 
 
 class Trace(Protocol):
@@ -98,7 +114,11 @@ class Transformer(nn.Module):
         return cast(list[ResidualAttentionBlock], list(self.resblocks))
 
     def forward(
-        self, segments: dict[str, Segment], cache: KVCache | None = None, before_layer: BeforeLayer | None = None
+        self,
+        segments: dict[str, Segment],
+        cache: KVCache | None = None,
+        before_layer: BeforeLayer | None = None,
+        adapters: Mapping[int, LayerAdapter] | None = None,
     ) -> dict[str, Tensor]:
         """Run all layers over the segments.
 
@@ -106,6 +126,7 @@ class Transformer(nn.Module):
             segments: by name, in order of position; they attend to one another or to segments in the cache.
             cache: keys and values of frozen segments (`prefill`).
             before_layer: called before each layer with its index and the segments, whose `tokens` it may replace.
+            adapters: trained parts of layers, by their index.
 
         Returns:
             For each wanted segment its tokens after the last layer, (*batch, m, width): all, or those at `output`.
@@ -115,35 +136,38 @@ class Transformer(nn.Module):
         """
         if self.trace is not None:
             before_layer = self.trace.on_forward(segments, cache, before_layer)
-        segments = {name: Segment(**vars(s)) for name, s in segments.items()}  # copies: the caller's stay unchanged
-        cache = cache or KVCache()
-        attended_to = {name for s in segments.values() for name in s.attends_to}
-        if unknown := attended_to - segments.keys() - cache.sizes.keys():
+        cache, adapters = cache or KVCache(), adapters or {}
+        if unknown := attended_names(segments) - segments.keys() - cache.sizes.keys():
             raise ValueError(
                 f"attends_to: expected names in {sorted(segments.keys() | cache.sizes.keys())}, got {sorted(unknown)}"
             )
-        patterns = {name: pattern(name, segments, cache, self.causal) for name in segments}
+        joining, running = {s.first_layer for s in segments.values()}, dict[str, Segment]()
         for depth, block in enumerate(self.blocks):
             last = depth == len(self.resblocks) - 1
-            insert_deep_prompts(segments, depth)
+            if depth in joining:
+                running = join_segments(segments, running, depth, cache)
+                patterns = {name: pattern(name, running, cache, self.causal) for name in running}
+                needs_keys_values = attended_names(running)
+            insert_deep_prompts(running, depth)
             if before_layer is not None:
-                before_layer(depth, segments)
+                before_layer(depth, running)
             # Every segment provides its keys and values before any segment attends.
             layer, queries = Layer(cache.layers[depth] if cache.layers else {}), {}
-            for name, s in segments.items():
+            for name, s in running.items():
                 # No queries for tokens that are about to be replaced, or that are not wanted after the last layer.
-                needs_queries = s.wanted if last else depth >= len(s.deep)
-                q, kv = project(block, s, needs_queries, name in attended_to, s.output if last else None)
+                needs_queries = s.wanted if last else depth - s.first_layer >= len(s.deep)
+                q, kv = project(block, s, needs_queries, name in needs_keys_values, s.output if last else None)
                 if q is not None:
                     queries[name] = q
                 if kv is not None:
                     layer[name] = kv
             for name, q in queries.items():
-                s = segments[name]
+                s = running[name]
                 output = s.output if last else None
                 tokens = s.tokens if output is None else gather_tokens(s.tokens, output)
-                s.tokens = block.update(tokens, patterns[name].attend(block.attn, q, layer, output is not None))
-        return {name: s.tokens for name, s in segments.items() if s.wanted}
+                attended = patterns[name].attend(block.attn, q, layer, output is not None)
+                s.tokens = block.update(tokens, attended, adapters.get(depth))
+        return {name: s.tokens for name, s in running.items() if s.wanted}
 
     @torch.no_grad()
     def prefill(self, segments: dict[str, Segment]) -> KVCache:
@@ -165,11 +189,35 @@ class Transformer(nn.Module):
         return cache
 
 
+def attended_names(segments: dict[str, Segment]) -> set[str]:
+    """The names of all segments that one of these attends to."""
+    return {name for s in segments.values() for name in s.attends_to}
+
+
+def join_segments(
+    segments: dict[str, Segment], running: dict[str, Segment], depth: int, cache: KVCache
+) -> dict[str, Segment]:
+    """Copies of the segments that have joined by this layer, attending only to one another and to the cache.
+
+    Args:
+        segments: all segments of the pass.
+        running: those that joined before, whose tokens are kept.
+    """
+    joined = [name for name, s in segments.items() if s.first_layer <= depth]
+    return {
+        name: replace(
+            running.get(name, segments[name]),
+            attends_to=tuple(n for n in segments[name].attends_to if n in joined or n in cache.sizes),
+        )
+        for name in joined
+    }
+
+
 def insert_deep_prompts(segments: dict[str, Segment], depth: int) -> None:
     """Replace the tokens of segments that have deep prompts for this layer."""
     for s in segments.values():
-        if 0 < depth <= len(s.deep):
-            s.tokens = s.deep[depth - 1]
+        if s.first_layer < depth <= s.first_layer + len(s.deep):
+            s.tokens = s.deep[depth - s.first_layer - 1]
 
 
 def project(

@@ -32,13 +32,14 @@ def linear(sd, name, x):
     return F.linear(x, sd[name + ".weight"], sd[name + ".bias"])
 
 
-def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x):
+def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x, mlp_update=lambda i, x, update: update):
     """All layers of one tower: the hidden states after the last layer, and those after each layer, (N, n, width).
 
     Args:
         x: sequences (N, n, width).
         allowed: bool (n, n) or (N, n, n), token i attends to token j; None: every token attends to every token.
         before_layer: layer index and its input (n, N, width) -> what the layer gets instead (deep prompts).
+        mlp_update: layer index, its input, and the output of its MLP -> what is added to the tokens instead (adapters).
     """
     mask = None
     if allowed is not None:
@@ -47,10 +48,10 @@ def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x):
     hidden, x = [], x.transpose(0, 1).contiguous()
     for i in range(len({k.split(".resblocks.")[1].split(".")[0] for k in sd if k.startswith(prefix + "resblocks.")})):
         block = f"{prefix}resblocks.{i}."
-        x = before_layer(i, x)
+        x = entering = before_layer(i, x)
         x = x + attention(sd, block + "attn.", layer_norm(sd, block + "ln_1", x), heads, mask)
         h = linear(sd, block + "mlp.c_fc", layer_norm(sd, block + "ln_2", x))
-        x = x + linear(sd, block + "mlp.c_proj", h * torch.sigmoid(1.702 * h))
+        x = x + mlp_update(i, entering, linear(sd, block + "mlp.c_proj", h * torch.sigmoid(1.702 * h)))
         hidden.append(x.transpose(0, 1))
     return hidden[-1], hidden
 

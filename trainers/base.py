@@ -210,8 +210,12 @@ class PromptTrainer(TrainerX):
 
     def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
         """Return the optimizer and the schedule of the trained module; None if the method makes no steps."""
-        optim = build_optimizer(learner, self.cfg.OPTIM)
+        optim = build_optimizer(learner, self.cfg.OPTIM, self.parameter_groups(learner))
         return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
+
+    def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
+        """The optimizer's parameter groups; None for one group of all parameters."""
+        return None
 
     def _accelerate(self) -> None:
         """Choose the text blocks, and compile or capture the step."""

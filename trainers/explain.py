@@ -72,10 +72,11 @@ def observe(trainer: PromptTrainer) -> dict[str, dict]:
 
     Returns:
         {"text" and "image": {"layers": int, "scenes": [...]}}. A scene is a list of segments that pass through a tower
-        together, each {name, tokens, attends_to, causal, learned, replaced, rewritten, prefilled}. `learned` holds for
-        each token whether it depends on trained parameters, `replaced` the number of layers before which learned tokens
-        replace the segment, `rewritten` the layers before which the method computes it, and `prefilled` whether it runs
-        once, before training, into a KV cache.
+        together, each {name, tokens, attends_to, causal, learned, first_layer, replaced, rewritten, prefilled}.
+        `learned` holds for each token whether it depends on trained parameters, `first_layer` the layer before which
+        the segment joins, `replaced` the number of layers before which learned tokens replace it, `rewritten` the
+        layers before which the method computes it, and `prefilled` whether it runs once, before training, into a KV
+        cache.
     """
     frozen = trainer.model.clip
     classnames = [name.replace("_", " ") for name in trainer.dm.dataset.classnames[:CLASSES]]
@@ -148,7 +149,7 @@ class SceneRecorder:
             before_layer(depth, current)
             for described in scene:
                 name = described["name"]
-                if current[name].tokens is not before[name] and depth not in described["rewritten"]:
+                if name in current and current[name].tokens is not before[name] and depth not in described["rewritten"]:
                     described["rewritten"].append(depth)
 
         return observed
@@ -171,6 +172,7 @@ def describe(name: str, segment: Segment, causal: bool, parameters: Sequence[Ten
         "attends_to": list(segment.attends_to),
         "causal": causal and name in segment.attends_to,
         "learned": learned_tokens(segment.tokens, parameters),
+        "first_layer": segment.first_layer,
         "replaced": len(segment.deep),
         "rewritten": [],
         "prefilled": False,

@@ -3,20 +3,19 @@
 n learned vectors are added to the image patches; the rest of the tower is frozen.
 
     shallow  [x_1, Z_1, E_1] = L_1([x_0, P, E_0]),  [x_i, Z_i, E_i] = L_i([x_{i-1}, Z_{i-1}, E_{i-1}])     (eq. 4, 5)
-    deep     [x_i, _, E_i] = L_i([x_{i-1}, P_{i-1}, E_{i-1}])      before each of the first J layers        (eq. 7)
+    deep     [x_i, _, E_i] = L_i([x_{i-1}, P_{i-1}, E_{i-1}])      before each of J layers                  (eq. 7)
     y        = Head(x_N)                                                                                    (eq. 6, 8)
 
 PROMPT_DEPTH_VISION is J; 1 is shallow. HEAD text classifies by the class texts, as CLIP does; linear is the paper's
-Head. Ablations of section 4.3: LOCATION add sums prompts and tokens, CLS included; POOL selects the tokens, after the
-final LayerNorm, whose mean the head gets. TUNE selects the paper's baselines with a linear head (table 1): linear (only
-the head), partial (and the last PARTIAL layers), bias (BitFit), prompts+bias, and full.
+Head. Ablations (section 4.3): PROMPTS_FROM last prompts the last J layers; SHARED uses one P in all of them; LOCATION
+add sums prompts and tokens, CLS included, and pixel learns a picture of n patches; POOL selects the tokens, after the
+final LayerNorm, whose mean the head gets. TUNE selects what else is trained or instead (`trainers.finetuning`).
 
 Attention pattern: [CLS, patches] and the prompts attend to each other; the text side is zero-shot CLIP.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -24,19 +23,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, BackboneConfig, Segment, add_parameter, deep_names, image_segments
+from clip import CLIP, BackboneConfig, Segment, add_parameter, image_segments
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
+from trainers.finetuning import Adapter, SideNetwork, build_head, is_tuned
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 CHOICES = {
     "HEAD": ("text", "linear"),
-    "LOCATION": ("prepend", "add"),
+    "LOCATION": ("prepend", "add", "pixel"),
     "POOL": ("cls", "patches", "prompts", "all"),
-    "TUNE": ("prompts", "linear", "partial", "bias", "prompts+bias", "full"),
+    "PROMPTS_FROM": ("first", "last"),
+    "SIDE_WEIGHTS": ("imagenet", "random"),
+    "TUNE": ("prompts", "linear", "partial", "bias", "prompts+bias", "full", "adapter", "side"),
 }
-HEAD_BIAS = -math.log(99)  # of the released linear head: every class starts with a probability of 1 %
+TUNES_TOWER = ("partial", "bias", "prompts+bias", "full")
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -44,57 +46,65 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.VPT = CfgNode()
     cfg.TRAINER.VPT.N_CTX_VISION = 8  # n, prompts per layer; LOCATION add has one per token
     cfg.TRAINER.VPT.PROMPT_DEPTH_VISION = 1  # J, the number of layers with new prompts; 1: shallow
+    cfg.TRAINER.VPT.PROMPTS_FROM = "first"  # which J layers: the first or the last ones
+    cfg.TRAINER.VPT.SHARED = False  # the same prompts in all J layers
     cfg.TRAINER.VPT.DROPOUT = 0.0  # on the prompts
     cfg.TRAINER.VPT.HEAD = "text"  # text: class texts; linear: a trained map from the pooled tokens to classes
-    cfg.TRAINER.VPT.LOCATION = "prepend"  # prepend: next to the patches; add: summed with CLS and patches
+    cfg.TRAINER.VPT.HEAD_LAYERS = 1  # linear maps of HEAD linear; k > 1: MLP-k, with ReLU and batch norm
+    cfg.TRAINER.VPT.LOCATION = "prepend"  # prepend: next to the patches; add: summed with CLS and patches; pixel
     cfg.TRAINER.VPT.POOL = "cls"  # cls, patches, prompts, or all (patches and prompts): the tokens whose mean is used
-    cfg.TRAINER.VPT.TUNE = "prompts"  # prompts; with HEAD linear also linear, partial, bias, prompts+bias, or full
+    cfg.TRAINER.VPT.TUNE = "prompts"  # with HEAD linear also linear, partial, bias, prompts+bias, full, adapter, side
     cfg.TRAINER.VPT.PARTIAL = 1  # layers that TUNE partial trains, from the last one, and the final LayerNorm
+    cfg.TRAINER.VPT.ADAPTER_REDUCTION = 8  # width of the tower / width of the adapters; the paper tries 8, 64, 256
+    cfg.TRAINER.VPT.SIDE_WEIGHTS = "imagenet"  # of the side network: imagenet (downloaded) or random
     cfg.TRAINER.VPT.CTX_INIT = ""  # in released files; not used
     cfg.TRAINER.VPT.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 class PromptLearner(nn.Module):
-    """The prompts, named by their position in the released code, and what a linear head trains in addition."""
+    """The prompts, named by their layer as in the released code, and what TUNE trains in addition."""
 
     def __init__(self, clip_model: CLIP, n_classes: int, options: CfgNode):
         super().__init__()
         tower = clip_model.visual
-        tokens, width = tower.positional_embedding.shape[0], tower.proj.shape[0]
-        self.names: list[str] = []
-        if "prompts" in options.TUNE:
-            n = options.N_CTX_VISION if options.LOCATION == "prepend" else tokens
-            bound = (6 / (tower.conv1.weight[0].numel() + width)) ** 0.5  # as in the paper (section 4.1)
-            self.names = ["image_encoder.VPT", *deep_names("image_encoder", options.PROMPT_DEPTH_VISION)]
-            for name in self.names:
-                add_parameter(self, name, torch.empty(n, width).uniform_(-bound, bound))
-        if options.TUNE not in ("prompts", "linear"):
+        blocks, width = tower.transformer.blocks, tower.proj.shape[0]
+        self.options = options
+        depth = options.PROMPT_DEPTH_VISION if "prompts" in options.TUNE else 0
+        self.first_layer = len(blocks) - depth if options.PROMPTS_FROM == "last" else 0
+        layers = range(self.first_layer, self.first_layer + depth)
+        bound = (6 / (tower.conv1.weight[0].numel() + width)) ** 0.5  # as in the paper (section 4.1)
+        self.names = [prompt_name(layers[0] if options.SHARED else i) for i in layers]
+        for name in dict.fromkeys(self.names):
+            add_parameter(self, name, torch.empty(self.prompt_shape(tower)).uniform_(-bound, bound))
+        if options.TUNE in TUNES_TOWER:
             self.tower = tower
-            last = range(len(tower.transformer.blocks) - options.PARTIAL, len(tower.transformer.blocks))
+            last = range(len(blocks) - options.PARTIAL, len(blocks))
             for name, p in tower.named_parameters():
                 p.requires_grad_(is_tuned(name, options.TUNE, last))
+        if options.TUNE == "adapter":
+            self.adapters = nn.ModuleList(Adapter(width, options.ADAPTER_REDUCTION) for _ in blocks)
+        if options.TUNE == "side":
+            self.side = SideNetwork(width, options.SIDE_WEIGHTS)
         if options.HEAD == "linear":
-            self.head = nn.Linear(width, n_classes)
-            nn.init.kaiming_normal_(self.head.weight, mode="fan_out")
-            nn.init.constant_(self.head.bias, HEAD_BIAS)
+            self.head = build_head(width, n_classes, options.HEAD_LAYERS)
         self.dropout = nn.Dropout(options.DROPOUT)
 
-    def prompts(self, batch: int) -> list[Tensor]:
-        """Prompts of the first J layers, each (B, n, vision width), with separate dropout for each image."""
-        return [self.dropout(self.get_parameter(name).expand(batch, -1, -1)) for name in self.names]
+    def prompt_shape(self, tower: nn.Module) -> tuple[int, ...]:
+        """(n, width); LOCATION add: one vector per token; pixel: a picture of n patches side by side."""
+        n, (tokens, width) = self.options.N_CTX_VISION, tower.positional_embedding.shape
+        channels, height, patch_width = tower.conv1.weight.shape[1:]
+        shapes = {"prepend": (n, width), "add": (tokens, width), "pixel": (channels, height, n * patch_width)}
+        return shapes[self.options.LOCATION]
+
+    def prompts(self, number: int, batch: int) -> Tensor:
+        """Prompts of one of the J layers, (B, *prompt_shape), with separate dropout for each image."""
+        prompts = self.get_parameter(self.names[number])
+        return self.dropout(prompts.expand(batch, *prompts.shape))
 
 
-def is_tuned(name: str, tune: str, last: range) -> bool:
-    """Whether TUNE trains this parameter of the image tower; `proj` belongs to the text head and never is.
-
-    Args:
-        last: the layers that TUNE partial trains.
-    """
-    if name == "proj":
-        return False
-    if tune == "partial":
-        return name.startswith(("ln_post.", *(f"transformer.resblocks.{i}." for i in last)))
-    return tune == "full" or name.endswith("bias")
+def prompt_name(layer: int) -> str:
+    """The name that released checkpoints give to the prompts before a layer, counted from 0."""
+    return f"image_encoder.transformer.resblocks.{layer}.VPT_shallow" if layer else "image_encoder.VPT"
 
 
 class VPTCLIP(FixedTextCLIP):
@@ -108,27 +118,31 @@ class VPTCLIP(FixedTextCLIP):
 
     def segments(self, images: Tensor) -> dict[str, Segment]:
         """[CLS, patches], followed by the prompts unless there are none or they are summed with the patches."""
-        if not self.prompt_learner.names or self.location == "add":
-            return {"image": Segment(self.clip.visual.embed(images), attends_to=("image",))}
-        first, *deep = self.prompt_learner.prompts(len(images))
-        segments = image_segments(self.clip, images, first, deep)
+        learner, tower = self.prompt_learner, self.clip.visual
+        if not learner.names or self.location == "add":
+            return {"image": Segment(tower.embed(images), attends_to=("image",))}
+        first, *deep = (learner.prompts(number, len(images)) for number in range(len(learner.names)))
+        if self.location == "pixel":  # as patches without a position
+            first = tower.conv1(first.to(tower.conv1.weight)).flatten(2).transpose(1, 2)
+        segments = image_segments(self.clip, images, first, deep, learner.first_layer)
         segments["prompts"].wanted = self.pool in ("prompts", "all")
         return segments
 
     def add_prompts(self, depth: int, segments: dict[str, Segment]) -> None:
         """LOCATION add: sum the tokens of this layer and its prompts."""
-        names = self.prompt_learner.names
-        if depth < len(names):
-            image, prompt = segments["image"], self.prompt_learner.get_parameter(names[depth])
-            prompt = self.prompt_learner.dropout(prompt.expand(len(image.tokens), -1, -1))
-            image.tokens = image.tokens + prompt.to(image.tokens)
+        number, image = depth - self.prompt_learner.first_layer, segments["image"]
+        if 0 <= number < len(self.prompt_learner.names):
+            prompts = self.prompt_learner.prompts(number, len(image.tokens))
+            image.tokens = image.tokens + prompts.to(image.tokens)
 
     def pooled(self, images: Tensor) -> Tensor:
         """The mean of the tokens that POOL selects, after the last layer and the final LayerNorm: (B, vision width)."""
         segments, tower = self.segments(images), self.clip.visual
         if self.pool == "cls":
             segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
-        x = tower.transformer(segments, before_layer=self.add_prompts if self.location == "add" else None)
+        adapters = dict(enumerate(getattr(self.prompt_learner, "adapters", ())))
+        add_prompts = self.add_prompts if self.location == "add" else None
+        x = tower.transformer(segments, before_layer=add_prompts, adapters=adapters)
         tokens = {"cls": x["image"], "patches": x["image"][:, 1:], "prompts": x.get("prompts")}
         if self.pool == "all":
             tokens["all"] = torch.cat(
@@ -142,7 +156,10 @@ class VPTCLIP(FixedTextCLIP):
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         if self.head == "text":
             return super().forward(images, text)
-        return self.prompt_learner.head(self.pooled(images).float())
+        feature = self.pooled(images).float()
+        if hasattr(self.prompt_learner, "side"):
+            feature = self.prompt_learner.side(images, feature)
+        return self.prompt_learner.head(feature)
 
 
 @TRAINER_REGISTRY.register()
@@ -154,26 +171,37 @@ class VPT(PromptTrainer):
     def check_options(self, checks: Checks) -> None:
         for key, choices in CHOICES.items():
             checks.one_of(key, choices)
-        checks.at_least("N_CTX_VISION", 1)
-        checks.at_least("PROMPT_DEPTH_VISION", 1)
-        checks.at_least("PARTIAL", 1)
+        for key in ("N_CTX_VISION", "PROMPT_DEPTH_VISION", "PARTIAL", "HEAD_LAYERS", "ADAPTER_REDUCTION"):
+            checks.at_least(key, 1)
         options = self.options
-        tune, location = options.TUNE, options.LOCATION
-        has_prompt_tokens = "prompts" in tune and location == "prepend"
-        right = 0 <= options.DROPOUT < 1
-        checks.expect(right, "TRAINER.VPT.DROPOUT", "at least 0 and below 1", options.DROPOUT)
-        right = tune == "prompts" or options.HEAD == "linear"
-        checks.expect(right, "TRAINER.VPT.HEAD", f"linear with TUNE {tune}", options.HEAD)
-        right = tune in ("prompts", "linear") or options.PREC in ("fp32", "amp")
-        checks.expect(right, "TRAINER.VPT.PREC", f"fp32 or amp with TUNE {tune}", options.PREC)
-        right = options.POOL != "prompts" or has_prompt_tokens
+        head, tune, location, depth = options.HEAD, options.TUNE, options.LOCATION, options.PROMPT_DEPTH_VISION
+        has_prompt_tokens = "prompts" in tune and location != "add"
+        checks.holds("DROPOUT", 0 <= options.DROPOUT < 1, "at least 0 and below 1")
+        checks.holds("HEAD", tune == "prompts" or head == "linear", f"linear with TUNE {tune}")
+        checks.holds("HEAD_LAYERS", options.HEAD_LAYERS == 1 or head == "linear", f"1 with HEAD {head}")
+        checks.holds(
+            "PREC", tune not in TUNES_TOWER or options.PREC in ("fp32", "amp"), f"fp32 or amp with TUNE {tune}"
+        )
+        checks.holds("PROMPT_DEPTH_VISION", location != "pixel" or depth == 1, "1 with LOCATION pixel")
+        checks.holds(
+            "PROMPTS_FROM", location != "pixel" or options.PROMPTS_FROM == "first", "first with LOCATION pixel"
+        )
         expected = f"cls, patches, or all with TUNE {tune} and LOCATION {location}"
-        checks.expect(right, "TRAINER.VPT.POOL", expected, options.POOL)
+        checks.holds("POOL", options.POOL != "prompts" or has_prompt_tokens, expected)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         layers = sizes.vision_layers
         for key in ("PROMPT_DEPTH_VISION", "PARTIAL"):
             checks.at_most(key, layers, "the layers of the backbone's image tower")
+        checks.at_most("ADAPTER_REDUCTION", sizes.vision_width, "the width of the backbone's image tower")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return VPTCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
+
+    def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
+        """No weight decay on the bias of the head's last map, as in the released code."""
+        if self.options.HEAD == "text":
+            return None
+        *_, last = learner.head.modules()
+        rest = [p for p in learner.parameters() if p is not last.bias]
+        return [{"params": rest}, {"params": [last.bias], "weight_decay": 0.0}]

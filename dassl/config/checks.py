@@ -12,7 +12,7 @@ class Checks:
 
     Args:
         cfg: the config to check.
-        section: put before every key of `one_of`, `at_least` and `at_most`, such as "TRAINER.RPO".
+        section: put before every key of `holds`, `one_of`, `at_least` and `at_most`, such as "TRAINER.RPO".
     """
 
     def __init__(self, cfg, section: str = ""):
@@ -27,6 +27,11 @@ class Checks:
     def expect(self, right: bool, key: str, expected: str, got: object) -> None:
         """Record that `key` has a wrong value unless it is `right`."""
         self.require(right, f"{key}: expected {expected}, got {got}.")
+
+    def holds(self, key: str, right: bool, expected: str) -> None:
+        """Record the value of `key` unless it is `right`."""
+        key, value = self._look_up(key)
+        self.expect(right, key, expected, value)
 
     def one_of(self, key: str, choices: Collection[str]) -> None:
         """Record a value that is not one of the choices; for a list, each such element."""

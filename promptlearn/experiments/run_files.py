@@ -68,6 +68,7 @@ class Segment(Struct):
     replaced: Count
     rewritten: list[Count]
     prefilled: bool
+    first_layer: Count = 0
 
 
 class Tower(Struct):

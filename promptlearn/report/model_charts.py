@@ -108,8 +108,11 @@ def notes(scene: list[dict], layers: int) -> list[str]:
     for segment in scene:
         if segment["prefilled"]:
             found.append(f"{segment['name']}: run once without gradients, then cached")
+        first = segment.get("first_layer", 0)  # absent in older files
+        if first:
+            found.append(f"{segment['name']}: joins before {numbers([first])} of {layers}")
         if segment["replaced"]:
-            which = numbers(range(1, segment["replaced"] + 1))
+            which = numbers(range(first + 1, first + segment["replaced"] + 1))
             found.append(f"{segment['name']}: new learned vectors before {which} of {layers}")
         if segment["rewritten"]:
             found.append(f"{segment['name']}: recomputed before {numbers(segment['rewritten'])} of {layers}")

@@ -261,7 +261,7 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
     for batch in batches:
         images = batch["img"].to(trainer.device)
         before.append(F.normalize(frozen.encode_image(images).float(), dim=-1))
-        after.append(F.normalize(trainer.model.image_features(images), dim=-1).flatten(1))
+        after.append(trainer.model.image_features(images).flatten(1))
     return {
         "before": torch.cat(before).cpu().numpy().astype(np.float16),
         "after": torch.cat(after).float().cpu().numpy().astype(np.float16),

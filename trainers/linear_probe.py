@@ -35,7 +35,7 @@ MAX_ITERATIONS = 1000
 
 
 class LinearProbe(PromptedCLIP):
-    """CLIP's image tower with a linear head: `weight` (C, D), whose rows replace the text features, and `bias` (C,)."""
+    """CLIP's image tower with a linear head: `weight` (C, D), whose rows stand for the classes, and `bias` (C,)."""
 
     frozen_image_encoder = True
     per_class_parameters = True
@@ -46,14 +46,17 @@ class LinearProbe(PromptedCLIP):
         self.prompt_learner = nn.Linear(clip_model.text_projection.shape[1], n_classes)
 
     def class_features(self, classes: slice) -> Tensor:
-        return self.prompt_learner.weight[classes]
+        return F.normalize(self.prompt_learner.weight[classes], dim=-1)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Features (B, D), not normalized, of images (B, 3, H, W), or the features themselves."""
+    def tower_features(self, images: Tensor) -> Tensor:
+        """f(x): features (B, D), not normalized, of images (B, 3, H, W). They may be given instead."""
         return images if images.dim() == 2 else self.clip.encode_image(images).float()
 
-    def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        return image @ text.t() + self.prompt_learner.bias
+    def image_features(self, images: Tensor) -> Tensor:
+        return F.normalize(self.tower_features(images), dim=-1)
+
+    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        return self.prompt_learner(self.tower_features(images))
 
 
 def fit(features: Tensor, labels: Tensor, c: float) -> tuple[Tensor, Tensor]:
@@ -116,7 +119,7 @@ class LinearProbeCLIP(PromptTrainer):
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
         self.signals.stop_if_asked("while image features were computed")
-        return self.model.image_features(images.to(self.device)).cpu()
+        return self.model.tower_features(images.to(self.device)).cpu()
 
     def before_train(self) -> None:
         import sklearn  # noqa: F401  (a missing package is reported before images are read)
@@ -160,5 +163,5 @@ class LinearProbeCLIP(PromptTrainer):
     def collect(self, loader: Iterable[dict]) -> tuple[Tensor, Tensor]:
         """Return features (N, D) and labels (N,) of all images, on the CPU."""
         batches = [self.parse_batch_train(batch) for batch in loader]
-        features = [self.model.image_features(images).cpu() for images, _ in batches]
+        features = [self.model.tower_features(images).cpu() for images, _ in batches]
         return torch.cat(features), torch.cat([labels.cpu() for _, labels in batches])

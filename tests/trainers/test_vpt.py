@@ -152,8 +152,8 @@ def test_an_mlp_head_has_hidden_layers_as_wide_as_the_tower(make_trainer):
     assert shapes == [(width, width), (width, width), (5, width)]
 
 
-# Of the released code for ViT-B/16 and 100 classes. CLIP's tower differs from that ViT only in what `full` trains: a norm
-# before its layers (1,536 numbers) and no bias of its patch embedding (768).
+# Of the released code, ViT-B/16, 100 classes. `full` trains a further norm of CLIP (1,536 numbers), but no bias of
+# the patch embedding (768).
 COUNTS = {
     76_900: {"TUNE": "linear"},
     1_261_156: {"TUNE": "linear", "HEAD_LAYERS": 3},

@@ -8,6 +8,7 @@ Logistic regression on the features of the frozen image tower, as Radford et al.
 As in the released code (lpclip/), f(x) is the projected feature, not normalized, of the image without augmentation, and
 C is the most accurate one on the validation images: of 10^6, 10^4, ..., 10^-6, and then in eight steps of a binary
 search between a tenth and ten times that. The released code has its own few-shot sample; here all methods share one.
+ImageNet's validation images are its test images, here as there, so its C is chosen on test images.
 
 Attention pattern: as zero-shot CLIP on the image side; there is no text side.
 """

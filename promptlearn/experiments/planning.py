@@ -36,7 +36,8 @@ def plan(
     trainers = unique([ZERO_SHOT, *(asked.trainers or settings["trainers"])])
     datasets = unique(asked.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if asked.seeds is None else asked.seeds)
-    shots = unique(asked.shots or [parse_shots(n, f"shots of {protocol.name}") for n in settings["shots"]])
+    several = settings["shots"] if isinstance(settings["shots"], list) else [settings["shots"]]
+    shots = unique(asked.shots or [parse_shots(n, f"shots of {protocol.name}") for n in several])
     source = asked.source or settings["source"]
 
     refuse_unknown("trainer", trainers, checkout.trainers())

@@ -170,6 +170,8 @@ def test_a_config_may_depend_on_a_percentage_and_on_all_images(checkout, tmp_pat
     found = {line.split("/dtd/")[1].split("/CoOp/")[0]: values([line], "--config-file")[0] for line in lines[2:]}
     expected = {"4": "vit_b16_ep100", "10%": "vit_b16_ep50", "all": "vit_b16", "50%": "vit_b16_ctxv1"}
     assert found == {f"shots_{shots}": f"configs/trainers/CoOp/{name}.yaml" for shots, name in expected.items()}
+    file.write_text("shots: all\n")
+    assert values(commands(checkout), "NUM_SHOTS") == ["-1"]
     file.write_text("shots: [4, 110%]\n")
     with pytest.raises(UserError, match="^shots of base2new: expected training images per class .*got .110%"):
         commands(checkout)

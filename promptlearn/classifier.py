@@ -310,7 +310,7 @@ def loader(tensors: dict[str, Tensor], source: str | Path) -> Callable[[nn.Modul
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
     """What a saved model keeps of its run's results.json."""
-    kept = ("dataset", "subsample", "shots", "seed", "epochs", "trained_parameters", "prompts_sha256", "draw_hash")
+    kept = "dataset subsample shots train_fraction seed epochs trained_parameters prompts_sha256 draw_hash".split()
     metrics = results.get("metrics") or {}
     return {key: results.get(key) for key in kept} | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n")}
 

@@ -72,7 +72,9 @@ def export(classifier: PromptedClassifier, path: Path) -> Exported:
         UserError: another ending, or the file's logits differ from the model's by more than LARGEST_DIFFERENCE.
     """
     if path.suffix not in EXPORTERS:
-        raise UserError(f"{path}: expected a file that ends with {' or '.join(EXPORTERS)}, got {path.suffix or 'none'}.")
+        raise UserError(
+            f"{path}: expected a file name with {' or '.join(EXPORTERS)}, got {path.suffix or 'no ending'}."
+        )
     linear.use("torch")  # public operators only
     model = Inference(classifier).eval()
     size = classifier.image_size
@@ -81,14 +83,12 @@ def export(classifier: PromptedClassifier, path: Path) -> Exported:
         program = torch.export.export(model, (images,), dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}})
     path.parent.mkdir(parents=True, exist_ok=True)
     run = EXPORTERS[path.suffix](program, path, metadata(classifier))
-    difference = max(
-        float((model(images[:n]) - torch.as_tensor(run(images[:n]))).abs().max()) for n in CHECKED_BATCHES
-    )
+    difference = max(float((model(images[:n]) - torch.as_tensor(run(images[:n]))).abs().max()) for n in CHECKED_BATCHES)
     if difference > LARGEST_DIFFERENCE:
         path.unlink()
         raise UserError(
-            f"{path}: expected logits within {LARGEST_DIFFERENCE} of the model's, got a difference of {difference:.2g}. "
-            "Nothing was exported."
+            f"{path}: expected logits within {LARGEST_DIFFERENCE} of the model's, got {difference:.2g}. Nothing was "
+            "exported."
         )
     milliseconds = fastest(lambda: model(images[:1])), fastest(lambda: run(images[:1]))
     return Exported(path, path.stat().st_size / 1e6, difference, milliseconds)
@@ -96,7 +96,7 @@ def export(classifier: PromptedClassifier, path: Path) -> Exported:
 
 @contextmanager
 def text_tower_removed(classifier: PromptedClassifier) -> Iterator[None]:
-    """Without the text tower, which a model with constant class features does not need, the file is a third as large."""
+    """Leave out the text tower, which a model with constant class features does not need in its file."""
     clip_model = classifier.model.clip
     removed = {name: clip_model.get_submodule(name) for name in ("transformer", "token_embedding")}
     for name in removed:
@@ -145,9 +145,7 @@ def to_onnx(program: torch.export.ExportedProgram, path: Path, meta: dict[str, s
     return lambda images: session.run([OUTPUT], {INPUT: images.numpy()})[0]
 
 
-def to_program(
-    program: torch.export.ExportedProgram, path: Path, meta: dict[str, str]
-) -> Callable[[Tensor], Tensor]:
+def to_program(program: torch.export.ExportedProgram, path: Path, meta: dict[str, str]) -> Callable[[Tensor], Tensor]:
     """Write a program of torch.export, and return what runs it."""
     torch.export.save(program, str(path), extra_files={METADATA: json.dumps(meta)})
     loaded = torch.export.load(str(path)).module()

@@ -2,12 +2,15 @@
 
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from basics import UserError
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row, jobs_of
+
+Overrides = tuple[tuple[str, str], ...]  # (key, value)
 
 
 @dataclass
@@ -50,18 +53,25 @@ def plan(
     jobs = []
     for dataset in [source] if protocol.transfer else datasets:
         for trainer in trainers:
-            fixed = trainer in UNTRAINED
             grids = [asked.vary] if asked.vary else settings["variants"].get(trainer, [{}])
-            for label, overrides in [("", ())] if fixed else variants(grids):
-                for n in [max(shots)] if fixed else shots:
-                    row = Row(dataset, trainer, choose_config(configs[trainer], dataset, n), n, label)
-                    prompts = settings["prompts"].get(trainer)
-                    for seed in [1] if fixed else seeds:
-                        jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
+            prompts = settings["prompts"].get(trainer)
+            for row, overrides in rows_of(trainer, dataset, configs[trainer], grids, shots):
+                for seed in [1] if trainer in UNTRAINED else seeds:
+                    jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
     return jobs
 
 
-def variants(grids: list[dict[str, list]]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+def rows_of(
+    trainer: str, dataset: str, configs: dict[str | int, str], grids: list[dict[str, list]], shots: list[int]
+) -> Iterator[tuple[Row, Overrides]]:
+    """A method's rows on a dataset, with what differs from the config; one in all if it trains nothing."""
+    fixed = trainer in UNTRAINED
+    for label, overrides in [("", ())] if fixed else variants(grids):
+        for n in [max(shots)] if fixed else shots:
+            yield Row(dataset, trainer, choose_config(configs, dataset, n), n, label), overrides
+
+
+def variants(grids: list[dict[str, list]]) -> list[tuple[str, Overrides]]:
     """(label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
     found = {}
     for grid in grids:

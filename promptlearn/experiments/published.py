@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basics import read_json
-from promptlearn.experiments.protocols import Protocol, Row
+from promptlearn.experiments.protocols import Row
 
 if TYPE_CHECKING:
     from promptlearn.experiments.results_table import Line

@@ -33,8 +33,8 @@ NOTES = {
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
     H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
     TARGETS: f"{TARGETS}: mean of all columns except the source",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard deviations "
-    "over our seeds, or theirs if we have one seed",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard "
+    "deviations over our seeds, or theirs if we have one seed",
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,13 @@ def variants(grids: list[dict[str, list]]) -> list[tuple[str, Overrides]]:
     for grid in grids:
         for values in itertools.product(*grid.values()):
             overrides = tuple((key, str(value)) for key, value in zip(grid, values, strict=True))
-            found[",".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in overrides)] = overrides
+            found[label_of(overrides)] = overrides
     return list(found.items())
+
+
+def label_of(settings: Iterable[tuple[str, str]]) -> str:
+    """Settings as a part of a folder's name: LR=0.01,K=4."""
+    return ",".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in settings)
 
 
 def shown(value: str) -> str:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from basics import UserError
 from dassl.config import read_yaml
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
-from promptlearn.experiments.planning import configs_of, refuse_without_data, rows_of
+from promptlearn.experiments.planning import configs_of, label_of, refuse_without_data, rows_of
 from promptlearn.experiments.protocols import PROTOCOLS, UNTRAINED, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.published import (
     AVERAGE,
@@ -153,8 +153,8 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
             jobs = {}
             for dataset in used[:1] if protocol.transfer else used:
                 for run, overrides in rows_of(row.trainer, dataset, configs, [grid], shots):
-                    several = any(len(values) > 1 for values in grid.values())
-                    name = f"{row.name} ({run.variant})" if several else row.name
+                    varied = label_of([each for each in overrides if len(grid[each[0]]) > 1])
+                    name = f"{row.name} ({varied})" if varied else row.name
                     if len(shots) > 1 and not protocol.by_shots and row.trainer not in UNTRAINED:
                         name += f", {run.shots} shots"
                     for seed in [1] if row.trainer in UNTRAINED else seeds:

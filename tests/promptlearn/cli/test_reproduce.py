@@ -44,7 +44,7 @@ def test_a_dry_run_prints_the_commands_of_exactly_the_rows_and_runs_nothing(fake
 def test_the_list_has_every_paper_and_says_what_is_elsewhere(fake, capsys):
     assert main(["reproduce", "--list"]) == 0
     out = capsys.readouterr().out
-    for name in ("cocoop", "coop", "maple", "rpo", "sep", "vpt"):
+    for name in ("cocoop", "coop", "family", "maple", "rpo", "sep", "vpt"):
         assert f"{name}: " in out
     assert "(not here) semantic segmentation" in out
     assert main(["reproduce", "sep", "--list"]) == 0

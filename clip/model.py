@@ -56,7 +56,7 @@ class Transformer(towers.Transformer):
         super().__init__(width, layers, heads, activation, causal)
         self.width, self.layers = width, layers
 
-    def forward(self, x: Any, mask: Any = None, before_layer: Any = None) -> Any:
+    def forward(self, x: Any, mask: Any = None, before_layer: Any = None, adapters: Any = None) -> Any:
         """All layers.
 
         Args:
@@ -71,7 +71,7 @@ class Transformer(towers.Transformer):
             UserError: a list of another repository.
         """
         if isinstance(x, dict):
-            return super().forward(x, mask, before_layer)
+            return super().forward(x, mask, before_layer, adapters)
         if mask is not None:
             return self._masked(x.transpose(0, 1), mask).transpose(0, 1)
         if isinstance(x, Tensor):

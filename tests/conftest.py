@@ -1,6 +1,7 @@
 """Shared fixtures, the checkout's rooms on the path, and which tests are skipped and why."""
 
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,9 +15,15 @@ import pytest  # noqa: E402
 import torch.utils.data  # noqa: E402
 from small_clip import make_small_clip  # noqa: E402
 
+from basics.stopping import STOP_SIGNALS  # noqa: E402
+
 # How long torch waits for a worker that ended in an error: 5 s for each.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
 
+# In the background of a script, or under nohup, a shell starts processes that ignore some of these.
+for signum in STOP_SIGNALS:
+    if signal.getsignal(signum) is signal.SIG_IGN:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
 SKIPPED = Counter()  # reason -> tests; a reason says what the tests need and, in parentheses, how to get it
 

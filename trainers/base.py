@@ -26,6 +26,7 @@ from dassl.engine.state import saved_auto_settings
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream
+from trainers.inference import describe
 from trainers.prompted import PromptedCLIP, whole_model_shapes
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -44,11 +45,11 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def read_class_texts(path: str, classnames: list[str]) -> list[list[str]]:
-    """Read the texts of classes from a JSON file {class name: [text, ...]}, in the order of `classnames`.
+def read_class_texts(path: str) -> dict[str, list[str]]:
+    """Read a JSON file {class name: [text, ...]}; underscores in the names become spaces.
 
     Raises:
-        UserError: it has another form, or no texts for some classes.
+        UserError: it has another form.
     """
     found = read_json(path)
     well_formed = isinstance(found, dict) and all(
@@ -56,12 +57,7 @@ def read_class_texts(path: str, classnames: list[str]) -> list[list[str]]:
     )
     if not well_formed:
         raise UserError(f"{path}: expected a dict of class names with lists of texts, got something else.")
-    found = {name.replace("_", " "): texts for name, texts in found.items()}
-    missing = [name for name in classnames if name.replace("_", " ") not in found]
-    if missing:
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise UserError(f"{path}: expected texts for every class, got none for {named}. Add them.")
-    return [found[name.replace("_", " ")] for name in classnames]
+    return {name.replace("_", " "): texts for name, texts in found.items()}
 
 
 class PromptTrainer(TrainerX):
@@ -87,6 +83,11 @@ class PromptTrainer(TrainerX):
     def precision(self) -> str:
         """PREC: fp32, fp16, or bf16 (the precision of the frozen towers), or amp. Prompts are always float32."""
         return self.options.PREC if self.config_node else "fp32"
+
+    @property
+    def tower_dtype(self) -> torch.dtype:
+        """The dtype of the frozen towers."""
+        return TOWER_DTYPES[self.precision]
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         """Build the method on a frozen CLIP that is already on the device."""
@@ -167,9 +168,7 @@ class PromptTrainer(TrainerX):
         checks.finish()
 
     def build_model(self) -> None:
-        classnames = self.dm.dataset.classnames
-        if not self.cfg.DATASET.KEEP_UNDERSCORES:
-            classnames = [name.replace("_", " ") for name in classnames]
+        classnames = self.names_in_texts(self.dm.dataset.classnames)
         self.check_context(classnames, backbone_config(self.cfg.MODEL.BACKBONE.NAME).context_length)
         clip_model = self._load_backbone()
         with torch.random.fork_rng(devices=[]):  # a separate stream: initialization affects nothing else
@@ -189,7 +188,7 @@ class PromptTrainer(TrainerX):
         if self.precision == "fp16" and self.device.type == "cpu":
             key = f"TRAINER.{self.config_node}.PREC"
             print(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
-        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, TOWER_DTYPES[self.precision])
+        clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, self.tower_dtype)
         self.weights_sha256 = clip_model.weights_sha256
         self.linear = self._linear_library(clip_model)  # before the first computation
         return clip_model.to(self.device)
@@ -267,10 +266,27 @@ class PromptTrainer(TrainerX):
         Raises:
             UserError: the file has no texts for some classes.
         """
-        path = self.cfg.DATASET.CLASS_TEXTS
-        if not path:
+        given = self.given_texts()
+        if given is None:
             return [[text] for text in self.class_texts(classnames)]
-        return read_class_texts(path, classnames)
+        missing = [name for name in classnames if name.replace("_", " ") not in given]
+        if missing:
+            named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise UserError(f"DATASET.CLASS_TEXTS: expected texts for every class, got none for {named}. Add them.")
+        return [given[name.replace("_", " ")] for name in classnames]
+
+    def given_texts(self) -> dict[str, list[str]] | None:
+        """The texts of DATASET.CLASS_TEXTS by class name, with spaces for underscores; None without a file."""
+        path = self.cfg.DATASET.CLASS_TEXTS
+        return read_class_texts(path) if path else None
+
+    def names_in_texts(self, classnames: list[str]) -> list[str]:
+        """Class names as the texts contain them: with spaces for underscores, unless DATASET.KEEP_UNDERSCORES."""
+        return classnames if self.cfg.DATASET.KEEP_UNDERSCORES else [name.replace("_", " ") for name in classnames]
+
+    def describe_model(self) -> dict:
+        """Describe the model for model.json, so that it can be used without its dataset."""
+        return describe(self)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         # The loader pins batches for a GPU, so the CPU need not wait for the copy.

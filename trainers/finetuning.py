@@ -20,6 +20,7 @@ from clip.towers import LayerAdapter, ResidualAttentionBlock
 
 HEAD_BIAS = -math.log(99)  # of the released linear head: every class starts with a probability of 1 %
 HEAD_DROPOUT = 0.1  # of the released MLP head
+SIDE_FEATURES = 256 * 6 * 6  # of AlexNet: channels x positions
 SMALLEST_SIDE = 63  # pixels: below, AlexNet has no positions left
 
 
@@ -89,8 +90,7 @@ class SideNetwork(nn.Module):
                 "Connect to the internet once, or set SIDE_WEIGHTS random."
             ) from error
         self.features, self.pool = network.features, network.avgpool
-        channels, height, side_width = 256, *network.avgpool.output_size
-        self.proj = nn.Linear(channels * height * side_width, width, bias=False)
+        self.proj = nn.Linear(SIDE_FEATURES, width, bias=False)
         self.alpha = nn.Parameter(torch.zeros(()))
 
     def forward(self, images: Tensor, feature: Tensor) -> Tensor:

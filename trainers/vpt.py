@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip import CLIP, BackboneConfig, Segment, add_parameter, image_segments
+from clip.towers import VisionTransformer
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
@@ -89,7 +90,7 @@ class PromptLearner(nn.Module):
             self.head = build_head(width, n_classes, options.HEAD_LAYERS)
         self.dropout = nn.Dropout(options.DROPOUT)
 
-    def prompt_shape(self, tower: nn.Module) -> tuple[int, ...]:
+    def prompt_shape(self, tower: VisionTransformer) -> tuple[int, ...]:
         """(n, width); LOCATION add: one vector per token; pixel: a picture of n patches side by side."""
         n, (tokens, width) = self.options.N_CTX_VISION, tower.positional_embedding.shape
         channels, height, patch_width = tower.conv1.weight.shape[1:]
@@ -202,6 +203,6 @@ class VPT(PromptTrainer):
         """No weight decay on the bias of the head's last map, as in the released code."""
         if self.options.HEAD == "text":
             return None
-        *_, last = learner.head.modules()
+        *_, last = learner.get_submodule("head").modules()
         rest = [p for p in learner.parameters() if p is not last.bias]
         return [{"params": rest}, {"params": [last.bias], "weight_decay": 0.0}]

@@ -1,4 +1,6 @@
-"""What a run writes into its folder: `config.yaml`, `state.pt`, `metrics.csv`, `results.json`, `predictions.csv`."""
+"""What a run writes into its folder: `config.yaml`, `model.json`, `state.pt`, `metrics.csv`, `results.json`,
+`predictions.csv`.
+"""
 
 import time
 from collections.abc import Iterator
@@ -117,6 +119,9 @@ class RunRecord:
     def start(self, resumed_from) -> None:
         """Write what the folder has to hold before the first epoch, with the results so far of a resumed run."""
         self.write_config()
+        description = self.trainer.describe_model()
+        if description is not None:
+            write_json(description, self.folder / "model.json")
         if self.rows:
             results.write_metrics(self.rows, self.folder / "metrics.csv")
         if Path(resumed_from) != self.folder:

@@ -94,6 +94,10 @@ class TrainerX(TrainerBase):
     def keep_auto_settings(self, auto_settings: dict) -> None:
         """Take over the `auto_settings` of the run that this one resumes."""
 
+    def describe_model(self) -> dict | None:
+        """Return what is needed to use the model without its dataset, for model.json; None if that is not known."""
+        return None
+
     # ---- train
 
     def train(self):

@@ -13,6 +13,7 @@ import dassl.engine.trainer
 import trainers
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
+from tests.methods import METHODS
 
 CLASSNAMES = ["cat", "yellow_lab", "Boeing 747-400", "sea horse", "yin yang"]
 
@@ -67,3 +68,13 @@ def make_trainer(tmp_path, small_backbone, monkeypatch):
         return build_trainer(cfg)
 
     return make
+
+
+@pytest.fixture
+def make(make_trainer):
+    """make(name in METHODS, *opts, **options of make_trainer) -> trainer."""
+
+    def build(method, *opts, **changes):
+        return make_trainer(method.split("-")[0], *METHODS[method], *opts, **changes)
+
+    return build

@@ -4,68 +4,7 @@ import pytest
 import torch
 
 from basics import UserError
-
-LANGUAGE_ONLY = ["TRAINER.IVLP.N_CTX_VISION", 0, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 0]  # as released
-METHODS = {
-    "CoOp": ["TRAINER.COOP.N_CTX", 4],
-    "CoOp-words": ["TRAINER.COOP.CTX_INIT", "a photo of a"],
-    "CoOp-middle": ["TRAINER.COOP.N_CTX", 4, "TRAINER.COOP.CLASS_TOKEN_POSITION", "middle"],
-    "CoOp-front": ["TRAINER.COOP.N_CTX", 4, "TRAINER.COOP.CLASS_TOKEN_POSITION", "front"],
-    "CoOp-CSC": ["TRAINER.COOP.N_CTX", 4, "TRAINER.COOP.CSC", True],
-    "CoCoOp": ["TRAINER.COCOOP.N_CTX", 4],
-    "MaPLe": ["TRAINER.MAPLE.PROMPT_DEPTH", 2],
-    "MaPLe-shallow": ["TRAINER.MAPLE.PROMPT_DEPTH", 1],
-    "IVLP": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 3],
-    "IVLP-text": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 0],
-    "IVLP-language-only": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 2, *LANGUAGE_ONLY],
-    "IVLP-image": ["TRAINER.IVLP.PROMPT_DEPTH_TEXT", 0, "TRAINER.IVLP.PROMPT_DEPTH_VISION", 2],
-    "VPT": ["TRAINER.VPT.N_CTX_VISION", 2],
-    "VPT-deep": ["TRAINER.VPT.N_CTX_VISION", 2, "TRAINER.VPT.PROMPT_DEPTH_VISION", 3],
-    "VPT-dropout": ["TRAINER.VPT.DROPOUT", 0.5],
-    "VPT-add": ["TRAINER.VPT.LOCATION", "add", "TRAINER.VPT.PROMPT_DEPTH_VISION", 2],
-    "VPT-last": ["TRAINER.VPT.PROMPT_DEPTH_VISION", 2, "TRAINER.VPT.PROMPTS_FROM", "last"],
-    "VPT-shared": ["TRAINER.VPT.PROMPT_DEPTH_VISION", 3, "TRAINER.VPT.SHARED", True],
-    "VPT-pixel": ["TRAINER.VPT.LOCATION", "pixel", "TRAINER.VPT.N_CTX_VISION", 2],
-    "VPT-patches": ["TRAINER.VPT.POOL", "patches"],
-    "VPT-prompts": ["TRAINER.VPT.POOL", "prompts", "TRAINER.VPT.PROMPT_DEPTH_VISION", 2],
-    "VPT-all": ["TRAINER.VPT.POOL", "all"],
-    "VPT-head": ["TRAINER.VPT.HEAD", "linear"],
-    "VPT-linear": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "linear"],
-    "VPT-bias": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "bias"],
-    "VPT-partial": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "partial"],
-    "VPT-both": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "prompts+bias"],
-    "VPT-mlp": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "linear", "TRAINER.VPT.HEAD_LAYERS", 3],
-    "VPT-adapter": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "adapter"],
-    "VPT-side": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "side", "TRAINER.VPT.SIDE_WEIGHTS", "random"],
-    "VPT-full": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "full"],
-    "LP": [],
-    "SEP": ["TRAINER.SEP.LAYERS", [1]],
-    "SEP-unfused": ["TRAINER.SEP.LAYERS", []],
-    "SEP-batch": ["TRAINER.SEP.LAYERS", [0, 1], "TRAINER.SEP.SELECT", "batch"],
-    "RPO": ["TRAINER.RPO.K", 3],
-    "RPO-1": ["TRAINER.RPO.K", 1],
-    "RPO-unmasked": ["TRAINER.RPO.K", 2, "TRAINER.RPO.MASK", False],
-    "RPO-text": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "text"],
-    "RPO-image": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "image", "TRAINER.RPO.INIT", "random"],
-}
-SAME_START = ("CoOp-words", "LP")  # for every seed
-
-every_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture
-def make(make_trainer):
-    def build(method, *opts, **changes):
-        return make_trainer(method.split("-")[0], *METHODS[method], *opts, **changes)
-
-    return build
-
-
-def logits(trainer):
-    images = torch.cat([batch["img"] for batch in trainer.test_loader])
-    trainer.set_model_mode("eval")
-    with torch.no_grad():
-        return trainer.model(images)
+from tests.methods import METHODS, SAME_START, every_method, logits
 
 
 @every_method

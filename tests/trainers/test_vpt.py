@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from yacs.config import CfgNode
 
+from clip import CLIP, CLIPConfig
 from tests import plain_clip
+from trainers import vpt
 
 LINEAR = ["TRAINER.VPT.HEAD", "linear"]
 DEPTH = ["TRAINER.VPT.PROMPT_DEPTH_VISION", 2, "TRAINER.VPT.N_CTX_VISION", 3]
@@ -147,6 +150,35 @@ def test_an_mlp_head_has_hidden_layers_as_wide_as_the_tower(make_trainer):
     learner, width = trainer.model.prompt_learner, trainer.model.clip.config.vision_width
     shapes = [tuple(layer.weight.shape) for layer in learner.head.modules() if isinstance(layer, torch.nn.Linear)]
     assert shapes == [(width, width), (width, width), (5, width)]
+
+
+# Of the released code, ViT-B/16, 100 classes. `full` trains a further norm of CLIP (1,536 numbers), but no bias of
+# the patch embedding (768).
+COUNTS = {
+    76_900: {"TUNE": "linear"},
+    1_261_156: {"TUNE": "linear", "HEAD_LAYERS": 3},
+    85_875_556 + 1_536 - 768: {"TUNE": "full"},
+    7_166_308: {"TUNE": "partial"},
+    28_429_924: {"TUNE": "partial", "PARTIAL": 4},
+    179_812: {"TUNE": "bias"},
+    9_624_485: {"TUNE": "side", "SIDE_WEIGHTS": "random"},
+    1_856_740: {"TUNE": "adapter", "ADAPTER_REDUCTION": 8},
+    307_444: {"TUNE": "adapter", "ADAPTER_REDUCTION": 64},
+    76_900 + 768 * 10: {"N_CTX_VISION": 10},
+    76_900 + 9_216 * 50: {"N_CTX_VISION": 50, "PROMPT_DEPTH_VISION": 12},
+    228_196: {"LOCATION": "add"},
+}
+
+
+@pytest.mark.parametrize(("count", "options"), COUNTS.items(), ids=map(str, COUNTS.values()))
+def test_as_many_parameters_are_trained_as_in_the_released_code(count, options):
+    cfg = CfgNode({"TRAINER": {}})
+    vpt.extend_cfg(cfg)
+    cfg.TRAINER.VPT.merge_from_other_cfg(CfgNode({"HEAD": "linear", **options}))
+    with torch.device("meta"):
+        backbone = CLIP(CLIPConfig(224, 16, 768, 12, 12, 512, 12, 8, 512, 77, 49408)).requires_grad_(False)
+        learner = vpt.PromptLearner(backbone, 100, cfg.TRAINER.VPT)
+    assert sum(p.numel() for p in learner.parameters() if p.requires_grad) == count
 
 
 @pytest.mark.parametrize("options", [[], ["TRAINER.VPT.TUNE", "linear", "TRAINER.VPT.HEAD_LAYERS", 2]])

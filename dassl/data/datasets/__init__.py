@@ -4,7 +4,7 @@ from dassl.data.datasets.annotations import name_classes, read_annotations, read
 from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, sample_fewshot
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
 from dassl.data.datasets.fewshot import FewShotDataset, note_pickle
-from dassl.data.datasets.folders import class_folders, read_class_folders
+from dassl.data.datasets.folders import class_folders, list_images, read_class_folders
 from dassl.data.datasets.splits import read_split, save_split, split_by_class, split_trainval, subsample_classes
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "build_dataset",
     "check_images",
     "class_folders",
+    "list_images",
     "name_classes",
     "note_pickle",
     "read_annotations",

@@ -9,6 +9,24 @@ from dassl.data.datasets.base_dataset import Datum, list_folder
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
 
+def list_images(folder: str | os.PathLike) -> list[str]:
+    """Return the paths of all images below a folder, sorted, judged by their names. Hidden files are skipped.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    images = []
+    for name in list_folder(os.fspath(folder)):
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            continue
+        if os.path.isdir(path):
+            images += list_images(path)
+        elif name.lower().endswith(IMAGE_ENDINGS):
+            images.append(path)
+    return images
+
+
 def class_folders(folder: str) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones.
 

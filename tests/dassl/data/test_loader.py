@@ -36,6 +36,8 @@ def left():
     os._exit(3)
 
 
+# torch may learn of the death while it opens a file, and leave that file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("end", "cause"), [(killed, "is killed by signal: Killed"), (left, "exited unexpectedly")])
 def test_a_dead_worker_is_reported_with_its_process_and_cause(end, cause):
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid") as error:

@@ -1,0 +1,320 @@
+"""A trained model as a classifier of pictures: predict, change the classes, save, load.
+
+clf = PromptedClassifier.from_pretrained("output/first")
+clf.predict("photos/", top_k=5)
+clf.classnames = ["red fox", "gray wolf"]
+clf.save_pretrained("model")
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from basics import NotApplicable, UserError, read_json
+from clip import CLIP, tokenize
+from clip.weights import find
+from dassl.config import get_cfg_default
+from dassl.data.datasets import list_images
+from dassl.data.transforms import build_transform
+from dassl.engine.checkpoints import (
+    class_dependent,
+    find_checkpoint,
+    load_model_file,
+    load_trained,
+    prompts_sha256,
+    trained_tensors,
+)
+from dassl.utils import in_threads, read_image
+from promptlearn import model_files
+from promptlearn.experiments.checkout import Checkout
+from promptlearn.model_files import Description
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+Source = Picture | Sequence[Picture] | Iterable[Picture]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says about N pictures.
+
+    Attributes:
+        classnames: the k most probable classes of each picture, most probable first.
+        probabilities: theirs, (N, k), on the CPU.
+        logits: of all C classes, (N, C), on the CPU, before the temperature.
+        paths: of the pictures, where they are files; else "".
+    """
+
+    classnames: list[list[str]]
+    probabilities: Tensor
+    logits: Tensor
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.classnames)
+
+    @property
+    def top(self) -> list[str]:
+        """The most probable class of each picture."""
+        return [names[0] for names in self.classnames]
+
+
+class PromptedClassifier:
+    """A trained method on its frozen backbone. Create it with `from_pretrained`.
+
+    Attributes:
+        model: the method (`trainers.prompted.PromptedCLIP`).
+        transform: PIL image -> tensor (3, H, W), as in the evaluation of the training.
+        device: where it computes.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        load: Callable[[nn.Module], object],
+        device: str | torch.device | None = None,
+        backbone: str | Path | None = None,
+    ):
+        Checkout().load("trainers")  # registers the methods
+        from trainers import extend_cfg, inference
+
+        self.description, self._inference = description, inference
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        overrides: dict[str, Any] = {"MODEL.BACKBONE.NAME": str(backbone)} if backbone else {}
+        precision = next((key for key in description.settings if key.endswith(".PREC")), None)
+        if precision and self.device.type == "cpu" and description.settings[precision] in ("fp16", "amp"):
+            overrides[precision] = "fp32"  # on a CPU half precision is slow, and less exact
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        self._trainer = inference.build_trainer_for_inference(cfg, msgspec.to_builtins(description), overrides)
+        clip_model = inference.load_described_backbone(self._trainer, description.weights_sha256, self.device)
+        self.transform: Callable[[Image.Image], Tensor] = build_transform(self._trainer.cfg, is_train=False)
+        self._build(clip_model, description.classnames, load)
+
+    def _build(self, clip_model: CLIP, classnames: list[str], load: Callable[[nn.Module], object]) -> None:
+        """Build the method for these classes; `load` fills its prompt learner."""
+        self.model = self._inference.build_described_method(self._trainer, clip_model, classnames)
+        if self._learner is not None:
+            load(self._learner)
+        self._classnames = list(classnames)
+        self._text: Tensor | None = None
+
+    @property
+    def _learner(self) -> nn.Module | None:
+        """What is trained; None for a method that trains nothing."""
+        return getattr(self.model, "prompt_learner", None)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The trained tensors, without those that belong to the class names."""
+        if self._learner is None:
+            return {}
+        left_out = class_dependent(self._learner)
+        return {name: tensor for name, tensor in trained_tensors(self._learner).items() if not left_out(name)}
+
+    # ---- loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        backbone: str | Path | None = None,
+        epoch: int | None = None,
+    ) -> PromptedClassifier:
+        """Load a model.
+
+        Args:
+            name_or_path: the folder of a saved model or of a run, or a file in it.
+            device: "cpu", "cuda", ...; None for the GPU if there is one.
+            backbone: name or weights file of the backbone, if it is not found under the name it was trained with.
+            epoch: of a run's checkpoint, from 1; None for the best one saved, or else the last.
+
+        Raises:
+            UserError: the folder holds no model, a file is damaged, or the backbone is another one.
+        """
+        folder = model_files.locate(name_or_path)
+        if model_files.is_run(folder):
+            description = model_files.read_description(folder / model_files.RUN_CONFIG)
+            results = folder / "results.json"
+            description.trained = summary(read_json(results)) if results.is_file() else None
+
+            def load(learner: nn.Module) -> object:
+                return load_model_file(learner, find_checkpoint(folder, description.checkpoint, epoch))
+
+            return cls(description, load, device, backbone)
+        description = model_files.read_description(folder / model_files.CONFIG)
+        tensors = model_files.read_tensors(folder / model_files.TENSORS)
+        return cls(description, loader(tensors, folder), device, backbone or model_files.backbone_file(folder))
+
+    def save_pretrained(self, folder: str | Path, *, include_backbone: bool = False) -> None:
+        """Write config.json and model.safetensors into a folder, for the present classes.
+
+        Args:
+            include_backbone: also copy the backbone's weights file, so that the folder needs nothing else.
+
+        Raises:
+            UserError: the folder cannot be written, or the backbone has no file of its own.
+        """
+        folder = Path(folder)
+        description = msgspec.structs.replace(self.description, classnames=self.classnames)
+        model_files.write_model(folder, description, self._tensors())
+        if include_backbone:
+            path = find(self._trainer.cfg.MODEL.BACKBONE.NAME)
+            shutil.copyfile(path, folder / f"{model_files.BACKBONE}{path.suffix}")
+
+    # ---- classes
+
+    @property
+    def classnames(self) -> list[str]:
+        """The classes that pictures are assigned to. Assign others to classify by them at once."""
+        return list(self._classnames)
+
+    @classnames.setter
+    def classnames(self, names: Sequence[str]) -> None:
+        names = list(names) if not isinstance(names, str) else names
+        model_files.check_classnames(names, "classnames")
+        if names == self._classnames:
+            return
+        if self.model.per_class_parameters:
+            raise NotApplicable(
+                f"classnames: expected the classes that the model was trained on, got others. "
+                f"{self.description.method} has trained parameters for each of them and cannot name other classes."
+            )
+        self._build(self.model.clip, names, loader(self._tensors(), "the model"))
+
+    # ---- computation
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of transformed images (B, 3, H, W), in float32 on the CPU."""
+        if self._text is None:
+            self._text = self.model.text_features()  # once for all pictures
+        return self.model(images.to(self.device), self._text).float().cpu()
+
+    def predict(self, images: Source, *, top_k: int = 1, batch_size: int = 32) -> Predictions:
+        """Classify pictures.
+
+        Args:
+            images: one or many of: a path, a folder (all pictures below it, sorted), a PIL image, an array or uint8
+                tensor (H, W, 3) with values 0 to 255, a float tensor (3, H, W) from `transform`.
+            top_k: number of classes that are named for each picture.
+            batch_size: pictures at a time.
+
+        Raises:
+            UserError: a file is no picture, or a folder holds none.
+        """
+        k = min(top_k, len(self._classnames))
+        if top_k < 1 or batch_size < 1:
+            raise UserError(f"top_k, batch_size: expected at least 1, got {top_k} and {batch_size}.")
+        pictures = list(expand(images))
+        parts = [self.logits(batch) for batch in self._batches(pictures, batch_size)]
+        logits = torch.cat(parts) if parts else torch.empty(0, len(self._classnames))
+        probabilities, numbers = self.probabilities(logits).topk(k, dim=-1)
+        names = [[self._classnames[i] for i in row] for row in numbers.tolist()]
+        paths = [str(picture) if isinstance(picture, str | Path) else "" for picture in pictures]
+        return Predictions(names, probabilities, logits, paths)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax of logits (N, C) at the calibrated temperature, which is 1 unless one was fitted."""
+        temperature = (self.description.calibration or {}).get("temperature", 1.0)
+        return F.softmax(logits / temperature, dim=-1)
+
+    @torch.no_grad()
+    def encode_image(self, images: Source, *, batch_size: int = 32) -> Tensor:
+        """Unit-length image features of the method: (N, D), or (N, K, D) for K prompts; `images` as in `predict`."""
+        pictures = list(expand(images))
+        parts = [
+            self.model.image_features(b.to(self.device)).float().cpu() for b in self._batches(pictures, batch_size)
+        ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def encode_text(self, texts: str | Sequence[str] | None = None) -> Tensor:
+        """Unit-length text features: of the classes, as the method computes them, or of other texts, by frozen CLIP."""
+        if texts is None:
+            return self.model.text_features().float().cpu()
+        tokens = tokenize([texts] if isinstance(texts, str) else list(texts), self.model.clip.context_length)
+        return F.normalize(self.model.clip.encode_text(tokens.to(self.device)).float(), dim=-1).cpu()
+
+    @property
+    def prompts_sha256(self) -> str:
+        """The digest of the trained tensors, as in results.json."""
+        return prompts_sha256({} if self._learner is None else {self.description.checkpoint: self._learner})
+
+    def _batches(self, pictures: Sequence[Picture], size: int) -> Iterator[Tensor]:
+        """Transformed pictures in batches, decoded by one thread per core."""
+        for first in range(0, len(pictures), size):
+            yield torch.stack(list(in_threads(self._transformed, pictures[first : first + size])))
+
+    def _transformed(self, picture: Picture) -> Tensor:
+        """One picture as the model takes it, (3, H, W)."""
+        if isinstance(picture, Tensor) and picture.is_floating_point():
+            size = tuple(self._trainer.cfg.INPUT.SIZE)
+            if picture.shape != (3, *size):
+                raise UserError(
+                    f"images: expected float tensors (3, {size[0]}, {size[1]}) from `transform`, got "
+                    f"{tuple(picture.shape)}."
+                )
+            return picture
+        if isinstance(picture, str | Path):
+            return self.transform(read_image(picture, self._trainer.cfg.INPUT.MAX_MEGAPIXELS))
+        if isinstance(picture, Image.Image):
+            return self.transform(picture.convert("RGB"))
+        return self.transform(array_image(np.asarray(picture)))
+
+
+def loader(tensors: dict[str, Tensor], source: str | Path) -> Callable[[nn.Module], object]:
+    """What copies trained tensors into a prompt learner. `source` is where they come from, for messages."""
+    return lambda learner: load_trained(learner, tensors, source, ignored=class_dependent(learner))
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """What a saved model keeps of its run's results.json."""
+    kept = ("dataset", "subsample", "shots", "seed", "epochs", "trained_parameters", "prompts_sha256", "draw_hash")
+    metrics = results.get("metrics") or {}
+    return {key: results.get(key) for key in kept} | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n")}
+
+
+def array_image(array: np.ndarray) -> Image.Image:
+    """A uint8 array (H, W, 3) or (H, W) as an RGB image.
+
+    Raises:
+        UserError: it has another shape or type.
+    """
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
+        raise UserError(
+            f"images: expected uint8 arrays (height, width, 3) or (height, width), got {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    return Image.fromarray(array).convert("RGB")
+
+
+def expand(images: Source) -> Iterator[Picture]:
+    """Single pictures of what `PromptedClassifier.predict` takes; folders become their files.
+
+    Raises:
+        UserError: a folder holds no picture.
+    """
+    is_one = isinstance(images, str | Path | Image.Image)
+    if isinstance(images, np.ndarray | Tensor):
+        is_one = images.ndim <= 3
+    several: Iterable[Any] = [images] if is_one else images  # type: ignore[assignment]
+    for image in several:
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            files = list_images(image)
+            if not files:
+                raise UserError(f"{image}: expected pictures in this folder, got none.")
+            yield from files
+        else:
+            yield image

@@ -27,7 +27,7 @@ from promptlearn.experiments.results_table import Line, averages, summarize
 
 FOLDER = Path("configs", "reproduce")
 DEMO_SEEDS = 2  # the fewest that have a deviation
-GROUP = "accuracy"  # the column of published figures over datasets that are not here
+OTHER_IMAGES = "accuracy"  # the column of published figures of other training images than our columns name
 NOTE = "accuracy in percent: mean ± sample standard deviation over the seeds; published: empty where none is at hand"
 
 
@@ -150,16 +150,15 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
             configs = configs_of(checkout, row.trainer, None, (row.config if data else None) or default)
             grid = row.vary if data or row.demo is None else row.demo
             prompts = settings["prompts"].get(row.trainer)
+            shots_are_rows = len(shots) > 1 and not protocol.by_shots and row.trainer not in UNTRAINED
             jobs = {}
             for dataset in used[:1] if protocol.transfer else used:
                 for run, overrides in rows_of(row.trainer, dataset, configs, [grid], shots):
                     varied = label_of([each for each in overrides if len(grid[each[0]]) > 1])
                     name = f"{row.name} ({varied})" if varied else row.name
-                    if len(shots) > 1 and not protocol.by_shots and row.trainer not in UNTRAINED:
-                        name += f", {run.shots} shots"
+                    own = jobs.setdefault(f"{name}, {run.shots} shots" if shots_are_rows else name, [])
                     for seed in [1] if row.trainer in UNTRAINED else seeds:
-                        own = jobs_of(stages, run, seed, output, names, overrides, prompts)
-                        jobs.setdefault(name, []).extend(own)
+                        own += jobs_of(stages, run, seed, output, names, overrides, prompts)
         planned += [PlannedRow(name, tuple(own)) for name, own in jobs.items()]
     return planned
 
@@ -233,5 +232,5 @@ def measured_cell(line: Line | None, column: str) -> str:
 
 def published_cell(entry: dict | None, place: str, column: str) -> str:
     figures = entry["figures"].get(place, {}) if entry else {}
-    column = GROUP if GROUP in figures else column
+    column = OTHER_IMAGES if OTHER_IMAGES in figures else column
     return with_deviation(figures[column], deviation_of(entry, place, column)) if entry and column in figures else ""

@@ -71,7 +71,8 @@ def test_a_mistake_is_one_message_and_status_2_before_any_run(fake, capsys, argu
 
 @pytest.mark.slow
 def test_a_table_of_real_runs_on_the_demo_is_complete(tmp_path, capsys):
-    arguments = ["reproduce", "sep", "--table", "sides", "--output", str(tmp_path), "--checkout", str(ROOT)]
+    arguments = ["reproduce", "coop", "--table", "initialization", "--output", str(tmp_path), "--checkout", str(ROOT)]
     assert main(arguments) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if "measured  " in line]
-    assert len(rows) == 4 and not any("missing" in row for row in rows)
+    rows = [line for line in capsys.readouterr().out.splitlines() if " measured " in line]
+    assert [row.split(" measured ")[0].strip() for row in rows] == ["random", '"a photo of a"']
+    assert all("±" in row and "missing" not in row for row in rows)

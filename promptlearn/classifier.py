@@ -214,13 +214,34 @@ class PromptedClassifier:
         Raises:
             UserError: a file is no picture, or a folder holds none.
         """
-        k = min(top_k, len(self._classnames))
         if top_k < 1 or batch_size < 1:
             raise UserError(f"top_k, batch_size: expected at least 1, got {top_k} and {batch_size}.")
         pictures = list(expand(images))
         parts = [self.logits(batch) for batch in self._batches(pictures, batch_size)]
         logits = torch.cat(parts) if parts else torch.empty(0, len(self._classnames))
-        probabilities, numbers = self.probabilities(logits).topk(k, dim=-1)
+        return self._predictions(logits, pictures, top_k)
+
+    def stream(
+        self, files: Sequence[str], unreadable: dict[str, str], *, top_k: int = 1, batch_size: int = 32
+    ) -> Iterator[Predictions]:
+        """Classify picture files batch by batch; what cannot be read is added to `unreadable`, {path: reason}."""
+
+        def read(path: str) -> Tensor | None:
+            try:
+                return self._transformed(path)
+            except UserError as error:
+                unreadable[path] = str(error)
+                return None
+
+        for first in range(0, len(files), batch_size):
+            paths = files[first : first + batch_size]
+            pairs = [(path, x) for path, x in zip(paths, in_threads(read, paths), strict=True) if x is not None]
+            if pairs:
+                logits = self.logits(torch.stack([x for _, x in pairs]))
+                yield self._predictions(logits, [path for path, _ in pairs], top_k)
+
+    def _predictions(self, logits: Tensor, pictures: Sequence[Picture], top_k: int) -> Predictions:
+        probabilities, numbers = self.probabilities(logits).topk(min(top_k, logits.shape[1]), dim=-1)
         names = [[self._classnames[i] for i in row] for row in numbers.tolist()]
         paths = [str(picture) if isinstance(picture, str | Path) else "" for picture in pictures]
         return Predictions(names, probabilities, logits, paths)

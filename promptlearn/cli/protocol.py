@@ -6,9 +6,10 @@ from basics import UserError
 from dassl.config import decode
 from promptlearn.cli.common import add_run_options, folders_of, integer_from, run_jobs
 from promptlearn.experiments import Checkout, Protocol, RunRequest, plan, summarize, table
+from promptlearn.experiments.shots import parse_shots
 
 HELP = """\
-{title}, for each method, dataset, number of shots, and seed. Zero-shot CLIP is always included.
+{title}, for each method, dataset, number of training images, and seed. Zero-shot CLIP is always included.
 The table covers all results in OUTPUT/{name}, and is also written there as summary.json and summary.csv.
 Options left out take their values from configs/protocols/{name}.yaml and defaults.yaml.
 
@@ -42,7 +43,8 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     if protocol.transfer:
         add("--source", metavar="NAME", help="the dataset to train on")
     add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run each")
-    add("--shots", nargs="+", type=integer_from(1), metavar="N", help="training images per class; one run each")
+    add("--shots", nargs="+", type=parse_shots, metavar="N", help="training images per class, a percentage of them "
+        "(10%%), or all; one run each")  # fmt: skip
     add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
         "with --data the method's released one)")  # fmt: skip
     add("--vary", nargs="+", action="append", metavar=("KEY", "VALUE"), help="try these values of a setting, such as "

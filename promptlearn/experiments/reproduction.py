@@ -11,7 +11,7 @@ from tabulate import tabulate
 from basics import UserError
 from dassl.config import read_yaml
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
-from promptlearn.experiments.planning import configs_of, label_of, refuse_without_data, rows_of
+from promptlearn.experiments.planning import configs_of, label_of, refuse_without_data, rows_of, several_shots
 from promptlearn.experiments.protocols import PROTOCOLS, UNTRAINED, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.published import (
     AVERAGE,
@@ -24,6 +24,7 @@ from promptlearn.experiments.published import (
     with_deviation,
 )
 from promptlearn.experiments.results_table import Line, averages, summarize
+from promptlearn.experiments.shots import Shots, describe_shots
 
 FOLDER = Path("configs", "reproduce")
 DEMO_SEEDS = 2  # the fewest that have a deviation
@@ -53,7 +54,7 @@ class Scale(Struct, forbid_unknown_fields=True, frozen=True):
     """What a table runs on; None: the protocol's values."""
 
     datasets: list[str] | None = None
-    shots: list[int] | None = None
+    shots: list[Shots] | None = None
     seeds: list[int] | None = None
 
 
@@ -132,7 +133,8 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
     """
     protocol, settings = PROTOCOLS[table.protocol], checkout.settings(table.protocol, demo=not data)
     runs, seeds = (table.runs if data else table.demo), table.runs.seeds or settings["seeds"]
-    datasets, shots = runs.datasets or settings["datasets"], runs.shots or settings["shots"]
+    datasets = runs.datasets or settings["datasets"]
+    shots = several_shots(runs.shots or settings["shots"], f"shots of {table.title}")
     seeds = seeds if data else seeds[:DEMO_SEEDS]
     used = [settings["source"], *datasets] if protocol.transfer else datasets
     refuse_unknown("dataset", used, checkout.datasets())
@@ -156,7 +158,7 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
                 for run, overrides in rows_of(row.trainer, dataset, configs, [grid], shots):
                     varied = label_of([each for each in overrides if len(grid[each[0]]) > 1])
                     name = f"{row.name} ({varied})" if varied else row.name
-                    own = jobs.setdefault(f"{name}, {run.shots} shots" if shots_are_rows else name, [])
+                    own = jobs.setdefault(f"{name}, {describe_shots(run.shots)}" if shots_are_rows else name, [])
                     for seed in [1] if row.trainer in UNTRAINED else seeds:
                         own += jobs_of(stages, run, seed, output, names, overrides, prompts)
         planned += [PlannedRow(name, tuple(own)) for name, own in jobs.items()]

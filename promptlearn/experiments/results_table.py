@@ -16,7 +16,15 @@ from basics import write_atomic, write_json
 from basics.csv_files import csv_text
 from promptlearn.experiments.discovery import NOT_APPLICABLE, discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
-from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
+from promptlearn.experiments.published import (
+    AVERAGE,
+    H_OF_MEANS,
+    H_OF_SEEDS,
+    TARGETS,
+    Published,
+    compare,
+    with_deviation,
+)
 from promptlearn.experiments.shots import describe_shots, shots_order
 
 # tabulate's names of the formats; CSV does not need one
@@ -26,7 +34,8 @@ NOTES = {
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
     H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
     TARGETS: f"{TARGETS}: mean of all columns except the source",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in our deviations",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard "
+    "deviations over our seeds, or theirs if we have one seed",
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
@@ -82,7 +91,7 @@ class Line:
         mean, deviation = self.mean(column), self.deviation(column)
         if mean is None:
             return self.no_figure(column)
-        text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+        text = with_deviation(mean, deviation)
         return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
 
 
@@ -206,8 +215,9 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
-    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol, lines)
-    compared = [published.compare(line) for line in everything]
+    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol.name)
+    datasets = {line.row.dataset for line in lines}
+    compared = [compare(published, line, datasets) for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
     body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
     if any(compared):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from promptlearn.experiments.published import Published
+from promptlearn.experiments.published import AVERAGE, Published, compare
 from promptlearn.experiments.results_table import Line, columns_of
 from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
@@ -66,8 +66,8 @@ def accuracies(comparison: Comparison) -> Table:
     lines = comparison.lines
     columns = columns_of(lines)
     with_shots = len({line.row.shots for line in lines}) > 1
-    published = Published(comparison.protocol, lines)
-    compared = [published.compare(line) for line in lines]
+    published, datasets = Published(comparison.protocol.name), {line.row.dataset for line in lines} - {AVERAGE}
+    compared = [compare(published, line, datasets) for line in lines]
     header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
     header += ["published", "difference"] if any(compared) else []
     rows = []

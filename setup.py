@@ -84,7 +84,7 @@ setup(
         "tqdm>=4.67",
         "safetensors>=0.5",
         "msgspec>=0.19",
-        # dassl data; MATLAB annotations, statistics; the handwritten digits of the demo; dassl report
+        # dassl data; MATLAB annotations, statistics; the demo's digits, LinearProbeCLIP; dassl report
         "requests>=2.32.3",
         "urllib3>=2.2.2",
         "scipy>=1.15",
@@ -100,6 +100,9 @@ setup(
             "playwright>=1.49",
             "tensorboard>=2.18",
             "optuna>=4.2",
+            "onnx>=1.18",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.21",
             "ruff",
             "codespell",
             "mypy",
@@ -111,6 +114,8 @@ setup(
         "tensorboard": ["tensorboard>=2.18"],
         # dassl tune
         "tune": ["optuna>=4.2"],
+        # dassl export
+        "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.21"],
     },
     entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[

@@ -30,7 +30,7 @@ class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
 
 
-EXTRAS = {"optuna": "tune"}
+EXTRAS = {"optuna": "tune", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"}
 
 
 def explain_missing_package(error):

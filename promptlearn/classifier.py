@@ -246,10 +246,19 @@ class PromptedClassifier:
         paths = [str(picture) if isinstance(picture, str | Path) else "" for picture in pictures]
         return Predictions(names, probabilities, logits, paths)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of transformed images, in pixels."""
+        return tuple(self._trainer.cfg.INPUT.SIZE)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before the softmax; 1 unless one was fitted."""
+        return (self.description.calibration or {}).get("temperature", 1.0)
+
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax of logits (N, C) at the calibrated temperature, which is 1 unless one was fitted."""
-        temperature = (self.description.calibration or {}).get("temperature", 1.0)
-        return F.softmax(logits / temperature, dim=-1)
+        """Softmax of logits (N, C) at the temperature."""
+        return F.softmax(logits / self.temperature, dim=-1)
 
     @torch.no_grad()
     def encode_image(self, images: Source, *, batch_size: int = 32) -> Tensor:
@@ -281,11 +290,10 @@ class PromptedClassifier:
     def _transformed(self, picture: Picture) -> Tensor:
         """One picture as the model takes it, (3, H, W)."""
         if isinstance(picture, Tensor) and picture.is_floating_point():
-            size = tuple(self._trainer.cfg.INPUT.SIZE)
-            if picture.shape != (3, *size):
+            expected = (3, *self.image_size)
+            if picture.shape != expected:
                 raise UserError(
-                    f"images: expected float tensors (3, {size[0]}, {size[1]}) from `transform`, got "
-                    f"{tuple(picture.shape)}."
+                    f"images: expected float tensors {expected} from `transform`, got {tuple(picture.shape)}."
                 )
             return picture
         if isinstance(picture, str | Path):
@@ -302,7 +310,7 @@ def loader(tensors: dict[str, Tensor], source: str | Path) -> Callable[[nn.Modul
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
     """What a saved model keeps of its run's results.json."""
-    kept = ("dataset", "subsample", "shots", "seed", "epochs", "trained_parameters", "prompts_sha256", "draw_hash")
+    kept = "dataset subsample shots train_fraction seed epochs trained_parameters prompts_sha256 draw_hash".split()
     metrics = results.get("metrics") or {}
     return {key: results.get(key) for key in kept} | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n")}
 

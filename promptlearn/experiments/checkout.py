@@ -55,7 +55,8 @@ class Checkout:
         places = ", ".join(map(str, self.config_folders))
         raise UserError(f"{path}: expected a file in {places}, got none. Correct the name, or create the file.")
 
-    def _names(self, pattern: str) -> list[str]:
+    def names(self, pattern: str) -> list[str]:
+        """The files below configs/ that match, without folders and `.yaml`."""
         return sorted({path.stem for folder in self.config_folders for path in folder.glob(pattern)})
 
     def trainers(self) -> list[str]:
@@ -64,11 +65,11 @@ class Checkout:
 
     def datasets(self) -> list[str]:
         """The datasets: files of configs/datasets/, without `.yaml`."""
-        return self._names("datasets/*.yaml")
+        return self.names("datasets/*.yaml")
 
     def configs(self, trainer: str) -> list[str]:
         """A method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
-        return self._names(f"trainers/{trainer}/*.yaml")
+        return self.names(f"trainers/{trainer}/*.yaml")
 
     def registered_name(self, dataset: str) -> str:
         """The name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
@@ -86,7 +87,7 @@ class Checkout:
         values = {}
         for path in (f"datasets/{dataset}.yaml", f"trainers/{trainer}/{config}.yaml"):
             values |= flatten(read_yaml(self.config(path)) or {})
-        left_out = {"DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
+        left_out = {"DATASET.NUM_SHOTS", "DATASET.TRAIN_FRACTION", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
     def settings(self, protocol: str, demo: bool) -> dict:

@@ -16,7 +16,16 @@ from basics import write_atomic, write_json
 from basics.csv_files import csv_text
 from promptlearn.experiments.discovery import NOT_APPLICABLE, discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
-from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
+from promptlearn.experiments.published import (
+    AVERAGE,
+    H_OF_MEANS,
+    H_OF_SEEDS,
+    TARGETS,
+    Published,
+    compare,
+    with_deviation,
+)
+from promptlearn.experiments.shots import describe_shots, shots_order
 
 # tabulate's names of the formats; CSV does not need one
 FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
@@ -25,7 +34,8 @@ NOTES = {
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
     H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
     TARGETS: f"{TARGETS}: mean of all columns except the source",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in our deviations",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard "
+    "deviations over our seeds, or theirs if we have one seed",
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
@@ -81,25 +91,25 @@ class Line:
         mean, deviation = self.mean(column), self.deviation(column)
         if mean is None:
             return self.no_figure(column)
-        text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+        text = with_deviation(mean, deviation)
         return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
 
 
 def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
     """One line for each row, including the derived columns; sorted by name, zero-shot CLIP first on each dataset."""
-    shots = sorted({job.row.shots for job in jobs})
+    shots = sorted({job.shots for job in jobs}, key=shots_order)
     ambiguous = with_several_configs(job.row for job in jobs)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
     for job in sorted(jobs, key=_position):
         row, columns = job.row, [job.stage.column]
         if protocol.by_shots:
             # A method that trains nothing is the same with any number of shots.
-            own = shots if row.trainer in UNTRAINED else [row.shots]
+            own = shots if row.trainer in UNTRAINED else [job.shots]
             if row.trainer not in ambiguous:  # its config may depend on the shots
                 own_rows = (each.row for each in jobs if each.row.trainer == row.trainer)
                 row = replace(row, config=_join_configs(each for each in own_rows if each.dataset == row.dataset))
-            row, columns = replace(row, shots=None), [_shots_column(n) for n in own]
-            results.setdefault(row, {_shots_column(n): {} for n in shots})  # shots that only other methods have
+            row, columns = replace(row, shots=None), [describe_shots(n) for n in own]
+            results.setdefault(row, {describe_shots(n): {} for n in shots})  # shots that only other methods have
         for column in columns:
             results.setdefault(row, {}).setdefault(column, {})[job.seed] = result_of(job)
     name = method_namer(results)
@@ -108,12 +118,8 @@ def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
 
 def _position(job: Job) -> tuple:
     """Where a job belongs in the table, whether it was requested or discovered."""
-    row = job.row
-    return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, row.shots, job.stage.dataset
-
-
-def _shots_column(shots: int) -> str:
-    return f"{shots} shot" + ("s" if shots > 1 else "")
+    row, shots = job.row, shots_order(job.shots)
+    return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, shots, job.stage.dataset
 
 
 def with_several_configs(rows: Iterable[Row]) -> set[str]:
@@ -142,7 +148,7 @@ def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
         details = [
             row.config if row.trainer in ambiguous else "",
             row.variant.replace(",", ", "),
-            f"{row.shots} shots" if len(shots[row.trainer]) > 1 else "",
+            describe_shots(row.shots) if row.shots and len(shots[row.trainer]) > 1 else "",
         ]
         details = ", ".join(filter(None, details))
         return ("zero-shot CLIP" if row.trainer == ZERO_SHOT else row.trainer) + (f" ({details})" if details else "")
@@ -209,8 +215,9 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
-    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol, lines)
-    compared = [published.compare(line) for line in everything]
+    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol.name)
+    datasets = {line.row.dataset for line in lines}
+    compared = [compare(published, line, datasets) for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
     body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
     if any(compared):

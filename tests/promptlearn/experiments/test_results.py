@@ -1,11 +1,13 @@
 import csv
 import json
+import re
 import statistics
 
 import pytest
 
 from basics import UserError
 from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarize, table, write_summary
+from promptlearn.experiments.shots import in_results, parse_shots
 
 BASE2NEW = PROTOCOLS["base2new"]
 SUBSAMPLE = {"train_base": "base", "test_new": "new"}
@@ -24,7 +26,7 @@ def put(tmp_path):
             "trainer": trainer,
             "dataset": "any registered name",
             "seed": seed,
-            "shots": shots,
+            **in_results(parse_shots(shots)),
             "subsample": SUBSAMPLE.get(stage.rpartition("/")[2], "all"),
             "prompts_sha256": "abc",
             "metrics": {"accuracy": accuracy},
@@ -161,6 +163,30 @@ def test_few_shot_has_a_column_per_number_of_shots(put, shown):
     ]
 
 
+def test_percentages_and_all_images_are_columns_after_the_numbers(put, lines, shown, tmp_path):
+    few_shot = PROTOCOLS["few_shot"]
+    for shots, accuracy in (("all", 90.0), (16, 80.0), ("10%", 70.0), (200, 85.0)):
+        put("few_shot/train", "digits", "RPO", 1, accuracy, shots=shots)
+    assert shown(few_shot) == [["digits", "RPO", "80.00", "85.00", "70.00", "90.00", "1"]]
+    header = table(few_shot, lines(few_shot)).splitlines()[0]
+    assert re.split("  +", header)[2:-1] == ["16 shots", "200 shots", "10% of images", "all images"]
+    write_summary(few_shot, tmp_path)
+    assert "10% of images_mean" in (tmp_path / "few_shot" / "summary.csv").read_text()
+
+
+def test_rows_with_a_percentage_and_with_all_images_are_named(put, shown):
+    for shots in ("all", "10%", 16):
+        put("base2new/train_base", "digits", "RPO", 1, 80.0, shots=shots)
+    assert [row[1] for row in shown()] == ["RPO (16 shots)", "RPO (10% of images)", "RPO (all images)"]
+
+
+def test_a_result_of_another_share_of_the_images_does_not_count(put, shown, tmp_path):
+    put("few_shot/train", "digits", "RPO", 1, 90.0, shots="all", train_fraction=0.1)
+    put("few_shot/train", "digits", "CoOp", 1, 90.0, shots="10%", train_fraction=1.0)
+    (tmp_path / "few_shot/train/digits/shots_0%/LP/tiny/seed1").mkdir(parents=True)  # not a folder of a run
+    assert [row[2:] for row in shown(PROTOCOLS["few_shot"])] == [["missing", "missing", "1"]] * 2
+
+
 def test_a_transfer_has_a_column_per_target_and_their_mean(put, shown):
     put("train_source", "letters", "RPO", 1, 90.0)
     put("cross_dataset/test_braille", "letters", "RPO", 1, 50.0)
@@ -182,7 +208,7 @@ def test_published_figures_are_shown_for_runs_with_their_backbone(put, lines):
     text = table(BASE2NEW, lines())
     zero_shot, rpo = (line.split() for line in text.splitlines()[2:4])
     assert zero_shot[-10:] == "56.48 / 64.05 / 60.03 +23.52 / -4.05 / +8.54".split()
-    assert " 86.63 / 68.97 / 76.79  " in " ".join(rpo[:-11]) + "  "
+    assert " ".join(rpo[:-11]).endswith(" 86.63 ± 0.67 / 68.97 ± 1.91 / 76.79")
     of_seeds = [h(90, 50), h(92, 60), h(97, 70)]  # RPO's convention
     difference = statistics.mean(of_seeds) - 76.79
     assert rpo[-3:] == [f"{difference:+.2f}", f"({difference / statistics.stdev(of_seeds):+.1f}", "sd)"]
@@ -198,10 +224,28 @@ def test_a_published_average_needs_the_same_datasets(put, lines):
     names = ["imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft"]
     names += ["sun397", "dtd", "eurosat"]
     for name in names:
-        pair(put, name, "VPT", 1, 80.0, 70.0, backbone="ViT-B/16")
-    assert "published" not in table(BASE2NEW, lines())
-    pair(put, "ucf101", "VPT", 1, 80.0, 70.0, backbone="ViT-B/16")
-    assert "80.24 / 73.43 / 76.68" in table(BASE2NEW, lines())
+        pair(put, name, "MaPLe", 1, 80.0, 70.0, backbone="ViT-B/16")
+    assert "82.28 / 75.14 / 78.55" not in table(BASE2NEW, lines())
+    pair(put, "ucf101", "MaPLe", 1, 80.0, 70.0, backbone="ViT-B/16")
+    assert "82.28 / 75.14 / 78.55" in table(BASE2NEW, lines())
+
+
+def test_figures_of_one_config_are_not_those_of_another(put, lines):
+    released, own = "vit_b16_ep50_ctxv1", "vit_b16_ep50"
+    for config in (released, own):
+        put("train_source", "imagenet", "CoOp", 1, 72.0, config=config, backbone="ViT-B/16")
+        put("domain_generalization/test_imagenet_a", "imagenet", "CoOp", 1, 50.0, config=config, backbone="ViT-B/16")
+    text = table(PROTOCOLS["domain_generalization"], lines(PROTOCOLS["domain_generalization"]))
+    rows = {config: next(line for line in text.splitlines() if f"({config})" in line) for config in (released, own)}
+    assert "49.71" in rows[released] and "49.71" not in rows[own]
+
+
+def test_a_single_seed_is_compared_in_the_papers_deviations(put, lines):
+    for stage, accuracy in (("train_base", 50.0), ("test_new", 33.0)):
+        row = {"config": "main_K24,K=4", "shots": 1, "backbone": "ViT-B/16", "subsample": SUBSAMPLE[stage]}
+        put(f"variance/{stage}", "fgvc_aircraft", "RPO", 1, accuracy, **row)
+    text = table(PROTOCOLS["variance"], lines(PROTOCOLS["variance"]))
+    assert "32.36 ± 3.39" in text and "+0.64 (+0.2 sd)" in text
 
 
 def test_the_summary_files_hold_every_figure(put, tmp_path):

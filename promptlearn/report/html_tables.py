@@ -110,10 +110,11 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
 def runs(comparison: Comparison) -> Table:
     """Every run with its costs."""
     header = ["dataset", "method", "shots", "seed", "tested on", "%", "images"]
-    header += ["parameters", "train, s", "s / epoch", "MiB", "sample"]
+    header += ["parameters", "GFLOP / step", "GFLOP / image", "train, s", "s / epoch", "MiB", "sample"]
     rows = []
     for run in comparison.runs:
         row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
+        gflop = result.get("gflop") or {}
         trained = not run.job.source and run.model is not None  # a test of another run's model trains nothing
         rows.append(
             [
@@ -125,13 +126,15 @@ def runs(comparison: Comparison) -> Table:
                 number(run.accuracy),
                 number(result["metrics"].get("n"), 0),
                 number(result.get("trained_parameters"), 0) if trained else NONE,
+                number(gflop.get("training_step"), 2) if trained else NONE,
+                number(gflop.get("test_image"), 2),
                 number(seconds.get("train"), 1) if trained else NONE,
                 number(seconds.get("per_epoch"), 2) if trained else NONE,
                 number(result.get("peak_memory_mib"), 0),
                 word(str(result.get("draw_hash") or "")[:8]),
             ]
         )
-    numeric = [False, False, True, True, False, *[True] * 6, False]
+    numeric = [False, False, True, True, False, *[True] * 8, False]
     return Table("Runs", header, rows, numeric)
 
 

@@ -70,8 +70,14 @@ def config_folders(folder: Path, installed: Path) -> list[Path]:
     """
     folders = [folder / CONFIGS]
     for entry in entry_points(group=f"promptlearn.{CONFIGS}"):
-        spec = importlib.util.find_spec(entry.module)
-        folders += map(Path, (spec and spec.submodule_search_locations) or [])
+        try:
+            spec = importlib.util.find_spec(entry.module)
+        except ImportError:
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            print(f"warning: {entry.module} is skipped: expected a package with configs, got none", file=sys.stderr)
+        else:
+            folders += map(Path, spec.submodule_search_locations)
     return list(dict.fromkeys([*folders, installed]))
 
 

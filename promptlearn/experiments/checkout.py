@@ -118,8 +118,8 @@ class Checkout:
         Raises:
             UserError: the name belongs to a package of somewhere else, already imported or in place of a missing one.
         """
-        path = sys.path[:]
-        sys.path.insert(0, str(self.root))
+        root = str(self.root)
+        sys.path.insert(0, root)
         try:
             module = importlib.import_module(package)
         except ModuleNotFoundError as error:
@@ -127,7 +127,7 @@ class Checkout:
                 raise  # the package is there, and what it needs is not
             raise UserError(f"the checkout {self.root} has no package {package}") from None
         finally:
-            sys.path[:] = path
+            sys.path.remove(root)
         found = Path(module.__file__ or "").resolve()
         if not found.is_relative_to(self.root):
             raise UserError(f"{package} of the checkout {self.root} is hidden by {found}")

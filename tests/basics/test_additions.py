@@ -100,6 +100,12 @@ def test_configs_are_searched_here_then_in_packages_then_in_ours(here):
     assert find_config("configs/datasets/nowhere.yaml", ours) == "configs/datasets/nowhere.yaml"
 
 
+def test_a_package_without_its_configs_is_reported_and_skipped(here, capsys):
+    install(here, "[promptlearn.configs]\na = extra_package.c\nb = no_such_package.configs\n")
+    assert config_folders(here, here / "ours") == [here / "configs", here / "ours"]
+    assert capsys.readouterr().err.count("is skipped: expected a package with configs, got none") == 2
+
+
 def test_in_a_checkout_its_configs_come_first(here):
     package = install(here, "[promptlearn.configs]\nany = extra_package.configs\n")
     assert config_folders(here, here / "configs") == [here / "configs", package / "configs"]

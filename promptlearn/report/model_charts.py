@@ -23,6 +23,7 @@ from promptlearn.report.drawing import (
 )
 from promptlearn.report.explanations import Explanation
 
+IMAGES_IN_A_ROW = 2  # with attention maps
 MAX_TOKENS = 5  # drawn of one span of tokens
 GAP = 0.35  # between spans, in tokens
 TOKEN = 0.135  # inches: a token's square with its margin
@@ -198,3 +199,51 @@ def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     # Small, like scikit-learn's own start, so that early steps can move freely.
     init = "pca" if start is None else (start / start[:, 0].std() * 1e-4).astype(np.float32)
     return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(vectors.astype(np.float32))
+
+
+def attention_maps(method: str, explanation: Explanation) -> Chart | None:
+    """Test images under the weights on their patches: a block per image, a row per token, a column per layer."""
+    maps = explanation.maps
+    if not maps:
+        return None
+    attention, pictures = maps["attention"].astype(float), maps["pictures"]
+    images, tokens, layers = attention.shape[:3]
+    lines = -(-images // IMAGES_IN_A_ROW)
+    names = [(str(truth), str(predicted)) for truth, predicted in zip(maps["truth"], maps["predicted"], strict=True)]
+
+    def paint(canvas) -> None:
+        blocks = canvas.subfigures(lines, IMAGES_IN_A_ROW, squeeze=False).flat
+        for image, block in zip(range(images), blocks, strict=False):
+            truth, predicted = names[image]
+            answer = "correct" if truth == predicted else f"predicted {short(predicted)}"
+            block.suptitle(f"{short(truth)} ({answer})", fontsize=9.5, x=0.02, ha="left")
+            panels = block.subplots(tokens, layers, squeeze=False)
+            for token in range(tokens):
+                panels[token, 0].set_ylabel(
+                    str(maps["tokens"][token]), fontsize=8.5, rotation=0, ha="right", va="center"
+                )
+                for column in range(layers):
+                    overlay(panels[token, column], pictures[image], attention[image, token, column])
+            for column in range(layers):
+                title = f"layer {maps['layers'][column]}" if not column else str(maps["layers"][column])
+                panels[0, column].set_title(title, fontsize=8.5, loc="center", fontweight="normal", color=MUTED)
+
+    alt = (
+        f"Where {', '.join(map(str, maps['tokens']))} of {method} attend to in {images} test images, in layers "
+        f"{', '.join(map(str, maps['layers']))}: {'; '.join(f'{t} (predicted {p})' for t, p in names)}. The largest "
+        f"weight on one patch is {attention.max():.2f}."
+    )
+    return draw(f"Where {method} looks", alt, (WIDTH, lines * (0.55 + 0.85 * tokens)), paint, wide=True)
+
+
+def overlay(axes: Axes, picture: np.ndarray, weights: np.ndarray) -> None:
+    """A gray picture (h, w) under weights (g, g); without any weight, the picture alone."""
+    height, width = picture.shape
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    if weights.any():
+        scale = {"cmap": "inferno", "vmin": 0, "vmax": weights.max(), "interpolation": "bilinear"}
+        axes.imshow(weights, alpha=0.6, extent=(0, width, height, 0), **scale)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.grid(False)

@@ -143,6 +143,14 @@ def model_sections(comparison: Comparison, dataset: str) -> Iterator[Section]:
     patterns = [model_charts.attention_patterns(method, each) for method, each in explanations.items()]
     yield Section("Attention patterns", [text], patterns)
     text = (
+        "Attention weights on the patches, mean over the heads, brighter is more; each panel has its own scale, from 0 "
+        "to its largest weight. Chosen: the correct and the wrong predictions of highest confidence. At most three "
+        "prompts of a segment and six layers are drawn. A plain picture: the token does not exist in that layer, or is "
+        "not needed."
+    )
+    looks = [chart for method, each in explanations.items() if (chart := model_charts.attention_maps(method, each))]
+    yield Section("Where the tokens look", [text], looks)
+    text = (
         "The words whose embeddings are nearest to the learned text vectors, by Euclidean distance. If the distance is "
         "almost as large as the vector's norm, no word is near."
     )

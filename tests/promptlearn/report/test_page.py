@@ -252,7 +252,7 @@ def test_old_runs_without_predictions_and_timings_give_a_page(tmp_path):
 
 def test_a_side_without_layers_is_not_drawn():
     text = {"text": TOWERS["text"]}
-    chart = attention_patterns("CoOp", Explanation(text, [], {}))
+    chart = attention_patterns("CoOp", Explanation(text, [], {}, {}))
     assert "text side" in chart.svg and "image side" not in chart.svg
 
 

@@ -22,6 +22,7 @@ FIGURES = [
     "Gains and losses per class over zero-shot CLIP: digits",
     *["Confusion: digits, base", "Confusion: digits, new"],
     "Attention pattern: RPO",
+    "Where RPO looks",
     "Image features: digits",
 ]
 

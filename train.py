@@ -95,7 +95,7 @@ def split_pairs(words: list[str]) -> list[str]:
 
 
 def known_names(package: str) -> list[str]:
-    """The names that the files of `package`, which is trainers or datasets, register."""
+    """Return the names that the files of `package`, which is trainers or datasets, register."""
     if package not in sys.modules:
         with suppress(NotDeclared):
             return registered_names(ROOT / package)
@@ -175,7 +175,7 @@ def check_values(cfg: CfgNode) -> None:
 
 
 def find_seed(folder: str | None) -> int:
-    """The seed of the run in `folder`, so that it can resume, or else a sampled one."""
+    """Return the seed of the run in `folder`, so that it can resume, or else a sampled one."""
     if folder and os.path.isfile(Path(folder) / "config.yaml"):
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
@@ -188,7 +188,7 @@ def find_seed(folder: str | None) -> int:
 
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:
-    """The dataset's and the method's config file; without a data folder and a method's file, those of the demo."""
+    """Return the dataset's and the method's config file: the demo's without a data folder and a method's file."""
     dataset_file, config_file = args.dataset_config_file, args.config_file
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:

@@ -102,13 +102,13 @@ def mkdir_if_missing(dirname):
 
 
 def sha256(path):
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_dir(*parts):
-    """The folder (`pathlib.Path`, not created) for files that all runs share.
+    """Return the folder (`pathlib.Path`, not created) for files that all runs share.
 
     `$DASSL_CACHE`, or `$XDG_CACHE_HOME/dassl`, or `~/.cache/dassl`, joined with `parts`.
     """

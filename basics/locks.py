@@ -58,7 +58,7 @@ def lock_folder(folder):
 
 
 def is_locked(folder):
-    """Whether another process works in a folder."""
+    """Return whether another process works in a folder."""
     if not (Path(folder) / LOCK_FILE).exists():
         return False
     try:

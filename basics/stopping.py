@@ -85,7 +85,7 @@ def _write(text):
 
 
 def for_this_process():
-    """Environment variables that make a child process stop with this one (see `stop_without_parent`)."""
+    """Return environment variables that make a child process stop with this one (see `stop_without_parent`)."""
     return {STARTED_BY: str(os.getpid())}
 
 
@@ -107,7 +107,7 @@ def _watch(parent):
 
 
 def leave_signals_to_parent(worker_id=None):
-    """In a data worker, ignore the stop signals: the run needs the current batch, and stops its workers itself."""
+    """Ignore the stop signals in a data worker: the run needs the current batch, and stops its workers itself."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     sys.excepthook = _unless_the_run_is_gone

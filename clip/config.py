@@ -130,7 +130,7 @@ def _read_shapes(state: dict[str, Tensor], known: dict) -> BackboneConfig:
 
 
 def _errors(config: BackboneConfig) -> list[str]:
-    """Sizes that are not positive whole numbers, and heads that do not divide a width."""
+    """List sizes that are not positive whole numbers, and heads that do not divide a width."""
     numbers = {k: v for k, v in vars(config).items() if k not in ("activation", "vision_blocks")}
     wrong = [f"{k} {v!r}" for k, v in numbers.items() if type(v) is not int or v < 1]
     if not wrong and config.text_width % config.text_heads:
@@ -143,10 +143,10 @@ def _errors(config: BackboneConfig) -> list[str]:
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
-    """The number of layers whose parameters match a pattern with the layer's number in it."""
+    """Return the number of layers whose parameters match a pattern with the layer's number in it."""
     return len({m.group(1) for k in state if (m := re.match(pattern, k))})
 
 
 def _grid(positions: Tensor) -> int:
-    """Cells per side, from the positions (1 + cells, width) of an image tower."""
+    """Return the number of cells per side, from the positions (1 + cells, width) of an image tower."""
     return round((positions.shape[0] - 1) ** 0.5)

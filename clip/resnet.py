@@ -28,7 +28,7 @@ class ResNet(ModifiedResNet):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The pooled feature: (B, 3, H, W) -> (B, D), not normalized."""
+        """Return the pooled feature: (B, 3, H, W) -> (B, D), not normalized."""
         check_size(images, self.input_resolution)
         return super().forward(images.to(self.conv1.weight))
 

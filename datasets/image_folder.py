@@ -40,7 +40,7 @@ class ImageFolder(FewShotDataset):
     """Images in class folders, with or without train/, val/ and test/, or named by a CSV file."""
 
     def find_root(self, cfg) -> str:
-        """The folder of the images, or of the CSV file."""
+        """Return the folder of the images, or of the CSV file."""
         if not cfg.DATASET.ROOT:
             raise UserError("ImageFolder: name your folder of class folders, or CSV file, as DATASET.ROOT or --root")
         path = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
@@ -63,7 +63,7 @@ class ImageFolder(FewShotDataset):
         return split_by_class(parts["train"], rng=random.Random(SPLIT_SEED))
 
     def _read_folders(self, root: str) -> dict[str, list[Datum]]:
-        """The images of each part that has a folder; without such folders, all of them as train."""
+        """Read the images of each part that has a folder; without such folders, all of them as train."""
         folders = [name for name in class_folders(root) if name != self.record_dir]
         if "train" not in folders or not set(folders) <= set(PARTS):
             return {"train": read_class_folders(root, self._names(folders))}
@@ -80,7 +80,7 @@ class ImageFolder(FewShotDataset):
         return parts
 
     def _read_table(self) -> dict[str, list[Datum]]:
-        """The images of each part that the table's column split names; without it, all of them as train."""
+        """Read the images of each part that the table's column split names; without it, all of them as train."""
         rows = read_rows(self._table)
         names = self._names(sorted({row["label"] for row in rows}))
         labels = {folder: label for label, folder in enumerate(names)}
@@ -93,7 +93,7 @@ class ImageFolder(FewShotDataset):
         return parts
 
     def _names(self, folders: list[str]) -> dict[str, str]:
-        """Class names by folder, in the order of the labels."""
+        """Return class names by folder, in the order of the labels."""
         path = os.path.join(self.dataset_dir, "classnames.txt")
         if os.path.isfile(path):
             return name_classes(folders, path)
@@ -101,7 +101,7 @@ class ImageFolder(FewShotDataset):
 
 
 def read_rows(path: str) -> list[dict[str, str]]:
-    """The rows of a CSV file with one of HEADERS, as dicts without spaces at the values' ends.
+    """Read the rows of a CSV file with one of HEADERS, as dicts without spaces at the values' ends.
 
     Raises:
         UserError: not such a file; a row is incomplete or names no part; an image is named twice.

@@ -48,5 +48,5 @@ class ImageNetShift(FewShotDataset):
         return items, [], items
 
     def classes(self, classnames: str) -> dict[str, str]:
-        """Class names by folder, in the order of the labels; ``classnames``: path of the file that holds the names."""
+        """Return class names by folder, in the order of the labels; ``classnames``: path of the file with the names."""
         return name_classes(class_folders(self.image_dir), classnames)

@@ -20,7 +20,7 @@ class OxfordFlowers(FewShotDataset):
     prompt = "a photo of a {}, a type of flower."
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        """The labels are one number an image, counted from 1, in the order of the images' numbers."""
+        """Split the images by their labels: one number per image, counted from 1, in the order of the images."""
         labels = read_mat(os.path.join(self.dataset_dir, "imagelabels.mat"), "labels", int, "a number")
         path = os.path.join(self.dataset_dir, "cat_to_name.json")
         names = read_json(path)

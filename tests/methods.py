@@ -52,7 +52,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def logits(trainer):
-    """Logits of all test images."""
+    """Return logits of all test images."""
     images = torch.cat([batch["img"] for batch in trainer.test_loader])
     trainer.set_model_mode("eval")
     with torch.no_grad():

@@ -49,7 +49,7 @@ def weight(name, shape, widths, salt):
 
 
 def reference_sizes(layers):
-    """The sizes of a ViT-B/16 with another number of layers."""
+    """Return the sizes of a ViT-B/16 with another number of layers."""
     return CLIPConfig(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408)
 
 

@@ -8,7 +8,7 @@ SMALL_HEADS = (4, 2)  # vision, text
 
 
 def make_small_clip(seed=0):
-    """A frozen small CLIP in which every tensor differs from its usual initial value."""
+    """Make a frozen small CLIP in which every tensor differs from its usual initial value."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CLIP(CLIPConfig(24, 8, 32, 3, SMALL_HEADS[0], 16, 2, SMALL_HEADS[1], 64, 77, 49408))

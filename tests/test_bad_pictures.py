@@ -15,7 +15,7 @@ COUNTS = {"trainval": 10, "test": 4}  # of each breed
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A DATA folder in the layout of OxfordPets; the pictures are noise."""
+    """Create a DATA folder in the layout of OxfordPets; the pictures are noise."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "oxford_pets"

@@ -32,13 +32,13 @@ def whole():
 
 
 def leaves(tree, path=()):
-    """(path, value) of each key that a file sets."""
+    """Yield (path, value) of each key that a file sets."""
     for key, value in tree.items():
         yield from leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
 
 
 def slips(word):
-    """A word with each letter left out, doubled, exchanged, and swapped with the next."""
+    """Misspell a word: each letter left out, doubled, exchanged, and swapped with the next."""
     for i, letter in enumerate(word):
         before, after = word[:i], word[i + 1 :]
         yield from (before + after, before + 2 * letter + after, f"{before}#{after}")
@@ -47,7 +47,7 @@ def slips(word):
 
 
 def refused(tmp_path, tree):
-    """What is said of a file that holds `tree`, one line for each mistake."""
+    """List the messages about a file that holds `tree`, one line for each mistake."""
     file = tmp_path / "a.yaml"
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
     cfg = whole()
@@ -58,7 +58,7 @@ def refused(tmp_path, tree):
 
 
 def all_settings():
-    """Every key that a shipped file sets, with one of its values."""
+    """Return every key that a shipped file sets, with one of its values."""
     return {".".join(path): v for file in FILES for path, v in leaves(yaml.safe_load((ROOT / file).read_text()))}
 
 

@@ -43,7 +43,7 @@ CALLS = {
 
 
 def dangers(source):
-    """What a source file does that could execute data: one phrase per place."""
+    """List what a source file does that could execute data: one phrase per place."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -178,7 +178,7 @@ def one_line(error):
 
 @pytest.fixture
 def planted(tmp_path, request):
-    """The hostile file under each suffix; the file `mark` must not appear."""
+    """Write the hostile file under each suffix; the file `mark` must not appear."""
     mark = tmp_path / "mark"
     content = hostile(mark)[request.param]
     paths = [tmp_path / f"evil{suffix}" for suffix in (".pt", ".safetensors", ".pth.tar-3", ".json", ".jpg")]
@@ -206,7 +206,7 @@ def test_every_reader_refuses_a_hostile_file_in_one_line(planted):
 
 
 def lies():
-    """Changes of a CLIP's tensors that leave the file valid, and the message about each."""
+    """List changes of a CLIP's tensors that leave the file valid, and the message about each."""
     huge = torch.full((16, 64), 1e30)
     return {
         "NaN": (

@@ -27,7 +27,7 @@ TIME_LIMIT = 300  # seconds for a command
 
 
 def commands(text: str) -> list[tuple[str, str | None]]:
-    """Every command of the ```bash blocks with what its block needs. Comments and line ends are not commands."""
+    """List the commands of the ```bash blocks with what each block needs. Comments and line ends are not commands."""
     found = []
     for block in BLOCK.finditer(text):
         body = block["body"].replace("\\\n", " ")
@@ -37,7 +37,7 @@ def commands(text: str) -> list[tuple[str, str | None]]:
 
 
 def split(command: str) -> tuple[dict[str, str], list[str]]:
-    """`A=1 b c` -> ({"A": "1"}, ["b", "c"])."""
+    """Split `A=1 b c` into ({"A": "1"}, ["b", "c"])."""
     words = shlex.split(command)
     settings = {}
     while words and re.match(r"[A-Z_]+=", words[0]):
@@ -106,7 +106,7 @@ def check(command: str, needs: str | None, folder: Path) -> None:
 
 
 def check_getting(words: list[str], checkout: Path) -> None:
-    """git clone and cd are taken as they are; what is installed from the checkout must be there."""
+    """Check that what is installed from the checkout is there; git clone and cd are accepted."""
     if words[:2] == ["git", "clone"] or words[0] == "cd":
         return
     assert words[:2] == ["pip", "install"], f"{shlex.join(words)}: getting the code and installing it need the network"
@@ -118,7 +118,7 @@ def check_getting(words: list[str], checkout: Path) -> None:
 
 
 def check_data(verb: str, arguments: list[str], folder: Path) -> None:
-    """A call of `dassl data`: its verb has these flags, its datasets are known."""
+    """Check a call of `dassl data`: its verb has these flags, its datasets are known."""
     shown = run(f"dassl data {verb} --help", folder)
     assert shown.returncode == 0, f"there is no dassl data {verb}"
     for word in arguments:
@@ -129,7 +129,7 @@ def check_data(verb: str, arguments: list[str], folder: Path) -> None:
 
 
 def dry_run(settings: dict[str, str], words: list[str], folder: Path) -> str:
-    """The command with an empty folder for its data and --dry-run."""
+    """Run the command with an empty folder for its data and --dry-run."""
     assert words[0] in ("bash", "dassl"), f"{shlex.join(words)}: only scripts and `dassl` have a dry run"
     settings = settings | ({"DATA": str(folder / "data")} if "DATA" in settings else {})
     words = list(words)
@@ -145,7 +145,7 @@ def help_of_train(folder: Path) -> str:
 
 
 def check_training(arguments: list[str], folder: Path) -> None:
-    """A call of train.py: its flags are train.py's, its configs exist, its trainer has a folder."""
+    """Check a call of train.py: its flags are train.py's, its configs exist, its trainer has a folder."""
     known = help_of_train(folder)
     for position, word in enumerate(arguments):
         if word.startswith("--"):

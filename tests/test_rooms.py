@@ -16,7 +16,7 @@ SHARED_BY_TRAINERS = tuple(f"trainers.{name}" for name in ("base", "context", "f
 
 
 def imports(path: Path, module: str) -> set[str]:
-    """Full names of all modules, and of what is taken from them, that a file imports anywhere."""
+    """List full names of all modules that a file imports anywhere, and of the names from them."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -34,7 +34,7 @@ def within(name: str, *modules: str) -> bool:
 
 
 def allowed(module: str, name: str, is_package: bool) -> bool:
-    """Whether `module` may import `name`, a module of this house or something in it."""
+    """Return whether `module` may import `name`, one of our modules or something in it."""
     room = module.split(".")[0]
     if within(name, *ABOVE):
         return False
@@ -48,7 +48,7 @@ def allowed(module: str, name: str, is_package: bool) -> bool:
 
 
 def violations(root: Path) -> list[str]:
-    """`module imports name` for each import that points the wrong way."""
+    """List `module imports name` for each import that points the wrong way."""
     found = []
     for room in ROOMS:
         for path in sorted((root / room).rglob("*.py")):

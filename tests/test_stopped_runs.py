@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(runs, tmp_path_factory):
-    """whole(method) -> the folder of its undisturbed run, and the number of lines it printed (`lines_of_work`)."""
+    """Return whole(method): the folder of its undisturbed run, and the number of lines it printed (`lines_of_work`)."""
     made = {}
 
     def of(method):
@@ -56,7 +56,7 @@ def command(method, *more):
 
 
 def read(folder, name):
-    """A JSON file of a run, or {} before it is there."""
+    """Read a JSON file of a run, or {} before it is there."""
     path = folder / name
     return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -68,7 +68,7 @@ def rows(folder):
 
 
 def outcome(folder):
-    """Everything that a run leaves, except times and paths."""
+    """Return everything that a run leaves, except times and paths."""
     results = read(folder, "results.json")
     for key in ("seconds", "peak_memory_mib", "model_dir"):
         del results[key]
@@ -79,7 +79,7 @@ def outcome(folder):
 
 
 def lines_of_work(text):
-    """How many lines a run has printed since it began to build."""
+    """Count the lines that a run has printed since it began to build."""
     return text.partition("** Environment **")[2].count("\n")
 
 
@@ -125,7 +125,7 @@ def test_an_evaluation_killed_at_random_moments_ends_in_the_same_bytes(runs, who
 
 
 def under_way(runs, folder, *more):
-    """A run that is in the middle of its training."""
+    """Start a run and return it in the middle of its training."""
     run = runs.start(folder, command("RPO", *LONG, *more))
     run.until(lambda: "\nepoch [" in run.text())
     return run

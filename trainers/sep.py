@@ -133,7 +133,7 @@ class SEPCLIP(FixedTextCLIP):
         return F.normalize(text + super().class_features(classes), dim=-1)
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Frozen CLIP's features i0 and the averaged features i, each (B, D)."""
+        """Return frozen CLIP's features i0 and the averaged features i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)
 
         def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:

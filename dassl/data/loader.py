@@ -66,7 +66,7 @@ class Loader(DataLoader):
 
 
 def _end(exitcode: int) -> str:
-    """How a process ended, in torch's words."""
+    """Describe how a process ended, in torch's words."""
     if exitcode < 0:
         return f"is killed by signal: {signal.strsignal(-exitcode)}."
     return f"exited unexpectedly with exit code {exitcode}."

@@ -38,14 +38,14 @@ class Scene(NamedTuple):
 
 
 def draw_scene(atlas: Atlas, rng: random.Random) -> Scene:
-    """A random scene of pretraining; no held-out font."""
+    """Draw a random scene of pretraining; no held-out font."""
     notation = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
     name = rng.choice(list(atlas.training[notation]))
     return Scene(notation, name, rng.choice(atlas.training[notation][name]), rng.randrange(len(COLORS)))
 
 
 def caption(scene: Scene, medium: int, rng: random.Random) -> str:
-    """A random caption of the scene. Only photos mention the color: sketches and ink have none."""
+    """Write a random caption of the scene. Only photos mention the color: sketches and ink have none."""
     words = thing_words(scene.notation, scene.name, rng)
     templates = TEMPLATES
     if medium == PHOTO:
@@ -63,7 +63,7 @@ def caption(scene: Scene, medium: int, rng: random.Random) -> str:
 
 
 def thing_words(notation: str, name: str, rng: random.Random) -> str:
-    """A name with or without its notation, such as "letter a in braille", "letter a", "digit 3", "three"."""
+    """Return a name with or without its notation, such as "letter a in braille", "letter a", "digit 3", "three"."""
     q = rng.random()
     if notation == "pictogram":
         return name

@@ -35,11 +35,11 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def pictures(cls, split: str, label: int) -> Tensor:
-        """All images of one class in one split: (n, 3, 40, 40) uint8, the same at every call."""
+        """Return all images of one class in one split: (n, 3, 40, 40) uint8, the same at every call."""
         raise NotImplementedError
 
     def find_root(self, cfg) -> str:
-        """The DATA folder if the config names one, else a folder of the cache."""
+        """Return the DATA folder if the config names one, else a folder of the cache."""
         if not cfg.DATASET.ROOT:
             return str(cache_dir("demo"))
         root = Path(cfg.DATASET.ROOT).expanduser().absolute()
@@ -62,7 +62,7 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def rendered(cls, folder: Path) -> Path:
-        """The images below a dataset's folder, rendered now if they are not there.
+        """Return the images below a dataset's folder; render them if they are not there.
 
         They appear complete or not at all, also when two processes render at once: both make the same images, and
         those of the first one done are kept.
@@ -104,7 +104,7 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def _check(cls, images: Path) -> None:
-        """The folder holds what this version renders, and all of it."""
+        """Check that the folder holds all that this version renders."""
         advice = "delete that folder and run the command again, which renders it"
         if not (images / MANIFEST).is_file():
             raise UserError(f"{images} was not rendered by the demo dataset {cls.__name__}; name another --root")
@@ -116,7 +116,7 @@ class DemoDataset(FewShotDataset):
 
 
 def folder_name(class_name: str) -> str:
-    """The folder of a class: "letter a" -> "letter_a"."""
+    """Return the name of a class's folder: "letter a" -> "letter_a"."""
     return class_name.replace(" ", "_")
 
 

@@ -4,7 +4,7 @@ import argparse
 
 
 def integer_from(least: int):
-    """An argparse type: an integer that is not below `least`."""
+    """Return an argparse type: an integer that is not below `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:

@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
 
 
 def config_names(names: list[str], known: dict[str, str]) -> list[str]:
-    """Each name as that of a file of configs/datasets/; `known` are these files' registered names."""
+    """Return each name as that of a file of configs/datasets/; `known`: these files' registered names."""
     refuse_unknown("dataset", names, [*known, *known.values()])
     by_registered = {registered: name for name, registered in known.items()}
     return [name if name in known else by_registered[name] for name in names]
@@ -82,7 +82,7 @@ class Requested:
             raise UserError(f"{name} needs a DATA folder. Name it with --root DATA.")
 
     def load(self) -> "DatasetBase":
-        """All of its images. Raises UserError where a run would, too."""
+        """Load all of its images. Raises UserError where a run would, too."""
         from dassl.data.datasets import build_dataset  # imports torch
 
         self.checkout.load("datasets")
@@ -93,7 +93,7 @@ class Requested:
             return build_dataset(cfg)
 
     def faults(self, images: bool = False) -> list[str]:
-        """What is wrong, line by line; files first, because without them nothing can be counted."""
+        """List what is wrong; files first, because without them nothing can be counted."""
         try:
             if self.source and (lines := wrong_files(self.source, self.root)):
                 return lines
@@ -157,7 +157,7 @@ def prepare(asked: list[Requested], args: argparse.Namespace) -> int:
 
 
 def prepare_one(each: Requested) -> bool:
-    """Whether the dataset is now complete and correct; reports what is not."""
+    """Prepare a dataset; return whether it is now complete and correct."""
     try:
         lay_out(each.source, each.root, notify)
     except UserError as error:

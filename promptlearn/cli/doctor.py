@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def packages() -> Iterator[Finding]:
-    """The installed versions, and whether everything that setup.py requires is there."""
+    """Check the installed versions against the requirements in setup.py."""
     import torch
 
     yield Finding("ok", f"dassl {__version__}, torch {torch.__version__}")
@@ -95,7 +95,7 @@ def packages() -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
-    """The GPUs, each tested with a small product."""
+    """Test each GPU with a small product."""
     import torch
 
     if not torch.cuda.is_available():
@@ -130,7 +130,7 @@ def gpu() -> Iterator[Finding]:
 
 
 def processors() -> Iterator[Finding]:
-    """The cores this process may use, and torch's threads on them."""
+    """Report the cores that this process may use, and torch's threads on them."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -144,7 +144,7 @@ def processors() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    """The machine's memory, and that which data workers hand over batches in."""
+    """Report the machine's memory, and the shared memory through which data workers pass batches."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     small = total < LEAST_MEMORY
     advice = "use a small batch and DATALOADER.NUM_WORKERS 0" if small else ""
@@ -160,7 +160,7 @@ def memory() -> Iterator[Finding]:
 
 
 def weights(checkout: Checkout) -> Iterator[Finding]:
-    """The built-in weights, and OpenAI's in the cache, by their SHA-256."""
+    """Check the built-in weights, and OpenAI's in the cache, by their SHA-256."""
     clip = checkout.load("clip.weights")
     if clip.TINY.is_file() and sha256(clip.TINY) == clip.TINY_SHA256:
         yield Finding("ok", "weights of tiny, the built-in backbone")
@@ -182,7 +182,7 @@ def weights(checkout: Checkout) -> Iterator[Finding]:
 
 
 def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
-    """Which datasets are in the DATA folder, and which are built in."""
+    """Report which datasets are in the DATA folder and which are built in."""
     from dassl.data.datasets import DATASET_REGISTRY, FewShotDataset
 
     checkout.load("datasets")
@@ -207,7 +207,7 @@ def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
 
 
 def disks(output: Path) -> Iterator[Finding]:
-    """Whether the folders that runs write to can be written, and the room in them."""
+    """Check that the folders that runs write to are writable, and report their free space."""
     for purpose, folder, how in (("runs", output, "--output-dir"), ("cache", cache_dir(), "DASSL_CACHE")):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
         probe = there / f".doctor-{os.getpid()}"

@@ -108,7 +108,7 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
 
 
 def grid(vary: list[list[str]] | None) -> dict[str, list] | None:
-    """[[KEY, VALUE, ...], ...] as {key: values}."""
+    """Convert [[KEY, VALUE, ...], ...] to {key: values}."""
     for key, *values in vary or []:
         if not values:
             raise UserError(f"--vary {key}: expected the values to try after the key")

@@ -30,19 +30,19 @@ class Checkout:
         )
 
     def trainers(self) -> list[str]:
-        """The methods: folders of configs/trainers/."""
+        """List the methods: folders of configs/trainers/."""
         return sorted(path.name for path in (self.root / "configs" / "trainers").glob("*") if path.is_dir())
 
     def datasets(self) -> list[str]:
-        """The datasets: files of configs/datasets/, without `.yaml`."""
+        """List the datasets: files of configs/datasets/, without `.yaml`."""
         return sorted(path.stem for path in (self.root / "configs" / "datasets").glob("*.yaml"))
 
     def configs(self, trainer: str) -> list[str]:
-        """A method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
+        """List a method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
         return sorted(path.stem for path in (self.root / "configs" / "trainers" / trainer).glob("*.yaml"))
 
     def registered_name(self, dataset: str) -> str:
-        """The name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
+        """Return the name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
         path = self.root / "configs" / "datasets" / f"{dataset}.yaml"
         try:
             return read_yaml(path)["DATASET"]["NAME"]
@@ -50,7 +50,7 @@ class Checkout:
             raise UserError(f"{path} names no dataset (expected: DATASET: with NAME: below it)") from None
 
     def values(self, dataset: str, trainer: str, config: str) -> dict:
-        """All that the two configuration files of a run set and that decides its numbers: {dotted key: value}.
+        """Read all settings of a run's two configuration files that decide its numbers: {dotted key: value}.
 
         Shots and classes are left out: jobs set them.
         """
@@ -61,7 +61,7 @@ class Checkout:
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
     def settings(self, protocol: str, demo: bool) -> dict:
-        """configs/protocols/defaults.yaml with <protocol>.yaml over it, and for the demo the `demo` of both over that.
+        """Read configs/protocols/defaults.yaml, overridden by <protocol>.yaml and, for the demo, by the `demo` of both.
 
         The keys are SETTINGS. In `demo`, `config` names the config of every method.
         """
@@ -104,17 +104,17 @@ class Checkout:
         return module
 
     def shown(self, path: Path) -> str:
-        """A path as train.py, called from the checkout, may be given it: relative if it is inside."""
+        """Shorten a path for train.py, called from the checkout: relative if it is inside."""
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
 def plain(value):
-    """A setting as results.json holds it."""
+    """Convert a setting to the form that results.json holds."""
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def read_settings(path: Path) -> dict:
-    """A file of configs/protocols/. Raises UserError when a key in it is unknown."""
+    """Read a file of configs/protocols/. Raise UserError when a key in it is unknown."""
     settings = read_yaml(path) or {}
     if not isinstance(settings, dict) or not isinstance(settings.get("demo", {}), dict):
         raise UserError(f"{path}: expected keys and values, and under `demo` likewise")

@@ -36,7 +36,7 @@ class Process:
         self.process = start(job.command(start.checkout, data)[1:], self.stderr)
 
     def problem(self) -> tuple[str, int]:
-        """Once it has ended: what went wrong ("": nothing) and the exit status."""
+        """Return what went wrong ("" if nothing did) and the exit status, once the process has ended."""
         job, status = self.job, self.process.returncode
         result = result_of(job) if status in (0, USERS_MISTAKE) else None
         if result is not None and (status == 0 or result["status"] == NOT_APPLICABLE):
@@ -57,7 +57,7 @@ class Process:
         return "\n".join([f"{problem}; {where}", *tail]), status
 
     def close(self) -> None:
-        """However the launcher is left, the process has ended."""
+        """End the process, however the launcher is left."""
         wait_or_kill(self.process)
         self.stderr.close()
 

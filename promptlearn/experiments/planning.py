@@ -26,7 +26,7 @@ class RunRequest:
 def plan(
     protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, asked: RunRequest | None = None
 ) -> list[Job]:
-    """All jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
+    """Plan all jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
 
     Raises UserError for every name that does not exist, before any job is started.
     """
@@ -62,7 +62,7 @@ def plan(
 
 
 def variants(grids: list[dict[str, list]]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
-    """(label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
+    """Return (label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
     found = {}
     for grid in grids:
         for values in itertools.product(*grid.values()):
@@ -72,7 +72,7 @@ def variants(grids: list[dict[str, list]]) -> list[tuple[str, tuple[tuple[str, s
 
 
 def shown(value: str) -> str:
-    """A setting as a part of a folder's name: [1, 2] -> 1-2."""
+    """Format a setting as a part of a folder's name: [1, 2] -> 1-2."""
     return re.sub(r"[^\w.+-]+", "-", value).strip("-") or "none"
 
 
@@ -86,7 +86,7 @@ def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
 
 
 def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[str | int, str]:
-    """The configs of a method, by dataset, by number of shots, and under "default".
+    """Return the configs of a method, by dataset, by number of shots, and under "default".
 
     Zero-shot CLIP, which is there for comparison, keeps its own if it has none of the requested name.
 
@@ -108,7 +108,7 @@ def configs_of(checkout: Checkout, trainer: str, requested: str | None, default)
 
 
 def choose_config(configs: dict[str | int, str], dataset: str, shots: int) -> str:
-    """The config of a run: that of its dataset, or else of its number of shots, or else the default."""
+    """Choose the config of a run: that of its dataset, or else of its number of shots, or else the default."""
     for key in (dataset, shots, "default"):
         if key in configs:
             return configs[key]
@@ -116,7 +116,7 @@ def choose_config(configs: dict[str | int, str], dataset: str, shots: int) -> st
 
 
 def explain_configs(jobs: list[Job]) -> list[str]:
-    """For each method, a line that says which config its runs use where, and which texts of its own."""
+    """Return one line per method: which config its runs use where, and which texts of its own."""
     lines = []
     for trainer in unique(job.row.trainer for job in jobs):
         own = [job for job in jobs if job.row.trainer == trainer]
@@ -138,5 +138,5 @@ def explain_configs(jobs: list[Job]) -> list[str]:
 
 
 def unique(values) -> list:
-    """The values without repetition, in their order."""
+    """Return the values without repetition, in their order."""
     return list(dict.fromkeys(values))

@@ -31,7 +31,7 @@ class Published:
         self.same_datasets = datasets == {line.row.dataset for line in lines}
 
     def compare(self, line: "Line") -> tuple[str, str] | None:
-        """The published figures of a line and ours minus theirs, each "base / new / H".
+        """Return the published figures of a line and ours minus theirs, each "base / new / H".
 
         None where nothing was published, or the runs used another backbone than the papers.
         """

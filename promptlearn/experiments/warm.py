@@ -51,7 +51,7 @@ class WarmProcess:
         self.ended: dict[int, int] = {}  # process id -> exit status, negative for a signal
 
     def start(self, arguments: list[str], stdout: str | None, stderr: str | None) -> "ForkedRun":
-        """A run of `train.py` with these arguments.
+        """Start a run of `train.py` with these arguments.
 
         Args:
             stdout, stderr: files for its output; None: that of this process.
@@ -132,12 +132,12 @@ class ForkedRun:
 
 
 def is_possible(root: Path) -> bool:
-    """Whether runs of this checkout can be forked. Only on Linux is that safe after torch has been imported."""
+    """Return whether runs of this checkout can be forked: on Linux only, that is safe after torch was imported."""
     return sys.platform == "linux" and all((root / package).is_dir() for package in ("basics", "trainers"))
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process that need not be a child of this one still runs."""
+    """Return whether a process that need not be a child of this one still runs."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -146,7 +146,7 @@ def is_alive(pid: int) -> bool:
 
 
 def serve(answers: int) -> None:
-    """The warm process: import everything, then fork a run for each request."""
+    """Run the warm process: import everything, then fork a run for each request."""
     # Stop signals may go to the whole group: the runs handle them, and this process ends with its standard input.
     handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in IGNORED}
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as in train.py
@@ -201,7 +201,7 @@ def _answer(answers: int, **content: int) -> None:
 
 
 def _run(arguments: list[str], stdout: str | None, stderr: str | None) -> None:
-    """In the forked process: what `python train.py ARGUMENTS` does."""
+    """Do in the forked process what `python train.py ARGUMENTS` does."""
     for path, number, flags in (
         (os.devnull, 0, os.O_RDONLY),
         (stdout, 1, os.O_WRONLY | os.O_APPEND),

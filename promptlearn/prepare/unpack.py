@@ -120,7 +120,7 @@ def _destination(name: str, gives: dict[str, str], into: Path) -> Path | None:
 
 
 def _nested(file: BinaryIO, pattern: str) -> Iterator[Entry]:
-    """The members of all nested archives whose names match, each below its archive's name without the ending."""
+    """Yield the members of all nested archives whose names match, each below its archive's name without the ending."""
     for entry in _entries(file):
         if entry.open and fnmatch.fnmatchcase(entry.name, pattern):
             folder = entry.name.removesuffix(".gz").removesuffix(".tar")
@@ -196,7 +196,7 @@ def _zip_entries(file: BinaryIO) -> Iterator[Entry]:
 
 
 def _follow(name: str, target: str, files: dict[str, Any]) -> Any:
-    """The member that holds the content of the link `name`. `files`: path -> such a member, of all before it."""
+    """Find the member with the content of the link `name`. `files`: path -> such a member, of all before it."""
     content = files.get(posixpath.normpath(target))
     if content is None:
         raise UserError(f"{name!r} is a link to {target!r:.99}, which is no file before it")

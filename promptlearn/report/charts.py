@@ -36,7 +36,7 @@ def color(comparison: Comparison, method: str) -> str:
 
 
 def base_and_new(comparison: Comparison) -> list[Chart]:
-    """For the average and each dataset: base, new and H of each method, the best H on top."""
+    """Draw base, new, and H of each method, best H on top, for the average and each dataset."""
     places = [AVERAGE, *comparison.datasets] if len(comparison.datasets) > 1 else comparison.datasets
     return [one_base_and_new(comparison, place) for place in places]
 
@@ -72,7 +72,7 @@ def one_base_and_new(comparison: Comparison, place: str) -> Chart:
 
 
 def curves(comparison: Comparison, stage: str) -> list[Chart]:
-    """Accuracy over the number of shots, with a band of one standard deviation over the seeds."""
+    """Draw accuracy over the number of shots, with a band of one standard deviation over the seeds."""
     figures = []
     for dataset in comparison.datasets:
         lines = {}
@@ -89,7 +89,7 @@ def curves(comparison: Comparison, stage: str) -> list[Chart]:
 def one_curve(
     comparison: Comparison, dataset: str, stage: str, lines: dict[str, list[tuple[int, float, float]]]
 ) -> Chart:
-    """`lines`: method -> (shots, mean, standard deviation) of each number of shots that was run."""
+    """Draw `lines`: method -> (shots, mean, standard deviation) of each number of shots that was run."""
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
@@ -128,7 +128,7 @@ def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> No
 
 
 def spread(comparison: Comparison, dataset: str) -> Chart | None:
-    """Box plots of each method's accuracies over the seeds: one panel per stage, one dot per run."""
+    """Draw box plots of each method's accuracies over the seeds: one panel per stage, one dot per run."""
     values: dict[str, dict[str, list[float]]] = {
         stage: {method: comparison.accuracies(method, dataset, stage) for method in comparison.methods}
         for stage in comparison.stages
@@ -185,7 +185,7 @@ def box(axes: Axes, runs: list[float], height: float, own: str) -> None:
 
 
 def costs(comparison: Comparison) -> Chart | None:
-    """The methods' measure, averaged over the datasets, against their costs."""
+    """Draw the methods' measure, averaged over the datasets, against their costs."""
     place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
     heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
@@ -222,7 +222,7 @@ def costs(comparison: Comparison) -> Chart | None:
 
 
 def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:
-    """The median of a figure in the results.json of a method's training runs, None if none recorded it."""
+    """Return the median of a figure in the results.json of a method's training runs, None if none recorded it."""
     results = [run.result for run in comparison.runs if run.method == method and not run.job.source]
     values = [value for result in results if (value := figure(result)) is not None]
     return median(values) if values else None

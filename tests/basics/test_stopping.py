@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (sig
 
 @pytest.fixture(autouse=True)
 def restored():
-    """The tests may have been started with Ctrl-C ignored."""
+    """Restore the handlers: the tests may have been started with Ctrl-C ignored."""
     before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in STOP_SIGNALS}
     yield
     for signum, handler in before.items():

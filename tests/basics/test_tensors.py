@@ -110,7 +110,7 @@ class FakeSGD(torch.optim.SGD):
 
 
 def objects(mark):
-    """Contents of a file that would create the file `mark`, or rebuild something, if they were unpickled."""
+    """Return contents of a file that would create the file `mark`, or rebuild something, if they were unpickled."""
     touch = f"touch {mark}"
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
     optimizer.param_groups[0]["hook"] = Calls(os.system, touch)
@@ -238,7 +238,7 @@ def test_a_description_that_lies_or_calls_is_refused(tmp_path, kind):
 
 
 def test_a_storage_that_claims_too_much_stays_within_the_file(tmp_path):
-    """Harmless: such a file could as well hold other numbers."""
+    # Harmless: such a file could as well hold other numbers.
     path = torch_file(tmp_path / "a", tensor((5,), of=storage(5)))
     assert read_tensors(path)[:4].tolist() == [1, 2, 3, 4]
 

@@ -13,13 +13,13 @@ from clip import linear
 
 @pytest.fixture(autouse=True)
 def library_of_this_test(monkeypatch):
-    """Measuring chooses a library for the whole process; this ends with the test."""
+    """Restore the library: measuring chooses one for the whole process."""
     monkeypatch.setattr(linear, "_library", "torch")
 
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """Made-up rows, whose time and memory grow with all sizes. `state["numbers"]` is their verdict."""
+    """Make up rows whose time and memory grow with all sizes. `state["numbers"]` is their verdict."""
     state = {"numbers": "equal", "cases": []}
 
     def row(case, *args):

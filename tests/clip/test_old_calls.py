@@ -41,7 +41,7 @@ def state():
 
 @pytest.fixture
 def exact(state):
-    """build_model rounds float32 weights; here they are restored, for comparisons."""
+    """Restore float32 weights, which build_model rounds, for comparisons."""
     return restore(build_model(state), state)
 
 
@@ -59,7 +59,7 @@ def restore(model, state):
 
 
 def embedded(model, n_ctx, ctx=None):
-    """Texts as the family's files embed them, (77, C, width), and the positions of their ends."""
+    """Embed texts as the family's files do, (77, C, width), and return the positions of their ends."""
     tokens = tokenize([" ".join(["X"] * n_ctx) + f" {name}." for name in NAMES])
     x = model.token_embedding(tokens)
     if ctx is not None:
@@ -140,7 +140,7 @@ def test_convert_weights_handles_torchs_own_attention():
 
 
 def test_an_additive_mask_replaces_the_mask_of_the_tower(small_clip, exact):
-    """RPO: prompts after the end of the text attend to the tokens up to it, and no token attends to them."""
+    # RPO: prompts after the end of the text attend to the tokens up to it, and no token attends to them.
     prompts, texts = torch.randn(2, 16, generator=torch.Generator().manual_seed(2)), [f"a {name}." for name in NAMES]
     tokens = tokenize(texts)
     x, length = exact.token_embedding(tokens) + exact.positional_embedding, tokens.argmax(dim=-1) + 1

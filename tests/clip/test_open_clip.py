@@ -21,7 +21,7 @@ CUT = 2  # layers of each tower; all widths, heads and patches are those of the 
 
 @pytest.fixture
 def add_model(tmp_path, monkeypatch):
-    """add_model(name, config) makes `name` one of open_clip's model configurations."""
+    """Return add_model(name, config), which makes `name` one of open_clip's model configurations."""
 
     def add(name, config):
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
@@ -31,7 +31,7 @@ def add_model(tmp_path, monkeypatch):
 
 @pytest.fixture
 def publish(monkeypatch):
-    """publish(model, tag, file, **entries) makes a file on disk one of open_clip's published weights."""
+    """Return publish(model, tag, file, **entries), which makes a file on disk one of open_clip's published weights."""
 
     def make(model, tag, file, **entries):
         tags = open_clip.pretrained._PRETRAINED.get(model, {})
@@ -42,7 +42,7 @@ def publish(monkeypatch):
 
 
 def small_config():
-    """The small CLIP as open_clip would describe it."""
+    """Describe the small CLIP as open_clip would."""
     config = make_small_clip().config
     return {
         "embed_dim": config.embed_dim,
@@ -65,7 +65,7 @@ def small_config():
 
 @pytest.fixture
 def small_file(tmp_path, add_model, small_clip):
-    """The small CLIP as a file without metadata, and its configuration under the name `Small`."""
+    """Save the small CLIP without metadata, with its configuration under the name `Small`."""
     add_model("Small", small_config())
     path = tmp_path / "small.safetensors"
     save_file({k: v.contiguous() for k, v in small_clip.state_dict().items()}, path)

@@ -20,7 +20,7 @@ def rows():
 
 
 def ends(at_end):
-    """Position of the output token of each row: its last one, or its second."""
+    """Return the position of the output token of each row: its last one, or its second."""
     first = torch.tensor([0, 2, 4, 7])
     return first + (torch.tensor(LENGTHS) - 1 if at_end else 1)
 

@@ -22,7 +22,7 @@ CUT, TRAINVAL = "half, fifth, rest", "a fifth of trainval"
 
 
 def folders_of(image_dir, names):
-    """A tree of class folders; `names`: class name by folder, in sorted order."""
+    """Create a tree of class folders; `names`: class name by folder, in sorted order."""
 
     def tree(data, put):
         images = {f: [f"{f}/{n:04}.jpg" for n in range(count)] for f, count in zip(names, COUNTS, strict=False)}
@@ -131,7 +131,7 @@ SETS = {
 
 
 def split_of_the_original(rule, classes, test, rng):
-    """The three lists of [image, label, class name] that the original makes and saves, drawing from `rng`."""
+    """List [image, label, class name] as the original splits and saves it, drawing from `rng`."""
     train, val, test = [], [], [list(entry) for entry in test]
     for label, name, images in classes:
         images = [[image, label, name] for image in images]
@@ -149,7 +149,7 @@ def split_of_the_original(rule, classes, test, rng):
 
 
 def shots_of_the_original(split, shots, rng):
-    """The sampled train and val entries, the next of `rng`: K of each class, and min(K, 4)."""
+    """Sample train and val entries with `rng` as the original does: K of each class, and min(K, 4)."""
     sampled = {}
     for part, k in (("train", shots), ("val", min(shots, 4))):
         classes = {}

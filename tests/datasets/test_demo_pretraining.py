@@ -14,7 +14,7 @@ from scripts import pretrain_tiny
 
 
 def pretrain(folder, seed, monkeypatch):
-    """One step on few images."""
+    """Pretrain for one step on few images."""
     monkeypatch.setattr(pretrain_tiny, "DEMO_SETS", (RomanNumerals,))
     monkeypatch.setattr(pretrain_tiny, "THREADS", torch.get_num_threads())
     with torch.random.fork_rng():

@@ -27,7 +27,7 @@ FEW = {"train": 2, "val": 1, "test": 2}
 
 @pytest.fixture
 def few(monkeypatch):
-    """Few images a class, so that rendering is quick."""
+    """Render few images per class, which is quick."""
     monkeypatch.setattr(DemoDataset, "counts", FEW)
     scans, labels = scikit_digits()
     first = torch.cat([(labels == digit).nonzero().squeeze(1)[: sum(FEW.values())] for digit in range(10)])

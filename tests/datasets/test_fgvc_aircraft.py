@@ -15,7 +15,7 @@ LISTS = {
 
 @pytest.fixture
 def folder(cfg, tmp_path, put):
-    """fgvc_aircraft/ as the archive's data/ holds it."""
+    """Create fgvc_aircraft/ as the archive's data/ holds it."""
     cfg.DATASET.NAME = "FGVCAircraft"
     folder = tmp_path / "fgvc_aircraft"
     put(folder / "images", [f"{n:07}.jpg" for n in range(1, 8)])

@@ -16,7 +16,7 @@ CLASSES = ("cats", "house_plants", "toys")
 
 @pytest.fixture
 def build(cfg, tmp_path):
-    """build(what, KEY=value, ...): the dataset of tmp_path / what."""
+    """Return build(what, KEY=value, ...): the dataset of tmp_path / what."""
     cfg.DATASET.NAME = "ImageFolder"
 
     def build(what="", **settings):
@@ -29,7 +29,7 @@ def build(cfg, tmp_path):
 
 
 def pictures(count, *parts):
-    """Names of images, class by class; parts come first where there are any."""
+    """Name images, class by class; parts come first where there are any."""
     return [f"{p}{c}/{n}.png" for p in ([f"{part}/" for part in parts] or [""]) for c in CLASSES for n in range(count)]
 
 

@@ -24,7 +24,7 @@ PICTURE = PICTURE.getvalue()
 
 
 def tar(*paths: str, **contents: bytes) -> bytes:
-    """A tar archive of images, and of other files: {path: content}."""
+    """Pack a tar archive of images, and of other files: {path: content}."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path, content in {**dict.fromkeys(paths, PICTURE), **contents}.items():
@@ -47,7 +47,7 @@ def zipped(*paths: str, **contents: bytes) -> bytes:
 
 
 def split(first: str, second: str) -> bytes:
-    """A split file of two classes; the same image of each in train, val and test."""
+    """Return a split file of two classes; the same image of each in train, val, and test."""
     return json.dumps({part: [[first, 0, "one"], [second, 1, "two"]] for part in ("train", "val", "test")}).encode()
 
 
@@ -162,7 +162,7 @@ def site():
 
 
 def small(source, site):
-    """The source with our small files instead of the published ones; where each belongs is unchanged."""
+    """Give the source our small files instead of the published ones; where each belongs is unchanged."""
 
     def ours(file):
         content = FILES[source.name].get(file.name)

@@ -31,7 +31,7 @@ class Few(FewShotDataset):
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory):
-    """Pictures (empty files: their content is not read here) and the split that names them."""
+    """Create pictures (empty files: their content is not read here) and the split that names them."""
     root = tmp_path_factory.mktemp("data")
     (root / "few").mkdir()
     split = {}

@@ -30,7 +30,7 @@ def one_line(error):
 
 
 def loaded(path):
-    """Sizes, then the weights, as a run asks for them; each a CLIP or one line."""
+    """Load sizes, then weights, as a run does; each gives a CLIP or one line."""
     for ask in (clip.backbone_config, clip.load_clip):
         try:
             ask(str(path))

@@ -54,7 +54,7 @@ def bash(fake, tmp_path):
 
 
 def python(path, note="used"):
-    """A stand-in for a python that notes its use and is the one that runs the tests."""
+    """Write a stand-in for python that records its use and runs the real one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'#!/bin/sh\n: > "$0.{note}"\nexec "{sys.executable}" "$@"\n')
     path.chmod(0o755)

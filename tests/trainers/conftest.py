@@ -32,7 +32,7 @@ class RandomImages(Dataset):
 
 @pytest.fixture
 def small_backbone(tmp_path):
-    """The small CLIP as a weights file."""
+    """Save the small CLIP as a weights file."""
     model = make_small_clip()
     sizes = {"vision_heads": model.config.vision_heads, "text_heads": model.config.text_heads}
     path = tmp_path / "small.safetensors"
@@ -42,7 +42,7 @@ def small_backbone(tmp_path):
 
 @pytest.fixture
 def make_trainer(tmp_path, small_backbone, monkeypatch):
-    """make_trainer(name, *opts, classnames=None, test_batch=7, output="run") -> trainer."""
+    """Return make_trainer(name, *opts, classnames=None, test_batch=7, output="run"): a trainer."""
 
     def make(name, *opts, classnames=None, test_batch=7, output="run"):
         names = classnames or CLASSNAMES
@@ -72,7 +72,7 @@ def make_trainer(tmp_path, small_backbone, monkeypatch):
 
 @pytest.fixture
 def make(make_trainer):
-    """make(name in METHODS, *opts, **options of make_trainer) -> trainer."""
+    """Return make(name in METHODS, *opts, **options of make_trainer): a trainer."""
 
     def build(method, *opts, **changes):
         return make_trainer(method.split("-")[0], *METHODS[method], *opts, **changes)

@@ -71,7 +71,7 @@ def test_the_number_of_parameters_is_that_of_the_paper(vit_b16, method):
 
 
 def test_sep_has_no_unused_parameters():
-    """SEP's released module also holds an unused LayerNorm and the originals of copied modules."""
+    # SEP's released module also holds an unused LayerNorm and the originals of copied modules.
     learner = sep.PromptLearner(reference_clip(layers=1), 3, options(sep, LAYERS=[0]))
     names = {name.split(".")[0] for name, _ in learner.named_parameters()}
     assert names == {"ctx", "ctx_visual", "prompt_projections", "visual_prompts", "VPT_fc"}

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture
 def backend(monkeypatch):
-    """backend(name or function): what torch.compile hands its graphs to, in place of its slow code generator."""
+    """Return backend(name or function): what torch.compile passes its graphs to instead of its slow code generator."""
     compile = torch.compile
 
     def use(chosen):

@@ -54,7 +54,7 @@ def make(make_trainer):
 
 
 def segments(trainer):
-    """The segments of both sides by name; of equal names, the last."""
+    """Return the segments of both sides by name; of equal names, the last."""
     towers = observe(trainer)
     return {side: {s["name"]: s for scene in tower["scenes"] for s in scene} for side, tower in towers.items()}
 

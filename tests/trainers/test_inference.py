@@ -60,7 +60,7 @@ def test_a_method_without_training_can_be_saved_too(make_trainer, method, tmp_pa
 
 @pytest.fixture
 def model(make, tmp_path):
-    """A saved model: its folder."""
+    """Save a model and return its folder."""
     trainer = make("RPO", "OPTIM.MAX_EPOCH", 1)
     trainer.train()
     PromptedClassifier.from_pretrained(trainer.output_dir, device="cpu").save_pretrained(tmp_path / "model")

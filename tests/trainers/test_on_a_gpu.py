@@ -22,7 +22,7 @@ NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "MaPLe": "MAPLE"}
 
 @pytest.fixture
 def trained(make_trainer):
-    """trained(method, *opts) -> the trainer after some steps, its prompts, the losses."""
+    """Return trained(method, *opts): the trainer after some steps, its prompts, the losses."""
 
     def train(method, *opts, prec="fp32"):
         precision = [f"TRAINER.{NODES.get(method, method)}.PREC", prec]

@@ -41,12 +41,12 @@ def options_of(module, **changes):
 
 
 def cross_entropy(forward):
-    """(forward, loss) of a method that trains by cross-entropy only."""
+    """Return (forward, loss) of a method that trains by cross-entropy only."""
     return forward, lambda images, labels: F.cross_entropy(forward(images), labels)
 
 
 def build(case, clip_model):
-    """The model of a reference case, and the functions (logits, loss) of the fast and the plain path."""
+    """Return the model of a reference case, and the functions (logits, loss) of the fast and the plain path."""
     names, state = case["classnames"], clip_model.state_dict()
     texts = [f"a photo of a {name}." for name in names]
     if case["method"] == "SEP":

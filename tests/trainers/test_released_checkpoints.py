@@ -46,7 +46,7 @@ def logits(trainer):
 
 
 def released(trainer, dtype=torch.float16):
-    """New tensors under the names of the prompt learner, and a state that adds class words of another dataset."""
+    """Make new tensors under the prompt learner's names, and a state that adds class words of another dataset."""
     generator = torch.Generator().manual_seed(3)
     learned = trainer.model.prompt_learner.state_dict()
     learned.pop("VPT_fc.weight", None)  # SEP's prototypes belong to the classes

@@ -31,7 +31,7 @@ def method(small_clip):
 
 
 def attached(model, method, images):
-    """The segments of both towers with RPO's prompts, to run together, without a KV cache."""
+    """Attach RPO's prompts to the segments of both towers, to run together, without a KV cache."""
     words, end = model.embed_text(tokenize(TEXTS))
     learner = method.prompt_learner
     text = {
@@ -119,7 +119,7 @@ def test_noise_and_random_initialization_have_their_spread(small_clip):
 
 
 def layer_states(tower, segments):
-    """The input tokens of every layer, by segment."""
+    """Return the input tokens of every layer, by segment."""
     states = []
 
     def record(depth, now):
@@ -131,7 +131,7 @@ def layer_states(tower, segments):
 
 @pytest.mark.parametrize("side", ["text", "image"])
 def test_no_layer_attends_to_a_prompt(small_clip, method, images, side):
-    """If one prompt changes, only its tokens differ, in every layer."""
+    # If one prompt changes, only its tokens differ, in every layer.
     segments = dict(zip(("text", "image"), attached(small_clip, method, images), strict=True))[side]
     tower = small_clip.transformer if side == "text" else small_clip.visual.transformer
     before = layer_states(tower, segments)

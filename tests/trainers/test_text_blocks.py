@@ -33,7 +33,7 @@ def make(make_trainer):
 
 
 def step(trainer):
-    """Logits, and the gradients of a training step."""
+    """Return the logits, and the gradients of a training step."""
     batch = next(iter(trainer.train_loader_x))
     trainer.set_model_mode("train")
     logits = trainer.model(batch["img"])

@@ -189,7 +189,7 @@ class FewShotDataset(DatasetBase):
 
 
 def note_pickle(path: Path, instead: str) -> None:
-    """If a pickle of the CoOp family exists, print that it is not read, and what replaces it."""
+    """Print that a pickle of the CoOp family, if there is one, is not read, and what replaces it."""
     if path.exists():
         print(f"Note: {path} is not read (a pickle can run code); {instead}")
 

@@ -10,7 +10,7 @@ from dassl.data.feature_loader import FeatureLoader
 
 
 def sums(images):
-    """An encoder: (B, 3, H, W) -> (B, 2)."""
+    """Encode (B, 3, H, W) -> (B, 2)."""
     return torch.stack([images.sum((1, 2, 3)), images[:, 0, 0, 0]], dim=1)
 
 

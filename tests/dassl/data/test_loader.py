@@ -65,7 +65,7 @@ def test_there_are_no_more_workers_than_batches():
 
 @pytest.fixture
 def bad(cfg):
-    """The path of a test image that cannot be read: the last, in the last batch."""
+    """Return the path of a test image that cannot be read: the last, in the last batch."""
     path = DataManager(cfg).dataset.test[-1].impath
     with open(path, "wb") as file:
         file.write(b"no picture")

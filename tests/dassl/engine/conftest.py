@@ -108,7 +108,7 @@ class ToyZeroShot(TrainerX):
 
 @pytest.fixture
 def make(monkeypatch, tmp_path):
-    """make(*opts, folder="run", kind="Toy") -> a trainer whose output folder is tmp_path / folder."""
+    """Return make(*opts, folder="run", kind="Toy"): a trainer whose output folder is tmp_path / folder."""
     monkeypatch.setattr(trainer, "DataManager", FakeDataManager)
 
     def make_trainer(*opts, folder="run", kind="Toy"):

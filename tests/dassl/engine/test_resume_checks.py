@@ -13,7 +13,7 @@ from dassl.utils import load_checkpoint, save_tensors
 
 @pytest.fixture
 def threads():
-    """Two threads, and afterwards what there was before."""
+    """Use two threads, and restore the number afterward."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

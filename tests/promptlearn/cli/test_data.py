@@ -43,7 +43,7 @@ def archive() -> bytes:
 
 @pytest.fixture
 def site(monkeypatch):
-    """Serves a small Oxford Pets; Google Drive has its split."""
+    """Serve a small Oxford Pets; Google Drive has its split."""
     images, site = archive(), Site()
     site.files["/images.tar.gz"] = images
     sha256 = hashlib.sha256(images).hexdigest()

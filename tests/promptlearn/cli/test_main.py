@@ -242,7 +242,7 @@ def wait_for(path):
 
 
 def same(link, folder):
-    """Whether a process (not this one) works in the folder."""
+    """Return whether a process (not this one) works in the folder."""
     try:
         return link.parent.name != str(os.getpid()) and link.readlink() == folder
     except OSError:

@@ -22,7 +22,7 @@ shutil.copytree(here / "explained", value("--output-dir"), dirs_exist_ok=True)
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout whose output/ has a training and a test of RPO, and zero-shot CLIP."""
+    """Create a checkout whose output/ has a training and a test of RPO, and zero-shot CLIP."""
     fake = FakeCheckout(tmp_path)
     monkeypatch.chdir(fake.root)
     runs = MadeUpRuns(fake.output)

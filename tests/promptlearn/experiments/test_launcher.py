@@ -242,7 +242,7 @@ if "sleep" in behavior or "orphan" in behavior and forked:
 
 @pytest.fixture
 def forkable(fake):
-    """The fake checkout with what a warm process imports, all but basics empty; runs record their parent process."""
+    """Add empty modules that a warm process imports (basics is real); runs record their parent process."""
     for name in IMPORTED:
         package, _, module = name.partition(".")
         fake._write(f"{package}/__init__.py", "")
@@ -289,7 +289,7 @@ def test_runs_stop_with_a_killed_warm_process_and_the_others_start_afresh(forkab
 
 
 def heed_terminal():
-    """In a child: handle Ctrl-C and SIGHUP, even if the tests run in the background or under nohup."""
+    """Handle Ctrl-C and SIGHUP in a child, even if the tests run in the background or under nohup."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
 

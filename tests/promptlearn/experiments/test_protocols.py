@@ -22,7 +22,7 @@ def commands(checkout, protocol="base2new", data=None, **asked):
 
 
 def values(lines, key):
-    """The words after `key`, each once, in the order in which they first appear."""
+    """Return the words after `key`, each once, in the order in which they first appear."""
     return list(dict.fromkeys(line.split(f"{key} ")[1].split()[0] for line in lines))
 
 
@@ -123,7 +123,7 @@ def test_with_data_the_released_configs_are_used(checkout, tmp_path):
 
 
 def used_configs(lines):
-    """The config of each (dataset, shots)."""
+    """Return the config of each (dataset, shots)."""
     return {
         (values([line], "--dataset-config-file")[0].split("/")[-1][:-5], int(values([line], "NUM_SHOTS")[0])): config
         for line in lines

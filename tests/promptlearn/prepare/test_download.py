@@ -123,7 +123,7 @@ def test_a_wrong_size_is_refused_before_the_download(get, site, tmp_path, size):
 
 
 def endless(handler):
-    """The whole file and more, without a size."""
+    """Send the whole file and more, without a size."""
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
     handler.end_headers()

@@ -20,7 +20,7 @@ from promptlearn.prepare.sources import File, Source
 
 
 def tar(mode="w:gz", **files) -> bytes:
-    """A tar archive of {path: content}; "__" in a name stands for "/"."""
+    """Pack a tar archive of {path: content}; "__" in a name stands for "/"."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:
         for name, data in files.items():
@@ -45,7 +45,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def pets(site):
-    """A source of one archive, of which two parts are wanted, and one file."""
+    """Serve a source of one archive, of which two parts are wanted, and one file."""
     site.files = {"/images.tar.gz": IMAGES, "/names.txt": NAMES}
     gives = {"images": "pets/images", "lists/all.txt": "pets/list"}
     files = (
@@ -95,7 +95,7 @@ def refuse_to_write(path, mode):
 
 
 def test_existing_files_are_left_alone(pets, root, site, tmp_path):
-    """A folder laid out by hand, with a link to images elsewhere."""
+    # Laid out by hand, with a link to images elsewhere.
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "1").write_bytes(b"my own")

@@ -56,7 +56,7 @@ def browser():
 
 @pytest.fixture
 def shown(browser, html, tmp_path):
-    """shown(width=1200, **context) -> the page in a window; its errors and requests are recorded on it."""
+    """Return shown(width=1200, **context): the page in a window; its errors and requests are recorded on it."""
     path = tmp_path / "report.html"
     path.write_text(html, encoding="utf-8")
 

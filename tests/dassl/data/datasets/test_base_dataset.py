@@ -33,7 +33,7 @@ def seed_and_shots(key):
 
 
 def assert_next_draws(expected, rng):
-    """The next numbers of all streams are those after the original's sampling."""
+    """Check that the next numbers of all streams are those after the original's sampling."""
     assert rng.random() == expected["random.random()"]
     assert rng.randrange(10**9) == expected["random.randrange(10**9)"]
     assert np.random.rand() == expected["numpy.random.rand()"]
@@ -112,7 +112,7 @@ def test_below_one_shot_the_sources_come_back_untouched():
 
 @pytest.fixture
 def files(tmp_path):
-    """Paths of six empty files in two folders."""
+    """Create six empty files in two folders."""
     paths = [tmp_path / folder / f"{n}.jpg" for folder in ("a", "b") for n in range(3)]
     for path in paths:
         path.parent.mkdir(exist_ok=True)

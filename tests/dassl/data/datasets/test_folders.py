@@ -10,7 +10,7 @@ from dassl.data.datasets import Datum, check_images, class_folders, read_class_f
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, and what must not become one."""
+    """Create two classes, and what must not become one."""
     for name in ("b/2.jpg", "b/10.PNG", "b/.hidden.jpg", "a/x.jpeg", ".git/a.jpg", "README.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

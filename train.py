@@ -149,7 +149,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     ):
         if name and name not in [*methods, *datasets]:  # either folder may register either
             hint = did_you_mean(name, known)
-            problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}")
+            problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}.")
     if problems:
         raise UserError("\n".join(problems))
     check_values(cfg)
@@ -165,7 +165,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Refuse names and values that the engine, the method, or its backbone do not take; all at once."""
+    """Refuse names and values that the engine, the method, or its backbone do not accept; all at once."""
     import datasets  # noqa: F401  (importing it registers the datasets)
     import trainers  # noqa: F401
     from dassl.engine import check_config
@@ -263,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
         notify(f"error: {explain_missing_package(error)}")
         return 2
     except Stopped as stop:
-        notify(f"{stop}; the same command resumes from the last saved state")
+        notify(f"{stop}. Run the same command to resume from the last saved state.")
         return stop.status
     except BrokenPipeError:  # the reader is gone, and the run had not opened its log
         drop(console)

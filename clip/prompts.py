@@ -33,7 +33,7 @@ def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.
     tokens = tokenize(words.replace("_", " "), clip_model.context_length)[0, 1:]
     tokens = tokens[: end_of_text(tokens)]
     if len(tokens) != shape[-1]:
-        print(f"The context starts from the {len(tokens)} tokens of {words!r}, instead of {shape[-1]} random vectors")
+        print(f"Initializing the context with the {len(tokens)} tokens of {words!r}, not {shape[-1]} random vectors")
     return nn.Parameter(embedding[tokens.to(embedding.device)].float().clone())
 
 

@@ -42,10 +42,12 @@ class ImageFolder(FewShotDataset):
     def find_root(self, cfg) -> str:
         """Return the folder of the images, or of the CSV file."""
         if not cfg.DATASET.ROOT:
-            raise UserError("ImageFolder: name your folder of class folders, or CSV file, as DATASET.ROOT or --root")
+            raise UserError("DATASET.ROOT: expected a folder of class folders or a CSV file, got nothing. Set --root.")
         path = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
         if not os.path.exists(path):
-            raise UserError(f"ImageFolder: there is no {path}; correct DATASET.ROOT")
+            raise UserError(
+                f"DATASET.ROOT: expected a folder of class folders or a CSV file, got {path}, which does not exist."
+            )
         self._table = "" if os.path.isdir(path) else path
         if not self._table:
             return path
@@ -56,7 +58,7 @@ class ImageFolder(FewShotDataset):
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
         parts = self._read_table() if self._table else self._read_folders(root)
         if "test" not in parts and "val" in parts:
-            print("Note: there is no test part; val is the test set")
+            print("Note: no test images; using val as the test set")
             parts["test"] = parts.pop("val")
         if "test" in parts:
             return parts.get("train", []), parts.get("val", []), parts["test"]
@@ -74,7 +76,8 @@ class ImageFolder(FewShotDataset):
             unknown = [name for name in class_folders(folder) if name not in classes]
             if unknown:
                 raise UserError(
-                    f"{folder}: {len(unknown)} class folders are not in train/, first: {', '.join(unknown[:3])}"
+                    f"{folder}: expected the class folders of train/, got {len(unknown)} others: "
+                    f"{', '.join(unknown[:3])}."
                 )
             parts[part] = read_class_folders(folder, classes)
         return parts
@@ -110,17 +113,17 @@ def read_rows(path: str) -> list[dict[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
             header, *rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV file: {error}") from error
+        raise UserError(f"{path}: expected a CSV file, got an error: {error}.") from error
     if header not in HEADERS or not rows:
         raise UserError(
-            f"{path}: expected the header path,label or path,label,split and a line for each image, found "
-            f"{','.join(header)!r} and {len(rows)} lines"
+            f"{path}: expected the header path,label or path,label,split and a line for each image, got "
+            f"{','.join(header)!r} and {len(rows)} lines."
         )
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header) or not all(row) or (len(row) == 3 and row[2] not in PARTS):
-            parts = f"; split is one of {', '.join(PARTS)}" if len(header) == 3 else ""
-            raise UserError(f"{path}, image {number}: expected {','.join(header)}{parts}; found {','.join(row)!r}")
+            parts = f" (split: {', '.join(PARTS)})" if len(header) == 3 else ""
+            raise UserError(f"{path}, image {number}: expected {','.join(header)}{parts}, got {','.join(row)!r}.")
     twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
     if twice:
-        raise UserError(f"{path} names {len(twice)} images more than once, first: {', '.join(twice[:3])}")
+        raise UserError(f"{path}: expected each image once, got {len(twice)} repeated ones: {', '.join(twice[:3])}.")
     return [dict(zip(header, row, strict=True)) for row in rows]

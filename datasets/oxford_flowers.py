@@ -25,10 +25,12 @@ class OxfordFlowers(FewShotDataset):
         path = os.path.join(self.dataset_dir, "cat_to_name.json")
         names = read_json(path)
         if not isinstance(names, dict):
-            raise UserError(f"{path}: expected names by number, found {type(names).__name__}")
+            raise UserError(f"{path}: expected names by number, got {type(names).__name__}.")
         unnamed = sorted(label for label in set(labels) if str(label) not in names)
         if unnamed:
-            raise UserError(f"{path} does not name {len(unnamed)} of {len(set(labels))} kinds, first: {unnamed[:3]}")
+            raise UserError(
+                f"{path}: expected names of {len(set(labels))} kinds, got none for {len(unnamed)}: {unnamed[:3]}."
+            )
         items = [
             Datum(os.path.join(self.image_dir, f"image_{number:05}.jpg"), label - 1, classname=names[str(label)])
             for number, label in enumerate(labels, start=1)

@@ -175,7 +175,7 @@ def _kind(value):
 def _unknown(key, known):
     key = key if len(str(key)) <= LONGEST_KEY else f"{str(key)[:LONGEST_KEY]}..."
     if str(key).startswith("-"):
-        return f"{key} looks like a flag: expected KEY VALUE pairs here. Flags come first and are spelled as in --help."
+        return f"{key}: expected KEY VALUE pairs here, got a flag. Put flags first, spelled as in --help."
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
         return f"{key}: expected a key, got a section. Its keys: {', '.join(inside)}."

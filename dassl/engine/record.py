@@ -97,12 +97,12 @@ class RunRecord:
         if (self.folder / STATE_FILE).is_file():
             if not cfg.TRAIN.RESUME:
                 raise FolderTaken(
-                    f"{self.folder}: expected a folder without a run, because TRAIN.RESUME is False, got one that "
-                    "holds a run. Choose another --output-dir, or delete the folder."
+                    f"{self.folder}: expected a folder without a run, because TRAIN.RESUME is False, got one "
+                    "with a run. Choose another --output-dir, or delete the folder."
                 )
             return str(self.folder)
         if cfg.RESUME and not (Path(cfg.RESUME) / STATE_FILE).is_file():
-            raise UserError(f"RESUME: expected a folder that holds {STATE_FILE}, got {cfg.RESUME}, which has none.")
+            raise UserError(f"RESUME: expected a folder that contains {STATE_FILE}, got {cfg.RESUME}, which does not.")
         return cfg.RESUME or str(self.folder)
 
     def restore(self, folder) -> int:

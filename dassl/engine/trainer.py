@@ -127,7 +127,7 @@ class TrainerX(TrainerBase):
     def before_train(self):
         """Seed the global random streams, and resume the run if there is one."""
         if not self._models:
-            print("The method trains nothing; it is only tested")
+            print("The method trains nothing; testing only")
             self.max_epoch = 0
         elif getattr(self.dm.dataset, "test_only", False):
             raise UserError(

@@ -45,7 +45,8 @@ class DemoDataset(FewShotDataset):
         root = Path(cfg.DATASET.ROOT).expanduser().absolute()
         if not root.is_dir():
             raise UserError(
-                f"{type(self).__name__}: the DATA folder {root} does not exist; correct or leave out --root"
+                f"--root: expected the DATA folder for {type(self).__name__}, got {root}, which does not exist. "
+                "Omit it to use the cache."
             )
         return str(root)
 
@@ -86,8 +87,8 @@ class DemoDataset(FewShotDataset):
                     shutil.rmtree(partial, ignore_errors=True)
             except OSError as error:
                 raise UserError(
-                    f"the demo dataset {cls.__name__} cannot be rendered into {folder}: {error.strerror}; "
-                    "name a folder that can be written as --root, or as the environment variable DASSL_CACHE"
+                    f"{folder}: cannot render the demo dataset {cls.__name__} into it: {error.strerror}. "
+                    "Choose a writable folder by --root or the environment variable DASSL_CACHE."
                 ) from error
         cls._check(images)
         return images
@@ -105,14 +106,14 @@ class DemoDataset(FewShotDataset):
     @classmethod
     def _check(cls, images: Path) -> None:
         """Check that the folder holds all that this version renders."""
-        advice = "delete that folder and run the command again, which renders it"
+        advice = "Delete the folder to render it again."
         if not (images / MANIFEST).is_file():
-            raise UserError(f"{images} was not rendered by the demo dataset {cls.__name__}; name another --root")
+            raise UserError(f"{images}: expected rendered images of {cls.__name__}, got others. Choose another --root.")
         made, found = read_json(images / MANIFEST), _count(images)
         if made["version"] != VERSION:
-            raise UserError(f"{images}: expected images of version {VERSION}, found {made['version']}; {advice}")
+            raise UserError(f"{images}: expected images of version {VERSION}, got version {made['version']}. {advice}")
         if made["pictures"] != found:
-            raise UserError(f"{images}: expected {made['pictures']} images, found {found}; {advice}")
+            raise UserError(f"{images}: expected {made['pictures']} images, got {found}. {advice}")
 
 
 def folder_name(class_name: str) -> str:

@@ -36,7 +36,7 @@ PREPARE_HELP = """\
 Download what each dataset is missing, check it, unpack it, and compare its splits with the published sizes. Existing
 files stay unchanged. After an interruption, the same command resumes; when everything is there, it does nothing.
 
-Where no automatic download exists, it says which files to put where; run again, it continues with them.
+Without an automatic download, it lists the files to put where; run it again to continue with them.
 """
 
 VERIFY_HELP = """\
@@ -79,7 +79,7 @@ class Requested:
     def __init__(self, checkout: Checkout, name: str, source: Source | None, root: Path | None):
         self.checkout, self.name, self.source, self.root = checkout, name, source, root
         if source and root is None:
-            raise UserError(f"{name} needs a DATA folder. Name it with --root DATA.")
+            raise UserError(f"--root: expected the DATA folder for {name}, got nothing.")
 
     def load(self) -> "DatasetBase":
         """Load all of its images. Raises UserError where a run would, too."""
@@ -170,7 +170,7 @@ def prepare_one(each: Requested) -> bool:
     try:
         note_prepared(each.source, each.root)
     except UserError as error:  # a folder that others laid out for all may be read-only
-        notify(f"Note: the next call will verify it again, because this one {error}")
+        notify(f"Note: the next call will verify it again. {error}")
     return True
 
 
@@ -219,8 +219,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--checkout", metavar="FOLDER", help="where datasets/ is (default: the current folder)")
         return verb
 
-    add_verb("list", "the datasets, their sizes, and with --root whether they are there")
-    add_verb("prepare", "fetch, check, unpack and verify", prepare, PREPARE_HELP).add_argument(
+    add_verb("list", "the datasets and their sizes; with --root, which ones are present")
+    add_verb("prepare", "download, check, unpack, and verify", prepare, PREPARE_HELP).add_argument(
         "--delete-archives", action="store_true", help="delete a dataset's archives once it is verified"
     )
     add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP).add_argument(

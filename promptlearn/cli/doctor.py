@@ -16,8 +16,8 @@ from promptlearn.experiments import Checkout
 
 PACKAGE = "promptlearn-clip"
 DESCRIPTION = """\
-Check packages, GPU, processors, memory, weights, datasets, and disks, and say what to do about each problem. Nothing is
-downloaded. Exit status: 0 no problem, apart from notes; 1 a problem.
+Check packages, GPU, processors, memory, weights, datasets, and disks, and suggest how to fix each problem. Nothing is
+downloaded. Exit status: 0 if there is no problem (notes do not count), 1 if there is one.
 """
 GIB = 2**30
 # Below these a run is likely to end early.
@@ -105,7 +105,7 @@ def gpu() -> Iterator[Finding]:
             yield Finding(
                 "problem",
                 "there is a GPU driver, but this torch is built without CUDA",
-                "install one with, see https://pytorch.org/get-started/locally",
+                "install one with CUDA: https://pytorch.org/get-started/locally",
             )
         else:
             yield Finding(
@@ -172,11 +172,11 @@ def weights(checkout: Checkout) -> Iterator[Finding]:
         if sha256(path) in published:
             yield Finding("ok", f"weights {path}, as OpenAI published them")
         else:
-            yield Finding("problem", f"weights {path} are damaged, or not OpenAI's", "delete it: it is fetched again")
+            yield Finding("problem", f"weights {path} are damaged, or not OpenAI's", "delete it to download it again")
     if not cached:
         yield Finding(
             "note",
-            f"no weights of OpenAI in {folder}: fetched when first used",
+            f"no weights of OpenAI in {folder}: downloaded when first used",
             "without a network, put the file there, or give its path as --backbone",
         )
 
@@ -197,13 +197,13 @@ def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
             missing.append(name)
     yield Finding("ok", f"datasets that need no download: {', '.join(built_in)}")
     if data is None:
-        yield Finding("note", "no data folder given", "--data FOLDER looks for the datasets in it")
+        yield Finding("note", "no data folder given", "use --data FOLDER to check the datasets in it")
     elif not data.is_dir():
         yield Finding("problem", f"the data folder {data} does not exist", "correct --data")
     else:
         yield Finding("ok" if found else "note", f"datasets in {data}: {', '.join(found) or 'none'}")
         if missing:
-            yield Finding("note", f"not there: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
+            yield Finding("note", f"missing: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
 
 
 def disks(output: Path) -> Iterator[Finding]:
@@ -219,6 +219,6 @@ def disks(output: Path) -> Iterator[Finding]:
             continue
         free = shutil.disk_usage(there).free
         if free < LEAST_DISK:
-            yield Finding("problem", f"{purpose}: {free / GIB:.1f} GiB free in {folder}", "make room")
+            yield Finding("problem", f"{purpose}: {free / GIB:.1f} GiB free in {folder}", "free some disk space")
         else:
             yield Finding("ok", f"{purpose}: {free / GIB:.1f} GiB free in {folder}")

@@ -73,7 +73,7 @@ def launch_and_report(
         notify(f"not a fair comparison: {line}")
     notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
     if unfinished:
-        notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above); the same command tries them again")
+        notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
     return max(unfinished.values(), default=0)
 
 
@@ -101,8 +101,8 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
     add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: 1; in the "
         f"demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
-    add("--dry-run", action="store_true", help="print the commands of the runs that are not done, and run nothing")
-    add("--verbose", action="store_true", help="show all that the runs print, instead of one bar over them")
+    add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
+    add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
     p.set_defaults(source=None)
     return p
 
@@ -111,5 +111,5 @@ def grid(vary: list[list[str]] | None) -> dict[str, list] | None:
     """Convert [[KEY, VALUE, ...], ...] to {key: values}."""
     for key, *values in vary or []:
         if not values:
-            raise UserError(f"--vary {key}: expected the values to try after the key")
+            raise UserError(f"--vary {key}: expected the values to try after the key, got none.")
     return {key: [decode(value) for value in values] for key, *values in vary} if vary else None

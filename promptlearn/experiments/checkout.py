@@ -25,8 +25,8 @@ class Checkout:
                 self.root = candidate.resolve()
                 return
         raise UserError(
-            f"no checkout of this project in {' nor in '.join(map(str, candidates))} "
-            "(expected: train.py and configs/). Call from inside the cloned repository, or give --checkout FOLDER"
+            f"{' and '.join(map(str, candidates))}: expected a checkout (train.py and configs/), got none. "
+            "Run the command in the cloned repository, or give --checkout FOLDER."
         )
 
     def trainers(self) -> list[str]:
@@ -47,7 +47,7 @@ class Checkout:
         try:
             return read_yaml(path)["DATASET"]["NAME"]
         except (KeyError, TypeError):
-            raise UserError(f"{path} names no dataset (expected: DATASET: with NAME: below it)") from None
+            raise UserError(f"{path}: expected DATASET with NAME below it, got neither.") from None
 
     def values(self, dataset: str, trainer: str, config: str) -> dict:
         """Read all settings of a run's two configuration files that decide its numbers: {dotted key: value}.
@@ -97,10 +97,10 @@ class Checkout:
         except ModuleNotFoundError as error:
             if error.name not in (package, package.partition(".")[0]):
                 raise  # the package is there, and what it needs is not
-            raise UserError(f"the checkout {self.root} has no package {package}") from None
+            raise UserError(f"{self.root}: expected the package {package} in this checkout, got none.") from None
         found = Path(module.__file__ or "").resolve()
         if not found.is_relative_to(self.root):
-            raise UserError(f"{package} of the checkout {self.root} is hidden by {found}")
+            raise UserError(f"{package}: expected the one in the checkout {self.root}, got {found}, which hides it.")
         return module
 
     def shown(self, path: Path) -> str:
@@ -117,7 +117,7 @@ def read_settings(path: Path) -> dict:
     """Read a file of configs/protocols/. Raise UserError when a key in it is unknown."""
     settings = read_yaml(path) or {}
     if not isinstance(settings, dict) or not isinstance(settings.get("demo", {}), dict):
-        raise UserError(f"{path}: expected keys and values, and under `demo` likewise")
+        raise UserError(f"{path}: expected keys and values, also under `demo`, got something else.")
     refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
     refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
     return settings
@@ -128,4 +128,4 @@ def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise UserError(f"unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known) or 'none'}")
+            raise UserError(f"unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known) or 'none'}.")

@@ -42,7 +42,7 @@ class Process:
         if result is not None and (status == 0 or result["status"] == NOT_APPLICABLE):
             return "", 0
         if status == 0:
-            problem = f"ended, but left no results.json in {job.folder} that answers {job.request}"
+            problem = f"ended, but {job.folder} has no results.json for {job.request}"
         elif status < 0:
             problem = f"killed by {signal.Signals(-status).name}"
         else:
@@ -51,9 +51,9 @@ class Process:
         lines = self.stderr.read().decode(errors="replace").splitlines()
         tail = [f"    {line}" for line in lines if line.strip()][-TAIL:]
         if status == USERS_MISTAKE:
-            return "\n".join([problem, *tail]), status  # the message says it all
+            return "\n".join([problem, *tail]), status  # the message is complete
         log = job.folder / "log.txt"
-        where = f"its log: {log}" if log.is_file() else "it wrote no log"
+        where = f"its log: {log}" if log.is_file() else "it did not write a log"
         return "\n".join([f"{problem}; {where}", *tail]), status
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Process:
 
 
 def wait_or_kill(process: subprocess.Popen | ForkedRun) -> None:
-    """Give a process that was asked to stop the time to save its state."""
+    """Give a process that received a stop request time to save its state."""
     try:
         process.wait(timeout=GRACE)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -177,7 +177,7 @@ class Launcher:
                 continue
             if is_locked(job.folder):
                 if not self.waits:
-                    tqdm.write("another process works on some of these runs; waiting for them", file=sys.stderr)
+                    tqdm.write("another process is working on some of these runs; waiting for it", file=sys.stderr)
                 self.waits = True
                 continue
             del self.pending[job]

@@ -80,8 +80,8 @@ def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
     for dataset in datasets:
         if dataset not in builtin:
             raise UserError(
-                f"{dataset} needs its image files: say where they are (DATA=FOLDER before a script, or "
-                f"--data FOLDER). Without data there are: {', '.join(builtin)}"
+                f"--data: expected the folder with the images of {dataset}, got nothing. Give --data FOLDER "
+                f"(DATA=FOLDER before a script), or choose a built-in dataset: {', '.join(builtin)}."
             )
 
 

@@ -76,7 +76,7 @@ class WarmProcess:
         while select.select([self._answers], [], [], timeout)[0]:
             data = self._answers.read(2**16)
             if not data:
-                raise ConnectionError("the process that runs are forked from has ended")
+                raise ConnectionError("the process that forks the runs has ended")
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in map(json.loads, lines):
                 if "started" in line:

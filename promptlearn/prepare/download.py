@@ -90,7 +90,7 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
     except requests.RequestException as error:
         raise UserError(f"{source}: {error}.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from None
+        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from None
 
 
 def _from_drive(file: File, part: Path) -> None:

@@ -117,7 +117,7 @@ def _unpack(file: File, folder: Path, say: Callable[[str], None]) -> None:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(unpacked / path, folder / path)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error}.") from error
+        raise UserError(f"{folder}: cannot write to the folder: {error}.") from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -133,7 +133,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         lock = open(path, "w")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}.") from error
+        raise UserError(f"{folder}: cannot write to the folder: {error.strerror}.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

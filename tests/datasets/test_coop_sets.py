@@ -243,7 +243,7 @@ NO_CLASS = np.array([[("00001.jpg",)]], dtype=[("fname", object)])
         ("OxfordFlowers", "imagelabels.mat", cut_short, "imagelabels.mat: expected a MATLAB file"),
         ("OxfordFlowers", "imagelabels.mat", variable(other=[1]), "expected the variable 'labels'"),
         ("OxfordFlowers", "cat_to_name.json", Path.unlink, "cat_to_name.json.*or the split file"),
-        ("OxfordFlowers", "cat_to_name.json", line('{"1": "a"}'), r"does not name 2 of 3 kinds, first: \[2, 3\]"),
+        ("OxfordFlowers", "cat_to_name.json", line('{"1": "a"}'), r"expected names of 3 kinds, got none for 2: \[2, 3\]"),
         ("OxfordFlowers", "cat_to_name.json", line("5"), "cat_to_name.json.*expected names by number, found int"),
         ("OxfordFlowers", "jpg/image_00003.jpg", Path.unlink, "1 of 24 image files are missing.*image_00003.jpg"),
         ("StanfordCars", "cars_test_annos_withlabels.mat", variable(annotations=CLASS_0), "number from 1 to 3"),

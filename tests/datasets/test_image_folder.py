@@ -96,7 +96,7 @@ def test_classnames_txt_names_the_classes(build, tmp_path, put):
     (tmp_path / "classnames.txt").write_text("toys wooden toy\ncats  tabby cat\nhouse_plants cactus\n")
     assert build().classnames == ["tabby cat", "cactus", "wooden toy"]
     (tmp_path / "classnames.txt").write_text("toys wooden toy\n")
-    with pytest.raises(UserError, match="2 of 3 class folders have no name there, first: cats, house_plants"):
+    with pytest.raises(UserError, match="expected names for 3 class folders, got none for 2, first: cats, house_plants"):
         build()
 
 
@@ -112,8 +112,8 @@ def test_files_that_are_not_images_are_ignored_with_a_note(build, tmp_path, put,
     [
         ([], "expected class folders, got 0 files"),
         (["a.png", "b.png"], "expected class folders, got 2 files"),
-        ([*pictures(4), "empty/notes.txt"], "1 of 4 class folders .* hold no images, first: empty"),
-        (pictures(3), "Class 'cats' has 3 images: too few for 50% train, 20% val and 30% test"),
+        ([*pictures(4), "empty/notes.txt"], "expected images in 4 class folders, got none in 1, first: empty"),
+        (pictures(3), "class 'cats': expected enough images for 50% train, 20% val and 30% test, got 3"),
         ([*pictures(2, "train", "test"), "test/dogs/0.png"], "test: 1 class folders are not in train/, first: dogs"),
         ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are missing"),
     ],
@@ -133,9 +133,9 @@ def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, me
         ("path,label\na.png\n", "image 1: expected path,label; found 'a.png'"),
         ("path,label\na.png,\n", "image 1: expected path,label; found 'a.png,'"),
         ("path,label,split\na.png,x,dev\n", "split is one of train, val, test; found 'a.png,x,dev'"),
-        ("path,label\na.png,x\na.png,y\n", "names 1 images more than once, first: a.png"),
-        ("path,label\nb.png,x\n", "1 of 1 image files are missing, first: .*b.png"),
-        ("path,label,split\na.png,x,test\n", "there are no training images"),
+        ("path,label\na.png,x\na.png,y\n", "expected each image once, got 1 repeated ones: a.png"),
+        ("path,label\nb.png,x\n", "expected 1 image files, got 0; the first missing ones: .*b.png"),
+        ("path,label,split\na.png,x,test\n", "expected training images, got none"),
         ('path,label\n"a.png,x\n', "cannot be read as a CSV file"),
         ("path,label\n\xff", "cannot be read as a CSV file"),
     ],
@@ -148,7 +148,7 @@ def test_an_unusable_csv_file_gets_a_clear_message(build, tmp_path, put, text, m
 
 
 def test_a_missing_root_is_named(build, cfg):
-    with pytest.raises(UserError, match="there is no .*nowhere; correct DATASET.ROOT"):
+    with pytest.raises(UserError, match="got .*nowhere, which does not exist"):
         build("nowhere")
     cfg.DATASET.ROOT = ""
     with pytest.raises(UserError, match="name your folder of class folders, or CSV file, as DATASET.ROOT"):

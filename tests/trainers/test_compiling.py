@@ -109,7 +109,7 @@ def test_the_next_captured_step_does_not_overwrite_results(make_trainer, capture
 def test_without_a_gpu_there_is_nothing_to_capture(make_trainer, capsys):
     trainer = make_trainer("RPO", "USE_CUDA", False, "MODEL.CUDA_GRAPH", True)
     assert not isinstance(trainer.step, GraphedStep)
-    assert "MODEL.CUDA_GRAPH: there is nothing to capture on a cpu" in capsys.readouterr().out
+    assert "MODEL.CUDA_GRAPH: expected a GPU, got cpu" in capsys.readouterr().out
 
 
 def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_trainer, monkeypatch, capsys):

@@ -128,7 +128,7 @@ class FewShotDataset(DatasetBase):
         try:
             save_split(train, val, test, path, self.image_dir)
         except UserError as error:
-            print(f"Note: the split is not saved, so another seed will make a different one. {error}")
+            print(f"Note: cannot save the split, so another seed will make a different one. {error}")
         return train, val, test
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
@@ -143,7 +143,7 @@ class FewShotDataset(DatasetBase):
         """Sample the shots of all classes, and check or write their record."""
         few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
-            print(f"Note: {len(few)} classes have fewer than {num_shots} images; all are kept: {', '.join(few[:3])}")
+            print(f"Note: {len(few)} classes have fewer than {num_shots} images; using all: {', '.join(few[:3])}")
         sampled_train = sample_fewshot(train, num_shots, self.rng)
         sampled_val = sample_fewshot(val, min(num_shots, MAX_VAL_SHOTS), self.rng)
         if seed < 0:
@@ -161,7 +161,7 @@ class FewShotDataset(DatasetBase):
             try:
                 write_json(record, path)
             except UserError as error:
-                print(f"Note: the sample is not recorded. {error}")
+                print(f"Note: cannot record the sample. {error}")
             return sampled_train, sampled_val
 
         recorded = _read_record(path)
@@ -191,7 +191,7 @@ class FewShotDataset(DatasetBase):
 def note_pickle(path: Path, instead: str) -> None:
     """Print that a pickle of the CoOp family, if there is one, is not read, and what replaces it."""
     if path.exists():
-        print(f"Note: {path} is not read (a pickle can run code); {instead}")
+        print(f"Note: ignoring {path}, because a pickle can run code; {instead}")
 
 
 def _read_record(path: Path) -> dict:
@@ -199,8 +199,8 @@ def _read_record(path: Path) -> dict:
     record = read_json(path)
     if not isinstance(record, dict) or not all(isinstance(record.get(part), list) for part in ("train", "val")):
         raise UserError(
-            f"{path}: expected a recorded sample (lists train and val), got something else. Delete the file; it is "
-            "written again."
+            f"{path}: expected a recorded sample (lists train and val), got something else. Delete the file, "
+            "which will be written again."
         )
     return {"after_making_split": False, **record}
 

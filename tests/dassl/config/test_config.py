@@ -102,7 +102,7 @@ def test_an_odd_number_of_words_is_refused():
 
 
 def test_a_flag_among_the_options_is_recognized():
-    with pytest.raises(UserError, match="--sed looks like a flag"):
+    with pytest.raises(UserError, match="--sed: expected KEY VALUE pairs here, got a flag"):
         merge(get_cfg_default(), opts=["--sed", "1"])
 
 

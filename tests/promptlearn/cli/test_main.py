@@ -179,10 +179,10 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
     "arguments, message",
     [
         (["base2nwe"], "unknown command 'base2nwe'. Did you mean 'base2new'?"),
-        (["tain.py"], "there is no script tain.py (scripts in"),
+        (["tain.py"], "tain.py: expected a script in"),
         (["base2new", "--data", "nowhere"], "expected the folder that holds the datasets, got nowhere"),
         (["base2new", "--trainers", "PRO"], "unknown trainer 'PRO'. Did you mean 'RPO'?"),
-        (["base2new", "--checkout", "nowhere"], "no checkout of this project in nowhere"),
+        (["base2new", "--checkout", "nowhere"], "nowhere: expected a checkout"),
         (["base2new", "--output", "train.py"], "train.py"),
         (["base2new", "--vary", "TRAINER.RPO.K"], "--vary TRAINER.RPO.K: expected the values to try after the key"),
         (["results", "configs"], "configs: expected the --output folder of a protocol, got a folder without results"),

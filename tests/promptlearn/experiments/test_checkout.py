@@ -28,12 +28,12 @@ def test_a_package_of_the_checkout_is_loaded_even_where_another_of_its_name_is_i
 
 
 def test_a_package_that_is_not_there_is_refused(root):
-    with pytest.raises(UserError, match="has no package things_nowhere"):
+    with pytest.raises(UserError, match="expected the package things_nowhere"):
         Checkout(root).load("things_nowhere")
 
 
 def test_a_package_of_somewhere_else_is_not_taken_for_the_checkouts(root):
-    with pytest.raises(UserError, match="json of the checkout .* is hidden by"):
+    with pytest.raises(UserError, match="json: expected the one in the checkout .*, got"):
         Checkout(root).load("json")
 
 

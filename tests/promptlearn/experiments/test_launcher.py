@@ -109,7 +109,7 @@ def test_a_job_that_ends_well_without_a_result_has_failed(fake, go, capfd):
 def test_a_killed_job_names_the_signal(fake, go, capfd):
     (fake.root / "train.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     go()
-    assert "killed by SIGKILL; it wrote no log" in capfd.readouterr().err
+    assert "killed by SIGKILL; it did not write a log" in capfd.readouterr().err
 
 
 def test_what_runs_print_is_hidden_unless_verbose(fake, go, capfd):
@@ -271,7 +271,7 @@ def test_all_runs_are_forked_from_one_process(forkable, go, capfd):
 @linux
 @pytest.mark.parametrize(
     "behavior, message",
-    [("die", "killed by SIGKILL"), ("leave", "exit status 1; it wrote no log\n    error: left with")],
+    [("die", "killed by SIGKILL"), ("leave", "exit status 1; it did not write a log\n    error: left with")],
 )
 def test_a_forked_run_that_fails_is_reported_and_the_others_run(forkable, go, capfd, behavior, message):
     forkable.behave(**{behavior: True})

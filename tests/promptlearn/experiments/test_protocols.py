@@ -227,7 +227,7 @@ def test_defaults_that_lack_a_key_are_refused(checkout):
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no checkout of this project in"):
+    with pytest.raises(UserError, match="expected a checkout"):
         Checkout(tmp_path)
 
 

@@ -36,7 +36,7 @@ def test_the_single_zero_shot_score_is_paired_with_every_seed():
 
 
 def every_sign(differences):
-    """Compute Wilcoxon's exact two-sided p-value from every assignment of signs, for differences without ties or zeros."""
+    """Compute Wilcoxon's exact two-sided p-value from every assignment of signs; no ties or zeros."""
     ranks = np.abs(differences).argsort().argsort() + 1
     observed = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
     sums = [

@@ -251,12 +251,12 @@ def test_a_folder_that_cannot_be_written_is_reported(get, site, monkeypatch, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(download, "open", full, raising=False)
-    with pytest.raises(UserError, match="cannot be written.*No space left"):
+    with pytest.raises(UserError, match="cannot write the file: No space left"):
         get()
 
 
 @pytest.mark.parametrize(
-    "data, reason", [(b"", "an empty file"), (b" <HTML>", "a web page"), (b'{"train": [', "not valid JSON")]
+    "data, reason", [(b"", "an empty file"), (b" <HTML>", "a web page"), (b'{"train": [', "expected valid JSON")]
 )
 def test_a_file_without_a_hash_must_be_of_the_right_kind(tmp_path, data, reason):
     path = tmp_path / "split.json"

@@ -64,7 +64,7 @@ def test_class_names_keep_their_spaces_and_their_order(tmp_path):
     assert list(read_classnames(str(path)).items()) == [("n2", "great white shark"), ("n1", "tench")]
     assert list(name_classes(["n1", "n2"], str(path)).items()) == [("n1", "tench"), ("n2", "great white shark")]
     with pytest.raises(
-        UserError, match="1 of 2 class folders have no name there, first: n3. Add lines such as: n3\tthe"
+        UserError, match="expected names for 2 class folders, got none for 1, first: n3. Add lines such as: n3\tthe"
     ):
         name_classes(["n1", "n3"], str(path))
     path.write_text("great shark\twhite shark\nn1 tench\n")

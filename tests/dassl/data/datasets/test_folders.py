@@ -44,7 +44,7 @@ def test_linked_folders_are_class_folders(folder, tmp_path_factory):
 
 
 def test_classes_without_images_are_counted_and_named(folder):
-    with pytest.raises(UserError, match="2 of 3 class folders are missing or hold no images, first: c, d.$"):
+    with pytest.raises(UserError, match="expected images in 3 class folders, got none in 2, first: c, d.$"):
         read_class_folders(folder, {"a": "a", "c": "c", "d": "d"})
     with pytest.raises(UserError, match="expected class folders, got 1 files"):
         class_folders(os.path.join(folder, "a"))

@@ -87,7 +87,7 @@ def test_half_a_fifth_and_the_rest_of_every_class_become_train_val_and_test():
 
 def test_a_class_too_small_for_three_parts_is_refused():
     assert [len(part) for part in split_by_class(items([0] * 4))] == [2, 1, 1]
-    with pytest.raises(UserError, match="'class 1' has 3 images: too few for 50% train, 20% val and 30% test"):
+    with pytest.raises(UserError, match="'class 1': expected enough images for 50% train, 20% val and 30% test, got 3"):
         split_by_class(items([0] * 4 + [1] * 3))
 
 

@@ -29,7 +29,7 @@ from basics import (
     open_missing_streams,
     stop_without_parent,
 )
-from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
+from dassl.config import get_cfg_default, merge_valid, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
 
@@ -139,7 +139,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     opts = [word for key, value in flags.items() if value for word in (key, value)]
     if args.seed >= 0:
         opts += ["SEED", args.seed]
-    problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
+    problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
     methods, datasets = known_names("trainers"), known_names("datasets")

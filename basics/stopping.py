@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which a first stop signal is recorded in `asked`; after it, Ctrl-C raises Stopped at once.
+    """A context in which a first stop signal is recorded in `requested`; after it, Ctrl-C raises Stopped at once.
 
     Other signals that follow are ignored: batch systems repeat theirs, and a run may receive one stop twice, from the
     system and from its launcher. The context may be inside another one, which then ignores them too.
@@ -45,7 +45,7 @@ class StopSignals:
 
     def __init__(self, patient=True):
         self.patient = patient
-        self.asked = None  # the signal's number
+        self.requested = None  # the signal's number
         self._before = {}
 
     def __enter__(self):
@@ -58,24 +58,24 @@ class StopSignals:
     def __exit__(self, *exception):
         for signum, handler in self._before.items():
             outer = getattr(handler, "__self__", None)
-            if isinstance(outer, StopSignals) and outer.asked is None:
-                outer.asked = self.asked
+            if isinstance(outer, StopSignals) and outer.requested is None:
+                outer.requested = self.requested
             signal.signal(signum, handler)
         self._before = {}
 
     def _record(self, signum, frame):
-        repeated = self.asked is not None
+        repeated = self.requested is not None
         if repeated and signum != signal.SIGINT:
             return
-        self.asked = self.asked or signum
+        self.requested = self.requested or signum
         if repeated or not self.patient:
             raise Stopped(signum)
         _write(f"{signal.Signals(signum).name}: finishing and saving this step first. Press Ctrl-C to stop at once.")
 
-    def stop_if_asked(self, where):
+    def stop_if_requested(self, where):
         """Raise Stopped if a signal was received. `where` is the progress so far, for the message."""
-        if self.asked is not None:
-            raise Stopped(self.asked, where)
+        if self.requested is not None:
+            raise Stopped(self.requested, where)
 
 
 def _write(text):

@@ -92,12 +92,12 @@ def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfi
 
     parts = {"vision_cfg": (CLIPVisionCfg, VISION), "text_cfg": (CLIPTextCfg, TEXT)}
     differs = [key for key in config if key not in PARTS]
-    for part, (defaults, taken) in parts.items():
+    for part, (defaults, supported) in parts.items():
         usual = {field.name: field.default for field in fields(defaults)}
         differs += [
             f"{part}.{key} {value!r}"
             for key, value in config[part].items()
-            if key not in taken and value != usual.get(key)
+            if key not in supported and value != usual.get(key)
         ]
     vision, text = (vars(defaults(**config[part])) for part, (defaults, _) in parts.items())
     if text["vocab_size"] != simple_tokenizer().vocab_size:

@@ -15,8 +15,8 @@ from dassl.data.datasets import (
     FewShotDataset,
     class_folders,
     name_classes,
-    note_pickle,
     read_class_folders,
+    report_pickle,
 )
 
 
@@ -28,7 +28,7 @@ class ImageNet(FewShotDataset):
     image_dir = "images"
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        note_pickle(Path(self.dataset_dir, "preprocessed.pkl"), "the folders are listed")
+        report_pickle(Path(self.dataset_dir, "preprocessed.pkl"), "the folders are listed")
         train, test = (os.path.join(self.image_dir, part) for part in ("train", "val"))
         classes = name_classes(class_folders(train), os.path.join(self.dataset_dir, "classnames.txt"))
         return read_class_folders(train, classes), [], read_class_folders(test, classes)

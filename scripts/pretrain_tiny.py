@@ -327,8 +327,8 @@ def main(arguments: list[str] | None = None) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 
     weights = args.output / "tiny.safetensors"
-    said = {"seed": str(args.seed), "steps": str(args.steps)}
-    data = save_rows(whole(model, pool.rows), pool.rows, rows_seed=args.seed, **said)
+    metadata = {"seed": str(args.seed), "steps": str(args.steps)}
+    data = save_rows(whole(model, pool.rows), pool.rows, rows_seed=args.seed, **metadata)
     write_atomic(weights, data)
     written = load_clip(str(weights))
     card = model_card(written, pool, args.steps, args.seed, wall, cpu, weights.stat().st_size)

@@ -1,4 +1,4 @@
-"""Shared fixtures, the checkout's rooms on the path, and which tests are skipped and why."""
+"""Shared fixtures, the checkout's packages on the path, and which tests are skipped and why."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A checkout whose train.py only writes down what it was asked: enough to test what starts runs and reads results."""
+"""A checkout whose train.py only records its arguments: enough to test what starts runs and reads results."""
 
 import json
 import shutil

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def metadata(monkeypatch):
-    said = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **arguments: said.update(arguments))
+    metadata = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: metadata.update(arguments))
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
-    return said
+    return metadata
 
 
 PACKAGES = ("basics", "clip", "dassl", "promptlearn")
@@ -39,8 +39,8 @@ def test_the_version_is_that_of_the_package(metadata):
 def test_every_requirement_has_a_known_good_version_in_its_range(metadata):
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
-    asked = [*metadata["install_requires"], *sum(metadata["extras_require"].values(), [])]
-    for requirement in map(Requirement, asked):
+    requirements = [*metadata["install_requires"], *sum(metadata["extras_require"].values(), [])]
+    for requirement in map(Requirement, requirements):
         assert requirement.specifier.contains(pinned[requirement.name.lower().replace("_", "-")]), requirement
 
 

@@ -137,7 +137,7 @@ def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status):
     run.kill(signum, workers=True)  # schedulers and terminals send it to all
     assert run.wait() == status
     message = f"stopped by {signum.name} after epoch "
-    assert message in run.text() and "the same command resumes" in run.text() and "Traceback" not in run.text()
+    assert message in run.text() and "Run the same command to resume" in run.text() and "Traceback" not in run.text()
     found = read(tmp_path / "run", "status.json")
     assert found["state"] == "stopped" and found["why"].startswith(message)
     epoch, _, batch = found["why"].removeprefix(message).partition(", batch ")

@@ -224,7 +224,7 @@ class PromptTrainer(TrainerX):
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
         """Compute frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
-        self.signals.stop_if_asked("while image features were computed")  # before training, so nothing is lost
+        self.signals.stop_if_requested("while image features were computed")  # before training, so nothing is lost
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 

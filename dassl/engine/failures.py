@@ -19,7 +19,7 @@ MEMORY_KEYS = {
 }
 OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|(can't|cannot) allocate memory|not enough memory", re.I)
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-RESUMES = "The same command resumes from the last saved state"
+RESUMES = "Run the same command to resume from the last saved state"
 
 
 class OutOfMemory(UserError):

@@ -120,7 +120,7 @@ class TrainerX(TrainerBase):
                     self.after_epoch()
                     bar.set_postfix(self.record.progress.summary(), refresh=False)
                     self.record.close_epoch()
-                    self.signals.stop_if_asked(f"after epoch {epoch + 1}")
+                    self.signals.stop_if_requested(f"after epoch {epoch + 1}")
                     bar.update()
             self.after_train()
 
@@ -174,10 +174,12 @@ class TrainerX(TrainerBase):
             batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
-            stop = self.signals.asked is not None  # read once: a signal between save and stop waits for the next step
+            stop = (
+                self.signals.requested is not None
+            )  # read once: a signal between save and stop waits for the next step
             self.record.save_if_due(stop)
             if stop:
-                self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
+                self.signals.stop_if_requested(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
             start = time.monotonic()
 
     def _run_step(self, batch):
@@ -305,7 +307,7 @@ class TrainerX(TrainerBase):
             self.evaluator.process(self.model_inference(images), labels)
             self.tested += batch.get("impath", [])
             if is_final:
-                self.signals.stop_if_asked("in the test after the training")
+                self.signals.stop_if_requested("in the test after the training")
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from basics import UserError, notify
 from dassl.config import get_cfg_default, merge
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
-from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
+from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared
 from promptlearn.prepare.sources import Source, read_sources
 from promptlearn.prepare.verify import (
     Spread,
@@ -140,9 +140,9 @@ def state_of(source: Source, root: Path) -> str:
     return f"missing: {', '.join(path.name for path in missing[:2])}" if missing else "yes"
 
 
-def prepare(asked: list[Requested], args: argparse.Namespace) -> int:
+def prepare(requested: list[Requested], args: argparse.Namespace) -> int:
     failed = False
-    for each in asked:
+    for each in requested:
         if not each.source:
             notify(f"{each.name}: nothing to prepare")
             continue
@@ -168,23 +168,23 @@ def prepare_one(each: Requested) -> bool:
         return False
     notify(f"{each.name}: prepared and verified")
     try:
-        note_prepared(each.source, each.root)
+        record_prepared(each.source, each.root)
     except UserError as error:  # a folder that others laid out for all may be read-only
         notify(f"Note: the next call will verify it again. {error}")
     return True
 
 
-def verify(asked: list[Requested], args: argparse.Namespace) -> int:
+def verify(requested: list[Requested], args: argparse.Namespace) -> int:
     wrong = 0
-    for each in asked:
+    for each in requested:
         faults = each.faults(args.images)
         wrong += bool(faults)
         print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults]))
     return int(wrong > 0)
 
 
-def stats(asked: list[Requested], args: argparse.Namespace) -> int:
-    for each in asked:
+def stats(requested: list[Requested], args: argparse.Namespace) -> int:
+    for each in requested:
         dataset = each.load()
         classes = images_per_class(dataset)
         print(tabulate(classes, headers="keys", disable_numparse=True), end="\n\n")

@@ -41,8 +41,10 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     if data and not data.is_dir():
         raise UserError(f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder.")
     output = Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
-    asked = RunRequest(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
-    jobs = plan(protocol, checkout, output, data, asked)
+    request = RunRequest(
+        args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary)
+    )
+    jobs = plan(protocol, checkout, output, data, request)
     if not data:
         notify("no data folder given: running the built-in demo, a tiny CLIP on built-in datasets")
     done = [job for job in jobs if result_of(job)]

@@ -24,26 +24,26 @@ class RunRequest:
 
 
 def plan(
-    protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, asked: RunRequest | None = None
+    protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, request: RunRequest | None = None
 ) -> list[Job]:
     """Plan all jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
 
     Raises UserError for every name that does not exist, before any job is started.
     """
-    asked = asked or RunRequest()
+    request = request or RunRequest()
     settings = checkout.settings(protocol.name, demo=not data)
-    trainers = unique([ZERO_SHOT, *(asked.trainers or settings["trainers"])])
-    datasets = unique(asked.datasets or settings["datasets"])
-    seeds = unique(settings["seeds"] if asked.seeds is None else asked.seeds)
-    shots = unique(asked.shots or settings["shots"])
-    source = asked.source or settings["source"]
+    trainers = unique([ZERO_SHOT, *(request.trainers or settings["trainers"])])
+    datasets = unique(request.datasets or settings["datasets"])
+    seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
+    shots = unique(request.shots or settings["shots"])
+    source = request.source or settings["source"]
 
     refuse_unknown("trainer", trainers, checkout.trainers())
     used = unique([source, *datasets]) if protocol.transfer else datasets
     refuse_unknown("dataset", used, checkout.datasets())
     if not data:
         refuse_without_data(used, settings["builtin"])
-    configs = {name: configs_of(checkout, name, asked.config, settings["configs"].get(name)) for name in trainers}
+    configs = {name: configs_of(checkout, name, request.config, settings["configs"].get(name)) for name in trainers}
     names = {dataset: checkout.registered_name(dataset) for dataset in used}
     stages = protocol.on(datasets) if protocol.transfer else protocol.stages
 
@@ -51,7 +51,7 @@ def plan(
     for dataset in [source] if protocol.transfer else datasets:
         for trainer in trainers:
             fixed = trainer in UNTRAINED
-            grids = [asked.vary] if asked.vary else settings["variants"].get(trainer, [{}])
+            grids = [request.vary] if request.vary else settings["variants"].get(trainer, [{}])
             for label, overrides in [("", ())] if fixed else variants(grids):
                 for n in [max(shots)] if fixed else shots:
                     row = Row(dataset, trainer, choose_config(configs[trainer], dataset, n), n, label)

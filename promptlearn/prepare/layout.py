@@ -20,14 +20,14 @@ RECORD = ".prepared.json"  # written last: everything is there and was verified
 LOCK = ".preparing"
 
 
-def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
+def lay_out(source: Source, root: Path, report: Callable[[str], None]) -> None:
     """Get what is missing in ``root/source.folder``; existing files are left alone.
 
     Every file is tried, even after one has failed. Archives are kept.
 
     Args:
         root: the DATA folder, created if missing.
-        say: called with one line for each step.
+        report: called with one line for each step.
 
     Raises:
         UserError: files could not be obtained; the message lists them, and where to put them.
@@ -41,21 +41,21 @@ def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
         failures = []
         for file in source.files:
             if file.missing(folder):
-                problems = _get_all(file, folder, root, say)
+                problems = _get_all(file, folder, root, report)
                 if not problems and file.gives:
-                    problems = _errors(_unpack, file, folder, say)
+                    problems = _errors(_unpack, file, folder, report)
                 failures += problems
     if failures:
         raise UserError("\n  ".join([f"{source.name} is incomplete. Fix this and run the command again:", *failures]))
 
 
 def is_prepared(source: Source, root: Path) -> bool:
-    """Return whether :func:`note_prepared` was called for this very source, and nothing is missing since."""
+    """Return whether :func:`record_prepared` was called for this very source, and nothing is missing since."""
     path = root / source.folder / RECORD
     return path.is_file() and read_json(path) == _facts(source) and not source.missing(root)
 
 
-def note_prepared(source: Source, root: Path) -> None:
+def record_prepared(source: Source, root: Path) -> None:
     """Record in the folder that it is laid out and verified, so that the next call has nothing to do."""
     write_json(_facts(source), root / source.folder / RECORD)
 
@@ -68,7 +68,7 @@ def delete_archives(source: Source, root: Path) -> None:
                 (root / source.folder / archive.name).unlink(missing_ok=True)
 
 
-def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> None:
+def _get(file: File, folder: Path, root: Path, report: Callable[[str], None]) -> None:
     """Put the file into the folder: find and check it there, copy it from another dataset, or download it."""
     path = folder / file.name
     if path.is_file():
@@ -84,16 +84,16 @@ def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> No
         needed = f", only needed without {file.unless}" if file.unless else ""
         raise UserError(f"{file.name}: put it into {folder} ({size}{digest}{needed}). Get it from {file.by_hand}")
     else:
-        say(f"downloading {path}")
+        report(f"downloading {path}")
         try:
             fetch(file, path)
         except UserError as error:
             raise UserError(f"{error} Or put {file.name} into {folder} yourself.") from error
 
 
-def _get_all(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> list[str]:
+def _get_all(file: File, folder: Path, root: Path, report: Callable[[str], None]) -> list[str]:
     """Get a file and its development kit. Returns what went wrong."""
-    return [each for part in (file, file.devkit) if part for each in _errors(_get, part, folder, root, say)]
+    return [each for part in (file, file.devkit) if part for each in _errors(_get, part, folder, root, report)]
 
 
 def _errors(step: Callable, *arguments) -> list[str]:
@@ -104,9 +104,9 @@ def _errors(step: Callable, *arguments) -> list[str]:
     return []
 
 
-def _unpack(file: File, folder: Path, say: Callable[[str], None]) -> None:
+def _unpack(file: File, folder: Path, report: Callable[[str], None]) -> None:
     """Unpack an archive next to its destination, then move its parts there one by one."""
-    say(f"unpacking {folder / file.name}")
+    report(f"unpacking {folder / file.name}")
     unpacked = folder / UNPACKING
     try:
         rename = by_class(folder / file.devkit.name) if file.devkit else None

@@ -88,7 +88,7 @@ def test_every_word_of_the_demo_sets_was_trained():
 @pytest.mark.parametrize("dataset", [Digits, RomanNumerals])
 def test_the_shipped_weights_reach_the_accuracy_on_the_model_card(dataset):
     card = Path(TINY).with_name("MODEL_CARD.md").read_text()
-    said = re.search(rf"^\| {dataset.__name__} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
+    figures = re.search(rf"^\| {dataset.__name__} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
     reached = pretrain_tiny.zero_shot(load_clip("tiny"), dataset)
-    assert reached == pytest.approx([float(value) for value in said.groups()], abs=0.5)
+    assert reached == pytest.approx([float(value) for value in figures.groups()], abs=0.5)
     assert reached[0] > 60 and reached[1] > 60

@@ -187,12 +187,12 @@ def test_all_fifteen_datasets_are_prepared_in_one_call_and_load(site, monkeypatc
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(data, "read_sources", lambda path: {name: small(SOURCES[name], site) for name in SOURCES})
     status = main(["data", "prepare", *SOURCES, "--root", str(tmp_path)])
-    said = capsys.readouterr().err
-    assert status == 0, said
-    assert said.count(": prepared and verified") == len(SOURCES) == 15
+    err = capsys.readouterr().err
+    assert status == 0, err
+    assert err.count(": prepared and verified") == len(SOURCES) == 15
 
-    site.asked.clear()
+    site.requests.clear()
     assert main(["data", "verify", *SOURCES, "--images", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count(": ok") == 15
     assert main(["data", "prepare", *SOURCES, "--root", str(tmp_path)]) == 0
-    assert site.asked == []
+    assert site.requests == []

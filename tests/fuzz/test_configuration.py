@@ -12,7 +12,7 @@ from mutations import JUNK, TEXTS, damaged, grafted
 import train
 import trainers
 from basics import UserError
-from dassl.config import flatten, get_cfg_default, merge_what_is_right
+from dassl.config import flatten, get_cfg_default, merge_valid
 from dassl.engine import check_config
 from promptlearn.cli import main
 
@@ -28,9 +28,9 @@ FLAGS = [word for action in train.parser()._actions for word in action.option_st
 def settle(files, opts, method):
     """Merge and check, as the entry point does; what is refused is reported, and the rest has the right type."""
     cfg = WHOLE.clone()
-    merge_what_is_right(cfg, [ROOT / FILE.format(method), ROOT / "configs/datasets/digits.yaml"])
-    problems = merge_what_is_right(cfg, files, opts)
-    merge_what_is_right(cfg, opts=["TRAINER.NAME", method])
+    merge_valid(cfg, [ROOT / FILE.format(method), ROOT / "configs/datasets/digits.yaml"])
+    problems = merge_valid(cfg, files, opts)
+    merge_valid(cfg, opts=["TRAINER.NAME", method])
     problems += check_config(cfg)
     assert all(isinstance(line, str) and line.strip() for line in problems)
     for key, value in flatten(cfg).items():

@@ -31,9 +31,9 @@ def one_line(error):
 
 def loaded(path):
     """Load sizes, then weights, as a run does; each gives a CLIP or one line."""
-    for ask in (clip.backbone_config, clip.load_clip):
+    for read in (clip.backbone_config, clip.load_clip):
         try:
-            ask(str(path))
+            read(str(path))
         except UserError as error:
             one_line(error)
 

@@ -150,7 +150,7 @@ class FewShotDataset(DatasetBase):
             return sampled_train, sampled_val  # every run has its own sample: nothing to record
 
         path = Path(self.dataset_dir, self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
-        note_pickle(path.with_suffix(".pkl"), "the seed determines the sample")
+        report_pickle(path.with_suffix(".pkl"), "the seed determines the sample")
         record = {
             "after_making_split": self._made_split,
             "train": relative_entries(sampled_train, self.dataset_dir),
@@ -188,7 +188,7 @@ class FewShotDataset(DatasetBase):
         return found if same_counts and len(found) == len(entries) else None
 
 
-def note_pickle(path: Path, instead: str) -> None:
+def report_pickle(path: Path, instead: str) -> None:
     """Print that a pickle of the CoOp family, if there is one, is not read, and what replaces it."""
     if path.exists():
         print(f"Note: ignoring {path}, because a pickle can run code; {instead}")

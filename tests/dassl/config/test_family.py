@@ -4,14 +4,14 @@ import pytest
 
 import trainers
 from basics import UserError
-from dassl.config import get_cfg_default, merge_what_is_right
+from dassl.config import get_cfg_default, merge_valid
 from dassl.config.family import translate
 
 
 def merged(method, *opts):
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
-    problems = merge_what_is_right(cfg, opts=opts, translate=lambda key, value: translate(method, key, value))
+    problems = merge_valid(cfg, opts=opts, translate=lambda key, value: translate(method, key, value))
     return cfg.TRAINER, problems
 
 

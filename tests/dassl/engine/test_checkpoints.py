@@ -75,7 +75,7 @@ def test_a_signal_right_after_the_save_was_decided_waits_for_the_next_step(make,
 
     def decide_then_signal(stop):
         save_if_due(stop)
-        trainer.signals.asked = signal.SIGTERM
+        trainer.signals.requested = signal.SIGTERM
 
     monkeypatch.setattr(trainer.record, "save_if_due", decide_then_signal)
     with pytest.raises(Stopped, match="after epoch 1, batch 2"):

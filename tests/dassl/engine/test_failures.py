@@ -51,7 +51,7 @@ def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=workers)))
     message = str(error.value)
     assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in message and "DATALOADER.NUM_WORKERS is 1: fewer" in message
-    assert "TRAINER.MINE.PREC is 'fp32': fp16" in message and "The same command resumes" in message
+    assert "TRAINER.MINE.PREC is 'fp32': fp16" in message and "Run the same command to resume" in message
 
 
 def exit_at_once():

@@ -126,12 +126,12 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     trainer = make("DATASET.NAME", "Fake", "DATASET.NUM_SHOTS", "4", "MODEL.BACKBONE.NAME", "tiny")
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    asked = "format status task trainer dataset subsample dataset_dir shots seed backbone metrics val epochs"
+    expected = "format status task trainer dataset subsample dataset_dir shots seed backbone metrics val epochs"
     made_of = (
         "nonfinite_steps trained_parameters prompts_sha256 draw_hash data_sha256 weights_sha256 model_dir load_epoch"
     )
-    asked = f"{asked} {made_of} config versions device threads linear changed_on_resume seconds peak_memory_mib"
-    assert list(results) == asked.split()
+    expected = f"{expected} {made_of} config versions device threads linear changed_on_resume seconds peak_memory_mib"
+    assert list(results) == expected.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}
     expected |= dict.fromkeys(("linear", "weights_sha256", "model_dir", "load_epoch")) | {"trained_parameters": 13}

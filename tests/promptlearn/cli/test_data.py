@@ -64,7 +64,7 @@ def site(monkeypatch):
         return {**sources, "OxfordPets": replace(sources["OxfordPets"], classes=2, images=sizes, files=files)}
 
     def drive(id, output, **more):
-        site.asked.append((id, None))
+        site.requests.append((id, None))
         with open(output, "w") as file:
             json.dump(SPLIT, file)
 
@@ -101,9 +101,9 @@ def test_prepare_gives_a_data_set_that_is_as_published(call):
 def test_a_second_prepare_does_nothing(call, site):
     call("prepare", "OxfordPets")  # the registered name serves as well
     before = {path: path.stat().st_mtime_ns for path in call.folder.rglob("*")}
-    site.asked.clear()
+    site.requests.clear()
     status, _, err = call("prepare", "oxford_pets")
-    assert (status, site.asked) == (0, [])
+    assert (status, site.requests) == (0, [])
     assert "prepared and verified already" in err
     assert {path: path.stat().st_mtime_ns for path in call.folder.rglob("*")} == before
 
@@ -235,4 +235,4 @@ def test_a_stop_says_how_to_go_on(call, monkeypatch):
     monkeypatch.setattr(data, "lay_out", stop)
     status, _, err = call("prepare", "oxford_pets")
     assert status == 143
-    assert "the same command resumes from here" in err
+    assert "Run the same command to resume from here" in err

@@ -223,7 +223,11 @@ def test_a_stop_ends_the_running_job_and_the_same_command_ends_with_the_same_tab
     launcher.send_signal(stop)
     out, err = launcher.communicate(timeout=30)
     assert launcher.returncode == 128 + stop
-    assert out == "" and f"stopped by {stop.name}; the same command resumes from here" in err and "Traceback" not in err
+    assert (
+        out == ""
+        and f"stopped by {stop.name}. Run the same command to resume from here" in err
+        and "Traceback" not in err
+    )
     assert len(fake.calls()) == 3  # zero-shot base and new, and the slow one
     assert not [path for path in Path("/proc").glob("[0-9]*/cwd") if same(path, fake.root)]
     fake.behave()
@@ -298,9 +302,9 @@ need_full = pytest.mark.skipif(
 def test_output_that_has_no_room_is_one_message(words):
     with open("/dev/full", "w") as full:
         ours = start(*words, folder=ROOT, stdout=full, stderr=subprocess.PIPE)
-        said = ours.communicate(timeout=60)[1]
+        err = ours.communicate(timeout=60)[1]
     assert ours.returncode == 2
-    assert said == "error: cannot use the output: No space left on device\n"
+    assert err == "error: cannot use the output: No space left on device\n"
 
 
 @need_full

@@ -59,8 +59,8 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
     (checkout.root / "train.py").write_text("raise SystemExit('error: planted failure')")
     assert main(["report", "output"]) == 1
     page = (checkout.output / "base2new" / "report.html").read_text()
-    said = "Not explained: RPO on digits, 16 shots, seed 1, base: error: planted failure"
-    assert said in page and said in capfd.readouterr().err and "Attention pattern: RPO" not in page
+    message = "Not explained: RPO on digits, 16 shots, seed 1, base: error: planted failure"
+    assert message in page and message in capfd.readouterr().err and "Attention pattern: RPO" not in page
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def go(fake):
     checkout = Checkout(fake.root)
 
     def run(**options):
-        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, asked=RunRequest(trainers=["RPO"], seeds=[1, 2]))
+        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, request=RunRequest(trainers=["RPO"], seeds=[1, 2]))
         return [(job.stage.column, job.seed) for job in launch(jobs, checkout, **options)]
 
     return run
@@ -232,11 +232,11 @@ if "sleep" in behavior or "orphan" in behavior and forked:
     with StopSignals() as signals:
         stop_without_parent()  # not before: its signal may come at once
         (folder / "training").touch()
-        while signals.asked is None:
+        while signals.requested is None:
             time.sleep(0.05)
         time.sleep(0.3)  # the rest of its step
         (folder / "saved").touch()
-        signals.stop_if_asked("")
+        signals.stop_if_requested("")
 """
 
 

@@ -16,8 +16,8 @@ def checkout(tmp_path):
     return Checkout(FakeCheckout(tmp_path).root)
 
 
-def commands(checkout, protocol="base2new", data=None, **asked):
-    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, RunRequest(**asked))
+def commands(checkout, protocol="base2new", data=None, **request):
+    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, RunRequest(**request))
     return [" ".join(job.command(checkout, data)) for job in jobs]
 
 
@@ -132,8 +132,8 @@ def used_configs(lines):
 
 
 def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
-    asked = {"data": tmp_path, "datasets": ["imagenet", "sun397", "dtd"], "seeds": [1]}
-    lines = [line for line in commands(checkout, **asked, trainers=["CoOp", "SEP"]) if "ZeroshotCLIP" not in line]
+    request = {"data": tmp_path, "datasets": ["imagenet", "sun397", "dtd"], "seeds": [1]}
+    lines = [line for line in commands(checkout, **request, trainers=["CoOp", "SEP"]) if "ZeroshotCLIP" not in line]
     coop, sep = (used_configs([line for line in lines if f"--trainer {name} " in line]) for name in ("CoOp", "SEP"))
     assert coop == {
         ("imagenet", 16): "vit_b16_ep50_ctxv1",
@@ -142,7 +142,7 @@ def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
     }
     large = "vit_b16_ep10_batch128"
     assert sep == {("imagenet", 16): large, ("sun397", 16): large, ("dtd", 16): "vit_b16_ep50"}
-    lines = commands(checkout, "few_shot", **asked, trainers=["CoOp"])
+    lines = commands(checkout, "few_shot", **request, trainers=["CoOp"])
     few = used_configs([line for line in lines if "--trainer CoOp " in line])
     epochs = {1: "vit_b16_ep50", 2: "vit_b16_ep100", 4: "vit_b16_ep100", 8: "vit_b16", 16: "vit_b16"}
     assert few == {("imagenet", n): "vit_b16_ep50" for n in epochs} | {
@@ -151,18 +151,18 @@ def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
 
 
 def test_a_method_has_its_own_text_on_the_datasets_that_have_one(checkout, tmp_path):
-    asked = {"data": tmp_path, "trainers": ["SEP"], "seeds": [1]}
-    lines = commands(checkout, **asked, datasets=["dtd", "oxford_pets"])
+    request = {"data": tmp_path, "trainers": ["SEP"], "seeds": [1]}
+    lines = commands(checkout, **request, datasets=["dtd", "oxford_pets"])
     own = [line for line in lines if line.endswith("DATASET.PROMPT a photo of a {}, a type of texture.")]
     assert len(own) == 2 and all("--trainer SEP" in line and "dtd.yaml" in line for line in own)
     assert not any("DATASET.PROMPT" in line for line in lines if line not in own)
-    transfer = commands(checkout, "cross_dataset", **asked, datasets=["dtd", "oxford_pets"])
+    transfer = commands(checkout, "cross_dataset", **request, datasets=["dtd", "oxford_pets"])
     assert [line.split("--trainer ")[1].split()[0] for line in transfer if "DATASET.PROMPT" in line] == ["SEP"]
 
 
 def test_the_configs_that_are_used_are_explained(checkout, tmp_path):
-    asked = RunRequest(trainers=["CoOp", "SEP"], datasets=["imagenet", "dtd"], seeds=[1])
-    lines = explain_configs(plan(PROTOCOLS["base2new"], checkout, checkout.root / "output", tmp_path, asked))
+    request = RunRequest(trainers=["CoOp", "SEP"], datasets=["imagenet", "dtd"], seeds=[1])
+    lines = explain_configs(plan(PROTOCOLS["base2new"], checkout, checkout.root / "output", tmp_path, request))
     assert lines[0] == "ZeroshotCLIP: vit_b16"
     assert lines[1] == "CoOp: vit_b16_ep50_ctxv1 for imagenet (16 shots); vit_b16_ctxv1 for dtd (16 shots)"
     assert lines[2].endswith("; text for dtd: 'a photo of a {}, a type of texture.'")
@@ -186,7 +186,7 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
 
 
 @pytest.mark.parametrize(
-    "asked, message",
+    "names, message",
     [
         ({"trainers": ["rpo"]}, "unknown trainer 'rpo'. Did you mean 'RPO'?"),
         ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'. Expected one of: CoCoOp, CoOp, IVLP, LP"),
@@ -196,9 +196,9 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
         ({"protocol": "cross_dataset", "source": "oxford_pets"}, "oxford_pets needs its image files"),
     ],
 )
-def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, asked, message):
+def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, names, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
-        commands(checkout, **asked)
+        commands(checkout, **names)
 
 
 def test_a_method_without_a_released_config_asks_for_one(checkout, tmp_path):

@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from basics import UserError
 from promptlearn.prepare import layout
-from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
+from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared
 from promptlearn.prepare.sources import File, Source
 
 
@@ -75,9 +75,9 @@ def test_a_dataset_is_laid_out(pets, root):
 def test_a_second_call_does_nothing(pets, root, site):
     lay_out(pets, root, quiet)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-    site.asked.clear()
+    site.requests.clear()
     lay_out(pets, root, quiet)
-    assert site.asked == []
+    assert site.requests == []
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
@@ -110,7 +110,7 @@ def test_an_existing_archive_is_used_after_its_hash_was_checked(pets, root, site
     (root / "pets").mkdir(parents=True)
     (root / "pets/images.tar.gz").write_bytes(IMAGES)
     lay_out(pets, root, quiet)
-    assert [path for path, _ in site.asked] == ["/names.txt"]
+    assert [path for path, _ in site.requests] == ["/names.txt"]
 
     (root / "pets/images/1").unlink()
     (root / "pets/images/2").unlink()
@@ -246,7 +246,7 @@ def test_a_file_system_without_locks_is_accepted(pets, root, monkeypatch, capsys
 def test_a_dataset_stays_prepared_until_a_file_is_missing(pets, root):
     lay_out(pets, root, quiet)
     assert not is_prepared(pets, root)
-    note_prepared(pets, root)
+    record_prepared(pets, root)
     assert is_prepared(pets, root)
     (root / "pets/names.txt").unlink()
     assert not is_prepared(pets, root)

@@ -199,7 +199,10 @@ def test_a_split_without_images_of_a_class_is_refused(cfg, root):
         (lambda parts: parts.update(train=[]), "expected training images, got none"),
         (lambda parts: parts["test"][0].__setitem__(1, 3), r"expected val and test labels from 0 to 2, .* got \[3\]"),
         (lambda parts: parts["train"][0].__setitem__(1, -1), "from -1 to 2"),
-        (lambda parts: parts["train"].append([parts["train"][0][0], 2, "cat"]), "expected one label for .*, got 0 and 2"),
+        (
+            lambda parts: parts["train"].append([parts["train"][0][0], 2, "cat"]),
+            "expected one label for .*, got 0 and 2",
+        ),
     ],
 )
 def test_a_split_that_cannot_be_counted_on_is_refused(cfg, root, change, message):

@@ -1,4 +1,4 @@
-"""Class folders: which folders and files count, in which order, and what is said about the rest."""
+"""Class folders: which folders and files count, in which order, and what is reported about the rest."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Our own augmentations do what they say, and draw from torch's stream alone."""
+"""Our own augmentations do what their names say, and draw from torch's stream alone."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Imports point one way between the rooms of the house."""
+"""Imports point one way between the packages."""
 
 import ast
 from pathlib import Path

@@ -16,13 +16,12 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import plain_clip  # noqa: E402
-from reference import reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: imported from here)
+from reference import options, reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: imported from here)
 
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
@@ -71,15 +70,6 @@ def most_classes() -> int:
 def classnames(count: int) -> list[str]:
     """Return made-up names of one to a few tokens, as in the usual datasets."""
     return all_names()[:count]
-
-
-def options(module, **changes) -> CfgNode:
-    """Return a method's settings: its defaults with some changes."""
-    cfg = CfgNode({"TRAINER": {}})
-    module.extend_cfg(cfg)
-    (node,) = cfg.TRAINER.values()
-    node.merge_from_list([word for pair in changes.items() for word in pair])
-    return node
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,14 @@ SAME_START = ("CoOp-words", "LP")  # for every seed
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
+def maker(make_trainer, settings):
+    """Return make(method, *opts, **options of make_trainer): a trainer with the method's `settings`.
+
+    A method's name may have a suffix, as in `METHODS`.
+    """
+    return lambda method, *opts, **options: make_trainer(method.split("-")[0], *settings[method], *opts, **options)
+
+
 def logits(trainer):
     """Return logits of all test images."""
     images = torch.cat([batch["img"] for batch in trainer.test_loader])

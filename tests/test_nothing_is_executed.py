@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import Calls
 from original_files import original_checkpoint
 from safetensors.torch import save, save_file
 from small_clip import make_small_clip
@@ -98,16 +99,6 @@ def test_each_danger_is_found(line):
 # Hostile files
 
 
-class Runs:
-    """Unpickled, it runs a command."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
 def saved(content):
     file = io.BytesIO()
     torch.save(content, file)
@@ -136,7 +127,7 @@ def safetensors(header, data=b""):
 
 def hostile(mark):
     """Name -> content of files that would run `touch MARK`, fill the memory, or lie, if they were trusted."""
-    run, tensors = Runs(f"touch {mark}"), {"ctx": torch.ones(4, 3)}
+    run, tensors = Calls(os.system, f"touch {mark}"), {"ctx": torch.ones(4, 3)}
     legacy = io.BytesIO()
     torch.save({"state_dict": run}, legacy, _use_new_zipfile_serialization=False)
     whole, claim = saved({"state_dict": tensors}), {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
@@ -255,7 +246,7 @@ def test_impossible_sizes_are_refused_in_one_line(tmp_path, sizes):
 
 def test_a_file_with_the_sha256_of_openais_still_runs_nothing(tmp_path, monkeypatch):
     path, mark = tmp_path / "ViT-B-16.pt", tmp_path / "mark"
-    write_archive(path, {"visual.proj": torch.ones(2, 3)}, Runs(f"touch {mark}"))
+    write_archive(path, {"visual.proj": torch.ones(2, 3)}, Calls(os.system, f"touch {mark}"))
     monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
     with pytest.raises(UserError, match="objects other than tensors .*system"):
         clip.load_clip(str(path))

@@ -174,9 +174,7 @@ class TrainerX(TrainerBase):
             batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
-            stop = (
-                self.signals.requested is not None
-            )  # read once: a signal between save and stop waits for the next step
+            stop = self.signals.requested is not None  # read once: a later signal waits for the next step
             self.record.save_if_due(stop)
             if stop:
                 self.signals.stop_if_requested(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")

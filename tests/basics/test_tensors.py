@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import torch
+from hostile import Calls
 from original_files import OPTIMIZERS, SCHEDULES, original_checkpoint
 from torch import nn
 
@@ -85,16 +86,6 @@ def test_a_schedule_that_was_not_rebuilt_cannot_be_resumed(tmp_path):
 
 
 # Hostile files
-
-
-class Calls:
-    """Unpickled, it calls a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
 
 
 class SetsState:

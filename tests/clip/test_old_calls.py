@@ -1,6 +1,5 @@
 """clip.clip and clip.model offer the names and calls of OpenAI's code and of the CoOp family's copies of it."""
 
-import json
 import os
 import warnings
 
@@ -10,8 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
-from small_clip import SMALL_HEADS, make_small_clip
+from small_clip import SMALL_HEADS, make_small_clip, save_small_clip
 from small_resnet import make_small_resnet
 
 from basics import UserError
@@ -47,10 +45,7 @@ def exact(state):
 
 @pytest.fixture
 def small_file(tmp_path):
-    path, model = tmp_path / "small.safetensors", make_small_clip()
-    sizes = {"vision_heads": SMALL_HEADS[0], "text_heads": SMALL_HEADS[1]}
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, metadata={"sizes": json.dumps(sizes)})
-    return path
+    return save_small_clip(tmp_path / "small.safetensors")
 
 
 def restore(model, state):

@@ -7,8 +7,9 @@ import open_clip.factory
 import open_clip.pretrained
 import pytest
 import torch
+from hostile import Calls
 from safetensors.torch import save_file
-from small_clip import SMALL_HEADS, make_small_clip
+from small_clip import SMALL_HEADS, make_small_clip, save_small_clip
 from small_resnet import shake
 
 import clip
@@ -64,12 +65,10 @@ def small_config():
 
 
 @pytest.fixture
-def small_file(tmp_path, add_model, small_clip):
+def small_file(tmp_path, add_model):
     """Save the small CLIP without metadata, with its configuration under the name `Small`."""
     add_model("Small", small_config())
-    path = tmp_path / "small.safetensors"
-    save_file({k: v.contiguous() for k, v in small_clip.state_dict().items()}, path)
-    return path
+    return save_small_clip(tmp_path / "small.safetensors", sizes=False)
 
 
 @pytest.mark.parametrize(
@@ -213,11 +212,7 @@ def test_a_missing_network_gives_a_clear_message(monkeypatch):
 
 
 def test_a_published_file_with_a_command_is_refused_and_runs_nothing(tmp_path, small_file, publish):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.bin")
+    torch.save({"state_dict": Calls(open, str(tmp_path / "ran"), "w")}, tmp_path / "evil.bin")
     publish("Small", "evil", tmp_path / "evil.bin")
     with pytest.raises(UserError, match="evil.bin: expected tensors only"):
         clip.load_clip("open_clip:Small/evil")

@@ -6,6 +6,7 @@ import zipfile
 import open_clip.pretrained
 import pytest
 import torch
+from hostile import Calls
 from safetensors.torch import save_file
 from small_clip import make_small_clip
 from torch import nn
@@ -127,11 +128,7 @@ def test_no_name_is_answered_with_the_known_ones():
 
 
 def test_a_file_with_a_command_is_refused_and_runs_nothing(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    torch.save({"state_dict": Calls(open, str(tmp_path / "ran"), "w")}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match="evil.pt: expected tensors only"):
         clip.load_clip(str(tmp_path / "evil.pt"))
     assert not (tmp_path / "ran").exists()
@@ -182,12 +179,8 @@ def test_an_archive_that_openai_did_not_publish_is_refused(tmp_path, state):
 
 
 def test_an_archive_with_other_objects_is_refused(tmp_path, state, monkeypatch):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
     path = tmp_path / "evil.pt"
-    write_archive(path, state, Evil())
+    write_archive(path, state, Calls(open, str(tmp_path / "ran"), "w"))
     monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
     with pytest.raises(UserError, match=r"objects other than tensors \('_?io.open'\)"):
         weights.read(path)

@@ -2,23 +2,14 @@
 
 import pytest
 import torch
-from reference import reference_clip
+from reference import options, reference_clip
 from torch import nn
-from yacs.config import CfgNode
 
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt
 from trainers.prompted import FixedTextCLIP
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory"]
 TEXTS = [f"a photo of a {name}." for name in NAMES]
-
-
-def options(module, **changes):
-    cfg = CfgNode({"TRAINER": {}})
-    module.extend_cfg(cfg)
-    (node,) = cfg.TRAINER.values()
-    node.merge_from_list([word for pair in changes.items() for word in pair])
-    return node
 
 
 def without_meta_net(model):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import train
+from tests.methods import maker
 from trainers.explain import nearest_words, observe
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ METHODS = {
 
 @pytest.fixture
 def make(make_trainer):
-    return lambda method: make_trainer(method.split("-")[0], *METHODS[method][0])
+    return maker(make_trainer, {method: settings for method, (settings, *_) in METHODS.items()})
 
 
 def segments(trainer):

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from hostile import Calls
 from torch import nn
 
 from basics import MissingFile, UserError
@@ -54,22 +55,16 @@ def test_a_note_that_leads_nowhere_or_out_of_its_folder_is_refused(tmp_path):
         resume_from_checkpoint(folder, nn.Linear(1, 1))
 
 
-class Evil:
-    def __reduce__(self):
-        return print, ("executed",)
-
-
 @pytest.mark.parametrize("content", ["empty", "garbage", "cut off", "pickle", "object"])
 def test_a_damaged_or_foreign_file_is_named_and_nothing_in_it_is_executed(tmp_path, content, capsys):
     path = tmp_path / "model.pth.tar-1"
     torch.save({"state_dict": {"ctx": torch.ones(100)}}, path)
     if content == "object":
-        torch.save({"scheduler": Evil()}, path)
+        torch.save({"scheduler": Calls(print, "executed")}, path)
     else:
         whole = path.read_bytes()
-        path.write_bytes(
-            {"empty": b"", "garbage": b"x" * 99, "cut off": whole[:-200], "pickle": pickle.dumps(Evil())}[content]
-        )
+        pickled = pickle.dumps(Calls(print, "executed"))
+        path.write_bytes({"empty": b"", "garbage": b"x" * 99, "cut off": whole[:-200], "pickle": pickled}[content])
     with pytest.raises(UserError, match=r'Unable to load checkpoint from ".*model\.pth\.tar-1"'):
         load_checkpoint(path)
     assert "executed" not in capsys.readouterr().out

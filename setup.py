@@ -44,7 +44,7 @@ setup(
         "msgspec>=0.19",
     ],
     extras_require={
-        # dassl data; MATLAB annotations; the handwritten digits of the demo
+        # dassl data; MATLAB annotations; the handwritten digits of the demo; LinearProbeCLIP
         "data": ["requests>=2.32.3", "urllib3>=2.2.2", "scipy>=1.15", "scikit-learn>=1.6"],
         # dassl report; dassl results --statistics
         "report": ["matplotlib>=3.10", "jinja2>=3.1.4", "scipy>=1.15", "scikit-learn>=1.6"],

@@ -158,6 +158,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
     if not folder_given:
         shots = f"shots{cfg.DATASET.NUM_SHOTS}" if cfg.DATASET.NUM_SHOTS > 0 else "all_shots"
+        if cfg.DATASET.TRAIN_FRACTION < 1:
+            shots = f"fraction{cfg.DATASET.TRAIN_FRACTION}"
         what = f"{cfg.DATASET.SUBSAMPLE_CLASSES}_{shots}"
         cfg.OUTPUT_DIR = os.path.join("output", cfg.DATASET.NAME, cfg.TRAINER.NAME, what, f"seed{cfg.SEED}")
     cfg.freeze()

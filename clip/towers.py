@@ -254,7 +254,7 @@ class VisionTransformer(nn.Module):
         """Return [CLS, patches] before the first layer: images (B, 3, H, W) -> (B, 1 + patches, width)."""
         check_size(images, self.input_resolution)
         x = self.conv1(images.to(self.conv1.weight)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_embedding.to(x).expand(len(x), 1, -1), x], dim=1)
+        x = torch.cat([self.class_embedding.to(x).expand(x.shape[0], 1, -1), x], dim=1)
         return self.ln_pre(x + self.positional_embedding.to(x))
 
     def project(self, x: Tensor) -> Tensor:

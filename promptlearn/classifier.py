@@ -214,21 +214,51 @@ class PromptedClassifier:
         Raises:
             UserError: a file is no picture, or a folder holds none.
         """
-        k = min(top_k, len(self._classnames))
         if top_k < 1 or batch_size < 1:
             raise UserError(f"top_k, batch_size: expected at least 1, got {top_k} and {batch_size}.")
         pictures = list(expand(images))
         parts = [self.logits(batch) for batch in self._batches(pictures, batch_size)]
         logits = torch.cat(parts) if parts else torch.empty(0, len(self._classnames))
-        probabilities, numbers = self.probabilities(logits).topk(k, dim=-1)
+        return self._predictions(logits, pictures, top_k)
+
+    def stream(
+        self, files: Sequence[str], unreadable: dict[str, str], *, top_k: int = 1, batch_size: int = 32
+    ) -> Iterator[Predictions]:
+        """Classify picture files batch by batch; what cannot be read is added to `unreadable`, {path: reason}."""
+
+        def read(path: str) -> Tensor | None:
+            try:
+                return self._transformed(path)
+            except UserError as error:
+                unreadable[path] = str(error)
+                return None
+
+        for first in range(0, len(files), batch_size):
+            paths = files[first : first + batch_size]
+            pairs = [(path, x) for path, x in zip(paths, in_threads(read, paths), strict=True) if x is not None]
+            if pairs:
+                logits = self.logits(torch.stack([x for _, x in pairs]))
+                yield self._predictions(logits, [path for path, _ in pairs], top_k)
+
+    def _predictions(self, logits: Tensor, pictures: Sequence[Picture], top_k: int) -> Predictions:
+        probabilities, numbers = self.probabilities(logits).topk(min(top_k, logits.shape[1]), dim=-1)
         names = [[self._classnames[i] for i in row] for row in numbers.tolist()]
         paths = [str(picture) if isinstance(picture, str | Path) else "" for picture in pictures]
         return Predictions(names, probabilities, logits, paths)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of transformed images, in pixels."""
+        return tuple(self._trainer.cfg.INPUT.SIZE)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before the softmax; 1 unless one was fitted."""
+        return (self.description.calibration or {}).get("temperature", 1.0)
+
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Compute the softmax of logits (N, C) at the calibrated temperature, which is 1 unless one was fitted."""
-        temperature = (self.description.calibration or {}).get("temperature", 1.0)
-        return F.softmax(logits / temperature, dim=-1)
+        """Compute the softmax of logits (N, C) at the temperature."""
+        return F.softmax(logits / self.temperature, dim=-1)
 
     @torch.no_grad()
     def encode_image(self, images: Source, *, batch_size: int = 32) -> Tensor:
@@ -260,11 +290,10 @@ class PromptedClassifier:
     def _transformed(self, picture: Picture) -> Tensor:
         """Transform one picture for the model: (3, H, W)."""
         if isinstance(picture, Tensor) and picture.is_floating_point():
-            size = tuple(self._trainer.cfg.INPUT.SIZE)
-            if picture.shape != (3, *size):
+            expected = (3, *self.image_size)
+            if picture.shape != expected:
                 raise UserError(
-                    f"images: expected float tensors (3, {size[0]}, {size[1]}) from `transform`, got "
-                    f"{tuple(picture.shape)}."
+                    f"images: expected float tensors {expected} from `transform`, got {tuple(picture.shape)}."
                 )
             return picture
         if isinstance(picture, str | Path):
@@ -281,7 +310,7 @@ def loader(tensors: dict[str, Tensor], source: str | Path) -> Callable[[nn.Modul
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
     """Return what a saved model keeps of its run's results.json."""
-    kept = ("dataset", "subsample", "shots", "seed", "epochs", "trained_parameters", "prompts_sha256", "draw_hash")
+    kept = "dataset subsample shots train_fraction seed epochs trained_parameters prompts_sha256 draw_hash".split()
     metrics = results.get("metrics") or {}
     return {key: results.get(key) for key in kept} | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n")}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 METHODS = {
     "zeroshot_clip": "ZeroshotCLIP",
     "lp": "LP",
+    "linear_probe": "LinearProbeCLIP",
     "coop": "CoOp",
     "cocoop": "CoCoOp",
     "vpt": "VPT",
@@ -22,6 +23,8 @@ PROTOCOLS = {
     "ablation": "base2new with the method's settings varied",
 }
 WITH_ABLATION = {"rpo", "sep", "vpt"}  # configs/protocols/ablation.yaml
+WITHOUT = {("variance", "zeroshot_clip")}
+WITHOUT |= {(protocol, "linear_probe") for protocol in PROTOCOLS if protocol != "few_shot"}  # bound to its classes
 SCRIPT = """\
 #!/usr/bin/env bash
 # {method}, {text}: [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/{folder}/{protocol}.sh [DATASET ...]
@@ -35,7 +38,7 @@ def scripts() -> dict[str, str]:
         f"{folder}/{protocol}.sh": SCRIPT.format(folder=folder, method=method, protocol=protocol, text=text)
         for folder, method in METHODS.items()
         for protocol, text in PROTOCOLS.items()
-        if (protocol != "ablation" or folder in WITH_ABLATION) and (protocol, folder) != ("variance", "zeroshot_clip")
+        if (protocol != "ablation" or folder in WITH_ABLATION) and (protocol, folder) not in WITHOUT
     }
 
 

@@ -37,7 +37,8 @@ gain = 0 if trainer == "ZeroshotCLIP" else seed + (shots if subsample == "all" e
 gain -= 10 * abs(float(value("OPTIM.LR") or 0.1) - 0.1)  # the best learning rate is 0.1
 result = {
     "format": 1, "status": "done", "trainer": trainer, "dataset": dataset, "seed": seed, "subsample": subsample,
-    "shots": shots, "prompts_sha256": behavior.get("prompts", "abc"),
+    "shots": shots, "train_fraction": float(value("DATASET.TRAIN_FRACTION") or 1),
+    "prompts_sha256": behavior.get("prompts", "abc"),
     "draw_hash": behavior.get("draws", {}).get(trainer),
     "metrics": {"accuracy": {"base": 90.0, "new": 60.0, "all": 50.0}[subsample] + gain},
 }

@@ -37,6 +37,7 @@ METHODS = {
     "VPT-side": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "side", "TRAINER.VPT.SIDE_WEIGHTS", "random"],
     "VPT-full": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "full"],
     "LP": [],
+    "LinearProbeCLIP": [],
     "SEP": ["TRAINER.SEP.LAYERS", [1]],
     "SEP-unfused": ["TRAINER.SEP.LAYERS", []],
     "SEP-batch": ["TRAINER.SEP.LAYERS", [0, 1], "TRAINER.SEP.SELECT", "batch"],
@@ -47,8 +48,10 @@ METHODS = {
     "RPO-image": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "image", "TRAINER.RPO.INIT", "random"],
 }
 SAME_START = ("CoOp-words", "LP")  # for every seed
+FITTED = ("LinearProbeCLIP",)  # at once, without steps, seed, or texts
 
 every_method = pytest.mark.parametrize("method", METHODS)
+every_method_with_steps = pytest.mark.parametrize("method", [name for name in METHODS if name not in FITTED])
 
 
 def maker(make_trainer, settings):

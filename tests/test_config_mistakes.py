@@ -116,6 +116,7 @@ COMBINATIONS = {
     "RPO": {"K": (74, "74 learned vectors"), "SIGMA": (-1.0, "expected at least 0"), "INIT": ("x", "one of")},
     "SEP": {"LAYERS": ([1, 9], "increasing numbers below 3"), "N_CTX": (39, "39 learned vectors")},
     "LP": {"PREC": ("fp61", "Did you mean 'fp16'?")},
+    "LinearProbeCLIP": {},
     "ZeroshotCLIP": {},
     "ZeroshotCLIP2": {},
 }
@@ -126,6 +127,7 @@ OF_ALL = {
     "INPUT.GB_K": (2, "odd"),
     "DATASET.SUBSAMPLE_CLASSES": ("bsae", "Did you mean 'base'?"),
     "DATASET.PROMPT": ("a photo", "expected a text with {}"),
+    "DATASET.TRAIN_FRACTION": (1.01, "expected a share above 0 and at most 1, got 1.01"),
     "DATASET.NAME": ("Digit", 'Did you mean "Digits"?'),
     "DATALOADER.TRAIN_X.BATCH_SIZE": (0, "expected at least 1"),
     "DATALOADER.K_TRANSFORMS": (2, "expected 1"),
@@ -162,6 +164,12 @@ def test_impossible_settings_are_reported_before_weights_are_loaded(method, no_w
     merge(together, opts=[word for key, (value, _) in wrong.items() for word in (key, value)])
     all_at_once = "\n".join(check_config(together))
     assert all(message in all_at_once for _, message in wrong.values())
+
+
+def test_a_fraction_of_the_images_and_a_number_of_shots_exclude_each_other():
+    cfg = whole()
+    merge(cfg, [ROOT / "configs/trainers/LP/tiny.yaml"], ["TRAINER.NAME", "LP", "DATASET.TRAIN_FRACTION", 0.5])
+    assert "DATASET.NUM_SHOTS: expected -1 with TRAIN_FRACTION 0.5, got 16." in check_config(cfg)
 
 
 def test_sizes_are_known_without_weights_or_network(no_weights):

@@ -13,6 +13,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from basics import UserError, read_json
@@ -177,7 +179,7 @@ class PromptTrainer(TrainerX):
         self.text: Tensor | None = None  # the class features, during an evaluation
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
         if hasattr(self.model, "prompt_learner"):
-            self._build_optimizer(clip_model, classnames)
+            self._register_learner(clip_model, classnames)
             self._accelerate()
         if self.model.frozen_image_encoder:
             self._wrap_loaders()
@@ -193,7 +195,7 @@ class PromptTrainer(TrainerX):
         self.linear = self._linear_library(clip_model)  # before the first computation
         return clip_model.to(self.device)
 
-    def _build_optimizer(self, clip_model: CLIP, classnames: list[str]) -> None:
+    def _register_learner(self, clip_model: CLIP, classnames: list[str]) -> None:
         """Register the trained module with its optimizer and learning-rate schedule."""
         cfg, learner = self.cfg, self.model.prompt_learner
         learner.backbone_shapes = whole_model_shapes(clip_model)
@@ -202,9 +204,13 @@ class PromptTrainer(TrainerX):
         if cfg.MODEL.INIT_WEIGHTS:
             load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
             print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
-        self.optim = build_optimizer(learner, cfg.OPTIM, self.parameter_groups(learner))
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.optim, self.sched = self.build_optimizer(learner)
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
+
+    def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
+        """Return the optimizer and the schedule of the trained module; None if the method makes no steps."""
+        optim = build_optimizer(learner, self.cfg.OPTIM, self.parameter_groups(learner))
+        return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
         """Return the optimizer's parameter groups; None for one group of all parameters."""
@@ -217,9 +223,12 @@ class PromptTrainer(TrainerX):
 
     def _wrap_loaders(self) -> None:
         """Load the cached features of the frozen image encoder instead of images."""
-        key = {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
         for name in ("train_loader_x", "val_loader", "test_loader"):
-            setattr(self, name, with_features(getattr(self, name), self.cfg, self.frozen_features, key))
+            setattr(self, name, with_features(getattr(self, name), self.cfg, self.frozen_features, self.feature_key()))
+
+    def feature_key(self) -> dict:
+        """Return what identifies `frozen_features` in the store, besides the images and their transform."""
+        return {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:

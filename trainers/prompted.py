@@ -27,6 +27,7 @@ class PromptedCLIP(nn.Module):
         per_class_parameters: whether some trained tensors belong to single classes and cannot be used for others.
         text_block: number of texts whose activations are kept for the backward pass at a time; 0: all.
         independent_classes: whether the features of a class are independent of the other classes.
+        text_depends_on_image: whether `text_features` is empty, because every image has text features of its own.
         frozen_image_encoder: whether the method needs only frozen CLIP's image features; `images` may be features.
     """
 
@@ -35,6 +36,7 @@ class PromptedCLIP(nn.Module):
     per_class_parameters = False
     text_block = 0
     independent_classes = True
+    text_depends_on_image = False
     frozen_image_encoder = False
 
     def __init__(self, clip_model: CLIP, n_classes: int):

@@ -122,7 +122,7 @@ class VPTCLIP(FixedTextCLIP):
         learner, tower = self.prompt_learner, self.clip.visual
         if not learner.names or self.location == "add":
             return {"image": Segment(tower.embed(images), attends_to=("image",))}
-        first, *deep = (learner.prompts(number, len(images)) for number in range(len(learner.names)))
+        first, *deep = (learner.prompts(number, images.shape[0]) for number in range(len(learner.names)))
         if self.location == "pixel":  # as patches without a position
             first = tower.conv1(first.to(tower.conv1.weight)).flatten(2).transpose(1, 2)
         segments = image_segments(self.clip, images, first, deep, learner.first_layer)
@@ -133,7 +133,7 @@ class VPTCLIP(FixedTextCLIP):
         """Sum the tokens of this layer and its prompts (LOCATION add)."""
         number, image = depth - self.prompt_learner.first_layer, segments["image"]
         if 0 <= number < len(self.prompt_learner.names):
-            prompts = self.prompt_learner.prompts(number, len(image.tokens))
+            prompts = self.prompt_learner.prompts(number, image.tokens.shape[0])
             image.tokens = image.tokens + prompts.to(image.tokens)
 
     def pooled(self, images: Tensor) -> Tensor:

@@ -82,6 +82,9 @@ _C.DATASET.TARGET_DOMAINS = ()
 _C.DATASET.NUM_LABELED = -1
 # Training images per class (few-shot learning), sampled with SEED. Below 1, all training images are used.
 _C.DATASET.NUM_SHOTS = -1
+# Share of the training images of each class that is used, at least one image, sampled with SEED; needs NUM_SHOTS -1.
+# Unlike with NUM_SHOTS, all validation images are kept. A larger share includes the images of a smaller one.
+_C.DATASET.TRAIN_FRACTION = 1.0
 # Classes to train and test on: all, base (the first half, rounded up) or new (the rest).
 _C.DATASET.SUBSAMPLE_CLASSES = "all"
 # Text for a class, with {} for its name, such as "a photo of a {}." If empty, the dataset's own text.

@@ -65,6 +65,7 @@ def check_values(cfg) -> list[str]:
     for key, length in LENGTHS.items():
         value = checks.values[key]
         checks.expect(len(value) == length, key, f"{length} numbers", value)
+    _check_fraction(cfg.DATASET, checks)
     _check_input(cfg.INPUT, checks)
     _check_optim(cfg.OPTIM, checks)
     checks.at_most("SEED", SEEDS - 1, "random generators take no larger seed")
@@ -88,6 +89,12 @@ def check_names(cfg, trainers) -> list[str]:
             with checks.gather():
                 registry.get(name)
     return checks.problems
+
+
+def _check_fraction(options, checks: Checks) -> None:
+    fraction, shots = options.TRAIN_FRACTION, options.NUM_SHOTS
+    checks.expect(0 < fraction <= 1, "DATASET.TRAIN_FRACTION", "a share above 0 and at most 1", fraction)
+    checks.expect(fraction == 1 or shots < 1, "DATASET.NUM_SHOTS", f"-1 with TRAIN_FRACTION {fraction}", shots)
 
 
 def _check_input(options, checks: Checks) -> None:

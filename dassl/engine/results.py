@@ -76,6 +76,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "dataset_dir": getattr(dataset, "dataset_dir", None),
         "shots": cfg.DATASET.NUM_SHOTS,
+        "train_fraction": cfg.DATASET.TRAIN_FRACTION,
         "seed": cfg.SEED,
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "metrics": metrics,

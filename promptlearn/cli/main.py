@@ -35,6 +35,8 @@ usage: dassl COMMAND ...
 Few-shot prompt learning on frozen CLIP. Run it in the checkout, where train.py and configs/ are.
 
 commands:
+  fit                     train a classifier on your pictures
+  predict                 classify pictures with a saved model
   train                   train or test one model: `python train.py ...`
   base2new                train on the base classes, test on base and new classes
   few_shot                all classes, with 1 to 16 shots
@@ -72,7 +74,7 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("tune", "data", "results", "report", "doctor")
+OTHERS = ("fit", "predict", "tune", "data", "results", "report", "doctor")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

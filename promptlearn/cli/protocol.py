@@ -22,10 +22,11 @@ from promptlearn.experiments import (
     unfair,
     write_summary,
 )
+from promptlearn.experiments.shots import parse_shots
 
 DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
 HELP = """\
-{title}, for each method, dataset, number of shots, and seed. Zero-shot CLIP is always included.
+{title}, for each method, dataset, number of training images, and seed. Zero-shot CLIP is always included.
 The table covers all results in OUTPUT/{name}, and is also written there as summary.json and summary.csv.
 Options left out take their values from configs/protocols/{name}.yaml and defaults.yaml.
 
@@ -93,7 +94,8 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     if protocol.transfer:
         add("--source", metavar="NAME", help="the dataset to train on")
     add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run each")
-    add("--shots", nargs="+", type=integer_from(1), metavar="N", help="training images per class; one run each")
+    add("--shots", nargs="+", type=parse_shots, metavar="N", help="training images per class, a percentage of them "
+        "(10%%), or all; one run each")  # fmt: skip
     add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")
     add("--output", metavar="FOLDER", help="for runs and tables (default: output in the checkout)")
     add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "

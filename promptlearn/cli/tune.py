@@ -13,6 +13,7 @@ from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import choose_config, configs_of, refuse_without_data
 from promptlearn.experiments.run_files import Result, read_checked
+from promptlearn.experiments.shots import parse_shots, shots_options
 
 HELP = """\
 Search settings of one method on the validation images of a dataset, with Optuna. The best trial is then tested, once.
@@ -46,7 +47,7 @@ def run(arguments: list[str]) -> int:
     command += ["--seed", str(args.seed), "--trainer", args.trainer]
     command += ["--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
     command += ["--config-file", f"configs/trainers/{args.trainer}/{config}.yaml"]
-    command += ["DATASET.NUM_SHOTS", str(args.shots), "DATASET.SUBSAMPLE_CLASSES", args.classes]
+    command += [*shots_options(args.shots), "DATASET.SUBSAMPLE_CLASSES", args.classes]
 
     from promptlearn.experiments import tuning  # imports optuna
 
@@ -102,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
     add("--sampler", choices=("grid", "random", "tpe"), default="grid", help="(default: grid, every combination)")
     add("--trials", type=integer_from(1), metavar="N", help="trials in all (default: the whole grid)")
     add("--prune", action="store_true", help="validate after each epoch, and stop trials below the median")
-    add("--shots", type=integer_from(1), default=16, metavar="N", help="training images per class (default: 16)")
+    add("--shots", type=parse_shots, default=16, metavar="N", help="training images per class, a percentage of them "
+        "(10%%), or all (default: 16)")  # fmt: skip
     add("--classes", choices=("all", "base"), default="all", help="train on all or on the base classes (default: all)")
     add("--seed", type=integer_from(0), default=1, metavar="S", help="of all trials (default: 1)")
     add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")

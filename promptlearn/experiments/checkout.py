@@ -57,7 +57,7 @@ class Checkout:
         values = {}
         for path in (f"datasets/{dataset}.yaml", f"trainers/{trainer}/{config}.yaml"):
             values |= flatten(read_yaml(self.root / "configs" / path) or {})
-        left_out = {"DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
+        left_out = {"DATASET.NUM_SHOTS", "DATASET.TRAIN_FRACTION", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
     def settings(self, protocol: str, demo: bool) -> dict:

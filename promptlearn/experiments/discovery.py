@@ -1,6 +1,7 @@
 """Reads results.json files: which runs a folder holds, which are done, and whether they used the current settings."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from basics import UserError
@@ -8,10 +9,11 @@ from dassl.config import decode, flatten
 from promptlearn.experiments.checkout import Checkout, plain
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.run_files import Result, read_checked
+from promptlearn.experiments.shots import parse_shots
 
 NOT_APPLICABLE = "n/a"  # the status of such a run, and its entry in tables
 RUN_FOLDER = re.compile(
-    r"(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/(?P<config>[^/,]+)(,(?P<variant>[^/]+))?/"
+    r"(?P<dataset>[^/]+)/shots_(?P<shots>[^/]+)/(?P<trainer>[^/]+)/(?P<config>[^/,]+)(,(?P<variant>[^/]+))?/"
     r"seed(?P<seed>\d+)"
 )
 
@@ -26,6 +28,7 @@ def read_result(folder: Path, request: dict) -> dict | None:
         return None
     if result["status"] == "done" and result["metrics"] is None:  # TEST.NO_TEST
         return None
+    result = {"train_fraction": 1.0} | result  # earlier versions did not record it
     return result if all(result[key] == value for key, value in request.items()) else None
 
 
@@ -79,9 +82,10 @@ def discover(protocol: Protocol, output: Path) -> list[Job]:
         for path in (output / stage.folder).glob("*/*/*/*/*"):
             match = RUN_FOLDER.fullmatch(path.relative_to(output / stage.folder).as_posix())
             if match:
-                variant = match["variant"] or ""
-                row = Row(match["dataset"], match["trainer"], match["config"], int(match["shots"]), variant)
-                found.add((row, int(match["seed"])))
+                with suppress(UserError):  # not a folder of ours
+                    shots, variant = parse_shots(match["shots"]), match["variant"] or ""
+                    row = Row(match["dataset"], match["trainer"], match["config"], shots, variant)
+                    found.add((row, int(match["seed"])))
     return [job for row, seed in sorted(found, key=str) for job in jobs_of(stages, row, seed, output)]
 
 

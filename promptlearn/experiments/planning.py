@@ -8,6 +8,7 @@ from pathlib import Path
 from basics import UserError
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row, jobs_of
+from promptlearn.experiments.shots import Shots, describe_shots, parse_shots, shots_order
 
 
 @dataclass
@@ -18,7 +19,7 @@ class RunRequest:
     datasets: list[str] | None = None  # for a transfer: the targets
     source: str | None = None  # for a transfer: the dataset to train on
     seeds: list[int] | None = None
-    shots: list[int] | None = None
+    shots: list[Shots] | None = None
     config: str | None = None
     vary: dict[str, list] | None = None  # key -> values: every combination is a variant
 
@@ -35,7 +36,8 @@ def plan(
     trainers = unique([ZERO_SHOT, *(request.trainers or settings["trainers"])])
     datasets = unique(request.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
-    shots = unique(request.shots or settings["shots"])
+    several = settings["shots"] if isinstance(settings["shots"], list) else [settings["shots"]]
+    shots = unique(request.shots or [parse_shots(n, f"shots of {protocol.name}") for n in several])
     source = request.source or settings["source"]
 
     refuse_unknown("trainer", trainers, checkout.trainers())
@@ -53,7 +55,7 @@ def plan(
             fixed = trainer in UNTRAINED
             grids = [request.vary] if request.vary else settings["variants"].get(trainer, [{}])
             for label, overrides in [("", ())] if fixed else variants(grids):
-                for n in [max(shots)] if fixed else shots:
+                for n in [max(shots, key=shots_order)] if fixed else shots:
                     row = Row(dataset, trainer, choose_config(configs[trainer], dataset, n), n, label)
                     prompts = settings["prompts"].get(trainer)
                     for seed in [1] if fixed else seeds:
@@ -85,14 +87,14 @@ def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
             )
 
 
-def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[str | int, str]:
-    """Return the configs of a method, by dataset, by number of shots, and under "default".
+def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[Shots, str]:
+    """Return the configs of a method, by dataset, by shots, and under "default".
 
     Zero-shot CLIP, which is there for comparison, keeps its own if it has none of the requested name.
 
     Args:
         requested: the user's config, for all runs.
-        default: the protocol's: one name, or {dataset, number of shots, or "default": name}.
+        default: the protocol's: one name, or {dataset, shots (16, "10%", or "all"), or "default": name}.
     """
     known = checkout.configs(trainer)
     if requested and not (trainer == ZERO_SHOT and requested not in known):
@@ -100,19 +102,25 @@ def configs_of(checkout: Checkout, trainer: str, requested: str | None, default)
         return {"default": requested}
     if default is None:
         raise UserError(f"--config: expected one of {', '.join(known) or 'none'} for {trainer}, got none.")
-    configs = default if isinstance(default, dict) else {"default": default}
+    configs: dict[Shots, str] = {}
+    for key, name in (default if isinstance(default, dict) else {"default": default}).items():
+        try:
+            configs[parse_shots(key)] = name
+        except UserError:
+            refuse_unknown(f"key in the configs of {trainer}:", [key], [*checkout.datasets(), "default"])
+            configs[key] = name
     refuse_unknown(f"config of {trainer}", list(configs.values()), known)
-    keys = [key for key in configs if not isinstance(key, int)]
-    refuse_unknown(f"key in the configs of {trainer}:", keys, [*checkout.datasets(), "default"])
     return configs
 
 
-def choose_config(configs: dict[str | int, str], dataset: str, shots: int) -> str:
-    """Choose the config of a run: that of its dataset, or else of its number of shots, or else the default."""
+def choose_config(configs: dict[Shots, str], dataset: str, shots: Shots) -> str:
+    """Choose the config of a run: that of its dataset, or else of its shots, or else the default."""
     for key in (dataset, shots, "default"):
         if key in configs:
             return configs[key]
-    raise UserError(f"configs: expected one for {dataset} with {shots} shots, got only {configs}. Add a default.")
+    raise UserError(
+        f"configs: expected one for {dataset} with {describe_shots(shots)}, got only {configs}. Add a default."
+    )
 
 
 def explain_configs(jobs: list[Job]) -> list[str]:
@@ -120,16 +128,16 @@ def explain_configs(jobs: list[Job]) -> list[str]:
     lines = []
     for trainer in unique(job.row.trainer for job in jobs):
         own = [job for job in jobs if job.row.trainer == trainer]
-        configs: dict[str, dict[str, list[int]]] = {}  # config -> dataset -> numbers of shots
-        for row in unique(job.row for job in own):
-            shots = configs.setdefault(row.config, {}).setdefault(row.dataset, [])
-            shots += [] if row.shots in shots else [row.shots]
+        configs: dict[str, dict[str, list[Shots]]] = {}  # config -> dataset -> shots
+        for job in own:
+            shots = configs.setdefault(job.row.config, {}).setdefault(job.row.dataset, [])
+            shots += [] if job.shots in shots else [job.shots]
         parts = []
         for config, used in configs.items():
-            where: dict[str, list[str]] = {}  # numbers of shots -> datasets
+            where: dict[str, list[str]] = {}  # shots -> datasets
             for dataset, shots in used.items():
-                where.setdefault(", ".join(map(str, shots)), []).append(dataset)
-            places = [f"{', '.join(datasets)} ({shots} shots)" for shots, datasets in where.items()]
+                where.setdefault(", ".join(map(describe_shots, shots)), []).append(dataset)
+            places = [f"{', '.join(datasets)} ({shots})" for shots, datasets in where.items()]
             parts.append(config if len(configs) == 1 else f"{config} for {', '.join(places)}")
         texts = {job.dataset: text for job in own for key, text in job.overrides if key == "DATASET.PROMPT"}
         parts += [f"text for {dataset}: {text!r}" for dataset, text in texts.items()]

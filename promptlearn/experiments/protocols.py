@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptlearn.experiments.checkout import Checkout
+from promptlearn.experiments.shots import Shots, describe_shots, in_results, shots_options
 
 ZERO_SHOT = "ZeroshotCLIP"  # in every table
 UNTRAINED = (ZERO_SHOT, "ZeroshotCLIP2")  # train nothing, so one seed and one number of shots suffice
@@ -72,7 +73,7 @@ class Row:
     dataset: str  # a file in configs/datasets/, without .yaml
     trainer: str
     config: str  # a file in configs/trainers/<trainer>/, without .yaml
-    shots: int | None  # None: a row over several
+    shots: Shots | None  # None: a row over several
     variant: str = ""  # settings that differ from the config, as a label: K=4,MASK=False
 
     @property
@@ -95,8 +96,7 @@ class Job:
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
-        shots = f"{self.row.shots} shot{'s' if self.row.shots != 1 else ''}"
-        return f"{what} on {self.row.dataset}, {shots}, seed {self.seed}, {self.stage.column}"
+        return f"{what} on {self.row.dataset}, {describe_shots(self.shots)}, seed {self.seed}, {self.stage.column}"
 
     @property
     def dataset(self) -> str:
@@ -104,14 +104,15 @@ class Job:
         return self.stage.dataset or self.row.dataset
 
     @property
+    def shots(self) -> Shots:
+        assert self.row.shots is not None  # only a row of the table has several
+        return self.row.shots
+
+    @property
     def request(self) -> dict:
         """What a results.json must contain to be this job's."""
-        request = {
-            "trainer": self.row.trainer,
-            "seed": self.seed,
-            "shots": self.row.shots,
-            "subsample": self.stage.subsample,
-        }
+        request = {"trainer": self.row.trainer, "seed": self.seed, "subsample": self.stage.subsample}
+        request |= in_results(self.shots)
         return request | ({"dataset": self.registered_name} if self.registered_name else {})
 
     def command(self, checkout: Checkout, data: Path | None) -> list[str]:
@@ -125,7 +126,7 @@ class Job:
         command += ["--output-dir", checkout.shown(self.folder)]
         command += ["--model-dir", checkout.shown(self.source.folder)] if self.source else []
         command += ["--eval-only"] if self.source or row.trainer in UNTRAINED else []
-        command += ["DATASET.NUM_SHOTS", str(row.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.subsample]
+        command += [*shots_options(self.shots), "DATASET.SUBSAMPLE_CLASSES", self.stage.subsample]
         return command + [word for setting in self.overrides for word in setting]
 
 

@@ -17,6 +17,7 @@ from basics.csv_files import csv_text
 from promptlearn.experiments.discovery import NOT_APPLICABLE, discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
 from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
+from promptlearn.experiments.shots import describe_shots, shots_order
 
 # tabulate's names of the formats; CSV does not need one
 FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
@@ -87,19 +88,19 @@ class Line:
 
 def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
     """Return one line for each row, with the derived columns, by name, zero-shot CLIP first on each dataset."""
-    shots = sorted({job.row.shots for job in jobs})
+    shots = sorted({job.shots for job in jobs}, key=shots_order)
     ambiguous = with_several_configs(job.row for job in jobs)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
     for job in sorted(jobs, key=_position):
         row, columns = job.row, [job.stage.column]
         if protocol.by_shots:
             # A method that trains nothing is the same with any number of shots.
-            own = shots if row.trainer in UNTRAINED else [row.shots]
+            own = shots if row.trainer in UNTRAINED else [job.shots]
             if row.trainer not in ambiguous:  # its config may depend on the shots
                 own_rows = (each.row for each in jobs if each.row.trainer == row.trainer)
                 row = replace(row, config=_join_configs(each for each in own_rows if each.dataset == row.dataset))
-            row, columns = replace(row, shots=None), [_shots_column(n) for n in own]
-            results.setdefault(row, {_shots_column(n): {} for n in shots})  # shots that only other methods have
+            row, columns = replace(row, shots=None), [describe_shots(n) for n in own]
+            results.setdefault(row, {describe_shots(n): {} for n in shots})  # shots that only other methods have
         for column in columns:
             results.setdefault(row, {}).setdefault(column, {})[job.seed] = result_of(job)
     name = method_namer(results)
@@ -108,12 +109,8 @@ def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
 
 def _position(job: Job) -> tuple:
     """Return where a job belongs in the table, whether it was requested or discovered."""
-    row = job.row
-    return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, row.shots, job.stage.dataset
-
-
-def _shots_column(shots: int) -> str:
-    return f"{shots} shot" + ("s" if shots > 1 else "")
+    row, shots = job.row, shots_order(job.shots)
+    return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, shots, job.stage.dataset
 
 
 def with_several_configs(rows: Iterable[Row]) -> set[str]:
@@ -142,7 +139,7 @@ def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
         details = [
             row.config if row.trainer in ambiguous else "",
             row.variant.replace(",", ", "),
-            f"{row.shots} shots" if len(shots[row.trainer]) > 1 else "",
+            describe_shots(row.shots) if row.shots and len(shots[row.trainer]) > 1 else "",
         ]
         details = ", ".join(filter(None, details))
         return ("zero-shot CLIP" if row.trainer == ZERO_SHOT else row.trainer) + (f" ({details})" if details else "")

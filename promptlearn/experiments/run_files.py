@@ -44,6 +44,7 @@ class Result(Struct):
     shots: int
     seed: Annotated[int, Meta(ge=0)]
     metrics: Metrics | None
+    train_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     backbone: str | None = None
     dataset_dir: str | None = None
     prompts_sha256: str | None = None

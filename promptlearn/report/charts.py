@@ -6,6 +6,7 @@ from statistics import mean, median, stdev
 from matplotlib.axes import Axes
 
 from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS
+from promptlearn.experiments.shots import Shots
 from promptlearn.report.drawing import (
     GRID,
     INK,
@@ -87,9 +88,10 @@ def curves(comparison: Comparison, stage: str) -> list[Chart]:
 
 
 def one_curve(
-    comparison: Comparison, dataset: str, stage: str, lines: dict[str, list[tuple[int, float, float]]]
+    comparison: Comparison, dataset: str, stage: str, lines: dict[str, list[tuple[Shots, float, float]]]
 ) -> Chart:
-    """Draw `lines`: method -> (shots, mean, standard deviation) of each number of shots that was run."""
+    """Draw `lines`: method -> (shots, mean, standard deviation) of all shots that were run."""
+    places = axis_places(comparison.shots)
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
@@ -100,10 +102,11 @@ def one_curve(
                 axes.axhline(means[0], color=own, linestyle="--", linewidth=1.4)
                 continue
             low, high = zip(*((m - d, m + d) for m, d in zip(means, deviations, strict=True)), strict=True)
-            axes.fill_between(shots, low, high, color=own, alpha=0.14, linewidth=0)
-            axes.plot(shots, means, marker=marker, color=own, markersize=5, linewidth=1.8)
+            x = [places[each] for each in shots]
+            axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0)
+            axes.plot(x, means, marker=marker, color=own, markersize=5, linewidth=1.8)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(comparison.shots, [str(shots) for shots in comparison.shots])
+        axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.minorticks_off()
         axes.set_xlabel("training images per class (shots)")
         axes.set_ylabel(f"accuracy, % ({stage})")
@@ -117,6 +120,15 @@ def one_curve(
     )
     alt = f"Accuracy ({stage}) over the number of shots on {dataset}; bands: one standard deviation. {summary}."
     return draw(f"Few shots: {dataset}, {stage}", alt, (HALF, 3.6), paint)
+
+
+def axis_places(shots: list[Shots]) -> dict[Shots, float]:
+    """Place shots on a logarithmic axis: numbers, then percentages and "all", each a factor of 2 on."""
+    last = max((each for each in shots if isinstance(each, int)), default=1)
+    others = [each for each in shots if not isinstance(each, int)]
+    return {each: each for each in shots if isinstance(each, int)} | {
+        each: last * 2.0**place for place, each in enumerate(others, start=1)
+    }
 
 
 def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> None:

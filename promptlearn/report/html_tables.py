@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from promptlearn.experiments.published import Published
 from promptlearn.experiments.results_table import Line, columns_of
+from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
 from promptlearn.report.runs import Comparison, complete_mean
@@ -50,6 +51,10 @@ def number(value: float | None, digits: int = 2, detail: str = "", best: bool = 
     return Cell(text, detail, value, best)
 
 
+def images_per_class(shots: Shots) -> Cell:
+    return Cell(str(shots), order=shots_order(shots))
+
+
 def named(comparison: Comparison, method: str) -> Cell:
     """Format a method's name with its color, sorted in the order of the comparison."""
     place = comparison.number(method)
@@ -69,7 +74,7 @@ def accuracies(comparison: Comparison) -> Table:
     for line, figures in zip(lines, compared, strict=True):
         rivals = [other for other in lines if other.row.dataset == line.row.dataset]
         row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
-        row += [number(line.row.shots, 0)] if with_shots else []
+        row += [images_per_class(line.row.shots or 0)] if with_shots else []
         row += [*(accuracy(line, column, rivals) for column in columns), number(line.seeds, 0)]
         row += [Cell(text) for text in figures or ("", "")] if any(compared) else []
         rows.append(row)
@@ -114,7 +119,7 @@ def runs(comparison: Comparison) -> Table:
             [
                 word(row.dataset),
                 named(comparison, run.method),
-                number(row.shots, 0),
+                images_per_class(run.job.shots),
                 number(run.job.seed, 0),
                 word(run.job.stage.column),
                 number(run.accuracy),

@@ -18,6 +18,7 @@ from promptlearn.experiments.results_table import (
     summarize,
 )
 from promptlearn.experiments.run_files import read_predictions
+from promptlearn.experiments.shots import Shots, shots_order
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Comparison:
         self.measure = H_OF_MEANS if protocol.harmonic else TARGETS if protocol.transfer else columns_of(lines)[-1]
         self.stages = list(dict.fromkeys(job.stage.column for job in jobs))
         self.datasets = list(dict.fromkeys(job.row.dataset for job in jobs))
-        self.shots = sorted({job.row.shots for job in jobs})
+        self.shots = sorted({job.shots for job in jobs}, key=shots_order)
         self._name = method_namer(_without_shots(line.row) for line in lines)
         trainers = {self.method(job.row): job.row.trainer for job in jobs}
         self.methods = sorted(trainers, key=lambda name: trainers[name] != ZERO_SHOT)
@@ -109,16 +110,17 @@ class Comparison:
             column: a column of the table; default: the comparison's measure.
         """
         own = [line for line in self.lines if line.row.dataset == dataset and self.method(line.row) == method]
-        return complete_mean(max(own, key=lambda line: line.row.shots or 0), column or self.measure) if own else None
+        most = max(own, key=lambda line: shots_order(line.row.shots or 0), default=None)
+        return complete_mean(most, column or self.measure) if most else None
 
-    def select(self, method: str, dataset: str, stage: str | None = None, shots: int | None = None) -> list[Run]:
+    def select(self, method: str, dataset: str, stage: str | None = None, shots: Shots | None = None) -> list[Run]:
         """Select the runs of a method on a dataset, by seed. Default: all stages, and the most shots."""
         runs = [run for run in self.runs if run.job.row.dataset == dataset and run.method == method]
-        shots = shots or max((run.job.row.shots for run in runs), default=0)
-        runs = [run for run in runs if run.job.row.shots == shots and stage in (None, run.job.stage.column)]
+        shots = shots or max((run.job.shots for run in runs), key=shots_order, default=0)
+        runs = [run for run in runs if run.job.shots == shots and stage in (None, run.job.stage.column)]
         return sorted(runs, key=lambda run: run.job.seed)
 
-    def accuracies(self, method: str, dataset: str, stage: str, shots: int | None = None) -> list[float]:
+    def accuracies(self, method: str, dataset: str, stage: str, shots: Shots | None = None) -> list[float]:
         """Return the accuracies of the selected runs, in percent."""
         return [run.accuracy for run in self.select(method, dataset, stage, shots)]
 

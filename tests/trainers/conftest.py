@@ -45,7 +45,8 @@ def make_trainer(tmp_path, small_backbone, monkeypatch):
             def __init__(self, cfg):
                 self.dataset = types.SimpleNamespace(classnames=names, prompt="a photo of a {}.", draw_hash="none")
                 self.train_loader_x = DataLoader(RandomImages(10, 24), batch_size=5)
-                self.train_loader_u = self.val_loader = None
+                self.train_loader_u, self.plain_train_loader = None, self.train_loader_x
+                self.val_loader = DataLoader(RandomImages(15, 24), batch_size=test_batch)
                 self.test_loader = DataLoader(RandomImages(20, 24), batch_size=test_batch)
                 self.num_classes, self.num_source_domains = len(names), 0
                 self.lab2cname = dict(enumerate(names))

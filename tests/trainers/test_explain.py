@@ -21,6 +21,7 @@ DEEP_IMAGE = [{"image": (["image", "prompts"], 0), "prompts": (["image", "prompt
 METHODS = {
     "ZeroshotCLIP": ([], FROZEN_TEXT, FROZEN_IMAGE),
     "LP": ([], FROZEN_TEXT, FROZEN_IMAGE),
+    "LinearProbeCLIP": ([], [], FROZEN_IMAGE),
     "CoOp": (["TRAINER.COOP.N_CTX", 4], TEXT_OF_COOP, FROZEN_IMAGE),
     "CoCoOp": (["TRAINER.COCOOP.N_CTX", 4], TEXT_OF_COOP, FROZEN_IMAGE),
     "MaPLe": (["TRAINER.MAPLE.PROMPT_DEPTH", 2], DEEP_TEXT, DEEP_IMAGE),
@@ -143,12 +144,14 @@ def test_explaining_a_run_leaves_its_files_unchanged(tmp_path, monkeypatch):
         assert sorted(set(arrays["classname"].tolist())) == sorted(result["metrics"]["per_class"])
 
 
-def test_a_frozen_image_side_is_explained_despite_cached_features(tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["ZeroshotCLIP", "LinearProbeCLIP"])
+def test_a_frozen_image_side_is_explained_despite_cached_features(tmp_path, monkeypatch, method):
     monkeypatch.chdir(ROOT)
     few = ["DATASET.NUM_SHOTS", "1", "DATASET.SUBSAMPLE_CLASSES", "base"]
-    flags = ["--trainer", "ZeroshotCLIP", "--seed", "1", "--eval-only"]
-    assert train.main([*flags, "--output-dir", str(tmp_path / "run"), *few]) == 0  # fills the feature cache
-    assert train.main([*flags, "--explain", "--output-dir", str(tmp_path / "explain"), *few]) == 0
+    flags, run = ["--trainer", method, "--seed", "1"], str(tmp_path / "run")
+    assert train.main([*flags, "--output-dir", run, *few]) == 0  # fills the feature cache
+    explain = ["--eval-only", "--explain", "--model-dir", run, "--output-dir", str(tmp_path / "explain")]
+    assert train.main([*flags, *explain, *few]) == 0
     explanation = json.loads((tmp_path / "explain" / "explain.json").read_text())
     assert [[s["name"] for s in scene] for scene in explanation["towers"]["image"]["scenes"]] == [["image"]]
     with np.load(tmp_path / "explain" / "explain.npz") as arrays:

@@ -14,12 +14,12 @@ from clip.towers import CLIP
 from dassl.config import get_cfg_default, merge
 from dassl.data import feature_loader
 from dassl.engine import build_trainer
-from trainers.prompted import PromptedCLIP
 from trainers.rpo import RPOCLIP
 
 METHODS = {
     "ZeroshotCLIP": (),
     "LP": (),
+    "LinearProbeCLIP": (),
     "CoOp": (),
     "CoCoOp": (),
     "RPO": ("TRAINER.RPO.PROMPTS", "text", "TRAINER.RPO.K", 2),
@@ -84,11 +84,9 @@ def test_a_resumed_run_without_the_cache_gives_the_same_bits(tmp_path, cache):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_features_instead_of_images_give_the_same_logits(tmp_path, method):
-    model = trainer(tmp_path, method).model
-    images = torch.randn(3, 3, 40, 40)
+    built, images = trainer(tmp_path, method), torch.randn(3, 3, 40, 40)
     with torch.no_grad():
-        features = PromptedCLIP.image_features(model, images)
-        assert torch.equal(model(features), model(images))
+        assert torch.equal(built.model(built.frozen_features(images)), built.model(images))
 
 
 @pytest.mark.parametrize("method", ["RPO", "VPT", "MaPLe", "IVLP", "SEP"])

@@ -14,7 +14,7 @@ def backbone(tmp_path):
     return ["MODEL.BACKBONE.NAME", str(tmp_path / "resnet.pt"), "INPUT.SIZE", (32, 32)]
 
 
-@pytest.mark.parametrize("name", ["ZeroshotCLIP", "CoOp", "CoCoOp", "LP"])
+@pytest.mark.parametrize("name", ["ZeroshotCLIP", "CoOp", "CoCoOp", "LP", "LinearProbeCLIP"])
 def test_a_method_with_a_frozen_image_side_trains_on_a_resnet(name, make_trainer, backbone):
     trainer = make_trainer(name, *backbone)
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])

@@ -178,6 +178,23 @@ def sample_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = F
     return sampled
 
 
+def sample_fraction(items: Iterable[Datum], fraction: float, rng: random.Random) -> list[Datum]:
+    """Sample a share of the images of each class (rounded), at least one.
+
+    Classes come in the order of their first image in ``items``. With a stream in the same state, a larger share
+    includes the images of a smaller one.
+
+    Args:
+        items: the images to sample from.
+        fraction: the share, above 0 and at most 1.
+        rng: the random stream.
+    """
+    sampled = []
+    for members in group_by_label(items).values():
+        sampled += rng.sample(members, len(members))[: max(1, round(fraction * len(members)))]
+    return sampled
+
+
 class DatasetBase:
     """The training, validation and test images of a dataset.
 

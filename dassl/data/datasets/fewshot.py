@@ -17,6 +17,7 @@ from dassl.data.datasets.base_dataset import (
     group_by_label,
     list_folder,
     sample_fewshot,
+    sample_fraction,
 )
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
 from dassl.data.templates import prompt_template
@@ -36,10 +37,11 @@ class FewShotDataset(DatasetBase):
 
     The sample has its own random stream, ``random.Random(cfg.SEED)``: train with K shots, then val with min(K, 4).
     It is the CoOp family's sample for that seed. It is recorded in ``split_fewshot/shot_K-seed_S.json`` next to the
-    images; an existing record must agree with it.
+    images; an existing record must agree with it. A share of the training images (TRAIN_FRACTION) has another stream,
+    which depends on nothing but the seed, so it is not recorded.
 
     Args:
-        cfg: the config; reads SEED and DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROMPT}.
+        cfg: the config; reads SEED and DATASET.{ROOT, NUM_SHOTS, TRAIN_FRACTION, SUBSAMPLE_CLASSES, PROMPT}.
 
     Attributes:
         dataset_dir: folder of the dataset.
@@ -78,6 +80,9 @@ class FewShotDataset(DatasetBase):
             check_duplicates(train, test, type(self).__name__)
         if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
             train, val = self._sample(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
+        elif cfg.DATASET.TRAIN_FRACTION < 1 and not self.test_only:
+            rng = random.Random(f"fraction {cfg.SEED}" if cfg.SEED >= 0 else None)
+            train = sample_fraction(train, cfg.DATASET.TRAIN_FRACTION, rng)
         self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))
         print(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
 

@@ -1,13 +1,15 @@
 """Loaders: same images and same augmentation for any number of workers and after a restart."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
+from PIL import Image
 
-from basics import UserError
+from basics import BadImage, UserError
 from dassl.data import DataManager, DatasetWrapper, build_data_loader
 from dassl.data.datasets import build_dataset
 
@@ -112,6 +114,19 @@ def test_evaluation_sees_every_image_once_in_order(cfg):
     manager = DataManager(cfg)
     paths = [path for batch in manager.test_loader for path in batch["impath"]]
     assert paths == [item.impath for item in manager.dataset.test]
+
+
+def test_plain_training_images_are_in_order_and_transformed_as_test_images(cfg):
+    cfg.TEST.BAD_IMAGES = "wrong"
+    manager = DataManager(cfg)
+    batches = list(manager.plain_train_loader)
+    assert [path for batch in batches for path in batch["impath"]] == [item.impath for item in manager.dataset.train_x]
+    transform = manager.test_loader.dataset.transform
+    with Image.open(batches[0]["impath"][1]) as image:
+        assert torch.equal(batches[0]["img"][1], transform(image.convert("RGB")))
+    Path(batches[0]["impath"][1]).write_bytes(b"")
+    with pytest.raises(BadImage):
+        list(DataManager(cfg).plain_train_loader)
 
 
 def test_several_copies_and_the_plain_image_are_delivered(cfg):

@@ -126,7 +126,9 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     trainer = make("DATASET.NAME", "Fake", "DATASET.NUM_SHOTS", "4", "MODEL.BACKBONE.NAME", "tiny")
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    expected = "format status task trainer dataset subsample dataset_dir shots seed backbone metrics val epochs"
+    expected = (
+        "format status task trainer dataset subsample dataset_dir shots train_fraction seed backbone metrics val epochs"
+    )
     made_of = (
         "nonfinite_steps trained_parameters prompts_sha256 draw_hash data_sha256 weights_sha256 model_dir load_epoch"
     )

@@ -184,6 +184,9 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
         (["base2new", "--trainers", "PRO"], "unknown trainer 'PRO'. Did you mean 'RPO'?"),
         (["base2new", "--checkout", "nowhere"], "nowhere: expected a checkout"),
         (["base2new", "--output", "train.py"], "train.py"),
+        (["base2new", "--shots", "0"], "--shots: expected training images per class (1 or more), a percentage of them"),
+        (["few_shot", "--shots", "1", "101%"], 'or "all", got "101%".'),
+        (["variance", "--shots", "al"], 'or "all", got "al".'),
         (["base2new", "--vary", "TRAINER.RPO.K"], "--vary TRAINER.RPO.K: expected the values to try after the key"),
         (["results", "configs"], "configs: expected the --output folder of a protocol, got a folder without results"),
         (["results", "nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
@@ -196,7 +199,7 @@ def test_bad_input_is_one_line_and_status_2_before_any_run(fake, capfd, argument
     assert fake.calls() == []
 
 
-@pytest.mark.parametrize("arguments", [["--seeds", "-1"], ["--shots", "0"], ["--seeds", "one"], ["--trainer", "RPO"]])
+@pytest.mark.parametrize("arguments", [["--seeds", "-1"], ["--seeds", "one"], ["--trainer", "RPO"]])
 def test_bad_flags_end_with_status_2(fake, capfd, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["base2new", *arguments])

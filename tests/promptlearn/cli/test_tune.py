@@ -65,7 +65,19 @@ def test_a_search_that_cannot_be_is_refused(fake, capsys, vary, message):
     assert capsys.readouterr().err == f"error: {message}\n" and fake.calls() == []
 
 
+@pytest.mark.parametrize(("shots", "fraction"), [("all", []), ("10%", ["0.1"])])
+def test_all_images_or_a_percentage_of_them_are_searched_on(fake, shots, fraction):
+    assert main(["tune", "--trainer", "RPO", "--vary", "OPTIM.LR", "0.1", "--shots", shots]) == 0
+    trial, test = fake.calls()
+    assert f"/tune/digits/shots_{shots}/RPO/tiny/" in values([trial], "--output-dir")[0]
+    for call in (trial, test):
+        assert values([call], "DATASET.NUM_SHOTS") == ["-1"]
+        assert values([call], "DATASET.TRAIN_FRACTION") == fraction
+
+
 def test_names_that_do_not_exist_are_refused(fake, capsys):
+    assert main(["tune", "--trainer", "RPO", *GRID, "--shots", "101%"]) == 2
+    assert capsys.readouterr().err.count('or "all", got "101%".') == 1
     assert main(["tune", "--trainer", "RPOO", *GRID]) == 2
     assert main(["tune", "--trainer", "RPO", "--dataset", "digit", *GRID]) == 2
     assert main(["tune", "--trainer", "RPO", "--dataset", "oxford_pets", *GRID]) == 2

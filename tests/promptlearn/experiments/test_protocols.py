@@ -50,6 +50,18 @@ def test_few_shot_trains_on_all_classes_once_for_each_number_of_shots(checkout):
     assert len(lines) == 1 + 5 and "ZeroshotCLIP" in lines[0]
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_trains_on_all_images_or_a_percentage_of_them(checkout, protocol):
+    lines = commands(checkout, protocol, trainers=["RPO"], seeds=[1], shots=["10%", "all"])
+    trained = [line for line in lines if "--trainer RPO" in line]
+    tenth = [line for line in trained if "/shots_10%/RPO/tiny" in line]
+    whole = [line for line in trained if "/shots_all/RPO/tiny" in line]
+    assert len(tenth) == len(whole) == len(trained) / 2
+    assert all(" DATASET.NUM_SHOTS -1 DATASET.TRAIN_FRACTION 0.1 DATASET.SUBSAMPLE_CLASSES " in line for line in tenth)
+    assert all(" DATASET.NUM_SHOTS -1 DATASET.SUBSAMPLE_CLASSES " in line for line in whole)
+    assert all("/shots_all/" in line for line in lines if "ZeroshotCLIP" in line)
+
+
 @pytest.mark.parametrize("protocol", ["cross_dataset", "domain_generalization"])
 def test_a_model_of_the_source_is_tested_on_each_target_without_training(checkout, protocol):
     lines = commands(checkout, protocol, trainers=["RPO"], seeds=[3], source="letters", datasets=["braille", "digits"])
@@ -148,6 +160,21 @@ def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
     assert few == {("imagenet", n): "vit_b16_ep50" for n in epochs} | {
         (name, n): config for name in ("sun397", "dtd") for n, config in epochs.items()
     }
+
+
+def test_a_config_may_depend_on_a_percentage_and_on_all_images(checkout, tmp_path):
+    file = checkout.root / "configs" / "protocols" / "base2new.yaml"
+    names = "{4: vit_b16_ep100, 10.0%: vit_b16_ep50, all: vit_b16, default: vit_b16_ctxv1}"
+    file.write_text(f"shots: [4, 10%, all, 50%]\nconfigs:\n  CoOp: {names}\n")
+    lines = commands(checkout, data=tmp_path, datasets=["dtd"], trainers=["CoOp"], seeds=[1])
+    found = {line.split("/dtd/")[1].split("/CoOp/")[0]: values([line], "--config-file")[0] for line in lines[2:]}
+    expected = {"4": "vit_b16_ep100", "10%": "vit_b16_ep50", "all": "vit_b16", "50%": "vit_b16_ctxv1"}
+    assert found == {f"shots_{shots}": f"configs/trainers/CoOp/{name}.yaml" for shots, name in expected.items()}
+    file.write_text("shots: all\n")
+    assert values(commands(checkout), "NUM_SHOTS") == ["-1"]
+    file.write_text("shots: [4, 110%]\n")
+    with pytest.raises(UserError, match="^shots of base2new: expected training images per class .*got .110%"):
+        commands(checkout)
 
 
 def test_a_method_has_its_own_text_on_the_datasets_that_have_one(checkout, tmp_path):

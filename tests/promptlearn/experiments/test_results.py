@@ -1,11 +1,13 @@
 import csv
 import json
+import re
 import statistics
 
 import pytest
 
 from basics import UserError
 from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarize, table, write_summary
+from promptlearn.experiments.shots import in_results, parse_shots
 
 BASE2NEW = PROTOCOLS["base2new"]
 SUBSAMPLE = {"train_base": "base", "test_new": "new"}
@@ -24,7 +26,7 @@ def put(tmp_path):
             "trainer": trainer,
             "dataset": "any registered name",
             "seed": seed,
-            "shots": shots,
+            **in_results(parse_shots(shots)),
             "subsample": SUBSAMPLE.get(stage.rpartition("/")[2], "all"),
             "prompts_sha256": "abc",
             "metrics": {"accuracy": accuracy},
@@ -159,6 +161,30 @@ def test_few_shot_has_a_column_per_number_of_shots(put, shown):
         ["digits", "CoOp", "missing", "70.00", "missing", "1"],
         ["digits", "RPO", "61.50 ± 0.71", "missing", "80.00 (1 of 2)", "2"],
     ]
+
+
+def test_percentages_and_all_images_are_columns_after_the_numbers(put, lines, shown, tmp_path):
+    few_shot = PROTOCOLS["few_shot"]
+    for shots, accuracy in (("all", 90.0), (16, 80.0), ("10%", 70.0), (200, 85.0)):
+        put("few_shot/train", "digits", "RPO", 1, accuracy, shots=shots)
+    assert shown(few_shot) == [["digits", "RPO", "80.00", "85.00", "70.00", "90.00", "1"]]
+    header = table(few_shot, lines(few_shot)).splitlines()[0]
+    assert re.split("  +", header)[2:-1] == ["16 shots", "200 shots", "10% of images", "all images"]
+    write_summary(few_shot, tmp_path)
+    assert "10% of images_mean" in (tmp_path / "few_shot" / "summary.csv").read_text()
+
+
+def test_rows_with_a_percentage_and_with_all_images_are_named(put, shown):
+    for shots in ("all", "10%", 16):
+        put("base2new/train_base", "digits", "RPO", 1, 80.0, shots=shots)
+    assert [row[1] for row in shown()] == ["RPO (16 shots)", "RPO (10% of images)", "RPO (all images)"]
+
+
+def test_a_result_of_another_share_of_the_images_does_not_count(put, shown, tmp_path):
+    put("few_shot/train", "digits", "RPO", 1, 90.0, shots="all", train_fraction=0.1)
+    put("few_shot/train", "digits", "CoOp", 1, 90.0, shots="10%", train_fraction=1.0)
+    (tmp_path / "few_shot/train/digits/shots_0%/LP/tiny/seed1").mkdir(parents=True)  # not a folder of a run
+    assert [row[2:] for row in shown(PROTOCOLS["few_shot"])] == [["missing", "missing", "1"]] * 2
 
 
 def test_a_transfer_has_a_column_per_target_and_their_mean(put, shown):

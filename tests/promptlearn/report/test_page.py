@@ -7,6 +7,7 @@ import pytest
 
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison, models, page
+from promptlearn.report.charts import axis_places
 from promptlearn.report.explanations import Explanation, read_explanation
 from promptlearn.report.model_charts import attention_patterns
 from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
@@ -183,6 +184,18 @@ def test_few_shot_runs_give_curves(output):
     html = page(Comparison(PROTOCOLS["few_shot"], output), "digits", [])
     assert "Few shots: digits, all" in html and "RPO: 50.2 with 1, 66.8 with 4, 83.5 with 16" in html
     assert "Base vs. new" not in html
+
+
+def test_percentages_and_all_images_follow_the_numbers_in_curves_and_tables(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for shots, recorded in ((4, {}), ("10%", {"shots": -1, "train_fraction": 0.1}), ("all", {"shots": -1})):
+        folder = runs.run("few_shot/train", "digits", "RPO", 1, shots=shots, right=3)
+        result = json.loads((folder / "results.json").read_text())
+        (folder / "results.json").write_text(json.dumps(result | recorded))
+    comparison = Comparison(PROTOCOLS["few_shot"], tmp_path)
+    assert comparison.shots == [4, "10%", "all"] and axis_places(comparison.shots) == {4: 4, "10%": 8, "all": 16}
+    html = page(comparison, "digits", [])
+    assert "RPO: 50.1 with 4, 50.1 with 10%, 50.1 with all" in html and ">10%<" in html
 
 
 def test_different_shots_are_tested_as_different_methods(tmp_path):

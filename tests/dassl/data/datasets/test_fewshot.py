@@ -1,6 +1,7 @@
 """Few-shot datasets: roots, samples and their records, base and new classes, prompts."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -10,6 +11,8 @@ from dassl.data.datasets import DATASET_REGISTRY, build_dataset, fewshot
 
 # SHA-256 of {"train": [[path, label], ...], "val": [...]} of the draw of two shots with seed 1.
 HASH = "e6c1baf8fff809ecbb2e94898a609a98d71acb7d5c6e50a955b82b1f4ae4e023"
+# That of half of the training images and all validation images with seed 1.
+HASH_OF_HALF = "301b487fef0dd7cf9a659b9c13602642b44e9d8199dacc9358e4b58843ff10f0"
 
 
 def build(cfg, **settings):
@@ -154,6 +157,36 @@ def test_base_and_new_are_halves_of_one_sample(cfg):
     assert (base.classnames, new.classnames) == (["ant", "bee"], ["cat"])
     assert paths(base.train_x) + paths(new.train_x) == paths(whole.train_x)
     assert [item.label for item in new.test] == [0, 0]
+
+
+def per_class(items):
+    return list(Counter(item.classname for item in items).values())
+
+
+def test_a_fraction_is_a_share_of_each_class_and_at_least_one_image(cfg, root):
+    data = build(cfg, TRAIN_FRACTION=0.5)
+    assert per_class(data.train_x) == [3, 3, 3] and len(data.val) == 15
+    assert per_class(build(cfg, TRAIN_FRACTION=0.01).train_x) == [1, 1, 1]
+    assert not (root / "small" / "split_fewshot").exists()
+
+
+def test_a_fraction_is_a_function_of_the_seed_and_includes_smaller_ones(cfg):
+    half = build(cfg, TRAIN_FRACTION=0.5)  # makes the split, too
+    again, third = build(cfg), build(cfg, TRAIN_FRACTION=0.34)
+    assert again.draw_hash == half.draw_hash and paths(again.train_x) == paths(half.train_x)
+    assert third.draw_hash != half.draw_hash and set(paths(third.train_x)) < set(paths(half.train_x))
+    assert build(cfg, TRAIN_FRACTION=0.5, SEED=2).draw_hash != half.draw_hash
+
+
+def test_base_and_new_are_halves_of_one_fraction(cfg):
+    whole = build(cfg, TRAIN_FRACTION=0.5)
+    base, new = build(cfg, SUBSAMPLE_CLASSES="base"), build(cfg, SUBSAMPLE_CLASSES="new")
+    assert base.draw_hash == new.draw_hash == whole.draw_hash
+    assert paths(base.train_x) + paths(new.train_x) == paths(whole.train_x)
+
+
+def test_the_hash_of_a_fraction_is_the_same_in_every_version(cfg):
+    assert build(cfg, TRAIN_FRACTION=0.5).draw_hash == HASH_OF_HALF
 
 
 def test_the_config_may_replace_the_prompt(cfg):

@@ -1,0 +1,60 @@
+"""`dassl fit`: from pictures to a saved model."""
+
+import argparse
+from pathlib import Path
+
+from basics import notify
+from promptlearn.cli.common import integer_from
+from promptlearn.fitting import FitOptions, fit
+
+HELP = """\
+Train a classifier on your pictures: a folder of class folders, or a CSV file with the columns path,label. Part of the
+pictures is held out to measure it. The result is one folder, for `dassl predict`, `dassl export`, and Python.
+
+The same command resumes an interrupted training.
+
+examples:
+  dassl fit photos/
+  dassl fit photos/ --shots 16 --epochs 20 --prompt "a satellite photo of {}."
+  dassl fit table.csv --method CoOp --backbone ViT-B/32 --output birds
+"""
+
+
+def run(arguments: list[str]) -> int:
+    args = parser().parse_args(arguments)
+    output = Path(args.output or f"models/{Path(args.source.rstrip('/')).stem}")
+    options = FitOptions(
+        Path(args.source),
+        output,
+        args.method,
+        args.backbone,
+        args.shots,
+        args.epochs,
+        args.seed,
+        args.prompt,
+    )
+    classifier = fit(options)
+    trained = classifier.description.trained or {}
+    names = classifier.classnames
+    print(f"{len(names)} classes: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+    if trained.get("accuracy") is not None:
+        print(f"accuracy on {trained['images']} held-out images: {trained['accuracy']:.1f}%")
+    print(f"saved in {output}")
+    notify(f"next: dassl predict {output} PICTURES...    dassl export {output}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="dassl fit", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = p.add_argument
+    add("source", metavar="PICTURES", help="a folder of class folders, or a CSV file")
+    add("--output", metavar="FOLDER", help="for the model (default: models/NAME OF PICTURES)")
+    add("--method", default="RPO", metavar="NAME", help="(default: RPO)")
+    add("--backbone", default="", metavar="NAME", help="a CLIP, or its weights file (default: ViT-B/16)")
+    add("--shots", type=integer_from(1), metavar="N", help="training pictures per class (default: all)")
+    add("--epochs", type=integer_from(1), metavar="N", help="(default: those of the method's config)")
+    add("--prompt", default="", metavar="TEXT", help="the text around a class name, with {} for the name")
+    add("--seed", type=integer_from(0), default=1, metavar="S", help="(default: 1)")
+    return p

@@ -1,0 +1,133 @@
+"""From pictures to a saved model: one run of train.py with the settings that suit the pictures and this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from basics import UserError, for_this_process, notify
+from dassl.config import flatten, read_yaml
+from promptlearn.experiments import Checkout
+from promptlearn.experiments.checkout import refuse_unknown
+from promptlearn.experiments.planning import choose_config, configs_of
+
+if TYPE_CHECKING:
+    from promptlearn.classifier import PromptedClassifier
+
+DATASET = "image_folder"
+DEFAULT_BACKBONE, BUILT_IN_BACKBONE = "ViT-B/16", "tiny"
+RUN = "run"  # folder of the training in that of the model
+
+
+@dataclass
+class FitOptions:
+    """What to train, and how.
+
+    Attributes:
+        source: a folder of class folders, or a CSV file; see datasets/image_folder.py.
+        output: the folder of the model; its training is in the folder `run` in it.
+        method: a folder of configs/trainers/.
+        backbone: a name or weights file; "" for ViT-B/16, or the built-in tiny CLIP if its weights cannot be had.
+        shots: training images per class; None for all.
+        epochs: None for those of the method's config.
+        prompt: the text around a class name, with {} for the name; "" for that of the method's config.
+        settings: further settings, {dotted key: value}.
+    """
+
+    source: Path
+    output: Path
+    method: str = "RPO"
+    backbone: str = ""
+    shots: int | None = None
+    epochs: int | None = None
+    seed: int = 1
+    prompt: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
+    """Return train, and save the model. The same call resumes a training that was interrupted.
+
+    Args:
+        quiet: without the output of train.py (which is in run/log.txt) and its progress bar.
+
+    Raises:
+        UserError: an unknown method, no pictures, or train.py failed; the message is train.py's.
+    """
+    checkout = Checkout()
+    refuse_unknown("method", [options.method], checkout.trainers())
+    run = options.output / RUN
+    command = [sys.executable, str(checkout.root / "train.py"), *arguments(options, checkout, run)]
+    environment = os.environ | for_this_process() | ({"TQDM_DISABLE": "1"} if quiet else {})
+    done = subprocess.run(
+        command,
+        cwd=checkout.root,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if quiet else None,
+    )
+    if done.returncode:
+        text = (done.stderr or b"").decode(errors="replace").strip().removeprefix("error: ")
+        raise UserError(
+            text or f"{run}: train.py ended with exit status {done.returncode}. Its log is in log.txt there."
+        )
+    from promptlearn.classifier import PromptedClassifier  # imports torch
+
+    classifier = PromptedClassifier.from_pretrained(run)
+    classifier.save_pretrained(options.output)
+    return classifier
+
+
+def arguments(options: FitOptions, checkout: Checkout, run: Path) -> list[str]:
+    """Return the arguments of train.py."""
+    backbone = options.backbone or available_backbone()
+    if backbone == BUILT_IN_BACKBONE:
+        config = "tiny"
+    else:
+        default = checkout.settings("few_shot", demo=False)["configs"].get(options.method)
+        config = choose_config(configs_of(checkout, options.method, None, default), DATASET, options.shots or 16)
+    config_file = checkout.root / "configs" / "trainers" / options.method / f"{config}.yaml"
+    settings: dict[str, object] = {"DATASET.NUM_SHOTS": options.shots or -1, **for_this_machine(config_file)}
+    if options.epochs:
+        settings["OPTIM.MAX_EPOCH"] = options.epochs
+    if options.prompt:
+        settings["DATASET.PROMPT"] = options.prompt
+    settings |= options.settings
+    return [
+        *("--trainer", options.method, "--config-file", str(config_file)),
+        *("--dataset-config-file", str(checkout.root / "configs" / "datasets" / f"{DATASET}.yaml")),
+        *("--root", str(options.source.expanduser().resolve()), "--output-dir", str(run.expanduser().resolve())),
+        *("--backbone", backbone, "--seed", str(options.seed)),
+        *(str(word) for pair in settings.items() for word in pair),
+    ]
+
+
+def for_this_machine(config_file: Path) -> dict[str, object]:
+    """Adapt a config that was released for a GPU server to this machine: precision and data workers."""
+    import torch
+
+    from dassl.utils import available_cores
+
+    given = flatten(read_yaml(config_file) or {})
+    settings: dict[str, object] = {}
+    if given.get("DATALOADER.NUM_WORKERS", 0) > available_cores():
+        settings["DATALOADER.NUM_WORKERS"] = available_cores()
+    if not torch.cuda.is_available():  # on a CPU, half precision is slow
+        settings |= {key: "fp32" for key, value in given.items() if key.endswith(".PREC") and value != "fp32"}
+    return settings
+
+
+def available_backbone() -> str:
+    """Return ViT-B/16 if its weights are cached or can be downloaded; else the built-in tiny CLIP, with a note."""
+    from clip.weights import find
+
+    try:
+        find(DEFAULT_BACKBONE)
+    except UserError as error:
+        notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little of photographs.")
+        return BUILT_IN_BACKBONE
+    return DEFAULT_BACKBONE

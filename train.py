@@ -36,7 +36,7 @@ from dassl.config.family import add_missing_nodes, translate
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-# torch, the methods, and the datasets are imported when there is something to run: help and refusals answer at once.
+# torch, the methods, and the datasets are imported only when there is something to run, so help and refusals are fast.
 # Set before torch is imported: threads that spin while they wait slow small steps to a crawl on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

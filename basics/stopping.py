@@ -9,7 +9,7 @@ from contextlib import suppress
 
 STARTED_BY = "DASSL_STARTED_BY"  # environment variable: the process id of the launcher, without which a run must stop
 CHECK_INTERVAL = 1.0  # seconds between checks whether that process still exists
-# Batch systems send SIGUSR1 or SIGXCPU ahead of the limit, the latter every second. SIGQUIT stays what it is: an abort.
+# Batch systems send SIGUSR1 or SIGXCPU ahead of the limit, the latter every second. SIGQUIT still aborts.
 BATCH = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]  # not on Windows
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *BATCH)
 
@@ -92,7 +92,7 @@ def for_this_process():
 def stop_without_parent():
     """Send SIGTERM to this process once the one that started it with `for_this_process` is gone, even after kill -9.
 
-    Otherwise it would run on unseen, and block the same command when it is given again.
+    Otherwise it would keep running unnoticed, and block the same command when it is run again.
     """
     parent = os.environ.get(STARTED_BY, "")
     if parent.isdigit():

@@ -165,7 +165,7 @@ def profile(case: Case, steps: int, threads: int) -> str:
 
 @dataclass
 class StepTimes:
-    """What steps that take turns need, by name.
+    """Measurements of steps that take turns, by name.
 
     Attributes:
         seconds: medians.

@@ -103,13 +103,13 @@ def both_memories(case: Case, plain: list[float], threads: int) -> dict:
 def measure_all(case: Case, rounds: int, threads: int, folder: Path, steps_only: bool = False) -> list[dict]:
     """Measure all rows. After each, FOLDER/results.md and results.json hold the rows so far.
 
-    A row that cannot be measured (its process was killed, probably for lack of memory) says so; the others follow.
+    A row that cannot be measured (its process was killed, probably for lack of memory) is marked FAILED.
     """
     todo, rows, start = list(measurements(case, rounds, threads, steps_only)), [], time.monotonic()
     for number, (section, one, measure) in enumerate(todo, 1):
         try:
             row = measure()
-        except SystemExit as error:  # of the row's process; the other rows are worth having
+        except SystemExit as error:  # of the row's process; the other rows are still useful
             row = {**described(one, threads), "numbers": f"FAILED: {error}"}
         rows.append({"table": section, **row})
         write_json(rows, folder / "results.json")

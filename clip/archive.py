@@ -17,7 +17,7 @@ from torch import Tensor
 from basics import UserError
 from basics.tensors import load
 
-NAME_OF_MODULE, NAME_OF_LIST = "__torch__.", "torch.jit._pickle.build_"  # what TorchScript's names start with
+NAME_OF_MODULE, NAME_OF_LIST = "__torch__.", "torch.jit._pickle.build_"  # prefix of TorchScript's names
 
 
 class Module:

@@ -1,4 +1,4 @@
-"""Compatibility: CLIP with the names of OpenAI's clip.py, for trainer files that say `from clip import clip`.
+"""Compatibility: CLIP with the names of OpenAI's clip.py, for trainer files that use `from clip import clip`.
 
 Such files find the weights of a backbone themselves:
 

@@ -79,7 +79,7 @@ def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Pat
     """Read the sizes from the shapes; the heads and the activation from the metadata, else as in OpenAI's models.
 
     Args:
-        source: what the weights are called in messages.
+        source: the name of the weights in messages.
 
     Raises:
         UserError: tensors are missing, or the sizes cannot be those of a CLIP.
@@ -91,7 +91,7 @@ def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Pat
         raise UserError(
             f"{source}: expected a CLIP with OpenAI's parameter names, but {error} is missing. Give a CLIP's weights."
         ) from error
-    except (TypeError, ValueError) as error:  # anybody may have written the metadata
+    except (TypeError, ValueError) as error:  # the metadata are not trusted
         raise UserError(f"{source}: damaged metadata ({error}). Download or create the file again.") from error
     if wrong := _errors(config):
         raise UserError(f"{source}: expected the sizes of a CLIP, got {', '.join(wrong)}. Give a CLIP's weights.")

@@ -94,7 +94,7 @@ class Linear(nn.Linear):
 def faster(towers: Iterable[tuple[int, int]]) -> str:
     """Return the faster library for float32 towers of these (tokens of a text or image, width) on this machine.
 
-    Both are timed once per number of threads, for some tenths of a second. The answer is kept in the cache folder, so
+    Both are timed once per number of threads, for a few tenths of a second. The answer is kept in the cache folder, so
     that the runs of a comparison, one after another or at the same time, all get the same one.
     """
     towers = sorted(set(towers))
@@ -106,7 +106,7 @@ def faster(towers: Iterable[tuple[int, int]]) -> str:
         answer = _time(towers) if available() else "torch"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("x").close()  # a process that is faster creates the file, and its answer counts for all
+            path.open("x").close()  # the process that creates the file first decides for all
             write_atomic(path, answer.encode())
         except FileExistsError:
             time.sleep(0.1)

@@ -1,7 +1,7 @@
 """Compatibility: CLIP with the names and calls of OpenAI's model.py, and of the CoOp family's modified copies of it.
 
-For trainer files written for those; nothing else in this project uses it. The towers compute (`clip.towers`). What such
-files call, with tokens x (L, N, width), images (B, 3, H, W) and n prompts of a layer (n, width):
+For trainer files written for those; nothing else in this project uses it. The computation is in `clip.towers`. Such
+files call, with tokens x (L, N, width), images (B, 3, H, W), and n prompts of a layer (n, width):
 
     transformer(x)                      as in OpenAI's code
     transformer(x, mask)                RPO: with an additive mask

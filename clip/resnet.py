@@ -1,7 +1,7 @@
 """CLIP's ResNet image tower: open_clip's class, with OpenAI's parameter names.
 
 A ResNet has no tokens that travel through layers, so it takes no prompts: it serves the methods that leave the image
-side alone. Importing this file imports open_clip, which takes seconds.
+side unchanged. Importing this file imports open_clip, which takes seconds.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
                 f"TorchScript archive with an unknown SHA-256. Convert it where it was created."
             )
         return {k: v for k, v in read_torchscript(path, device).items() if k not in NOT_WEIGHTS}, {}
-    content: Any  # of a stranger's file
+    content: Any  # of an untrusted file
     try:
         if path.suffix == ".safetensors":
             content, metadata = _read_safetensors(path, device)

@@ -1,4 +1,4 @@
-"""Your own photos: a folder of class folders, or a CSV file. Nothing to code.
+"""Your own photos: a folder of class folders, or a CSV file. No code is needed.
 
 ``DATASET.ROOT`` is one of
 

@@ -2,8 +2,8 @@
 
 Expected in the DATA folder: ``imagenet/images/{train,val}/n*/*.JPEG`` and ``imagenet/classnames.txt``.
 
-The images of a class are listed in sorted order. The original takes them as the file system lists them, so its draw
-for a seed differs from machine to machine; ours does not, and can equal the original's only where both orders agree.
+The images of a class are listed in sorted order. The original uses the file system's order, so its sample
+for a seed differs from machine to machine; ours does not, and equals the original's only where both orders agree.
 """
 
 import os

@@ -46,7 +46,7 @@ Source = Picture | Sequence[Picture] | Iterable[Picture]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says about N pictures.
+    """A model's predictions for N pictures.
 
     Attributes:
         classnames: the k most probable classes of each picture, most probable first.
@@ -93,7 +93,7 @@ class PromptedClassifier:
         overrides: dict[str, Any] = {"MODEL.BACKBONE.NAME": str(backbone)} if backbone else {}
         precision = next((key for key in description.settings if key.endswith(".PREC")), None)
         if precision and self.device.type == "cpu" and description.settings[precision] in ("fp16", "amp"):
-            overrides[precision] = "fp32"  # on a CPU half precision is slow, and less exact
+            overrides[precision] = "fp32"  # on a CPU, half precision is slow and less exact
         cfg = get_cfg_default()
         extend_cfg(cfg)
         self._trainer = inference.build_trainer_for_inference(cfg, msgspec.to_builtins(description), overrides)
@@ -212,7 +212,7 @@ class PromptedClassifier:
             batch_size: pictures at a time.
 
         Raises:
-            UserError: a file is no picture, or a folder holds none.
+            UserError: a file is not a picture, or a folder contains none.
         """
         if top_k < 1 or batch_size < 1:
             raise UserError(f"top_k, batch_size: expected at least 1, got {top_k} and {batch_size}.")

@@ -31,7 +31,7 @@ class FitOptions:
         source: a folder of class folders, or a CSV file; see datasets/image_folder.py.
         output: the folder of the model; its training is in the folder `run` in it.
         method: a folder of configs/trainers/.
-        backbone: a name or weights file; "" for ViT-B/16, or the built-in tiny CLIP if its weights cannot be had.
+        backbone: a name or weights file; "" for ViT-B/16, or the built-in tiny CLIP if its weights are unavailable.
         shots: training images per class; None for all.
         epochs: None for those of the method's config.
         prompt: the text around a class name, with {} for the name; "" for that of the method's config.

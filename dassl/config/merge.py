@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from basics import UserError, similarity
 from dassl.config.yaml_files import read_yaml
 
-LONGEST_KEY = 100  # characters of an unknown key that are looked at
+LONGEST_KEY = 100  # characters of an unknown key that are compared
 
 
 def flatten(cfg, prefix=""):

@@ -42,7 +42,7 @@ def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: to
 
 
 def keep_random_state(device: torch.device) -> AbstractContextManager:
-    """Restore torch's random streams on leaving, so that a trial step (with dropout) changes nothing afterwards."""
+    """Restore torch's random streams on exit, so that a trial step (with dropout) changes nothing afterward."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 

@@ -1,4 +1,4 @@
-"""Failures of the machine, explained with what helps."""
+"""Failures of the machine, explained with advice."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time works in it, and `status.json` says how the run stands.
+"""The folder of a run: one process at a time works in it, and `status.json` records the run's state.
 
 `{"state": "running" | "done" | "failed" | "stopped", "pid", "host", "started", "ended", "why"}`. The state is that of
 the last process that worked in the folder. A killed process leaves "running".
@@ -30,7 +30,7 @@ class FolderInUse(FolderTaken):
 def run_folder(folder: str | Path) -> Iterator[None]:
     """Reserve a run's folder for this process; create it if needed, and delete the partial files of killed processes.
 
-    On leaving, `status.json` says "done", or how else the run ended.
+    On exit, `status.json` records "done", or how else the run ended.
 
     Raises:
         FolderInUse: another process works in it; the message names it.

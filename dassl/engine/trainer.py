@@ -248,7 +248,7 @@ class TrainerX(TrainerBase):
         """Load a trained model (see `load_model`), test it, and write `results.json`; this is --eval-only.
 
         Raises:
-            NotApplicable: the model is bound to other classes; the results say so, too.
+            NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
         model_dir = str(directory) if directory else None

@@ -1,4 +1,4 @@
-"""What is said about an image of the demo world: the scenes, captions and templates of pretraining."""
+"""Captions of the demo world's images: the scenes, captions, and templates of pretraining."""
 
 import random
 from typing import NamedTuple
@@ -25,7 +25,7 @@ TEMPLATES = (
 )  # fmt: skip
 SKETCH_TEMPLATES = ("a sketch of a {}.", "a drawing of a {}.", "a line drawing of the {}.", "an outline of a {}.")
 INK_TEMPLATES = ("a black {}.", "a silhouette of a {}.", "a black and white photo of a {}.", "a photo of a black {}.")
-UNSAID = 0.15  # share of captions that leave the notation out; as many again say no more than "letter" or "number"
+UNSAID = 0.15  # share of captions that omit the notation; just as many only mention "letter" or "number"
 
 
 class Scene(NamedTuple):

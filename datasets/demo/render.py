@@ -1,6 +1,6 @@
 """Images of the demo world, drawn in batches by torch: a glyph in a color, before a cluttered background.
 
-Everything random comes from the generator that is handed in; the global random state is neither read nor moved.
+Everything random comes from the given generator; the global random state is neither read nor advanced.
 Shifts, warps and widths are in units of half an image (an image spans [-1, 1]), angles in radians, colors in [0, 1].
 """
 
@@ -36,7 +36,7 @@ class Style:
     clutter_opacity: float
     clouds: float  # largest deviation of the background's clouds
     noise: float  # deviation of the pixels' noise
-    bar: float  # share of images with a bar across
+    bar: float  # share of images that a bar crosses
     blur: float  # share of blurred images
     sketch: float = 0.0  # share of outlines on paper, of the images without ink
     ink: float = 0.0  # share of dark silhouettes on pale paper

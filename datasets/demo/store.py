@@ -14,8 +14,8 @@ from tqdm import tqdm
 from basics import UserError, cache_dir, read_json, write_json
 from dassl.data.datasets import Datum, FewShotDataset
 
-SEED = 1  # of all demo datasets; another one makes other images, so it must be the same for everybody
-VERSION = 1  # raise when the images change: folders of an earlier version are then refused, not mixed
+SEED = 1  # of all demo datasets; another seed makes other images, so everyone uses this one
+VERSION = 1  # increase it when the images change: folders of an earlier version are then refused, not mixed
 SPLITS = ("train", "val", "test")
 MANIFEST = "rendered.json"
 PARTIAL = ".images-"  # start of the names of folders that are being rendered

@@ -1,4 +1,4 @@
-"""`dassl doctor`: checks that everything a run needs is there."""
+"""`dassl doctor`: checks that everything a run needs is available."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ Check packages, GPU, processors, memory, weights, datasets, and disks, and sugge
 downloaded. Exit status: 0 if there is no problem (notes do not count), 1 if there is one.
 """
 GIB = 2**30
-# Below these a run is likely to end early.
+# With less than this, a run is likely to fail.
 LEAST_MEMORY = 4 * GIB  # ViT-B/16 in float32, its activations, and the data workers
 LEAST_SHARED = GIB // 2  # batches on their way from the data workers
 LEAST_DISK = 2 * GIB  # one backbone's weights and the outputs of some runs

@@ -137,6 +137,6 @@ def dispatch(argv: list[str]) -> int:
         raise UserError(
             f"unknown command {verb!r}.{hint} Expected train, {', '.join(VERBS)}, or a script such as train.py."
         )
-    # Imported here: some commands import packages that take seconds, and none should wait for another's.
+    # Imported here, because some commands import slow packages that the others do not need.
     file = importlib.import_module(f"promptlearn.cli.{VERBS[verb]}")
     return file.run(PROTOCOLS[verb], arguments) if verb in PROTOCOLS else file.run(arguments)

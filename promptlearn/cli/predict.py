@@ -1,4 +1,4 @@
-"""`dassl predict`: what a saved model sees in pictures."""
+"""`dassl predict`: classify pictures with a saved model."""
 
 import argparse
 import json

@@ -8,14 +8,14 @@ from types import ModuleType
 from basics import UserError, did_you_mean
 from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 
-# What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
+# The keys of configs/protocols/*.yaml; configs/protocols/defaults.yaml explains them.
 SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "prompts", "variants", "builtin")
 
 
 class Checkout:
     """A folder with train.py and configs/.
 
-    Without `root`: the current folder, or else the folder of which this very file is a part.
+    Without `root`: the current folder, or else the one that contains this file.
     """
 
     def __init__(self, root: str | Path | None = None):
@@ -87,7 +87,7 @@ class Checkout:
         Neither is installed, so a library of the same name may be: the checkout goes before it.
 
         Raises:
-            UserError: the name belongs to a package of somewhere else, already imported or in place of a missing one.
+            UserError: a package of that name from elsewhere was imported, already before or instead of a missing one.
         """
         root = str(self.root)
         if sys.path[:1] != [root]:
@@ -96,7 +96,7 @@ class Checkout:
             module = importlib.import_module(package)
         except ModuleNotFoundError as error:
             if error.name not in (package, package.partition(".")[0]):
-                raise  # the package is there, and what it needs is not
+                raise  # the package exists, but something it imports does not
             raise UserError(f"{self.root}: expected the package {package} in this checkout, got none.") from None
         found = Path(module.__file__ or "").resolve()
         if not found.is_relative_to(self.root):

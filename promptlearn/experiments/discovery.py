@@ -21,7 +21,7 @@ RUN_FOLDER = re.compile(
 def read_result(folder: Path, request: dict) -> dict | None:
     """Read the results.json of a run that is done and matches the request, or None; report a damaged one.
 
-    One whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
+    A run whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
     """
     result = read_checked(folder / "results.json", Result)
     if result is None or result["status"] not in ("done", NOT_APPLICABLE):

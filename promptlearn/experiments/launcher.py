@@ -72,7 +72,7 @@ def wait_or_kill(process: subprocess.Popen | ForkedRun) -> None:
 
 
 class Starter:
-    """Starts runs of train.py: forked from a warm process where that is possible, else afresh.
+    """Starts runs of train.py: forked from a warm process where possible, otherwise as new processes.
 
     Args:
         verbose: the runs print, instead of writing their stderr to the file that each start names.
@@ -94,7 +94,7 @@ class Starter:
                 outputs = (None, None) if self.verbose else (os.devnull, stderr.name)
                 return self.warm.start(arguments, *outputs)
             except OSError:
-                self.can_fork = False  # the error, if it is one of train.py, will show in a process of its own
+                self.can_fork = False  # if train.py is the cause, a process of its own will report it
         hidden = {} if self.verbose else {"stdout": subprocess.DEVNULL, "stderr": stderr}
         return subprocess.Popen(
             [sys.executable, "train.py", *arguments],
@@ -114,7 +114,7 @@ def launch(
 ) -> dict[Job, int]:
     """Run the unfinished jobs and return those that are still unfinished: the failed ones and their dependents.
 
-    Each comes with an exit status: 1, or 2 if all failed by a user's mistake.
+    Each has an exit status: 1, or 2 if all failed because of a user's mistake.
 
     A failed job is reported on stderr at once and does not stop the others; a reason that several share is reported
     once. A job is done when its results.json answers its request. All folders are created before the first run, so that

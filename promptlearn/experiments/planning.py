@@ -90,7 +90,7 @@ def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
 def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[Shots, str]:
     """Return the configs of a method, by dataset, by shots, and under "default".
 
-    Zero-shot CLIP, which is there for comparison, keeps its own if it has none of the requested name.
+    Zero-shot CLIP, which is included for comparison, keeps its own if it has none of the requested name.
 
     Args:
         requested: the user's config, for all runs.

@@ -1,6 +1,6 @@
 """How many training images a run gets: a number for each class ("shots"), a percentage of each class, or all.
 
-The command line, configs/protocols/*.yaml, folder names, and summary.json say 16, "10%", and "all".
+The command line, configs/protocols/*.yaml, folder names, and summary.json use 16, "10%", and "all".
 """
 
 import re
@@ -10,7 +10,7 @@ from basics import UserError
 ALL = "all"
 Shots = int | str  # a number, a percentage such as "10%", or ALL
 
-# Where percentages and ALL stand in an order that numbers lead; a number has at most 9 digits.
+# Sort keys of percentages and ALL, which follow all numbers; a number has at most 9 digits.
 PERCENTAGES, LAST = 1e9, 2e9
 
 

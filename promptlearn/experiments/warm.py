@@ -1,6 +1,6 @@
 """Runs of train.py that are forked from a warm process, which has imported everything once.
 
-Importing torch takes seconds, and a comparison has hundreds of short runs. Each run still is a process of its own, in
+Importing torch takes seconds, and a comparison has hundreds of short runs. Each run is still a process of its own, in
 the state of a freshly started one: the warm process computes nothing, starts no thread, and touches no GPU.
 
     launcher  --({"arguments": [...], "stdout": path, "stderr": path})-->  warm process  --fork-->  run, run, ...
@@ -184,7 +184,7 @@ def serve(answers: int) -> None:
     while runs:
         _report_ended(runs, answers)
         time.sleep(POLL)
-    os._exit(0)  # the usual way takes a second, and frozen objects would be reported as leaks
+    os._exit(0)  # a normal exit takes a second, and would report frozen objects as leaks
 
 
 def _report_ended(runs: set[int], answers: int) -> None:
@@ -213,7 +213,7 @@ def _run(arguments: list[str], stdout: str | None, stderr: str | None) -> None:
             os.close(file)
     sys.argv = ["train.py", *arguments]
     status = _status_of(lambda: runpy.run_path("train.py", run_name="__main__"))
-    # Leaving in the usual way would take all shared modules apart, which takes a second.
+    # A normal exit would tear down all shared modules, which takes a second.
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):
         sys.stdout.flush()

@@ -50,7 +50,7 @@ def lay_out(source: Source, root: Path, report: Callable[[str], None]) -> None:
 
 
 def is_prepared(source: Source, root: Path) -> bool:
-    """Return whether :func:`record_prepared` was called for this very source, and nothing is missing since."""
+    """Return whether :func:`record_prepared` was called for this source, and nothing has been removed since."""
     path = root / source.folder / RECORD
     return path.is_file() and read_json(path) == _facts(source) and not source.missing(root)
 

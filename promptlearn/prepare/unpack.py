@@ -1,6 +1,6 @@
 """Unpacking archives from the network: nothing lands outside the folder, and nothing grows without bound.
 
-Only the contents of regular files are taken out of an archive, never links, devices, owners or modes: a link becomes a
+Only the contents of regular files are extracted, never links, devices, owners, or modes: a link becomes a
 copy of what it names in the archive. Refused as a whole: an absolute path or a ``..``, a device, and more files or
 bytes than any dataset has. (tarfile's data filter is not used: it knows neither zip files nor sizes, and it does not
 exist before Python 3.11.4.)

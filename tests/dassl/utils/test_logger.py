@@ -13,7 +13,7 @@ from dassl.utils import setup_logger
 
 @pytest.fixture
 def own_stdout(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back afterwards
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back afterward
 
 
 def close_log():

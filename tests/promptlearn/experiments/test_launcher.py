@@ -22,7 +22,7 @@ def fake(tmp_path):
 
 @pytest.fixture
 def go(fake):
-    """Run RPO with two seeds and return what is not done afterwards as (stage, seed)."""
+    """Run RPO with two seeds and return what is not done afterward as (stage, seed)."""
     checkout = Checkout(fake.root)
 
     def run(**options):

@@ -53,7 +53,7 @@ def test_training_names_every_bad_image_and_stops_before_its_first_step(data, me
     capsys.readouterr()
     assert run(data, method, "OUTPUT_DIR", str(data / "second")) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: 2 of 16 training images cannot be read:") and "Traceback" not in message
+    assert message.startswith("error: 2 of 16 training images are unreadable:") and "Traceback" not in message
     assert all(f"{path}: expected an image" in message for path in bad)
     assert not (data / "second" / "metrics.csv").exists() and not (data / "second" / "results.json").exists()
 

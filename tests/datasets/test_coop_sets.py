@@ -236,8 +236,8 @@ NO_CLASS = np.array([[("00001.jpg",)]], dtype=[("fname", object)])
 @pytest.mark.parametrize(
     ("name", "file", "damage", "message"),
     [
-        ("Caltech101", "101_ObjectCategories/tick", keep_three, "Class 'tick' has 3 images.*too few"),
-        ("EuroSAT", "2750/River", rename, "1 of 10 class folders .* first: River"),
+        ("Caltech101", "101_ObjectCategories/tick", keep_three, "class 'tick': expected enough images.* got 3"),
+        ("EuroSAT", "2750/River", rename, "10 class folders, got none in 1, first: River"),
         ("Food101", "images", rename, "images: expected a folder of class folders"),
         ("OxfordFlowers", "imagelabels.mat", Path.unlink, "labels.mat: expected a file.*needs it, or the split file"),
         ("OxfordFlowers", "imagelabels.mat", cut_short, "imagelabels.mat: expected a MATLAB file"),

@@ -225,20 +225,20 @@ print(Letters.rendered(Path(sys.argv[1])))
 def test_a_missing_image_is_reported_before_training(few, tmp_path):
     images = Letters.rendered(tmp_path)
     next(images.glob("test/letter_c/*.png")).unlink()
-    with pytest.raises(UserError, match="expected 130 images, found 129; delete that folder"):
+    with pytest.raises(UserError, match="expected 130 images, got 129. Delete the folder"):
         Letters.rendered(tmp_path)
 
 
 def test_images_of_another_version_are_refused(few, tmp_path):
     images = Letters.rendered(tmp_path)
     (images / "rendered.json").write_text(json.dumps({"version": 0, "pictures": 130}))
-    with pytest.raises(UserError, match="version 1, found 0; delete that folder"):
+    with pytest.raises(UserError, match="version 1, got version 0. Delete the folder"):
         Letters.rendered(tmp_path)
 
 
 def test_foreign_images_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match="not rendered by the demo dataset Letters"):
+    with pytest.raises(UserError, match="expected rendered images of Letters"):
         Letters.rendered(tmp_path)
 
 

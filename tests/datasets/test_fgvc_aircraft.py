@@ -38,7 +38,7 @@ def test_the_official_split_is_read_with_the_labels_of_the_list_of_variants(cfg,
     [
         ("variants.txt", None, "variants.txt: expected a file"),
         ("images_variant_test.txt", "0000007 F-16\n", "test.txt, line 1: expected an image and one of variants.txt"),
-        ("images_variant_train.txt", "0000099 F/A-18\n", "1 of 4 image files are missing.*0000099.jpg"),
+        ("images_variant_train.txt", "0000099 F/A-18\n", "expected 4 image files, got 3.*0000099.jpg"),
     ],
 )
 def test_missing_and_damaged_files_are_named(cfg, folder, file, text, message):

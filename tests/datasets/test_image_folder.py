@@ -114,8 +114,11 @@ def test_files_that_are_not_images_are_ignored_with_a_note(build, tmp_path, put,
         (["a.png", "b.png"], "expected class folders, got 2 files"),
         ([*pictures(4), "empty/notes.txt"], "expected images in 4 class folders, got none in 1, first: empty"),
         (pictures(3), "class 'cats': expected enough images for 50% train, 20% val and 30% test, got 3"),
-        ([*pictures(2, "train", "test"), "test/dogs/0.png"], "test: 1 class folders are not in train/, first: dogs"),
-        ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are missing"),
+        (
+            [*pictures(2, "train", "test"), "test/dogs/0.png"],
+            "test: expected the class folders of train/, got 1 other",
+        ),
+        ([*pictures(2, "train"), "test/cats/0.png"], "test: expected images in 3 class folders, got none in 2"),
     ],
 )
 def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, message):
@@ -127,17 +130,17 @@ def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, me
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected the header path,label or path,label,split and a line for each image, found '' and 0 lines"),
-        ("file,class\na.png,x\n", "found 'file,class' and 1 lines"),
+        ("", "expected the header path,label or path,label,split and a line for each image, got '' and 0 lines"),
+        ("file,class\na.png,x\n", "got 'file,class' and 1 lines"),
         ("path,label\n", "and 0 lines"),
-        ("path,label\na.png\n", "image 1: expected path,label; found 'a.png'"),
-        ("path,label\na.png,\n", "image 1: expected path,label; found 'a.png,'"),
-        ("path,label,split\na.png,x,dev\n", "split is one of train, val, test; found 'a.png,x,dev'"),
+        ("path,label\na.png\n", "image 1: expected path,label, got 'a.png'"),
+        ("path,label\na.png,\n", "image 1: expected path,label, got 'a.png,'"),
+        ("path,label,split\na.png,x,dev\n", r"\(split: train, val, test\), got 'a.png,x,dev'"),
         ("path,label\na.png,x\na.png,y\n", "expected each image once, got 1 repeated ones: a.png"),
         ("path,label\nb.png,x\n", "expected 1 image files, got 0; the first missing ones: .*b.png"),
         ("path,label,split\na.png,x,test\n", "expected training images, got none"),
-        ('path,label\n"a.png,x\n', "cannot be read as a CSV file"),
-        ("path,label\n\xff", "cannot be read as a CSV file"),
+        ('path,label\n"a.png,x\n', "expected a CSV file, got an error"),
+        ("path,label\n\xff", "expected a CSV file, got an error"),
     ],
 )
 def test_an_unusable_csv_file_gets_a_clear_message(build, tmp_path, put, text, message):
@@ -151,7 +154,7 @@ def test_a_missing_root_is_named(build, cfg):
     with pytest.raises(UserError, match="got .*nowhere, which does not exist"):
         build("nowhere")
     cfg.DATASET.ROOT = ""
-    with pytest.raises(UserError, match="name your folder of class folders, or CSV file, as DATASET.ROOT"):
+    with pytest.raises(UserError, match="DATASET.ROOT: expected a folder of class folders or a CSV file, got nothing"):
         build_dataset(cfg)
 
 

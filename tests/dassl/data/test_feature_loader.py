@@ -136,7 +136,7 @@ def test_a_bad_image_is_named_before_the_first_batch(cfg):
     train, _ = loaders(cfg)
     with open(train.dataset.data_source[0].impath, "wb"):
         pass
-    with pytest.raises(UserError, match="1 of 18 training images cannot be read"):
+    with pytest.raises(UserError, match="1 of 18 training images are unreadable"):
         next(iter(train))
 
 

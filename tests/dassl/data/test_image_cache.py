@@ -58,7 +58,7 @@ def test_all_bad_images_are_named_before_the_first_batch(cfg, paths):
         with open(path, "wb") as file:
             file.write(b"no picture")
     for _ in range(2):  # not only the first time
-        with pytest.raises(UserError, match="2 of 18 training images cannot be read") as error:
+        with pytest.raises(UserError, match="2 of 18 training images are unreadable") as error:
             next(iter(DataManager(cfg).train_loader_x))
     assert all(path in str(error.value) for path in (paths[3], paths[7]))
 

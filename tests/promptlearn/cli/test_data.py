@@ -154,7 +154,7 @@ class TestVerify:
         (call.folder / "images/beagle_train1.jpg").unlink()
         status, out, _ = call("verify", "oxford_pets")
         assert status == 1
-        assert "1 of 12 image files are missing" in out and "beagle_train1.jpg" in out
+        assert "expected 12 image files, got 11" in out and "beagle_train1.jpg" in out
 
     def test_images_that_cannot_be_decoded_are_named(self, call):
         call("prepare", "oxford_pets")
@@ -218,7 +218,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(call, arguments, message):
 def test_a_data_set_on_disk_needs_its_root(call):
     status, _, err = call("verify", "oxford_pets", root=False)
     assert status == 2
-    assert "Name it with --root DATA" in err
+    assert "--root: expected the DATA folder for oxford_pets, got nothing" in err
 
 
 def test_prepare_needs_a_root(call, capsys):

@@ -40,7 +40,7 @@ def test_problems_are_told_with_what_to_do_and_status_1(tmp_path, capsys):
     damaged.write_bytes(b"cut off")
     assert main(["doctor", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "runs")]) == 1
     out = capsys.readouterr().out
-    assert f"problem  weights {damaged} are damaged, or not OpenAI's\n         -> delete it: it is fetched again" in out
+    assert f"problem  weights {damaged} are damaged, or not OpenAI's\n         -> delete it to download it again" in out
     assert f"problem  the data folder {tmp_path / 'none'} does not exist\n         -> correct --data" in out
     assert out.endswith("2 problems\n")
 

@@ -80,4 +80,4 @@ def test_runs_of_which_none_has_ended_are_nothing_to_report(checkout, capfd):
     for path in checkout.output.rglob("results.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
     assert main(["report", "output", "--no-explain"]) == 2
-    assert "no run in" in capfd.readouterr().err
+    assert "expected a finished run, got none" in capfd.readouterr().err

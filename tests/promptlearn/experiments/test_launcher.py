@@ -103,7 +103,7 @@ def test_a_failed_job_is_reported_stops_only_its_own_test_and_is_tried_again(fak
 def test_a_job_that_ends_well_without_a_result_has_failed(fake, go, capfd):
     (fake.root / "train.py").write_text("")
     assert ("base", 1) in go()
-    assert "ended, but left no results.json" in capfd.readouterr().err
+    assert "has no results.json" in capfd.readouterr().err
 
 
 def test_a_killed_job_names_the_signal(fake, go, capfd):
@@ -197,7 +197,7 @@ def test_a_run_of_another_launcher_is_waited_for(fake, go, capfd):
     assert go() == []
     assert other.wait() == 0 and fake.calls() == []
     other.stdout.close()
-    assert "another process works on some of these runs; waiting for them" in capfd.readouterr().err
+    assert "another process is working on some of these runs; waiting for it" in capfd.readouterr().err
 
 
 BUSY_ONCE = """

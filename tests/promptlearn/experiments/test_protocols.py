@@ -219,8 +219,8 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
         ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'. Expected one of: CoCoOp, CoOp, IVLP, LP"),
         ({"datasets": ["brail"]}, "unknown dataset 'brail'. Did you mean 'braille'?"),
         ({"trainers": ["RPO"], "config": "main_24"}, "unknown config of RPO 'main_24'. Did you mean 'main_K24'?"),
-        ({"datasets": ["oxford_pets"]}, "oxford_pets needs its image files"),
-        ({"protocol": "cross_dataset", "source": "oxford_pets"}, "oxford_pets needs its image files"),
+        ({"datasets": ["oxford_pets"]}, "expected the folder with the images of oxford_pets"),
+        ({"protocol": "cross_dataset", "source": "oxford_pets"}, "expected the folder with the images of oxford_pets"),
     ],
 )
 def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, names, message):

@@ -143,7 +143,7 @@ def test_missing_images_are_counted_and_the_first_three_named(files, tmp_path):
     with pytest.raises(UserError) as error:
         check_images([Datum(path) for path in files + absent], "the split")
     message = str(error.value)
-    assert "the split: 4 of 10 image files are missing" in message
+    assert "the split: expected 10 image files, got 6" in message
     assert ", ".join(absent[:3]) in message and absent[3] not in message
 
 

@@ -64,7 +64,7 @@ def test_a_split_that_names_absent_files_is_refused(tmp_path):
     file = tmp_path / "split.json"
     file.write_text(json.dumps({"train": [["a.jpg", 0, "cat"]], "val": [], "test": [["b.jpg", 0, "cat"]]}))
     (tmp_path / "b.jpg").touch()
-    with pytest.raises(UserError, match="split.json: 1 of 2 image files are missing.*a.jpg"):
+    with pytest.raises(UserError, match="split.json: expected 2 image files, got 1.*a.jpg"):
         read_split(str(file), str(tmp_path))
 
 

@@ -75,7 +75,7 @@ def test_a_fifth_of_every_class_becomes_val():
 
 
 def test_a_class_too_small_for_a_val_image_is_refused():
-    with pytest.raises(UserError, match="'class 1' has 2 images"):
+    with pytest.raises(UserError, match="'class 1': expected enough images for 20% val, got 2"):
         split_trainval(items([0] * 10 + [1] * 2))
 
 

@@ -178,7 +178,7 @@ def test_sizes_are_known_without_weights_or_network(no_weights):
     assert backbone_config("open_clip:ViT-B-16/datacomp_xl_s13b_b90k").activation == "gelu"
 
 
-def test_a_precision_that_the_machine_cannot_is_refused(monkeypatch):
+def test_an_unsupported_precision_is_refused(monkeypatch):
     def cannot(*_):
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'\nsecond line")
 

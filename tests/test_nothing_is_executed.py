@@ -29,8 +29,8 @@ from dassl.utils import load_checkpoint, read_image
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix()
-    for room in ("basics", "clip", "dassl", "promptlearn", "datasets", "trainers", "scripts", "benchmarks")
-    for path in (ROOT / room).rglob("*.py")
+    for package in ("basics", "clip", "dassl", "promptlearn", "datasets", "trainers", "scripts", "benchmarks")
+    for path in (ROOT / package).rglob("*.py")
 ) + ["train.py", "setup.py"]
 
 # Modules and calls that turn bytes into objects or commands.
@@ -92,7 +92,7 @@ def test_no_source_file_could_execute_data(file):
         ),
     ],
 )
-def test_each_danger_is_found(line):
+def test_each_danger_is_detected(line):
     assert dangers(line)
 
 
@@ -220,7 +220,7 @@ def lies():
 
 
 @pytest.mark.parametrize("kind", lies())
-def test_weights_that_lie_are_refused_in_one_line(tmp_path, kind):
+def test_weights_with_false_sizes_are_refused_in_one_line(tmp_path, kind):
     changes, message = lies()[kind]
     state = {k: v.contiguous() for k, v in make_small_clip().state_dict().items()} | changes
     path = tmp_path / "lies.safetensors"

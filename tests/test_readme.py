@@ -175,7 +175,7 @@ def test_the_command_works(command, needs, copy):
 
 
 @pytest.mark.parametrize("command", [row[0] for row in README if takes_long(*row) and has_dry_run(row[0])])
-def test_a_command_that_takes_long_is_well_formed(command, copy):
+def test_a_slow_command_is_well_formed(command, copy):
     check(command, "data", copy)
 
 
@@ -216,7 +216,7 @@ def test_commands_are_found_with_what_they_need():
         ("dassl --help", None),
     ],
 )
-def test_a_right_command_passes(copy, command, needs):
+def test_a_correct_command_passes(copy, command, needs):
     check(command, needs, copy)
 
 
@@ -241,13 +241,13 @@ def test_a_right_command_passes(copy, command, needs):
         ("python train.py --train RPO", "gpu"),
     ],
 )
-def test_a_wrong_command_is_found(copy, command, needs):
+def test_a_wrong_command_is_detected(copy, command, needs):
     with pytest.raises(AssertionError):
         check(command, needs, copy)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "clip/tiny/MODEL_CARD.md"])
-def test_links_lead_to_files_that_are_there(page):
+def test_links_lead_to_existing_files(page):
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     broken = [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()]
     assert not broken

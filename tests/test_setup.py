@@ -82,12 +82,12 @@ def test_make_test_latest_installs_the_newest_elsewhere(copy):
     assert "constraints.txt" not in steps and "--upgrade" in steps and f"{copy}/.venv-latest/bin" in steps
 
 
-def test_make_makes_the_environment_on_a_fresh_machine(copy):
+def test_make_creates_the_environment_on_a_fresh_machine(copy):
     shutil.rmtree(copy / ".venv")
     steps = planned(copy, "demo")
     assert steps.index("-m venv .venv") < steps.index("install -c constraints.txt") < steps.index("base2new.sh")
 
 
-def test_make_help_names_the_targets():
+def test_make_help_lists_the_targets():
     shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(f"make {target}" in shown for target in ("demo", "test", "test-slow", "test-latest"))

@@ -177,7 +177,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_continues(runs, tmp
     fourth.wait()
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(runs, whole, tmp_path):
+def test_a_full_disk_loses_nothing_that_was_saved(runs, whole, tmp_path):
     undisturbed, _ = whole("RPO")
     run = runs.start(tmp_path / "run", command("RPO", *EVERY_STEP))
     run.until(lambda: "epoch [2/3]" in run.text())
@@ -215,7 +215,7 @@ def test_a_dead_data_worker_is_reported_with_its_cause(runs, tmp_path):
     assert read(tmp_path / "run", "status.json")["state"] == "failed"
 
 
-def test_a_run_that_is_refused_leaves_the_other_ones_status_alone(runs, whole):
+def test_a_refused_run_leaves_the_other_runs_status_unchanged(runs, whole):
     folder, _ = whole("LP")
     before = outcome(folder), read(folder, "status.json")
     other = runs.start(folder, command("LP", "OPTIM.LR", "0.5"))

@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
-def test_a_file_in_place_of_a_folder_is_an_error_of_the_user(tmp_path):
+def test_a_file_in_place_of_a_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_atomic(tmp_path / "file" / "x", b"")

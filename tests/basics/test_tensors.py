@@ -171,7 +171,7 @@ def tensor(size=(4,), stride=(1,), offset=0, of=None):
     return rebuild + b"(" + (of or storage()) + number(offset) + numbers(*size) + numbers(*stride) + b"\x89N" + b"tR"
 
 
-def test_a_handwritten_file_without_lies_is_read(tmp_path):
+def test_a_correct_handwritten_file_is_read(tmp_path):
     assert read_tensors(torch_file(tmp_path / "a", tensor())).tolist() == [1, 2, 3, 4]
     assert read_tensors(torch_file(tmp_path / "b", tensor((1, 2), (9, 2), 1))).tolist() == [[2, 4]]
 
@@ -224,7 +224,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_description_that_lies_or_calls_is_refused(tmp_path, kind):
+def test_a_false_or_calling_description_is_refused(tmp_path, kind):
     refused(torch_file(tmp_path / "a", PROGRAMS[kind]), "^it is damaged|^it contains (objects|a tensor that is larger)")
 
 

@@ -124,7 +124,7 @@ def test_the_floor_of_a_tower_is_the_one_computed_by_hand():
     assert tower(w, layers, own) == 0
 
 
-def test_a_line_through_two_points():
+def test_a_line_passes_through_two_points():
     assert line((100, 300), [2.0, 6.0], 1000) == pytest.approx(20.0)
 
 

@@ -152,7 +152,7 @@ def test_other_image_statistics_are_reported(small_file, publish, capsys):
     assert "set INPUT.PIXEL_MEAN to [0.5, 0.5, 0.5]" in capsys.readouterr().out
 
 
-def test_an_unknown_model_or_tag_is_answered_with_a_similar_one():
+def test_an_unknown_model_or_tag_gets_a_similar_suggestion():
     with pytest.raises(
         UserError, match=r"open_clip:ViT-B16/openai: expected .*, got 'ViT-B16'. Did you mean .*'ViT-B-16'"
     ):

@@ -65,7 +65,7 @@ def test_no_other_segment_attends_to_ragged_rows(small_clip, rows):
         small_clip.transformer({"x": packed, "y": padded})
 
 
-def test_class_texts_hold_no_padding(small_clip):
+def test_class_texts_contain_no_padding(small_clip):
     words = ClassWords(small_clip, ["Boeing 747-400", "cat", "yellow dog", "dog"], 4)
     packed = words.packed()
     assert packed.packing == ((2, 3), (1, 4), (1, words.lengths[0]))  # "cat . [EOS]", "yellow dog . [EOS]"

@@ -62,7 +62,7 @@ def test_half_precision_keeps_layer_norms_in_float32(tmp_path, state):
     assert model.ln_final.weight.dtype == torch.float32 and model.logit_scale.dtype == torch.float32
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match=r"NAME: expected one of .*tiny.*, got 'ViT-B-16'. Did you mean 'ViT-B/16'\?"):
         clip.load_clip("ViT-B-16")
 
@@ -105,7 +105,7 @@ def flip_last_number(path):
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_is_found(tmp_path, state):
+def test_a_flipped_bit_is_detected(tmp_path, state):
     torch.save(state, tmp_path / "flipped.pt")
     clip.weights.read(tmp_path / "flipped.pt")
     flip_last_number(tmp_path / "flipped.pt")
@@ -122,7 +122,7 @@ def test_the_tiny_clip_is_the_one_that_was_pretrained(tmp_path, monkeypatch):
         clip.load_clip("tiny")
 
 
-def test_no_name_is_answered_with_the_known_ones():
+def test_a_missing_name_lists_the_known_ones():
     with pytest.raises(UserError, match="expected one of .*ViT-B/16.*, got none. Give --backbone or --config-file"):
         clip.load_clip("")
 

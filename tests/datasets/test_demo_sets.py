@@ -171,7 +171,7 @@ def test_an_interrupted_rendering_leaves_nothing(few, tmp_path, monkeypatch):
     assert Letters.rendered(tmp_path).is_dir()
 
 
-def test_a_killed_rendering_is_repeated_and_what_it_left_is_swept(few, tmp_path):
+def test_a_killed_rendering_is_repeated_and_its_litter_swept(few, tmp_path):
     killed, live = tmp_path / ".images-killed", tmp_path / ".images-live"
     for folder in (killed, live):
         (folder / "train" / "letter_a").mkdir(parents=True)
@@ -197,7 +197,7 @@ def test_a_second_process_keeps_the_images_of_the_first(few, tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["images"]
 
 
-def test_two_processes_render_at_once(tmp_path):
+def test_two_processes_can_render_at_once(tmp_path):
     script = f"""
 import sys
 from pathlib import Path

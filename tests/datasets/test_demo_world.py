@@ -91,7 +91,7 @@ def test_a_higher_difficulty_shrinks_and_clutters():
         style(difficulty=1.5)
 
 
-def test_captions_are_short_and_only_photos_tell_the_color():
+def test_captions_are_short_and_only_photos_mention_the_color():
     atlas, rng = load_atlas(), random.Random(0)
     texts, hues = [], set(COLORS) - {"black", "white"}  # ink is called black, or black and white
     for medium in (PHOTO, SKETCH, INK):

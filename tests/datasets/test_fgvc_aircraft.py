@@ -25,7 +25,7 @@ def folder(cfg, tmp_path, put):
     return folder
 
 
-def test_the_official_split_is_read_with_the_labels_of_the_list_of_variants(cfg, folder):
+def test_the_official_split_is_read_with_variant_labels(cfg, folder):
     data = build_dataset(cfg)
     assert data.classnames == list(VARIANTS)
     for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):

@@ -57,7 +57,7 @@ USED_IMPORTS = {
 
 
 @pytest.mark.parametrize("module", USED_IMPORTS)
-def test_what_files_of_the_coop_family_import_exists(module, monkeypatch):
+def test_everything_that_coop_family_files_import_exists(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # optional, so importing must not need it
     imported = importlib.import_module(module)
     assert [name for name in USED_IMPORTS[module] if not hasattr(imported, name)] == []
@@ -146,7 +146,7 @@ def others(checkout, trained):
     return printed
 
 
-def test_an_old_file_trains(trained):
+def test_an_old_trainer_file_trains(trained):
     assert trained["epochs"] == EPOCHS and trained["trained_parameters"] == 3 * 128
     assert trained["metrics"]["accuracy"] > 100 / len(trained["metrics"]["per_class"])
 

@@ -19,7 +19,7 @@ def tensor():
     return torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_tensor_comes_back_for_its_key_alone(tmp_path, tensor):
+def test_a_tensor_is_returned_only_for_its_key(tmp_path, tensor):
     store = FeatureStore(tmp_path / "features", budget=2**20)
     assert store.get(KEY) is None
     store.put(KEY, tensor.t())  # not contiguous
@@ -27,7 +27,7 @@ def test_a_tensor_comes_back_for_its_key_alone(tmp_path, tensor):
     assert store.get({**KEY, "view": 4}) is None
 
 
-def test_every_damaged_byte_and_length_is_found(tmp_path, tensor, capsys):
+def test_every_damaged_byte_and_length_is_detected(tmp_path, tensor, capsys):
     store = FeatureStore(tmp_path, budget=2**20)
     store.put(KEY, tensor)
     (path,) = tmp_path.iterdir()
@@ -42,7 +42,7 @@ def test_every_damaged_byte_and_length_is_found(tmp_path, tensor, capsys):
     assert "is damaged; computing its content again" in capsys.readouterr().out
 
 
-def test_a_file_under_another_ones_name_is_found(tmp_path, tensor):
+def test_a_file_under_the_wrong_name_is_detected(tmp_path, tensor):
     store = FeatureStore(tmp_path, budget=2**20)
     store.put(KEY, tensor)
     (path,) = tmp_path.iterdir()
@@ -50,7 +50,7 @@ def test_a_file_under_another_ones_name_is_found(tmp_path, tensor):
     assert store.get({"weights": "cd34", "view": 3}) is None
 
 
-def test_beyond_the_budget_the_longest_unused_go(tmp_path, tensor):
+def test_beyond_the_budget_the_least_recently_used_are_deleted(tmp_path, tensor):
     store = FeatureStore(tmp_path, budget=2**20)
     for view in range(4):
         store.put({"view": view}, tensor)

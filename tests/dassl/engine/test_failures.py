@@ -78,7 +78,7 @@ def test_a_dead_worker_is_reported_with_its_cause(cfg, fail, cause):
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", "ended by Segmentation fault"),
     ],
 )
-def test_other_ends_of_workers_are_distinguished(cfg, text, cause):
+def test_other_worker_failures_are_distinguished(cfg, text, cause):
     with pytest.raises(DeadWorker, match=cause), explain_failures(cfg):
         raise RuntimeError(text)
 

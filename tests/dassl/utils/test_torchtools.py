@@ -44,7 +44,7 @@ def test_training_resumes_from_the_last_checkpoint(tmp_path):
     assert resumed.param_groups[0]["lr"] == 0.5
 
 
-def test_a_note_that_leads_nowhere_or_out_of_its_folder_is_refused(tmp_path):
+def test_a_pointer_to_nothing_or_out_of_its_folder_is_refused(tmp_path):
     folder = tmp_path / "prompt_learner"
     folder.mkdir()
     with pytest.raises(MissingFile, match="checkpoint: expected a file with the name"):

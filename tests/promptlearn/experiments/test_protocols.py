@@ -90,7 +90,7 @@ def test_variance_has_ten_seeds_and_rpo_also_with_four_prompts(checkout):
     assert len(few) == len(lines) / 2 and all("/RPO/tiny,K=4/seed" in line for line in few)
 
 
-def test_an_ablation_tries_every_combination_in_a_grid_of_its_own_folder(checkout):
+def test_an_ablation_has_a_folder_for_every_combination(checkout):
     lines = commands(checkout, "ablation", trainers=["RPO"], seeds=[1])[2:]
     assert len(lines) == 2 * 2 * 3 * 2 * 2  # start x mask x side x K, base and new
     assert len(set(values(lines, "--output-dir"))) == len(lines)
@@ -99,7 +99,7 @@ def test_an_ablation_tries_every_combination_in_a_grid_of_its_own_folder(checkou
     )
 
 
-def test_what_is_asked_to_vary_takes_the_place_of_the_protocols_variants(checkout):
+def test_requested_variants_replace_the_protocols(checkout):
     vary = {"TRAINER.SEP.LAYERS": [[1, 2], []], "OPTIM.LR": [0.1]}
     lines = commands(checkout, "ablation", trainers=["SEP"], seeds=[1], vary=vary)
     assert [line.split("/SEP/")[2].split("/")[0] for line in lines[2::2]] == [
@@ -109,7 +109,7 @@ def test_what_is_asked_to_vary_takes_the_place_of_the_protocols_variants(checkou
     assert lines[2].endswith("TRAINER.SEP.LAYERS [1, 2] OPTIM.LR 0.1")
 
 
-def test_zero_shot_clip_comes_first_once_per_data_set_and_loads_no_model(checkout):
+def test_zero_shot_clip_runs_first_and_once_per_dataset(checkout):
     lines = commands(checkout, trainers=["RPO"], datasets=["digits", "braille"], seeds=[2, 3], shots=[1, 4])
     zero_shot = [line for line in lines if "ZeroshotCLIP" in line]
     assert len(lines) == 2 * (2 + 8) and len(zero_shot) == 4
@@ -117,11 +117,11 @@ def test_zero_shot_clip_comes_first_once_per_data_set_and_loads_no_model(checkou
     assert all("--seed 1 " in line and "--eval-only" in line and "--model-dir" not in line for line in zero_shot)
 
 
-def test_zero_shot_clip_asked_for_alone_is_not_doubled(checkout):
+def test_zero_shot_clip_requested_alone_runs_once(checkout):
     assert len(commands(checkout, trainers=["ZeroshotCLIP"])) == 2
 
 
-def test_nothing_asked_for_means_the_protocols_methods_seeds_and_demo_set(checkout):
+def test_an_empty_request_means_the_protocols_defaults(checkout):
     lines = commands(checkout)
     assert len(lines) == 2 + METHODS * 3 * 2
     assert all("datasets/digits.yaml" in line for line in lines)
@@ -223,12 +223,12 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
         ({"protocol": "cross_dataset", "source": "oxford_pets"}, "expected the folder with the images of oxford_pets"),
     ],
 )
-def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, names, message):
+def test_unknown_names_are_refused_with_the_known_ones(checkout, names, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         commands(checkout, **names)
 
 
-def test_a_method_without_a_released_config_asks_for_one(checkout, tmp_path):
+def test_a_method_without_a_released_config_needs_one(checkout, tmp_path):
     with pytest.raises(UserError, match="--config: expected one of one, tiny, two for Own, got none"):
         commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["Own"])
 
@@ -247,13 +247,13 @@ def test_a_protocol_file_with_a_mistake_is_refused(checkout, text, message):
         commands(checkout)
 
 
-def test_defaults_that_lack_a_key_are_refused(checkout):
+def test_defaults_with_a_missing_key_are_refused(checkout):
     (checkout.root / "configs" / "protocols" / "defaults.yaml").write_text("shots: [16]")
     with pytest.raises(UserError, match="defaults.yaml: expected all keys, got none for seeds, trainers"):
         commands(checkout)
 
 
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_checkout_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected a checkout"):
         Checkout(tmp_path)
 

@@ -83,7 +83,7 @@ def test_a_server_that_ignores_ranges_is_given_up_if_it_always_disconnects(get, 
     assert len(site.requests) == ATTEMPTS
 
 
-def test_the_beginning_of_another_file_is_discarded(get, site, tmp_path):
+def test_a_partial_download_of_another_file_is_discarded(get, site, tmp_path):
     (tmp_path / "a.tar.part").write_bytes(b"x" * HALF)
     assert get() == DATA
     assert site.requests == [("/a.tar", f"bytes={HALF}-"), ("/a.tar", None)]
@@ -94,7 +94,7 @@ def test_a_partial_download_that_is_too_long_is_discarded(get, tmp_path):
     assert get() == DATA
 
 
-def test_a_complete_partial_download_is_checked_and_not_fetched_again(get, site, tmp_path):
+def test_a_complete_partial_download_is_only_checked(get, site, tmp_path):
     (tmp_path / "a.tar.part").write_bytes(DATA)
     assert get() == DATA
     assert site.requests == []
@@ -137,7 +137,7 @@ def endless(handler):
     return True
 
 
-def test_bytes_beyond_the_published_size_are_cut_off(get, site, tmp_path):
+def test_a_download_stops_at_the_published_size(get, site, tmp_path):
     site.misbehave["/a.tar"] = endless
     with pytest.raises(UserError, match="expected 300,000 bytes for a.tar, got more"):
         get()
@@ -172,7 +172,7 @@ def test_the_next_url_is_tried_and_all_failures_are_reported(get, site):
     assert site.requests.count(("/gone", None)) == 2  # a missing file is requested only once
 
 
-def test_a_busy_server_is_asked_again(get, site):
+def test_a_busy_server_is_tried_again(get, site):
     site.misbehave["/a.tar"] = once(lambda handler: send(handler, 503, b""))
     assert get() == DATA
 
@@ -240,7 +240,7 @@ class TestDrive:
             fetch(published(drive="some-id"), tmp_path / "a.tar")
         assert list(tmp_path.iterdir()) == []
 
-    def test_bytes_beyond_the_published_size_are_cut_off(self, monkeypatch, tmp_path):
+    def test_a_download_stops_at_the_published_size(self, monkeypatch, tmp_path):
         monkeypatch.setattr(gdown, "download", lambda progress, **more: progress(len(DATA) + 1, None))
         with pytest.raises(UserError, match="expected 300,000 bytes, got more from Google Drive"):
             fetch(published(drive="some-id"), tmp_path / "a.tar")

@@ -198,7 +198,7 @@ class TestImageNet:
             **{f"{folder}meta.mat": out.getvalue(), f"{folder}ILSVRC2012_validation_ground_truth.txt": b"2\n1\n2"}
         )
 
-    def test_is_laid_out_from_files_put_there(self, root):
+    def test_a_manually_filled_folder_is_laid_out(self, root):
         train = tar("w", **{"n01.tar": tar("w", **{"n01_7.JPEG": b"7"}), "n02.tar": tar("w", **{"n02_8.JPEG": b"8"})})
         val = tar("w", **{f"ILSVRC2012_val_0000000{n}.JPEG": b"%d" % n for n in (3, 1, 2)})
         devkit = published("devkit.tar.gz", self.devkit(), by_hand="image-net.org")

@@ -87,11 +87,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("data", [TAR, gzip.compress(TAR), ZIP], ids=["tar", "tar.gz", "zip"])
 class TestIntactArchive:
-    def test_is_extracted_completely(self, data, pack, out):
+    def test_an_archive_is_extracted_completely(self, data, pack, out):
         unpack(pack(data), ALL, out)
         assert contents(out / "all") == FILES
 
-    def test_gives_the_wanted_parts_under_the_wanted_names(self, data, pack, out):
+    def test_wanted_parts_get_the_wanted_names(self, data, pack, out):
         unpack(pack(data), {"photos": "pets/images", "names.txt": "pets/list.txt"}, out)
         assert contents(out) == {
             "photos/a.jpg": b"aaa",
@@ -99,17 +99,17 @@ class TestIntactArchive:
             "names.txt": FILES["pets/list.txt"],
         }
 
-    def test_without_the_wanted_parts_is_refused(self, data, pack, out):
+    def test_an_archive_without_the_wanted_parts_is_refused(self, data, pack, out):
         with pytest.raises(UserError, match="expected an archive that holds pets/nothing"):
             unpack(pack(data), {"images": "pets/nothing", "o": "other"}, out)
 
-    def test_that_is_truncated_is_refused(self, data, pack, out):
+    def test_a_truncated_archive_is_refused(self, data, pack, out):
         for kept in (len(data) // 3, len(data) * 2 // 3):
             with pytest.raises(UserError, match="expected"):
                 unpack(pack(data[:kept]), {path: path for path in FILES}, out)
             shutil.rmtree(out, ignore_errors=True)
 
-    def test_that_is_damaged_never_causes_a_traceback(self, data, pack, out):
+    def test_a_damaged_archive_never_causes_a_traceback(self, data, pack, out):
         rng = random.Random(0)
         refused = 0
         for number in range(150):

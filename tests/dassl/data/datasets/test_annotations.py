@@ -22,7 +22,7 @@ def test_a_line_that_is_not_as_expected_is_shown_with_its_number(tmp_path, parse
         read_annotations(str(path), parse, "a number")
 
 
-def test_files_that_are_missing_or_folders_are_named(tmp_path):
+def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(MissingFile, match="absent.txt: expected a file"):
         read_annotations(str(tmp_path / "absent.txt"), str, "a word")
     with pytest.raises(MissingFile, match="absent.mat: expected a file"):

@@ -99,7 +99,7 @@ def test_two_sources_in_one_call_are_sampled_like_the_original(key):
     assert_next_draws(expected["next_draws_after"], random)
 
 
-def test_below_one_shot_the_sources_come_back_untouched():
+def test_below_one_shot_the_sources_are_unchanged():
     dataset = DatasetBase.__new__(DatasetBase)
     one, other = items([2]), items([3])
     state = random.getstate()
@@ -147,7 +147,7 @@ def test_missing_images_are_counted_and_the_first_three_named(files, tmp_path):
     assert ", ".join(absent[:3]) in message and absent[3] not in message
 
 
-def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
+def test_each_folder_is_listed_once_to_find_all_images(files, monkeypatch):
     def no_stat(path):
         raise AssertionError(f"a single file was looked up: {path}")
 

@@ -238,7 +238,7 @@ def test_a_split_without_images_of_a_class_is_refused(cfg, root):
         ),
     ],
 )
-def test_a_split_that_cannot_be_counted_on_is_refused(cfg, root, change, message):
+def test_an_inconsistent_split_is_refused(cfg, root, change, message):
     build(cfg)
     split = root / "small" / "split_zhou_Small.json"
     parts = json.loads(split.read_text())
@@ -248,7 +248,7 @@ def test_a_split_that_cannot_be_counted_on_is_refused(cfg, root, change, message
         DataManager(cfg)
 
 
-def test_one_class_has_a_base_half_and_no_new_one(cfg, root):
+def test_one_class_is_base_and_leaves_no_new_classes(cfg, root):
     build(cfg)
     split = root / "small" / "split_zhou_Small.json"
     parts = {

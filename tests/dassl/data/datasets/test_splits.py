@@ -79,7 +79,7 @@ def test_a_class_too_small_for_a_val_image_is_refused():
         split_trainval(items([0] * 10 + [1] * 2))
 
 
-def test_half_a_fifth_and_the_rest_of_every_class_become_train_val_and_test():
+def test_every_class_is_split_50_20_30():
     parts = split_by_class(items([1] * 10 + [0] * 5), rng=random.Random(1))
     assert [[item.label for item in part] for part in parts] == [[1] * 5 + [0] * 2, [1] * 2 + [0], [1] * 3 + [0] * 2]
     assert sorted(summary(sum(parts, []))) == sorted(summary(items([1] * 10 + [0] * 5)))
@@ -107,12 +107,12 @@ def test_base_is_the_first_half_rounded_up_and_new_is_relabeled(num_classes, num
     assert len(base) + len(new) == len(train)
 
 
-def test_all_classes_are_the_lists_themselves():
+def test_all_classes_return_the_lists_unchanged():
     train, test = items([0, 1]), items([1])
     kept = subsample_classes(train, test, subsample="all")
     assert kept[0] is train and kept[1] is test
 
 
-def test_another_subsample_is_refused():
+def test_an_unknown_subsample_is_refused():
     with pytest.raises(UserError, match="all, base, new, got 'old'"):
         subsample_classes(items([0]), subsample="old")

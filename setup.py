@@ -55,6 +55,9 @@ setup(
             "playwright>=1.49",
             "tensorboard>=2.18",
             "optuna>=4.2",
+            "onnx>=1.18",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.21",
             "ruff",
             "codespell",
             "mypy",
@@ -66,6 +69,8 @@ setup(
         "tensorboard": ["tensorboard>=2.18"],
         # dassl tune
         "tune": ["optuna>=4.2"],
+        # dassl export
+        "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.21"],
     },
     entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[

@@ -31,7 +31,7 @@ class NonFiniteLoss(UserError, FloatingPointError):
 
 
 EXTRAS = {"requests": "data", "urllib3": "data", "scipy": "data", "sklearn": "data", "matplotlib": "report"}
-EXTRAS |= {"jinja2": "report", "optuna": "tune"}
+EXTRAS |= {"jinja2": "report", "optuna": "tune", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"}
 
 
 def explain_missing_package(error):

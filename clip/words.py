@@ -115,7 +115,7 @@ class PackedWords:
             `[SOS] context` (N, 1 + before, text width), and the packed rows `name context . [EOS]`, (n, text width).
         """
         words, before = self.words, self.words.before
-        start = torch.cat([words.start.expand(len(ctx), -1, -1), ctx[:, :before]], dim=1)
+        start = torch.cat([words.start.expand(ctx.shape[0], -1, -1), ctx[:, :before]], dim=1)
         table, split = words.words[self.classes][self.class_of_row], start.shape[1]
         if words.after:
             table = torch.cat([table, ctx[:, before:].expand(len(table), -1, -1)], dim=1)

@@ -59,6 +59,8 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
         UserError: an unknown method, no pictures, or train.py failed; the message is train.py's.
     """
     checkout = Checkout()
+    if not options.source.expanduser().exists():
+        raise UserError(f"{options.source}: expected a folder of class folders or a CSV file, got nothing.")
     refuse_unknown("method", [options.method], checkout.trainers())
     run = options.output / RUN
     command = [sys.executable, str(checkout.root / "train.py"), *arguments(options, checkout, run)]

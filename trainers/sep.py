@@ -76,7 +76,7 @@ class TokenFusion(nn.Module):
         Args:
             across: attend across the N rows, slot by slot (as in the released code), not across the n slots of a row.
         """
-        tokens, prompts = tokens.float(), prompts.float().expand(len(tokens), -1, -1)
+        tokens, prompts = tokens.float(), prompts.float().expand(tokens.shape[0], -1, -1)
         x, to = self.ln_pa_1_visual(prompts), self.ln_pa_1_visual(tokens)
         if across:
             x, to = x.transpose(0, 1), to.transpose(0, 1)

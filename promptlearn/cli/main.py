@@ -37,6 +37,7 @@ Few-shot prompt learning on frozen CLIP. Run it in the checkout, where train.py 
 commands:
   fit                     train a classifier on your pictures
   predict                 classify pictures with a saved model
+  export                  write a saved model to an ONNX file
   train                   train or test one model: `python train.py ...`
   base2new                train on the base classes, test on base and new classes
   few_shot                all classes, with 1 to 16 shots
@@ -74,7 +75,7 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("fit", "predict", "tune", "data", "results", "report", "doctor")
+OTHERS = ("fit", "predict", "export", "tune", "data", "results", "report", "doctor")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

@@ -97,7 +97,7 @@ def memory_mib(device: str, peak: bool) -> float:
 
 
 def reset_peak(device: str) -> None:
-    """Start the peak from what is in use now, without what only building the model needed."""
+    """Restart the peak at the memory in use now, without what only building the model needed."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -231,8 +231,8 @@ def peak_flops() -> float:
                 x, weight = torch.ones(batch * tokens, into), torch.ones(out, into)
                 for library in libraries * PEAK_ROUNDS:
                     linear.use(library)
-                    taken = seconds("cpu", partial(linear.linear, x, weight))
-                    best = max(best, 2 * len(x) * weight.numel() / taken)
+                    elapsed = seconds("cpu", partial(linear.linear, x, weight))
+                    best = max(best, 2 * len(x) * weight.numel() / elapsed)
     linear.use(before)
     return best
 

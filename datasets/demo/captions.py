@@ -25,7 +25,7 @@ TEMPLATES = (
 )  # fmt: skip
 SKETCH_TEMPLATES = ("a sketch of a {}.", "a drawing of a {}.", "a line drawing of the {}.", "an outline of a {}.")
 INK_TEMPLATES = ("a black {}.", "a silhouette of a {}.", "a black and white photo of a {}.", "a photo of a black {}.")
-UNSAID = 0.15  # share of captions that omit the notation; just as many only mention "letter" or "number"
+OMITTED = 0.15  # share of captions that omit the notation; just as many only mention "letter" or "number"
 
 
 class Scene(NamedTuple):
@@ -68,15 +68,15 @@ def thing_words(notation: str, name: str, rng: random.Random) -> str:
     if notation == "pictogram":
         return name
     if notation in ("digit", "roman"):
-        if q < UNSAID:
+        if q < OMITTED:
             return name
-        if q < 2 * UNSAID:
+        if q < 2 * OMITTED:
             return f"number {name}"
         if notation == "roman":
             return f"roman numeral {name}"
         return rng.choice((f"digit {name}", f"digit {DIGITS.index(name)}"))
     # a letter without further words is a capital twice as often as anything else
-    if q < (2 * UNSAID if notation == "capital" else UNSAID):
+    if q < (2 * OMITTED if notation == "capital" else OMITTED):
         return f"letter {name}"
     spoken = {
         "capital": (f"capital letter {name}", f"uppercase letter {name}"),

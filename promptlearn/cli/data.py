@@ -34,13 +34,13 @@ Datasets, in a DATA folder with the layout of CoOp's DATASETS.md. NAME is a file
 
 PREPARE_HELP = """\
 Download what each dataset is missing, check it, unpack it, and compare its splits with the published sizes. Existing
-files stay unchanged. After an interruption, the same command resumes; when everything is there, it does nothing.
+files stay unchanged. After an interruption, the same command resumes; when everything is complete, it does nothing.
 
 Without an automatic download, it lists the files to put where; run it again to continue with them.
 """
 
 VERIFY_HELP = """\
-Compare each dataset with its published sizes, and check that every image of its splits is there. Exit status 1 if
+Compare each dataset with its published sizes, and check that every image of its splits exists. Exit status 1 if
 anything is wrong.
 """
 

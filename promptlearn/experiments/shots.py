@@ -15,7 +15,7 @@ PERCENTAGES, LAST = 1e9, 2e9
 
 
 def parse_shots(given: object, source: str = "--shots") -> Shots:
-    """Return what a word of the command line, or a value or key in a file, says; "100%" is ALL.
+    """Parse shots from a word of the command line, or from a value or key in a file; "100%" is ALL.
 
     Raises:
         UserError: it is something else; the message starts with `source`.

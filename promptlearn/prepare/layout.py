@@ -16,7 +16,7 @@ from promptlearn.prepare.sources import File, Source, is_there
 from promptlearn.prepare.unpack import unpack
 
 UNPACKING = ".unpacking"  # folder for an archive's content until it is complete
-RECORD = ".prepared.json"  # written last: everything is there and was verified
+RECORD = ".prepared.json"  # written last, when everything is complete and verified
 LOCK = ".preparing"
 
 

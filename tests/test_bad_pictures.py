@@ -1,4 +1,4 @@
-"""Bad pictures, start to end: training stops before its first step, and an evaluation counts every image."""
+"""Bad pictures, end to end: training stops before its first step, and an evaluation counts every image."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cells of CSV files are no formulas, and come back unchanged."""
+"""Cells of CSV files are never formulas, and round-trip unchanged."""
 
 import csv
 

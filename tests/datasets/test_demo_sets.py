@@ -1,4 +1,4 @@
-"""The demo datasets: images made once, complete or not at all, the same for everybody."""
+"""The demo datasets: images made once, complete or not at all, the same for everyone."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_a_dataset_is_registered_with_a_config_and_distinct_names(dataset):
     assert DATASET_REGISTRY.get(dataset.__name__) is dataset
     path = REPOSITORY / "configs" / "datasets" / f"{dataset.dataset_dir}.yaml"
     assert yaml.safe_load(path.read_text()) == {"DATASET": {"NAME": dataset.__name__}}
-    argument = "" if dataset is Digits else f" {dataset.dataset_dir}"  # digits is what the script takes by itself
+    argument = "" if dataset is Digits else f" {dataset.dataset_dir}"  # digits is the script's default
     assert f"#   bash scripts/rpo/base2new.sh{argument}\n" in path.read_text()
     assert len(set(dataset.names)) == len(dataset.names)
     assert "{}" in dataset.prompt

@@ -6,7 +6,7 @@ import torch
 import dassl.engine.accelerate
 from dassl.engine.accelerate import GraphedStep
 
-# The compiler looks at everything, and some releases of torch warn of what they themselves look at.
+# The compiler inspects everything, and some releases of torch warn about what they inspect.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

@@ -1,4 +1,4 @@
-"""An exported file answers as the model does, without this package."""
+"""An exported file gives the model's answers without this package."""
 
 import subprocess
 import sys

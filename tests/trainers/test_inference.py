@@ -1,4 +1,4 @@
-"""A trained model answers the same without its run, its dataset, and its optimizer."""
+"""A trained model gives the same answers without its run, its dataset, and its optimizer."""
 
 import json
 

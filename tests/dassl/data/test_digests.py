@@ -1,4 +1,4 @@
-"""Digests tell whether two runs used the same images."""
+"""Digests show whether two runs used the same images."""
 
 import shutil
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What is kept comes back bit for bit, or not at all: damage, wrong names, full disks and budgets."""
+"""A stored tensor is returned bit for bit, or not at all: damage, wrong names, full disks, and budgets."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Pictures are decoded once and come out as they went in, whatever the budget and however many workers share them."""
+"""Images are decoded once and returned unchanged, whatever the budget and however many workers share them."""
 
 import numpy as np
 import pytest

@@ -65,7 +65,7 @@ class Learner(nn.Module):
 
 @TRAINER_REGISTRY.register()
 class Toy(TrainerX):
-    """It dies at the step `killed_at` = (epoch, batch); in the steps `bad_at`, its loss is `bad`."""
+    """Dies at the step `killed_at` = (epoch, batch); in the steps `bad_at`, its loss is `bad`."""
 
     killed_at = None
     bad_at = ()

@@ -1,4 +1,4 @@
-"""Memory that ran out and workers that died are reported with what helps."""
+"""Out-of-memory errors and dead workers are reported with advice."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Optimisers by name and their settings."""
+"""Optimizers by name, and their settings."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Free memory is what the system and its container still give; what is freed goes back to them."""
+"""Free memory is what the system and its container can still provide; freed memory is returned to them."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The doctor finds planted problems and says what to do; its exit status shows whether there are any."""
+"""The doctor finds planted problems and suggests fixes; its exit status shows whether there are any."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Help, refusals, and commands that only read results answer without importing torch."""
+"""Help, refusals, and commands that only read results do not import torch."""
 
 import subprocess
 import sys

@@ -8,7 +8,7 @@ from basics import UserError
 from dassl.data.transforms import CHOICES, build_transform
 
 BICUBIC = T.InterpolationMode.BICUBIC
-SIZE = (8, 6)  # height and width differ, so that they cannot be taken for each other
+SIZE = (8, 6)  # height and width differ, so that they cannot be confused
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.counting import counted
 from benchmarks.methods import Case, Paths, build, frozen_clip, reference_images
 from clip import linear
+from clip.counting import counted
 from dassl.utils import keep_freed_memory, return_freed_memory
 from trainers.base import TOWER_DTYPES
 

@@ -12,7 +12,9 @@ BELOW = {
     "trainers": ("basics", "dassl", "clip"),
     "promptlearn": ("basics", "dassl", "clip", "trainers", "datasets"),
 }
-SHARED_BY_TRAINERS = tuple(f"trainers.{name}" for name in ("base", "context", "finetuning", "inference", "prompted"))
+SHARED_BY_TRAINERS = tuple(
+    f"trainers.{name}" for name in ("base", "context", "finetuning", "inference", "prompted", "work")
+)
 
 
 def imports(path: Path, module: str) -> set[str]:

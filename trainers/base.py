@@ -30,6 +30,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream
 from trainers.inference import describe
 from trainers.prompted import PromptedCLIP, whole_model_shapes
+from trainers.work import count_gflop
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 SHORTEST_TEXT = 4  # positions: start, a name of one token, the period, end
@@ -296,6 +297,15 @@ class PromptTrainer(TrainerX):
     def describe_model(self) -> dict:
         """Describe the model for model.json, so that it can be used without its dataset."""
         return describe(self)
+
+    @property
+    def makes_steps(self) -> bool:
+        """Whether the method is trained by gradient steps."""
+        return bool(self._optims) and all(optim is not None for optim in self._optims.values())
+
+    def count_gflop(self) -> dict[str, float | None]:
+        """Count the operations of a training step and of a test image (`trainers.work`)."""
+        return count_gflop(self)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         # The loader pins batches for a GPU, so the CPU need not wait for the copy.

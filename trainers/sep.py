@@ -10,11 +10,11 @@ Text: T are the n tokens after the prompts. Image: T are the n_v tokens of highe
 are averaged with those of frozen CLIP, t0 and i0. V are learned prototypes of the classes:
 
     t = (t~ + t0) / |.|,  i = (i~ + i0) / |.|
-    L = CE(i t' / tau) + W (1 - cos(t, t0)) + W_V (1 - cos(i, i0)) + 1/2 (CE(10 cos(i, V)) + CE(10 cos(i0, V)))
+    L = CE(i t' / tau) + W (1 - cos(t, t0)) + W_V (1 - cos(i, i0)) + W_P (CE(10 cos(i, V)) + CE(10 cos(i0, V)))
 
 SELECT instance is the paper's form: each text and each image is fused separately. SELECT batch is the released code:
 the whole batch has one set of tokens, and slot j of a text or image attends to slot j of all classes or images, so that
-a prediction depends on the other images in its batch.
+a prediction depends on the other images in its batch. Ablations: PROMPTS on one side, W_P 0 for no prototypes, TOKENS.
 
 Attention pattern: as MaPLe; the fused prompts are the replacements.
 """
@@ -40,8 +40,14 @@ from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
-PROTOTYPE_SCALE, PROTOTYPE_WEIGHT = 10.0, 0.5  # of the released code
+PROTOTYPE_SCALE = 10.0  # of the released code
 HEAD_WIDTH, MLP_WIDTH = 64, 256  # of its fusion module
+
+CHOICES = {
+    "SELECT": ("instance", "batch"),
+    "TOKENS": ("highest", "lowest", "first"),
+    "PROMPTS": ("both", "text", "image"),
+}
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -52,8 +58,11 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.SEP.CTX_INIT = ""  # words to start from, "a photo of a"; their number replaces N_CTX
     cfg.TRAINER.SEP.LAYERS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]  # layers before which prompts are fused, from 0
     cfg.TRAINER.SEP.SELECT = "instance"  # instance (the paper) or batch (the released code)
+    cfg.TRAINER.SEP.TOKENS = "highest"  # image tokens: of the highest or lowest energy, or the first: CLS and patches
+    cfg.TRAINER.SEP.PROMPTS = "both"  # both, text, or image; the other side is zero-shot CLIP
     cfg.TRAINER.SEP.W = 8.0  # weight of the text features' consistency with frozen CLIP
     cfg.TRAINER.SEP.W_V = 6.0  # weight of the image features' consistency
+    cfg.TRAINER.SEP.W_P = 0.5  # weight of the prototypes' cross-entropies
     cfg.TRAINER.SEP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
@@ -91,11 +100,17 @@ class PromptLearner(nn.Module):
     def __init__(self, clip_model: clip.CLIP, n_classes: int, options: CfgNode):
         super().__init__()
         text_width, (vision_width, embed_dim) = clip_model.ln_final.weight.shape[0], clip_model.visual.proj.shape
-        self.ctx = clip.context_vectors(clip_model, options.CTX_INIT, (options.N_CTX,))
-        self.ctx_visual = nn.Parameter(0.02 * torch.randn(options.N_CTX_V, vision_width))
-        text, image = TokenFusion(text_width), TokenFusion(vision_width)
-        self.prompt_projections = nn.ModuleList(copy.deepcopy(text) for _ in options.LAYERS)  # all start equal
-        self.visual_prompts = nn.ModuleList(copy.deepcopy(image) for _ in options.LAYERS)
+        # In this order: it decides the random numbers that each module starts from.
+        if options.PROMPTS != "image":
+            self.ctx = clip.context_vectors(clip_model, options.CTX_INIT, (options.N_CTX,))
+        if options.PROMPTS != "text":
+            self.ctx_visual = nn.Parameter(0.02 * torch.randn(options.N_CTX_V, vision_width))
+        if options.PROMPTS != "image":
+            text = TokenFusion(text_width)
+            self.prompt_projections = nn.ModuleList(copy.deepcopy(text) for _ in options.LAYERS)  # all start equal
+        if options.PROMPTS != "text":
+            image = TokenFusion(vision_width)
+            self.visual_prompts = nn.ModuleList(copy.deepcopy(image) for _ in options.LAYERS)
         self.VPT_fc = nn.Linear(embed_dim, n_classes, bias=False)
         # Not loaded: the prototypes, which belong to their classes and are used in training only; and unused tensors of
         # released files: the originals of the copies, a LayerNorm, spare copies.
@@ -112,17 +127,29 @@ class SEPCLIP(FixedTextCLIP):
     ):
         super().__init__(clip_model, texts)
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
-        n_ctx = len(self.prompt_learner.ctx)
-        self.words = clip.ClassWords(clip_model, classnames, n_ctx, at_least=n_ctx)
         self.layers, self.across = list(options.LAYERS), options.SELECT == "batch"
         self.independent_classes = not self.across
+        self.prompts, self.chosen = options.PROMPTS, options.TOKENS
+        if self.prompts != "image":
+            n_ctx = len(self.prompt_learner.ctx)
+            self.words = clip.ClassWords(clip_model, classnames, n_ctx, at_least=n_ctx)
 
     def fuse(self, modules: nn.ModuleList, depth: int, tokens: Tensor, prompts: clip.Segment) -> None:
         """Replace the prompts by their fusion with representative tokens (N, n, width)."""
         prompts.tokens = modules[self.layers.index(depth)](tokens, prompts.tokens, self.across).to(tokens.dtype)
 
+    def representative_tokens(self, image: Tensor, n: int) -> Tensor:
+        """Select the n tokens by TOKENS from (B, 1 + patches, width); with `across`, the same places in all images."""
+        if self.chosen == "first":
+            return image[:, :n]
+        energy = image.float().square().mean(dim=-1)
+        energy = energy.mean(dim=0, keepdim=True) if self.across else energy
+        return clip.gather_tokens(image, energy.topk(n, dim=-1, largest=self.chosen == "highest").indices)
+
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
+        if self.prompts == "image":
+            return super().class_features(classes)
 
         def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
             if depth in self.layers:
@@ -135,13 +162,12 @@ class SEPCLIP(FixedTextCLIP):
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return frozen CLIP's features i0 and the averaged features i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)
+        if self.prompts == "text":
+            return i0, i0
 
         def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
             if depth in self.layers:
-                image = segments["image"].tokens
-                energy = image.float().square().mean(dim=-1)  # (B, 1 + patches)
-                energy = energy.mean(dim=0, keepdim=True) if self.across else energy
-                tokens = clip.gather_tokens(image, energy.topk(len(learner.ctx_visual), dim=-1).indices)
+                tokens = self.representative_tokens(segments["image"].tokens, len(learner.ctx_visual))
                 self.fuse(learner.visual_prompts, depth, tokens, segments["prompts"])
 
         i = clip.encode_image(
@@ -162,7 +188,9 @@ class SEP(ContextTrainer):
     has_fixed_texts = True
 
     def check_options(self, checks: Checks) -> None:
-        checks.one_of("SELECT", ("instance", "batch"))
+        for key, choices in CHOICES.items():
+            checks.one_of(key, choices)
+        checks.at_least("W_P", 0)
         super().check_options(checks)
         checks.at_least("N_CTX_V", 1)
         checks.require(
@@ -183,7 +211,8 @@ class SEP(ContextTrainer):
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         yield from PromptTrainer.texts(self, classnames)
-        yield from super().texts(classnames)
+        if self.options.PROMPTS != "image":
+            yield from super().texts(classnames)
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":
@@ -208,6 +237,6 @@ class SEP(ContextTrainer):
         consistency = self.options.W * (1 - F.cosine_similarity(t, t0).mean())
         consistency += self.options.W_V * (1 - F.cosine_similarity(i, i0).mean())
         parts = {"ce": cross_entropy(logits, labels), "consistency": consistency}
-        parts["prototypes"] = PROTOTYPE_WEIGHT * prototypes
+        parts["prototypes"] = self.options.W_P * prototypes
         self.loss_parts = {name: part.detach() for name, part in parts.items()}
         return sum(parts.values()), logits

@@ -84,6 +84,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "epochs": len(record.rows),
         "nonfinite_steps": trainer.watch.skipped,
         "trained_parameters": trained_parameters(trainer._models.values()),
+        "gflop": trainer.count_gflop() if status == "done" else None,
         "prompts_sha256": prompts_sha256(trainer._models),
         "draw_hash": getattr(dataset, "draw_hash", None),
         "data_sha256": getattr(trainer.dm, "digests", {}),

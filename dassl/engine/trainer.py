@@ -98,6 +98,10 @@ class TrainerX(TrainerBase):
         """Return what is needed to use the model without its dataset, for model.json; None if that is not known."""
         return None
 
+    def count_gflop(self) -> dict[str, float | None] | None:
+        """Return the 10^9 operations of a "training_step" and of a "test_image", for results.json; None if unknown."""
+        return None
+
     # ---- train
 
     def train(self):

@@ -1,6 +1,24 @@
 """What several verbs share."""
 
 import argparse
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from basics import UserError, mkdir_if_missing, notify
+from promptlearn.experiments import (
+    Checkout,
+    Job,
+    Protocol,
+    explain_configs,
+    launch,
+    refuse_other_settings,
+    result_of,
+    unfair,
+    write_summary,
+)
+
+DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
 
 
 def integer_from(least: int):
@@ -12,3 +30,66 @@ def integer_from(least: int):
         return int(text)
 
     return parse
+
+
+def add_run_options(add: Callable) -> None:
+    """Add the options that `folders_of` and `run_jobs` read, and --checkout."""
+    add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")
+    add("--output", metavar="FOLDER", help="for runs and tables (default: output in the checkout)")
+    add("--checkout", metavar="FOLDER", help="where train.py and configs/ are (default: the current folder)")
+    add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: 1; in the "
+        f"demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
+    add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
+    add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
+
+
+def folders_of(args: argparse.Namespace, checkout: Checkout) -> tuple[Path | None, Path]:
+    """Return the folders of the datasets (None: the built-in demo) and of the runs."""
+    data = Path(args.data).expanduser().resolve() if args.data else None
+    if data and not data.is_dir():
+        raise UserError(f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder.")
+    return data, Path(args.output).expanduser().resolve() if args.output else checkout.root / "output"
+
+
+def run_jobs(
+    protocol: Protocol,
+    jobs: list[Job],
+    checkout: Checkout,
+    output: Path,
+    data: Path | None,
+    args: argparse.Namespace,
+    show: Callable[[], str],
+) -> int:
+    """Run the jobs that are not done, print their table, and return the exit status; with --dry-run, print commands.
+
+    Args:
+        show: make the table, once the jobs have run.
+    """
+    if not data:
+        notify("no data folder given: running the built-in demo, a tiny CLIP on built-in datasets")
+    done = [job for job in jobs if result_of(job)]
+    if done:
+        notify(f"{len(done)} of {len(jobs)} runs are done")
+    refuse_other_settings(done, checkout, data)
+    if args.dry_run:
+        print_commands([job for job in jobs if job not in done], jobs, checkout, data)
+        return 0
+    mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
+    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs or (1 if data else DEMO_JOBS))
+    write_summary(protocol, output)
+    print(show())
+    for line in unfair(jobs):
+        notify(f"not a fair comparison: {line}")
+    notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
+    if unfinished:
+        notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
+    return max(unfinished.values(), default=0)
+
+
+def print_commands(missing: list[Job], jobs: list[Job], checkout: Checkout, data: Path | None) -> None:
+    """Print which config each of the jobs uses, and the commands of the missing ones."""
+    for line in explain_configs(jobs):
+        notify(line)
+    notify(f"in {checkout.root}; a line with --model-dir must wait for the line that writes that folder")
+    for job in missing:
+        print(shlex.join(["python", *job.command(checkout, data)]))

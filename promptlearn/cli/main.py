@@ -45,6 +45,7 @@ commands:
   domain_generalization   train on one dataset, test on its domain shifts
   variance                base2new with ten seeds
   ablation                base2new with a method's settings varied
+  reproduce               the rows of a paper's table, next to the published figures
   tune                    search settings of a method on validation images
   data                    list, prepare (download), and verify datasets
   results                 print the tables of all results, and tests of the differences
@@ -65,6 +66,8 @@ examples:
       download, check, and unpack two datasets
   dassl ablation --trainers RPO --vary TRAINER.RPO.K 1 4 16
       vary one setting
+  dassl reproduce rpo --table 1 --data ~/data
+      run the rows of RPO's table 1, and print them next to the published figures
   dassl results output --statistics
       tables of all results so far, with tests of the differences
   dassl train --trainer RPO --dataset-config-file configs/datasets/digits.yaml \\
@@ -75,7 +78,7 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("fit", "predict", "export", "tune", "data", "results", "report", "doctor")
+OTHERS = ("reproduce", "fit", "predict", "export", "tune", "data", "results", "report", "doctor")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

@@ -11,7 +11,7 @@ from dassl.config import decode
 from promptlearn.cli.common import integer_from
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
-from promptlearn.experiments.planning import choose_config, configs_of, refuse_without_data
+from promptlearn.experiments.planning import choose_config, configs_of, label_of, refuse_without_data
 from promptlearn.experiments.run_files import Result, read_checked
 from promptlearn.experiments.shots import parse_shots, shots_options
 
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
     search = tuning.Search(space, command, folder, args.sampler, args.trials, args.prune, args.seed)
 
     def report(trained: tuning.Trained) -> None:
-        notify(f"{tuning.label_of(trained.settings)}: {trained.accuracy:.2f}% on the validation images")
+        notify(f"{label_of(trained.settings.items())}: {trained.accuracy:.2f}% on the validation images")
 
     trained = tuning.run_search(search, checkout, report)
     best, rows = trained[0], [[*each.settings.values(), f"{each.accuracy:.2f}"] for each in trained]
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     result = read_checked(tested / "results.json", Result) if status == 0 else None
     if result is None or result["metrics"] is None:
         raise UserError(f"{tested}: expected the test of the best trial, got exit status {status}. {message}")
-    print(f"best: {tuning.label_of(best.settings)}")
+    print(f"best: {label_of(best.settings.items())}")
     print(f"validation {best.accuracy:.2f}%, test {result['metrics']['accuracy']:.2f}%")
     notify(f"the trials are in {folder}")
     return 0

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from basics import UserError
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.shots import Shots, describe_shots, parse_shots, shots_order
+
+Overrides = tuple[tuple[str, str], ...]  # (key, value)
 
 
 @dataclass
@@ -36,8 +39,7 @@ def plan(
     trainers = unique([ZERO_SHOT, *(request.trainers or settings["trainers"])])
     datasets = unique(request.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
-    several = settings["shots"] if isinstance(settings["shots"], list) else [settings["shots"]]
-    shots = unique(request.shots or [parse_shots(n, f"shots of {protocol.name}") for n in several])
+    shots = unique(request.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))
     source = request.source or settings["source"]
 
     refuse_unknown("trainer", trainers, checkout.trainers())
@@ -52,25 +54,42 @@ def plan(
     jobs = []
     for dataset in [source] if protocol.transfer else datasets:
         for trainer in trainers:
-            fixed = trainer in UNTRAINED
             grids = [request.vary] if request.vary else settings["variants"].get(trainer, [{}])
-            for label, overrides in [("", ())] if fixed else variants(grids):
-                for n in [max(shots, key=shots_order)] if fixed else shots:
-                    row = Row(dataset, trainer, choose_config(configs[trainer], dataset, n), n, label)
-                    prompts = settings["prompts"].get(trainer)
-                    for seed in [1] if fixed else seeds:
-                        jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
+            prompts = settings["prompts"].get(trainer)
+            for row, overrides in rows_of(trainer, dataset, configs[trainer], grids, shots):
+                for seed in [1] if trainer in UNTRAINED else seeds:
+                    jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
     return jobs
 
 
-def variants(grids: list[dict[str, list]]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+def several_shots(given: object, source: str) -> list[Shots]:
+    """Parse the shots in a file: a list, or a single value."""
+    return [parse_shots(n, source) for n in (given if isinstance(given, list) else [given])]
+
+
+def rows_of(
+    trainer: str, dataset: str, configs: dict[Shots, str], grids: list[dict[str, list]], shots: list[Shots]
+) -> Iterator[tuple[Row, Overrides]]:
+    """Yield a method's rows on a dataset, with what differs from the config; one in all if it trains nothing."""
+    fixed = trainer in UNTRAINED
+    for label, overrides in [("", ())] if fixed else variants(grids):
+        for n in [max(shots, key=shots_order)] if fixed else shots:
+            yield Row(dataset, trainer, choose_config(configs, dataset, n), n, label), overrides
+
+
+def variants(grids: list[dict[str, list]]) -> list[tuple[str, Overrides]]:
     """Return (label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
     found = {}
     for grid in grids:
         for values in itertools.product(*grid.values()):
             overrides = tuple((key, str(value)) for key, value in zip(grid, values, strict=True))
-            found[",".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in overrides)] = overrides
+            found[label_of(overrides)] = overrides
     return list(found.items())
+
+
+def label_of(settings: Iterable[tuple[str, str]]) -> str:
+    """Format settings as a part of a folder's name: LR=0.01,K=4."""
+    return ",".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in settings)
 
 
 def shown(value: str) -> str:

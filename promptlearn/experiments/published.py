@@ -1,15 +1,17 @@
 """Figures published in papers, to show next to ours. `published.json` holds them with their sources.
 
-The file is a list of tables, one for each protocol, method, number of shots and variant. `figures` are {dataset:
-{column: accuracy in percent}}: datasets are files of configs/datasets/, columns are named as in our tables, and H
-follows the convention that `harmonic` names.
+The file is a list of tables, one for each protocol, method, number of shots, and variant, and where it matters one for
+each config. `figures` are {dataset: {column: accuracy in percent}}: datasets are files of configs/datasets/, columns
+are named as in our tables, and H follows the convention that `harmonic` names. `deviations` are the standard deviations
+over the authors' seeds, likewise. A protocol that is not one of ours holds the figures of a table in configs/reproduce/
+that were measured with another backbone or other images.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basics import read_json
-from promptlearn.experiments.protocols import Protocol
+from promptlearn.experiments.protocols import Row
 
 if TYPE_CHECKING:
     from promptlearn.experiments.results_table import Line
@@ -21,31 +23,61 @@ H_OF_MEANS, H_OF_SEEDS, TARGETS, AVERAGE = "H", "H of seeds", "mean of targets",
 
 
 class Published:
-    """The published figures of one protocol."""
+    """The published figures of one protocol, or of `name` in published.json."""
 
-    def __init__(self, protocol: Protocol, lines: "list[Line]"):
-        tables = [entry for entry in read_json(FILE) if entry["protocol"] == protocol.name]
-        self.tables = {(entry["trainer"], entry["shots"], entry["variant"]): entry for entry in tables}
-        datasets = {dataset for entry in tables for dataset in entry["figures"]} - {AVERAGE}
-        # An average can be compared only if it is over the same datasets.
-        self.same_datasets = datasets == {line.row.dataset for line in lines}
+    def __init__(self, name: str):
+        self.entries = [entry for entry in read_json(FILE) if entry["protocol"] == name]
+        self.datasets = {dataset for entry in self.entries for dataset in entry["figures"]} - {AVERAGE}
 
-    def compare(self, line: "Line") -> tuple[str, str] | None:
-        """Return the published figures of a line and ours minus theirs, each "base / new / H".
+    def find(self, row: Row) -> dict | None:
+        """Find the entry of a row of the table."""
+        wanted = (row.trainer, row.shots, row.variant)
+        for entry in self.entries:
+            same = (entry["trainer"], entry["shots"], entry["variant"]) == wanted
+            if same and entry.get("config", row.config) == row.config:
+                return entry
+        return None
 
+
+def compare(published: Published, line: "Line", datasets: set[str]) -> tuple[str, str] | None:
+    """Return the published figures of a line and ours minus theirs, each "base / new / H".
+
+    The difference is also given in standard deviations over our seeds, or over theirs if we have one seed.
+
+    Args:
+        datasets: of the table. A published average can be compared only if it is over the same ones.
+
+    Returns:
         None where nothing was published, or the runs used another backbone than the papers.
-        """
-        row = line.row
-        entry = self.tables.get((row.trainer, row.shots, row.variant))
-        if not entry or line.backbones != {BACKBONE} or (row.dataset == AVERAGE and not self.same_datasets):
-            return None
-        figures = entry["figures"].get(row.dataset, {})
-        figures = {column: value for column, value in figures.items() if column in (*line.columns, H_OF_MEANS)}
-        differences = []
-        for column, value in figures.items():
-            ours = line.mean(H_OF_SEEDS if column == H_OF_MEANS and entry["harmonic"] == "seeds" else column)
-            deviation = line.deviation(H_OF_SEEDS if column == H_OF_MEANS else column)
-            in_deviations = f" ({(ours - value) / deviation:+.1f} sd)" if ours is not None and deviation else ""
-            differences.append("missing" if ours is None else f"{ours - value:+.2f}{in_deviations}")
-        theirs = " / ".join(f"{value:.2f}" for value in figures.values())
-        return (theirs, " / ".join(differences)) if figures else None
+    """
+    entry = published.find(line.row)
+    if not entry or line.backbones != {BACKBONE}:
+        return None
+    if line.row.dataset == AVERAGE and datasets != published.datasets:
+        return None
+    figures = entry["figures"].get(line.row.dataset, {})
+    figures = {column: value for column, value in figures.items() if column in (*line.columns, H_OF_MEANS)}
+    theirs, differences = [], []
+    for column, value in figures.items():
+        ours = line.mean(measured_column(column, entry))
+        published_deviation = deviation_of(entry, line.row.dataset, column)
+        deviation = line.deviation(H_OF_SEEDS if column == H_OF_MEANS else column) or published_deviation
+        in_deviations = f" ({(ours - value) / deviation:+.1f} sd)" if ours is not None and deviation else ""
+        differences.append("missing" if ours is None else f"{ours - value:+.2f}{in_deviations}")
+        theirs.append(with_deviation(value, published_deviation))
+    return (" / ".join(theirs), " / ".join(differences)) if figures else None
+
+
+def measured_column(column: str, entry: dict | None) -> str:
+    """Return our column that follows the same convention as the published one."""
+    return H_OF_SEEDS if column == H_OF_MEANS and entry and entry["harmonic"] == "seeds" else column
+
+
+def deviation_of(entry: dict, dataset: str, column: str) -> float | None:
+    """Return the published standard deviation; None if there is none."""
+    return entry.get("deviations", {}).get(dataset, {}).get(column)
+
+
+def with_deviation(value: float, deviation: float | None) -> str:
+    """Format an accuracy as in our tables, such as `91.00 ± 1.41`."""
+    return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"

@@ -6,8 +6,8 @@ command may take as a whole.
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -16,7 +16,15 @@ from basics import write_atomic, write_json
 from basics.csv_files import csv_text
 from promptlearn.experiments.discovery import NOT_APPLICABLE, discover, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
-from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS, Published
+from promptlearn.experiments.published import (
+    AVERAGE,
+    H_OF_MEANS,
+    H_OF_SEEDS,
+    TARGETS,
+    Published,
+    compare,
+    with_deviation,
+)
 from promptlearn.experiments.shots import describe_shots, shots_order
 
 # tabulate's names of the formats; CSV does not need one
@@ -26,7 +34,15 @@ NOTES = {
     H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
     H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
     TARGETS: f"{TARGETS}: mean of all columns except the source",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in our deviations",
+    "GFLOP/step": "GFLOP/step: 10^9 operations of a training step (a batch, forward and backward); GFLOP/image: of a "
+    "test image",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard "
+    "deviations over our seeds, or theirs if we have one seed",
+}
+COSTS: dict[str, Callable[[dict], float | None]] = {  # columns of `dassl results --costs`, from a training run
+    "parameters": lambda result: result.get("trained_parameters"),
+    "GFLOP/step": lambda result: (result.get("gflop") or {}).get("training_step"),
+    "GFLOP/image": lambda result: (result.get("gflop") or {}).get("test_image"),
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
@@ -42,6 +58,7 @@ class Line:
         seeds: the number of seeds that every column should have.
         backbones: the backbones of the runs.
         not_applicable: the columns for whose classes the method has no answer.
+        costs: {name in COSTS: median over the training runs, or None where none recorded it}.
     """
 
     row: Row
@@ -50,6 +67,7 @@ class Line:
     seeds: int
     backbones: frozenset[str] = frozenset()
     not_applicable: frozenset[str] = frozenset()
+    costs: Mapping[str, float | None] = field(default_factory=dict)
 
     def is_complete(self, column: str) -> bool:
         """Return whether no run is missing: none of the column's, or for H none of the line's."""
@@ -82,7 +100,7 @@ class Line:
         mean, deviation = self.mean(column), self.deviation(column)
         if mean is None:
             return self.no_figure(column)
-        text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+        text = with_deviation(mean, deviation)
         return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
 
 
@@ -157,7 +175,15 @@ def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int
         targets = [values for column, values in columns.items() if column != protocol.stages[0].column]
         columns[TARGETS] = _by_seed(statistics.mean, targets)
     backbones = frozenset(r.get("backbone", "") for of in done.values() for r in of.values())
-    return Line(row, method, columns, max(map(len, results.values())), backbones, without)
+    finished = [r for of in done.values() for r in of.values()]
+    trained = [r for r in finished if r.get("task") != "eval"] or finished
+    return Line(row, method, columns, max(map(len, results.values())), backbones, without, costs_of(trained))
+
+
+def costs_of(results: list[dict]) -> dict[str, float | None]:
+    """Return the median of each cost over runs that recorded it."""
+    figures = {name: [x for result in results if (x := cost(result)) is not None] for name, cost in COSTS.items()}
+    return {name: statistics.median(values) if values else None for name, values in figures.items()}
 
 
 def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float]:
@@ -199,20 +225,30 @@ def columns_of(lines: Iterable[Line]) -> list[str]:
     return [name for column in columns for name in ([H_OF_MEANS] if column == H_OF_SEEDS else []) + [column]]
 
 
-def table(protocol: Protocol, lines: list[Line], style: str = "text") -> str:
+def table(protocol: Protocol, lines: list[Line], style: str = "text", costs: bool = False) -> str:
     """Format the lines and their averages in one of FORMATS. All but CSV end with notes on the figures.
 
     Published figures stand next to the results that can be compared with them.
+
+    Args:
+        costs: with a column for each of COSTS.
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
-    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol, lines)
-    compared = [published.compare(line) for line in everything]
+    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol.name)
+    datasets = {line.row.dataset for line in lines}
+    compared = [compare(published, line, datasets) for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
     body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
     if any(compared):
         header += ["published", "difference"]
         body = [row + list(figures or ("", "")) for row, figures in zip(body, compared, strict=True)]
+    if costs:
+        header += COSTS
+        body = [
+            row + [f"{line.costs[name]:,.6g}" if line.costs.get(name) is not None else "" for name in COSTS]
+            for row, line in zip(body, everything, strict=True)
+        ]
     align = ["left", "left", *["right"] * (len(header) - 2)]
     notes = [note for key, note in NOTES.items() if not key or key in header]
     # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.

@@ -52,6 +52,7 @@ class Result(Struct):
     data_sha256: dict[str, str] = {}
     weights_sha256: str | None = None
     trained_parameters: Count | None = None
+    gflop: dict[str, Amount | None] | None = None
     device: str | None = None
     versions: dict[str, str | None] | None = None
     seconds: dict[str, Amount | None] | None = None

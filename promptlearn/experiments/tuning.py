@@ -23,7 +23,7 @@ from optuna.trial import Trial, TrialState
 from basics import UserError
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.launcher import TAIL, Starter, wait_or_kill
-from promptlearn.experiments.planning import shown
+from promptlearn.experiments.planning import label_of
 from promptlearn.experiments.run_files import Result, read_checked
 
 JOURNAL = "study.jsonl"
@@ -94,11 +94,6 @@ class Trained:
     folder: Path
 
 
-def label_of(settings: dict[str, str]) -> str:
-    """Format settings as a folder's name: LR=0.01,K=4."""
-    return ",".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in settings.items())
-
-
 def run_search(
     search: Search, checkout: Checkout, report: Callable[[Trained], None] = lambda trained: None
 ) -> list[Trained]:
@@ -145,7 +140,7 @@ def run_trial(search: Search, study: optuna.Study, start: Starter) -> Trained | 
     """
     trial = study.ask()
     settings = search.suggest(trial)
-    folder = search.folder / label_of(settings)
+    folder = search.folder / label_of(settings.items())
     trial.set_user_attr("settings", settings)
     trial.set_user_attr("folder", folder.name)
     options = {"TEST.SPLIT": "val", "TEST.FINAL_MODEL": "best_val"} if search.prune else {"TEST.SPLIT": "val"}
@@ -157,7 +152,7 @@ def run_trial(search: Search, study: optuna.Study, start: Starter) -> Trained | 
         return None
     if result is None or result["metrics"] is None:
         study.tell(trial, state=TrialState.FAIL)
-        raise UserError(f"{label_of(settings)}: expected a finished trial, got exit status {status}. {message}")
+        raise UserError(f"{label_of(settings.items())}: expected a finished trial, got exit status {status}. {message}")
     accuracy = result["metrics"]["accuracy"]
     study.tell(trial, accuracy)
     return Trained(settings, accuracy, folder)

@@ -24,6 +24,7 @@ ROW = 0.3  # inches per method
 BASE, NEW = "base", "new"
 COSTS = {
     "trained parameters": lambda result: result.get("trained_parameters"),
+    "GFLOP per training step": lambda result: (result.get("gflop") or {}).get("training_step"),
     "seconds of training": lambda result: (result.get("seconds") or {}).get("train"),
     "peak memory, MiB": lambda result: result.get("peak_memory_mib"),
 }

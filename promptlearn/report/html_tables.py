@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from promptlearn.experiments.published import Published
+from promptlearn.experiments.published import AVERAGE, Published, compare
 from promptlearn.experiments.results_table import Line, columns_of
 from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
@@ -66,8 +66,8 @@ def accuracies(comparison: Comparison) -> Table:
     lines = comparison.lines
     columns = columns_of(lines)
     with_shots = len({line.row.shots for line in lines}) > 1
-    published = Published(comparison.protocol, lines)
-    compared = [published.compare(line) for line in lines]
+    published, datasets = Published(comparison.protocol.name), {line.row.dataset for line in lines} - {AVERAGE}
+    compared = [compare(published, line, datasets) for line in lines]
     header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
     header += ["published", "difference"] if any(compared) else []
     rows = []
@@ -110,10 +110,11 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
 def runs(comparison: Comparison) -> Table:
     """List every run with its costs."""
     header = ["dataset", "method", "shots", "seed", "tested on", "%", "images"]
-    header += ["parameters", "train, s", "s / epoch", "MiB", "sample"]
+    header += ["parameters", "GFLOP / step", "GFLOP / image", "train, s", "s / epoch", "MiB", "sample"]
     rows = []
     for run in comparison.runs:
         row, result, seconds = run.job.row, run.result, run.result.get("seconds") or {}
+        gflop = result.get("gflop") or {}
         trained = not run.job.source and run.model is not None  # a test of another run's model trains nothing
         rows.append(
             [
@@ -125,13 +126,15 @@ def runs(comparison: Comparison) -> Table:
                 number(run.accuracy),
                 number(result["metrics"].get("n"), 0),
                 number(result.get("trained_parameters"), 0) if trained else NONE,
+                number(gflop.get("training_step"), 2) if trained else NONE,
+                number(gflop.get("test_image"), 2),
                 number(seconds.get("train"), 1) if trained else NONE,
                 number(seconds.get("per_epoch"), 2) if trained else NONE,
                 number(result.get("peak_memory_mib"), 0),
                 word(str(result.get("draw_hash") or "")[:8]),
             ]
         )
-    numeric = [False, False, True, True, False, *[True] * 6, False]
+    numeric = [False, False, True, True, False, *[True] * 8, False]
     return Table("Runs", header, rows, numeric)
 
 

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from small_clip import make_small_clip
 
 from benchmarks import measure
-from benchmarks.counting import WorkCounter, counted
 from benchmarks.floor import Tokens, tower
 from benchmarks.measure import line, loss_of, training_row
 from benchmarks.methods import Case, build
 from clip import linear
+from clip.counting import WorkCounter, counted
 
 # Two layers of ViT-B/16's sizes. The first layer's constant words, which the floor omits, weigh six times as much as in
 # twelve layers, but the limits are the project's own for twelve.

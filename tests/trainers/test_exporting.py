@@ -54,13 +54,8 @@ def test_the_example_program_names_the_same_classes(classifier, pictures, tmp_pa
     ]
 
 
-KINDS_OF_TEXTS = [
-    "CoCoOp",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("CoOp", "MaPLe", "SEP", "VPT-add", "VPT-adapter", "LP")),
-]
-
-
-@pytest.mark.parametrize("method", KINDS_OF_TEXTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["CoCoOp", "CoOp", "MaPLe", "SEP", "VPT-add", "VPT-adapter", "LP"])
 def test_a_method_with_texts_of_any_kind_runs_at_any_batch_size(classifier, method, tmp_path):
     model = classifier(method)
     exporting.export(model, tmp_path / "model.onnx")

@@ -208,7 +208,7 @@ def test_published_figures_are_shown_for_runs_with_their_backbone(put, lines):
     text = table(BASE2NEW, lines())
     zero_shot, rpo = (line.split() for line in text.splitlines()[2:4])
     assert zero_shot[-10:] == "56.48 / 64.05 / 60.03 +23.52 / -4.05 / +8.54".split()
-    assert " 86.63 / 68.97 / 76.79  " in " ".join(rpo[:-11]) + "  "
+    assert " ".join(rpo[:-11]).endswith(" 86.63 ± 0.67 / 68.97 ± 1.91 / 76.79")
     of_seeds = [h(90, 50), h(92, 60), h(97, 70)]  # RPO's convention
     difference = statistics.mean(of_seeds) - 76.79
     assert rpo[-3:] == [f"{difference:+.2f}", f"({difference / statistics.stdev(of_seeds):+.1f}", "sd)"]
@@ -224,10 +224,28 @@ def test_a_published_average_needs_the_same_datasets(put, lines):
     names = ["imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft"]
     names += ["sun397", "dtd", "eurosat"]
     for name in names:
-        pair(put, name, "VPT", 1, 80.0, 70.0, backbone="ViT-B/16")
-    assert "published" not in table(BASE2NEW, lines())
-    pair(put, "ucf101", "VPT", 1, 80.0, 70.0, backbone="ViT-B/16")
-    assert "80.24 / 73.43 / 76.68" in table(BASE2NEW, lines())
+        pair(put, name, "MaPLe", 1, 80.0, 70.0, backbone="ViT-B/16")
+    assert "82.28 / 75.14 / 78.55" not in table(BASE2NEW, lines())
+    pair(put, "ucf101", "MaPLe", 1, 80.0, 70.0, backbone="ViT-B/16")
+    assert "82.28 / 75.14 / 78.55" in table(BASE2NEW, lines())
+
+
+def test_figures_of_one_config_are_not_those_of_another(put, lines):
+    released, own = "vit_b16_ep50_ctxv1", "vit_b16_ep50"
+    for config in (released, own):
+        put("train_source", "imagenet", "CoOp", 1, 72.0, config=config, backbone="ViT-B/16")
+        put("domain_generalization/test_imagenet_a", "imagenet", "CoOp", 1, 50.0, config=config, backbone="ViT-B/16")
+    text = table(PROTOCOLS["domain_generalization"], lines(PROTOCOLS["domain_generalization"]))
+    rows = {config: next(line for line in text.splitlines() if f"({config})" in line) for config in (released, own)}
+    assert "49.71" in rows[released] and "49.71" not in rows[own]
+
+
+def test_a_single_seed_is_compared_in_the_papers_deviations(put, lines):
+    for stage, accuracy in (("train_base", 50.0), ("test_new", 33.0)):
+        row = {"config": "main_K24,K=4", "shots": 1, "backbone": "ViT-B/16", "subsample": SUBSAMPLE[stage]}
+        put(f"variance/{stage}", "fgvc_aircraft", "RPO", 1, accuracy, **row)
+    text = table(PROTOCOLS["variance"], lines(PROTOCOLS["variance"]))
+    assert "32.36 ± 3.39" in text and "+0.64 (+0.2 sd)" in text
 
 
 def test_the_summary_files_hold_every_figure(put, tmp_path):

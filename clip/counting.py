@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of a step where they happen: matrix products, attention, patch embedding.
+"""Counts floating-point operations where they happen: matrix products, attention, patch embedding.
 
 Each call is counted by its shapes as the Python code makes it: forward when called, backward when its gradient arrives.
 The count has no noise and does not depend on the release of torch, or on the library that computes the product. On a
@@ -8,14 +8,15 @@ CPU, what text blocks compute again in the backward pass counts as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from clip import linear
+from . import linear
 
 Work = tuple[int, int]  # floating-point operations: forward, backward
 
@@ -34,7 +35,7 @@ def of_convolution(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> Work:
 
 def of_einsum(out: Tensor, equation: str, *factors: Tensor) -> Work:
     """Count one multiply-add for each combination of indices."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for names, x in zip(equation.split("->")[0].split(","), factors, strict=True):
         sizes |= dict(zip(names, x.shape, strict=True))
     work = 2 * math.prod(sizes.values())
@@ -106,13 +107,20 @@ class WorkCounter(TorchFunctionMode):
         self.total += work
 
 
-def counted(loss: Callable[[], Tensor]) -> int:
-    """Count the floating-point operations of a loss and its gradients."""
+@contextmanager
+def counting() -> Iterator[WorkCounter]:
+    """Count what is computed inside. Frozen linear maps go through torch's own library, where they are seen."""
     before = linear.in_use()
-    linear.use("torch")  # the same maps with the same shapes, as calls that the counter sees
+    linear.use("torch")
     try:
         with WorkCounter() as counter:
-            torch.autograd.backward(loss())
+            yield counter
     finally:
         linear.use(before)
+
+
+def counted(loss: Callable[[], Tensor]) -> int:
+    """Count the floating-point operations of a loss and its gradients."""
+    with counting() as counter:
+        torch.autograd.backward(loss())
     return counter.total

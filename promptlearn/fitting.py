@@ -130,6 +130,6 @@ def available_backbone() -> str:
     try:
         find(DEFAULT_BACKBONE)
     except UserError as error:
-        notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little of photographs.")
+        notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little about photographs.")
         return BUILT_IN_BACKBONE
     return DEFAULT_BACKBONE

@@ -29,7 +29,7 @@ from promptlearn.experiments.shots import Shots, describe_shots
 FOLDER = Path("configs", "reproduce")
 DEMO_SEEDS = 2  # the fewest that have a deviation
 OTHER_IMAGES = "accuracy"  # the column of published figures of other training images than our columns name
-NOTE = "accuracy in percent: mean ± sample standard deviation over the seeds; published: empty where none is at hand"
+NOTE = "accuracy in percent: mean ± sample standard deviation over the seeds; published: empty if unavailable"
 
 
 class RowSpec(Struct, forbid_unknown_fields=True):

@@ -55,7 +55,9 @@ def test_a_step_that_fails_to_compile_runs_uncompiled_with_a_message(make_traine
     fallback = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, "MODEL.COMPILE", True, output="compiled"))
     torch.testing.assert_close(fallback, plain, atol=0, rtol=0)
     printed = capsys.readouterr().out
-    assert "MODEL.COMPILE: torch.compile failed, the step runs uncompiled" in printed and "no compiler here" in printed
+    assert (
+        "MODEL.COMPILE: torch.compile failed; running the step uncompiled" in printed and "no compiler here" in printed
+    )
 
 
 def test_a_compiled_step_returns_the_parts_of_the_loss(make_trainer, backend):
@@ -125,6 +127,7 @@ def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_traine
         )
     printed = capsys.readouterr().out
     assert (
-        printed.count("MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured: RuntimeError: operation not") == 1
+        printed.count("MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: RuntimeError: operation not")
+        == 1
     )
     assert "advice" not in printed

@@ -142,7 +142,7 @@ def test_resume_continues_a_run_in_another_folder(make, tmp_path):
     assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
     make("RESUME", str(tmp_path / "second"), folder="third").train()  # of which nothing is left to train
     assert rows_of(tmp_path / "third") == rows_of(tmp_path / "second") == rows_of(tmp_path / "whole")
-    with pytest.raises(UserError, match="RESUME: expected a folder that holds state.pt, got .*fourth"):
+    with pytest.raises(UserError, match="RESUME: expected a folder that contains state.pt, got .*fourth"):
         make("RESUME", str(tmp_path / "fourth"), folder="fifth").train()
 
 
@@ -270,7 +270,7 @@ def test_the_best_checkpoint_is_the_default_and_an_epoch_can_be_chosen(make, tmp
 
 def test_without_a_directory_nothing_is_loaded(make, capsys):
     assert make().load_model("") is None
-    assert "nothing is loaded" in capsys.readouterr().out
+    assert "loading nothing" in capsys.readouterr().out
 
 
 def test_a_missing_epoch_lists_the_available_ones(make, tmp_path):

@@ -182,8 +182,13 @@ def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int
 
 def costs_of(results: list[dict]) -> dict[str, float | None]:
     """Return the median of each cost over runs that recorded it."""
-    figures = {name: [x for result in results if (x := cost(result)) is not None] for name, cost in COSTS.items()}
-    return {name: statistics.median(values) if values else None for name, values in figures.items()}
+    return {name: median([cost(result) for result in results]) for name, cost in COSTS.items()}
+
+
+def median(values: list[float | None]) -> float | None:
+    """Return the median of the known values; None without any."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float]:
@@ -215,7 +220,9 @@ def averages(lines: list[Line]) -> list[Line]:
             columns[column] = _by_seed(statistics.mean, values) if whole and same_seeds else {}
         backbones = frozenset().union(*(line.backbones for line in own))
         without = frozenset().union(*(line.not_applicable for line in own))
-        found.append(replace(own[0], row=row, columns=columns, backbones=backbones, not_applicable=without))
+        costs = {name: median([line.costs.get(name) for line in own]) for name in COSTS}
+        changes = {"backbones": backbones, "not_applicable": without, "costs": costs}
+        found.append(replace(own[0], row=row, columns=columns, **changes))
     return found if len(datasets) > 1 else []
 
 

@@ -85,6 +85,21 @@ def test_notes_explain_the_figures(put, lines):
     assert "published" not in text
 
 
+def test_costs_are_medians_over_the_training_runs(put, lines):
+    for dataset in ("digits", "letters"):
+        for seed, gflop in [(1, 2.0), (2, 5.0), (3, 3.0)]:
+            costs = {"gflop": {"training_step": gflop, "test_image": 0.25}, "trained_parameters": 1536}
+            put("base2new/train_base", dataset, "RPO", seed, 90.0, task="train", **costs)
+            costs["gflop"] = {"training_step": None, "test_image": 9.0}
+            put("base2new/test_new", dataset, "RPO", seed, 60.0, task="eval", **costs)
+    put("base2new/train_base", "letters", "CoOp", 1, 50.0, task="train")  # of an older version: nothing recorded
+    text = table(BASE2NEW, lines(), costs=True)
+    rows = {row.split()[1]: row for row in text.splitlines() if row.startswith(("digits", "average"))}
+    assert rows["RPO"].split()[-3:] == ["1,536", "3", "0.25"]
+    assert "GFLOP/image: of a test image" in text and "GFLOP" not in table(BASE2NEW, lines())
+    assert next(row for row in text.splitlines() if "CoOp" in row and "letters" in row).split()[-1] == "1"
+
+
 def test_a_missing_run_does_not_count_as_zero(put, shown):
     put("base2new/train_base", "digits", "RPO", 1, 90.0)
     put("base2new/train_base", "digits", "RPO", 2, 92.0)

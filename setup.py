@@ -1,7 +1,7 @@
 """Installs the packages `promptlearn`, `dassl`, `clip` and `basics`, and the command `dassl`.
 
 trainers/, datasets/, configs/ and scripts/ are used from the checkout and never installed: a package called `datasets`
-in somebody's environment would hide the well-known library of that name.
+in a user's environment would hide the well-known library of that name.
 """
 
 import re

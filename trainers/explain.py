@@ -249,11 +249,11 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
     test = trainer.dm.dataset.test or []
     labels = sorted({item.label for item in test})
     chosen = {labels[i] for i in np.linspace(0, len(labels) - 1, min(FEATURE_CLASSES, len(labels))).astype(int)}
-    taken: Counter = Counter()
+    counts: Counter = Counter()
     numbers = []
     for number, item in enumerate(test):
-        if item.label in chosen and taken[item.label] < FEATURES_PER_CLASS:
-            taken[item.label] += 1
+        if item.label in chosen and counts[item.label] < FEATURES_PER_CLASS:
+            counts[item.label] += 1
             numbers.append(number)
     loader = trainer.dm.test_loader
     batches = DataLoader(Subset(loader.dataset, numbers), loader.batch_size, collate_fn=default_collate)

@@ -105,7 +105,7 @@ def are_maps(arrays: dict[str, np.ndarray]) -> bool:
 
 
 def models(comparison: Comparison, dataset: str) -> dict[str, Run]:
-    """For each method, the run whose model is explained: the first seed that trained with the most shots."""
+    """Choose the run whose model is explained for each method: the first seed with the most shots."""
     found = {}
     for method in comparison.methods[:MAX_METHODS]:
         trained = [run for run in comparison.select(method, dataset) if run.job.source is None]

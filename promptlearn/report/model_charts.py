@@ -33,7 +33,7 @@ PANELS = 4  # in a row
 
 
 def attention_patterns(method: str, explanation: Explanation) -> Chart:
-    """Both towers' attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4).
+    """Draw both towers' attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4).
 
     The text side is on the left and the image side on the right, with several scenes of one side below each other.
     """
@@ -66,12 +66,12 @@ def attention_patterns(method: str, explanation: Explanation) -> Chart:
 
 
 def extent(scene: list[dict]) -> float:
-    """The side length of a scene's matrix, in tokens."""
+    """Return the side length of a scene's matrix, in tokens."""
     return sum(min(number, MAX_TOKENS) + GAP for _, _, number, _ in spans(scene))
 
 
 def spans(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
-    """Neighboring tokens of a segment that are all learned or all frozen: (segment, first, number, learned)."""
+    """Group neighboring tokens that are all learned or all frozen: (segment, first, number, learned)."""
     found = []
     for segment in scene:
         first = 0
@@ -104,7 +104,7 @@ def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
 
 
 def notes(scene: list[dict], layers: int) -> list[str]:
-    """Lines of text about what happens to segments between layers."""
+    """Describe what happens to segments between layers, line by line."""
     found = []
     for segment in scene:
         if segment["prefilled"]:
@@ -121,7 +121,7 @@ def notes(scene: list[dict], layers: int) -> list[str]:
 
 
 def numbers(depths: Sequence[int]) -> str:
-    """Layer indices (from 0) in words that count from 1."""
+    """Write layer indices (from 0) in words that count from 1."""
     if len(depths) == 1:
         return f"layer {depths[0] + 1}"
     if list(depths) == list(range(depths[0], depths[-1] + 1)):
@@ -130,7 +130,7 @@ def numbers(depths: Sequence[int]) -> str:
 
 
 def sentences(scene: list[dict]) -> list[str]:
-    """A scene's attention pattern in words."""
+    """Describe a scene's attention pattern in words."""
     found = []
     for segment in scene:
         what = "learned" if all(segment["learned"]) else "partly learned" if any(segment["learned"]) else "frozen"
@@ -140,7 +140,7 @@ def sentences(scene: list[dict]) -> list[str]:
 
 
 def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart | None, list[str]]:
-    """t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
+    """Draw t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
 
     Args:
         explanations: method -> explanation; all on the same test images.
@@ -186,13 +186,13 @@ def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart 
 
 
 def changes(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the features after training differ from those before."""
+    """Return whether the features after training differ from those before."""
     before, after = arrays["before"], arrays["after"]
     return before.shape != after.shape or not np.allclose(before, after, atol=1e-3)  # stored in half precision
 
 
 def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """t-SNE in two dimensions, (N, D) -> (N, 2), starting from principal components or from `start` (N, 2)."""
+    """Embed vectors (N, D) by t-SNE: (N, 2), starting from principal components or from `start` (N, 2)."""
     from sklearn.manifold import TSNE  # slow to import
 
     perplexity = min(30, (len(vectors) - 1) / 3)

@@ -9,6 +9,7 @@ import torch
 
 import train
 from promptlearn.report.explanations import FEATURES, MAPS
+from tests.methods import maker
 from trainers.explain import nearest_words, observe
 
 ROOT = Path(__file__).parents[2]
@@ -52,11 +53,11 @@ METHODS = {
 
 @pytest.fixture
 def make(make_trainer):
-    return lambda method: make_trainer(method.split("-")[0], *METHODS[method][0])
+    return maker(make_trainer, {method: settings for method, (settings, *_) in METHODS.items()})
 
 
 def segments(trainer):
-    """The segments of both sides by name; of equal names, the last."""
+    """Return the segments of both sides by name; of equal names, the last."""
     towers = observe(trainer)
     return {side: {s["name"]: s for scene in tower["scenes"] for s in scene} for side, tower in towers.items()}
 

@@ -130,7 +130,7 @@ FEATURES = {  # name -> what rewrites explain.npz from its arrays
 
 
 def zip_of_zeros(path):
-    """A small file whose one entry claims to be huge."""
+    """Write a small file whose one entry claims to be huge."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("more.npy", "w") as entry:
         for _ in range(16):
             entry.write(bytes(2**20))

@@ -13,7 +13,7 @@ PYTEST = $(ACTIVE) OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKERS) --d
 
 .PHONY: help demo test test-slow test-latest docs fuzz
 
-help: ## what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 demo: .venv/installed ## train RPO on handwritten digits with the built-in tiny CLIP, and print the base/new table

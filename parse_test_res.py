@@ -19,7 +19,7 @@ METRICS = {name: re.compile(rf"\* {name}: ([\d.eE+-]+)%") for name in ("accuracy
 
 
 def read_log(path: Path, start: str) -> dict[str, float]:
-    """The last value of each metric, in percent, after the line `start`."""
+    """Return the last value of each metric, in percent, after the line `start`."""
     found, reading = {}, False
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         reading = reading or line.strip() == start

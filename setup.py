@@ -1,8 +1,8 @@
 """Installs the packages `promptlearn`, `dassl`, `clip` and `basics`, and the command `dassl`.
 
-A wheel carries train.py, trainers/, datasets/, and configs/ in promptlearn/bundle/, which is not importable as such: a
-package called `datasets` in somebody's environment would hide the well-known library of that name. train.py puts that
-folder on the path of its own process. An editable installation uses the checkout.
+A wheel carries train.py, trainers/, datasets/, and configs/ in promptlearn/bundle/, because a package called `datasets`
+in a user's environment would hide the well-known library of that name. train.py puts that folder on the path of its own
+process. An editable installation uses the checkout.
 """
 
 import re

@@ -30,14 +30,14 @@ from basics import (
     stop_without_parent,
 )
 from basics.additions import find_config, has_additions
-from dassl.config import get_cfg_default, merge_what_is_right, read_yaml
+from dassl.config import get_cfg_default, merge_valid, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-# torch, the methods, and the datasets are imported when there is something to run: help and refusals answer at once.
+# torch, the methods, and the datasets are imported only when there is something to run, so help and refusals are fast.
 # Set before torch is imported: threads that spin while they wait slow small steps to a crawl on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -96,7 +96,7 @@ def split_pairs(words: list[str]) -> list[str]:
 
 
 def known_names(package: str) -> list[str]:
-    """The names that the files of `package`, which is trainers or datasets, register."""
+    """Return the names that the files of `package`, which is trainers or datasets, register."""
     if package not in sys.modules and not has_additions(package):
         with suppress(NotDeclared):
             return registered_names(ROOT / package)
@@ -140,7 +140,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     opts = [word for key, value in flags.items() if value for word in (key, value)]
     if args.seed >= 0:
         opts += ["SEED", args.seed]
-    problems = merge_what_is_right(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
+    problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
     methods, datasets = known_names("trainers"), known_names("datasets")
@@ -150,7 +150,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     ):
         if name and name not in [*methods, *datasets]:  # either folder may register either
             hint = did_you_mean(name, known)
-            problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}")
+            problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}.")
     if problems:
         raise UserError("\n".join(problems))
     check_values(cfg)
@@ -168,7 +168,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Refuse names and values that the engine, the method, or its backbone do not take; all at once."""
+    """Refuse names and values that the engine, the method, or its backbone do not accept; all at once."""
     import datasets  # noqa: F401  (importing it registers the datasets)
     import trainers  # noqa: F401
     from dassl.engine import check_config
@@ -178,7 +178,7 @@ def check_values(cfg: CfgNode) -> None:
 
 
 def find_seed(folder: str | None) -> int:
-    """The seed of the run in `folder`, so that it can resume, or else a sampled one."""
+    """Return the seed of the run in `folder`, so that it can resume, or else a sampled one."""
     if folder and os.path.isfile(Path(folder) / "config.yaml"):
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
@@ -191,7 +191,7 @@ def find_seed(folder: str | None) -> int:
 
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:
-    """The dataset's and the method's config file; without a data folder and a method's file, those of the demo."""
+    """Return the dataset's and the method's config file: the demo's without a data folder and a method's file."""
     dataset_file, config_file = (find_config(file, CONFIGS) for file in (args.dataset_config_file, args.config_file))
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
         notify(f"error: {explain_missing_package(error)}")
         return 2
     except Stopped as stop:
-        notify(f"{stop}; the same command resumes from the last saved state")
+        notify(f"{stop}. Run the same command to resume from the last saved state.")
         return stop.status
     except BrokenPipeError:  # the reader is gone, and the run had not opened its log
         drop(console)

@@ -14,7 +14,7 @@ from basics.files import (
     write_atomic,
     write_json,
 )
-from basics.hints import did_you_mean
+from basics.hints import did_you_mean, similarity
 from basics.locks import is_locked, lock_folder, open_regular
 from basics.stopping import (
     Stopped,
@@ -48,6 +48,7 @@ __all__ = [
     "open_regular",
     "read_json",
     "sha256",
+    "similarity",
     "stop_without_parent",
     "sweep_litter",
     "write_atomic",

@@ -16,12 +16,12 @@ CONFIGS = "configs"
 
 
 def is_repository(folder: Path) -> bool:
-    """Whether a folder is a checkout of this project, or a repository of the CoOp family with a train.py of its own."""
+    """Return whether a folder is a checkout of this project or a repository of the CoOp family with its own train.py."""
     return (folder / "train.py").is_file() and (folder / CONFIGS).is_dir()
 
 
 def own_folder(package: str) -> Path | None:
-    """The folder `package`, which is trainers or datasets, of the current folder; None if it has no method or dataset.
+    """Find the folder `package` (trainers or datasets) of the current folder; None if it has no method or dataset.
 
     A folder of that name may also hold images, or scripts of other projects, so one of its files must use the registry.
     Repositories with a train.py of their own have their own way to find their files.
@@ -35,7 +35,7 @@ def own_folder(package: str) -> Path | None:
 
 
 def has_additions(package: str) -> bool:
-    """Whether there are methods or datasets beside those of the package itself."""
+    """Return whether there are methods or datasets besides those of the package itself."""
     return bool(own_folder(package) or entry_points(group=f"promptlearn.{package}"))
 
 
@@ -62,7 +62,7 @@ def import_all(package: str, path: list[str]) -> list[ModuleType]:
 
 
 def config_folders(folder: Path, installed: Path) -> list[Path]:
-    """The folders with configs, the first one first in the search.
+    """List the folders with configs, in the order of the search.
 
     Args:
         folder: where the user works.
@@ -82,7 +82,7 @@ def config_folders(folder: Path, installed: Path) -> list[Path]:
 
 
 def find_config(path: str, installed: Path) -> str:
-    """A config file: `path` itself if it is there, or else configs/... of an installed package or of this project."""
+    """Find a config file: `path` itself if it exists, or else configs/... of an installed package or of this project."""
     parts = Path(path).parts
     if parts[:1] == (CONFIGS,) and not Path(path).exists():
         for folder in config_folders(Path.cwd(), installed):

@@ -23,7 +23,7 @@ class Tolerant:
     """A console stream that a full disk does not disturb: the rest is discarded.
 
     Args:
-        needs_reader: a reader that is gone still counts, with BrokenPipeError; else it is as a full disk.
+        needs_reader: whether a missing reader raises BrokenPipeError; otherwise it is treated like a full disk.
     """
 
     def __init__(self, stream, needs_reader=True):

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake of the user. The command prints the message, without a traceback, and exits with `status`."""
+    """A user's mistake. The command prints the message, without a traceback, and exits with `status`."""
 
     status = 2
 
@@ -23,7 +23,7 @@ class BadImage(UserError):
 
 
 class NotApplicable(UserError):
-    """The request is right, but the method has no answer: it is bound to other classes."""
+    """The request is valid, but the method has no answer: it is bound to other classes."""
 
 
 class NonFiniteLoss(UserError, FloatingPointError):

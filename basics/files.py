@@ -37,7 +37,7 @@ def write_atomic(path, data):
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f'cannot write "{path}": {error.strerror or error}') from error
+        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from error
 
 
 def sweep_litter(folder, older_than=0.0):
@@ -79,14 +79,14 @@ def read_json(fpath):
     """
     try:
         if Path(fpath).exists() and not Path(fpath).is_file():  # reading a pipe would wait for its writer
-            raise UserError(f'"{fpath}" is not a regular file')
+            raise UserError(f"{fpath}: expected a regular file, got a folder, a pipe, or a device.")
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingFile(f'no file at "{fpath}"') from error
+        raise MissingFile(f"{fpath}: expected a file, got nothing.") from error
     except OSError as error:
-        raise UserError(f'cannot read "{fpath}": {error.strerror}') from error
+        raise UserError(f"{fpath}: cannot read the file: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # the latter from thousands of brackets
-        raise UserError(f'"{fpath}" is not valid JSON: {error}') from error
+        raise UserError(f"{fpath}: expected valid JSON, got an error: {error}.") from error
 
 
 def mkdir_if_missing(dirname):
@@ -98,17 +98,17 @@ def mkdir_if_missing(dirname):
     try:
         Path(dirname).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'cannot create the folder "{dirname}": {error.strerror}') from error
+        raise UserError(f"{dirname}: cannot create the folder: {error.strerror}.") from error
 
 
 def sha256(path):
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_dir(*parts):
-    """The folder (`pathlib.Path`, not created) for files that all runs share.
+    """Return the folder (`pathlib.Path`, not created) for files that all runs share.
 
     `$DASSL_CACHE`, or `$XDG_CACHE_HOME/dassl`, or `~/.cache/dassl`, joined with `parts`.
     """

@@ -5,8 +5,13 @@ import difflib
 LONGEST_NAME = 100  # characters of an unknown name that are compared: the comparison takes quadratic time
 
 
+def similarity(a, b):
+    """Return how similar two names are, from 0 to 1. Upper and lower case count as equal."""
+    return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
+
+
 def did_you_mean(name, known, count=1):
-    """A sentence to append to a message about an unknown name: " Did you mean 'ViT-B/16'?", or "" if none is similar.
+    """Return " Did you mean 'ViT-B/16'?", to end a message about an unknown name, or "" if no name is similar.
 
     Args:
         name (str): what the user wrote.

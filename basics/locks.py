@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in, and files in it that nothing else can stand for."""
+"""Locks that keep a second process out of a folder, and files in it that must be regular files."""
 
 import errno
 import os
@@ -37,14 +37,13 @@ def open_regular(path, flags):
 def lock_folder(folder):
     """Lock a folder for this process; yield True, or False if another process has locked it.
 
-    It is a record lock, which ends with the process, however that ends, and which data workers that outlive it do not
-    inherit.
+    It is a record lock: it ends with the process, however that ends, and surviving data workers do not inherit it.
 
     Raises:
         UserError: the folder cannot be written.
         OSError: its file system has no locks.
     """
-    import fcntl  # Windows has none; whatever needs no folder works there
+    import fcntl  # not on Windows, where everything that needs no folder works
 
     with os.fdopen(open_regular(Path(folder) / LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+") as file:
         try:
@@ -58,11 +57,11 @@ def lock_folder(folder):
 
 
 def is_locked(folder):
-    """Whether another process works in a folder."""
+    """Return whether another process works in a folder."""
     if not (Path(folder) / LOCK_FILE).exists():
         return False
     try:
         with lock_folder(folder) as free:
             return not free
     except (UserError, OSError):
-        return False  # whoever starts a run there will report it
+        return False  # starting a run there will report it

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 STARTED_BY = "DASSL_STARTED_BY"  # environment variable: the process id of the launcher, without which a run must stop
 CHECK_INTERVAL = 1.0  # seconds between checks whether that process still exists
-# Batch systems send SIGUSR1 or SIGXCPU ahead of the limit, the latter every second. SIGQUIT stays what it is: an abort.
+# Batch systems send SIGUSR1 or SIGXCPU ahead of the limit, the latter every second. SIGQUIT still aborts.
 BATCH = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]  # not on Windows
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *BATCH)
 
@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """A context in which a first stop signal is recorded in `asked`; after it, Ctrl-C raises Stopped at once.
+    """A context in which a first stop signal is recorded in `requested`; after it, Ctrl-C raises Stopped at once.
 
     Other signals that follow are ignored: batch systems repeat theirs, and a run may receive one stop twice, from the
     system and from its launcher. The context may be inside another one, which then ignores them too.
@@ -45,7 +45,7 @@ class StopSignals:
 
     def __init__(self, patient=True):
         self.patient = patient
-        self.asked = None  # the signal's number
+        self.requested = None  # the signal's number
         self._before = {}
 
     def __enter__(self):
@@ -58,24 +58,24 @@ class StopSignals:
     def __exit__(self, *exception):
         for signum, handler in self._before.items():
             outer = getattr(handler, "__self__", None)
-            if isinstance(outer, StopSignals) and outer.asked is None:
-                outer.asked = self.asked
+            if isinstance(outer, StopSignals) and outer.requested is None:
+                outer.requested = self.requested
             signal.signal(signum, handler)
         self._before = {}
 
     def _record(self, signum, frame):
-        repeated = self.asked is not None
+        repeated = self.requested is not None
         if repeated and signum != signal.SIGINT:
             return
-        self.asked = self.asked or signum
+        self.requested = self.requested or signum
         if repeated or not self.patient:
             raise Stopped(signum)
         _write(f"{signal.Signals(signum).name}: finishing and saving this step first. Press Ctrl-C to stop at once.")
 
-    def stop_if_asked(self, where):
+    def stop_if_requested(self, where):
         """Raise Stopped if a signal was received. `where` is the progress so far, for the message."""
-        if self.asked is not None:
-            raise Stopped(self.asked, where)
+        if self.requested is not None:
+            raise Stopped(self.requested, where)
 
 
 def _write(text):
@@ -85,14 +85,14 @@ def _write(text):
 
 
 def for_this_process():
-    """Environment variables that make a child process stop with this one (see `stop_without_parent`)."""
+    """Return environment variables that make a child process stop with this one (see `stop_without_parent`)."""
     return {STARTED_BY: str(os.getpid())}
 
 
 def stop_without_parent():
     """Send SIGTERM to this process once the one that started it with `for_this_process` is gone, even after kill -9.
 
-    Otherwise it would run on unseen, and block the same command when it is given again.
+    Otherwise it would keep running unnoticed, and block the same command when it is run again.
     """
     parent = os.environ.get(STARTED_BY, "")
     if parent.isdigit():
@@ -107,7 +107,7 @@ def _watch(parent):
 
 
 def leave_signals_to_parent(worker_id=None):
-    """In a data worker, ignore the stop signals: the run needs the current batch, and stops its workers itself."""
+    """Ignore the stop signals in a data worker: the run needs the current batch, and stops its workers itself."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     sys.excepthook = _unless_the_run_is_gone

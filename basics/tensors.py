@@ -78,7 +78,7 @@ def check_zip(path, checksums=True):
 
 
 def load(file, device, stubs, mmap=False):
-    """`torch.load` with `weights_only=True`.
+    """Call `torch.load` with `weights_only=True`.
 
     Args:
         file: a path or a binary file.
@@ -108,7 +108,7 @@ def _reason(file, error):
 
 
 def _copy(value):
-    """A copy in memory of all tensors in nested containers.
+    """Copy all tensors in nested containers into memory.
 
     Raises:
         Refused: a tensor has more numbers than the file holds for it, because a stride is 0.

@@ -38,7 +38,7 @@ PLAIN_AT = {("CoCoOp", 32): (1, 2)}
 
 
 def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tuple[PromptedCLIP, Loss | None]:
-    """A method on a random CLIP, and the plain path's loss, if it has one."""
+    """Build a method on a random CLIP, and the plain path's loss if there is one."""
     if method == "LP":
         texts = [f"a photo of a {name}." for name in classnames(args.classes)]
         return lp.LPCLIP(frozen_clip(args.layers, "cpu", torch.float32), texts), None
@@ -47,7 +47,7 @@ def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tu
 
 
 def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> dict:
-    """One row: all steps take turns, from the same prompts."""
+    """Measure one row: all steps take turns, from the same prompts."""
     use_run_settings(Case(method, prompts, args.classes, batch, args.layers), args.threads)
     model, plain_loss = build(method, prompts, batch, args)
     images, labels = reference_images(batch), torch.arange(batch) % args.classes

@@ -68,7 +68,7 @@ class State:
 
 
 def tower(width: int, layers: int, kinds: dict[str, Tokens]) -> float:
-    """Multiply-adds of all layers, forward and backward."""
+    """Count the multiply-adds of all layers, forward and backward."""
     states, total = {name: State(t.constant, t.learned) for name, t in kinds.items()}, 0.0
     for layer in range(layers):
         last = layer == layers - 1
@@ -93,7 +93,7 @@ def tower(width: int, layers: int, kinds: dict[str, Tokens]) -> float:
 
 
 def _update(width: int, layer: int, t: Tokens, states: dict[str, State], name: str, after: State) -> float:
-    """Multiply-adds of tokens of a kind in a layer, without keys and values."""
+    """Count the multiply-adds of tokens of a kind in a layer, without keys and values."""
     s, total = states[name], 0.0
     if not s.constant:
         total += t.before(layer) * width**2 * (1 + s.learned)
@@ -129,7 +129,7 @@ class Step:
     fused: int = 0
 
     def text(self, contexts: int = 1) -> float:
-        """The text tower with a context after [SOS]; `contexts` of them differ, each for all classes."""
+        """Count the text tower with a context after [SOS]; `contexts` of them differ, each for all classes."""
         s, m, classes, fused = self.sizes, self.prompts, len(self.names), bool(self.fused)
         lengths = [max(n, m) for n in self.names] if fused else self.names  # m tokens of each class are fused
         rows, n = contexts * (classes if fused else 1), contexts * sum(lengths)
@@ -155,7 +155,7 @@ class Step:
         return tower(s.text_width, s.text_layers, kinds) + 2 * contexts * classes * s.text_width * s.embed_dim
 
     def image(self, prompts: int = 0) -> float:
-        """The image tower; if there are prompts, all tokens and prompts attend to each other."""
+        """Count the image tower; if there are prompts, all tokens and prompts attend to each other."""
         s, b, n = self.sizes, self.batch, (self.sizes.image_size // self.sizes.patch_size) ** 2 + 1
         kinds = {"image": Tokens(b * n, {"image": b * n * n}, output=b)}
         if prompts:
@@ -172,16 +172,16 @@ class Step:
         return self.embedding() + tower(s.vision_width, s.vision_layers, kinds) + features
 
     def embedding(self) -> float:
-        """Patch embedding."""
+        """Count the patch embedding."""
         s = self.sizes
         return self.batch * (s.image_size // s.patch_size) ** 2 * s.vision_width * 3 * s.patch_size**2
 
     def similarities(self, learned: int, pairs: int = 1) -> float:
-        """Similarities of all images and classes; `learned` of the two sides depend on something learned."""
+        """Count similarities of all images and classes; `learned` of the two sides depend on something learned."""
         return self.batch * len(self.names) * pairs * self.sizes.embed_dim * (1 + learned)
 
     def fusion(self, width: int, rows: int, first: int, n: int) -> float:
-        """SEP's fusion of n prompts and n tokens in `rows` rows; before the first fusion, `first` rows differ."""
+        """Count SEP's fusion of n prompts and n tokens in `rows` rows; before the first, `first` rows differ."""
         each = rows * n * (3 * width**2 + 2 * FUSION_MLP * width)  # keys, values, projection; MLP
         queries = (first + (self.fused - 1) * rows) * n * width**2
         return 3 * (self.fused * each + queries) + self.fused * 6 * rows * n * n * width

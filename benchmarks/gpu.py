@@ -39,7 +39,7 @@ def steps(case: Case, paths: Paths, how: str, count: int) -> torch.Tensor:
 
 
 def try_out(case: Case, paths: Paths, how: str) -> tuple[float, float]:
-    """Peak memory in MiB, and the first loss. A step before it warms up, compiles, and captures."""
+    """Return the peak memory in MiB and the first loss. A step before it warms up, compiles, and captures."""
     learner = paths.model.prompt_learner
     start = {k: v.clone() for k, v in learner.state_dict().items()}
     torch.cuda.empty_cache()
@@ -55,7 +55,7 @@ def try_out(case: Case, paths: Paths, how: str) -> tuple[float, float]:
 
 
 def row(case: Case, ways: tuple[str, ...], rounds: int) -> dict:
-    """One training step in each way."""
+    """Measure one training step in each way."""
     paths, peaks, losses = build(case), {}, {}
     for how in ways:
         try:

@@ -57,7 +57,7 @@ class Straightforward(Dataset):
 
 
 def photographs(folder: str, count: int, size: tuple[int, int]) -> list[Datum]:
-    """JPEG files of a width and height: scikit-learn's two photos, tiled and shifted at random."""
+    """Write JPEG files of a width and height: scikit-learn's two photos, tiled and shifted at random."""
     width, height = size
     sources = load_sample_images().images
     shifts = torch.randint(max(size), (count, 2), generator=stream(0, "shifts")).tolist()
@@ -73,7 +73,7 @@ def photographs(folder: str, count: int, size: tuple[int, int]) -> list[Datum]:
 
 
 def config(workers: int):
-    """Images and loader as in the released configs."""
+    """Return a config with images and loader as in the released ones."""
     cfg = get_cfg_default()
     cfg.SEED, cfg.VERBOSE, cfg.DATALOADER.NUM_WORKERS = 0, False, workers
     cfg.INPUT.INTERPOLATION = "bicubic"
@@ -82,7 +82,7 @@ def config(workers: int):
 
 
 def seconds(loader: DataLoader, epoch: int) -> float:
-    """Seconds that loading one epoch takes."""
+    """Return the seconds that loading one epoch takes."""
     loader.sampler.set_epoch(epoch)
     start = time.perf_counter()
     for _ in loader:
@@ -91,7 +91,7 @@ def seconds(loader: DataLoader, epoch: int) -> float:
 
 
 def measure(folder: str, size: str, workers: int, args: argparse.Namespace) -> dict:
-    """One row: both loaders take turns, epoch by epoch."""
+    """Measure one row: both loaders take turns, epoch by epoch."""
     cfg, items = config(workers), photographs(folder, args.images, SIZES[size])
     store = ImageCache([item.impath for item in items], cfg.DATALOADER.KEEP_GIB * 2**30)
     options = dict(sampler_type="RandomSampler", data_source=items, batch_size=args.batch)

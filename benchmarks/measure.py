@@ -43,7 +43,7 @@ def data(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_of(case: Case, paths: Paths, path: str) -> Callable[[], torch.Tensor]:
-    """A function without arguments that computes a path's training loss."""
+    """Return a function without arguments that computes a path's training loss."""
     images, labels = data(case)
 
     def loss() -> torch.Tensor:
@@ -66,7 +66,7 @@ def step(loss: Callable[[], torch.Tensor], learner: torch.nn.Module) -> torch.Te
 
 
 def seconds(device: str, call: Callable[[], object]) -> float:
-    """Seconds that a call takes, on a GPU by the device's events."""
+    """Return the seconds that a call takes, on a GPU by the device's events."""
     if device != "cuda":
         start = time.perf_counter()
         call()
@@ -80,7 +80,7 @@ def seconds(device: str, call: Callable[[], object]) -> float:
 
 
 def median_seconds(device: str, calls: dict[Hashable, Callable[[], object]], rounds: int) -> dict[Hashable, float]:
-    """Median seconds of calls that take turns. The first round warms up and does not count."""
+    """Return the median seconds of calls that take turns. The first round warms up and does not count."""
     times = {key: [] for key in calls}
     for _ in range(rounds + 1):
         for key, call in calls.items():
@@ -89,7 +89,7 @@ def median_seconds(device: str, calls: dict[Hashable, Callable[[], object]], rou
 
 
 def memory_mib(device: str, peak: bool) -> float:
-    """Memory in use, or its peak since `reset_peak`, in MiB: on a GPU what torch allocated, else the process's."""
+    """Return the memory in use, or its peak since `reset_peak`, in MiB: torch's on a GPU, else the process's."""
     if device == "cuda":
         return (torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 2**20
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -97,7 +97,7 @@ def memory_mib(device: str, peak: bool) -> float:
 
 
 def reset_peak(device: str) -> None:
-    """Start the peak from what is in use now, without what only building the model needed."""
+    """Restart the peak at the memory in use now, without what only building the model needed."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -132,12 +132,12 @@ def _alone(case: Case, path: str, threads: int, steps: int, answer) -> None:
 
 
 def memory(case: Case, path: str, threads: int) -> float:
-    """Peak memory of a step above the model, in MiB, in a separate process."""
+    """Measure the peak memory of a step above the model, in MiB, in a separate process."""
     return alone(case, path, threads, 1)[0]
 
 
 def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float]:
-    """Peak memory of some steps above the model, in MiB, and seconds of the last one, in a separate process."""
+    """Measure some steps in a separate process: peak memory above the model, in MiB, and seconds of the last."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     child = context.Process(target=_alone, args=(case, path, threads, steps, answer))
@@ -152,7 +152,7 @@ def alone(case: Case, path: str, threads: int, steps: int) -> tuple[float, float
 
 
 def profile(case: Case, steps: int, threads: int) -> str:
-    """Where the time of our step goes, from torch's profiler."""
+    """Return the profile of our step by torch's profiler, as a table."""
     use_run_settings(case, threads)
     paths = build(case)
     loss, learner = loss_of(case, paths, case.how), paths.model.prompt_learner
@@ -165,7 +165,7 @@ def profile(case: Case, steps: int, threads: int) -> str:
 
 @dataclass
 class StepTimes:
-    """What steps that take turns need, by name.
+    """Measurements of steps that take turns, by name.
 
     Attributes:
         seconds: medians.
@@ -179,7 +179,7 @@ class StepTimes:
 
 
 def training_times(case: Case, names: tuple[str, ...], rounds: int) -> StepTimes:
-    """Steps that take turns on the same images, from the same prompts.
+    """Time steps that take turns on the same images, from the same prompts.
 
     Args:
         names: keys of `Paths.losses`; "torch" is our step (`case.how`) with MODEL.LINEAR torch.
@@ -204,12 +204,12 @@ def training_times(case: Case, names: tuple[str, ...], rounds: int) -> StepTimes
 
 
 def page_faults() -> int:
-    """Page faults of this process so far that needed no disk."""
+    """Return the number of page faults of this process so far that needed no disk."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def work_row(case: Case, threads: int) -> dict:
-    """The counted work of our training step, and its floor."""
+    """Count the work of our training step, and its floor."""
     torch.set_num_threads(threads)
     paths = build(case)
     work = counted(loss_of(case, paths, "fast"))
@@ -222,7 +222,7 @@ def work_row(case: Case, threads: int) -> dict:
 
 
 def peak_flops() -> float:
-    """The most float32 operations per second in any linear map of ViT-B/16's towers, with either library, now."""
+    """Measure the most float32 operations per second in any linear map of ViT-B/16's towers, now."""
     libraries = linear.LIBRARIES if linear.available() else ("torch",)
     before, best = linear.in_use(), 0.0
     for tokens, width in frozen_clip(1, "cpu", torch.float32).tower_shapes():
@@ -231,14 +231,14 @@ def peak_flops() -> float:
                 x, weight = torch.ones(batch * tokens, into), torch.ones(out, into)
                 for library in libraries * PEAK_ROUNDS:
                     linear.use(library)
-                    taken = seconds("cpu", partial(linear.linear, x, weight))
-                    best = max(best, 2 * len(x) * weight.numel() / taken)
+                    elapsed = seconds("cpu", partial(linear.linear, x, weight))
+                    best = max(best, 2 * len(x) * weight.numel() / elapsed)
     linear.use(before)
     return best
 
 
 def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
-    """One training step on both paths.
+    """Measure one training step on both paths.
 
     Args:
         plain_at: two smaller numbers of classes at which the plain path runs if it does not fit at `case.classes`. Its
@@ -282,13 +282,13 @@ def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...
 
 
 def line(xs: tuple[int, ...], ys: list[float], x: float) -> float:
-    """The line through two points, at x."""
+    """Return the value at x of the line through two points."""
     return ys[0] + (ys[1] - ys[0]) * (x - xs[0]) / (xs[1] - xs[0])
 
 
 @torch.no_grad()
 def test_row(case: Case, count: int, plain_count: int, threads: int, fast_count: int | None = None) -> dict:
-    """A test pass in batches of `TEST_BATCH` images.
+    """Measure a test pass in batches of `TEST_BATCH` images.
 
     Args:
         plain_count, fast_count: images that each path runs on (ours by default on all). Times are scaled to `count`,
@@ -328,19 +328,19 @@ def _test_row(case: Case, count: int, plain_count: int, threads: int, fast_count
 
 
 def memory_row(case: Case, steps: int, threads: int) -> dict:
-    """Peak memory of some steps of our path, and seconds of the last one, in a separate process."""
+    """Measure the peak memory of some steps of our path, and the seconds of the last, in a separate process."""
     peak, last = alone(case, case.how, threads, steps)
     return {**described(case, threads), "fast s": last, "fast MiB": peak}
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of this machine's processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def described(case: Case, threads: int) -> dict:
-    """The columns of a row that describe the case."""
+    """Return the columns of a row that describe the case."""
     row = {k: v for k, v in asdict(case).items() if k in ("method", "prompts", "classes", "batch", "prec")}
     if case.text_block:
         row["text block"] = case.text_block

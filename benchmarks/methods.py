@@ -16,13 +16,12 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import plain_clip  # noqa: E402
-from reference import reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: imported from here)
+from reference import options, reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: imported from here)
 
 from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
@@ -51,7 +50,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def most_prompts(method: str) -> int:
-    """The most prompts or context vectors that leave room for the words. VPT, on the image side, takes any number."""
+    """Return the number of prompts or context vectors that fit next to the words: no limit for VPT's image side."""
     if method == "VPT":
         return sys.maxsize
     context = reference_sizes(layers=1).context_length
@@ -69,17 +68,8 @@ def most_classes() -> int:
 
 
 def classnames(count: int) -> list[str]:
-    """Made-up names of one to a few tokens, as in the usual datasets."""
+    """Return made-up names of one to a few tokens, as in the usual datasets."""
     return all_names()[:count]
-
-
-def options(module, **changes) -> CfgNode:
-    """A method's settings: its defaults with some changes."""
-    cfg = CfgNode({"TRAINER": {}})
-    module.extend_cfg(cfg)
-    (node,) = cfg.TRAINER.values()
-    node.merge_from_list([word for pair in changes.items() for word in pair])
-    return node
 
 
 @dataclass(frozen=True)
@@ -115,7 +105,7 @@ class Paths:
 
 
 def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = None) -> Paths:
-    """Both paths of a case, by default with ViT-B/16's sizes and made-up classes. Prompts are seeded."""
+    """Build both paths of a case, by default with ViT-B/16's sizes and made-up classes. Prompts are seeded."""
     torch.manual_seed(0)
     dtype = TOWER_DTYPES[case.prec]
     clip_model = frozen_clip(case.layers, case.device, dtype) if clip_model is None else clip_model
@@ -145,12 +135,12 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
 
 @cache
 def frozen_clip(layers: int, device: str, dtype: torch.dtype) -> CLIP:
-    """A CLIP of ViT-B/16's sizes with random weights, drawn once per process."""
+    """Return a CLIP of ViT-B/16's sizes with random weights, drawn once per process."""
     return reference_clip(layers).to(device, dtype)
 
 
 def another_way(loss: Loss, how: str, learner: torch.nn.Module) -> Loss:
-    """A loss in one of the `WAYS`. The first call compiles or captures it."""
+    """Return a loss in one of the `WAYS`. The first call compiles or captures it."""
 
     def step(images: Tensor, labels: Tensor) -> Outputs:
         value = loss(images, labels)
@@ -168,7 +158,7 @@ def cross_entropy(logits: Callable[[Tensor], Tensor]) -> Loss:
 
 
 def heads_of(clip_model: CLIP) -> tuple[int, int]:
-    """Heads of the image and of the text tower."""
+    """Return the number of heads of the image tower and of the text tower."""
     return clip_model.config.vision_heads, clip_model.config.text_heads
 
 
@@ -271,7 +261,7 @@ def build_zero_shot(case, clip_model, names, texts, half):
 
 
 def build_sep(case, clip_model, names, texts, half):
-    """Here the plain path gives features, not logits: frozen text, text, frozen image, image."""
+    """Build SEP. Its plain path gives features, not logits: frozen text, text, frozen image, image."""
     settings = options(sep, N_CTX=case.prompts, LAYERS=list(range(1, least_layers(clip_model))))
     fast, state = sep.SEPCLIP(clip_model, names, texts, settings), clip_model.state_dict()
     torch.nn.init.normal_(fast.prompt_learner.VPT_fc.weight)
@@ -283,7 +273,7 @@ def build_sep(case, clip_model, names, texts, half):
 
 
 def sep_loss(case: Case, model, plain=None) -> Loss:
-    """SEP's loss, of the fast path or of the plain path's features."""
+    """Return SEP's loss, of the fast path or of the plain path's features."""
     settings = options(sep, N_CTX=case.prompts, LAYERS=model.layers)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def show(rows: list[dict], as_json: bool) -> int:
 
 
 def status(rows: list[dict]) -> int:
-    """The exit status: 1 if a row's numbers are wrong or missing."""
+    """Return the exit status: 1 if a row's numbers are wrong or missing."""
     return int(any(row.get("numbers", "equal") != "equal" for row in rows))
 
 

@@ -64,7 +64,7 @@ NOTES = {
 def measurements(
     case: Case, rounds: int, threads: int, steps_only: bool
 ) -> Iterator[tuple[str, Case, Callable[[], dict]]]:
-    """All rows to measure: section, case, and the function that measures it.
+    """List all rows to measure: section, case, and the function that measures it.
 
     Args:
         steps_only: only the section "Training step".
@@ -92,7 +92,7 @@ def measurements(
 
 
 def both_memories(case: Case, plain: list[float], threads: int) -> dict:
-    """Our peak memory and the plain path's, whose two points the first call measures and keeps in `plain`."""
+    """Return our peak memory and the plain path's, whose two points the first call measures and keeps in `plain`."""
     if not plain:
         plain += [memory(replace(case, classes=c, text_block=0), "plain", threads) for c in MEMORY["plain_at"]]
     steps = 1 if case.classes == max(MEMORY["classes"]) else 2  # warming up matters in a short step only
@@ -103,13 +103,13 @@ def both_memories(case: Case, plain: list[float], threads: int) -> dict:
 def measure_all(case: Case, rounds: int, threads: int, folder: Path, steps_only: bool = False) -> list[dict]:
     """Measure all rows. After each, FOLDER/results.md and results.json hold the rows so far.
 
-    A row that cannot be measured (its process was killed, probably for lack of memory) says so; the others follow.
+    A row that cannot be measured (its process was killed, probably for lack of memory) is marked FAILED.
     """
     todo, rows, start = list(measurements(case, rounds, threads, steps_only)), [], time.monotonic()
     for number, (section, one, measure) in enumerate(todo, 1):
         try:
             row = measure()
-        except SystemExit as error:  # of the row's process; the other rows are worth having
+        except SystemExit as error:  # of the row's process; the other rows are still useful
             row = {**described(one, threads), "numbers": f"FAILED: {error}"}
         rows.append({"table": section, **row})
         write_json(rows, folder / "results.json")
@@ -126,7 +126,7 @@ def measure_all(case: Case, rounds: int, threads: int, folder: Path, steps_only:
 
 
 def sections(rows: list[dict], case: Case, rounds: int, threads: int) -> dict[str, str]:
-    """Title -> text of each generated section; each says under which conditions it was measured."""
+    """Return title -> text of the generated sections; each states how it was measured."""
     (low, high), most = MEMORY["plain_at"], max(MEMORY["classes"])
     texts, hidden = {}, ("table", "prec", "device")
     layers = "" if case.layers == 12 else f" but {case.layers} layers"
@@ -144,12 +144,12 @@ def sections(rows: list[dict], case: Case, rounds: int, threads: int) -> dict[st
 
 
 def markdown(rows: list[dict], case: Case, rounds: int, threads: int) -> str:
-    """The generated sections as one Markdown text."""
+    """Return the generated sections as one Markdown text."""
     return "\n".join(f"## {title}\n\n{text}" for title, text in sections(rows, case, rounds, threads).items())
 
 
 def replace_sections(document: str, texts: dict[str, str]) -> str:
-    """A Markdown document with the sections of these titles replaced; the others stay. New ones go to the end."""
+    """Replace the sections with these titles in a Markdown document; the others stay. New ones go to the end."""
     head, *parts = re.split(r"^(?=## )", document, flags=re.MULTILINE)
     all_sections = {part.splitlines()[0]: part.rstrip() for part in parts}
     all_sections |= {f"## {title}": f"## {title}\n\n{text.rstrip()}" for title, text in texts.items()}
@@ -157,13 +157,13 @@ def replace_sections(document: str, texts: dict[str, str]) -> str:
 
 
 def as_table(rows: list[dict]) -> str:
-    """Rows as a Markdown table."""
+    """Format rows as a Markdown table."""
     written = [{key: digits(value) for key, value in row.items()} for row in rows]
     return tabulate(written, headers="keys", tablefmt="github", disable_numparse=True) + "\n"
 
 
 def digits(value: object) -> object:
-    """A measured number with three digits, or whole if it has more; anything else unchanged."""
+    """Format a measured number with three digits, or whole if it has more; anything else is unchanged."""
     if not isinstance(value, int | float):
         return value
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"

@@ -17,7 +17,7 @@ from torch import Tensor
 from basics import UserError
 from basics.tensors import load
 
-NAME_OF_MODULE, NAME_OF_LIST = "__torch__.", "torch.jit._pickle.build_"  # what TorchScript's names start with
+NAME_OF_MODULE, NAME_OF_LIST = "__torch__.", "torch.jit._pickle.build_"  # prefix of TorchScript's names
 
 
 class Module:
@@ -30,7 +30,7 @@ class Module:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive: a file of `torch.save` has no `constants.pkl`."""
+    """Return whether the file is a TorchScript archive: a file of `torch.save` has no `constants.pkl`."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -38,7 +38,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The state dict in a TorchScript archive.
+    """Read the state dict in a TorchScript archive.
 
     Args:
         device: "meta" reads only the shapes.
@@ -61,7 +61,7 @@ def read_torchscript(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def _without_programs(path: Path) -> io.BytesIO:
-    """The archive as a file of `torch.save`, in memory."""
+    """Convert the archive to a file of `torch.save`, in memory."""
     data = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(data, "w") as plain:
         for name in archive.namelist():

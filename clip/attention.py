@@ -75,7 +75,7 @@ class KVCache:
     sizes: dict[str, tuple[int, Tensor | None]] = field(default_factory=dict)
 
     def batch_slice(self, rows: slice) -> KVCache:
-        """The cache of some rows of a one-dimensional batch, as views."""
+        """Return the cache of some rows of a one-dimensional batch, as views."""
         layers = [{name: KeysValues(*(x[rows] for x in kv)) for name, kv in layer.items()} for layer in self.layers]
         return KVCache(layers, {name: (n, None if m is None else m[rows]) for name, (n, m) in self.sizes.items()})
 
@@ -95,27 +95,27 @@ class Attention(nn.Module):
         self.out_proj = Linear(width, width)
 
     def queries(self, x: Tensor) -> Tensor:
-        """Queries of tokens x (*batch, n, width): (*batch, heads, n, head width)."""
+        """Compute the queries of tokens x (*batch, n, width): (*batch, heads, n, head width)."""
         return self._project(x, 0, 1)[0]
 
     def keys_values(self, x: Tensor) -> KeysValues:
-        """Keys and values of tokens x (*batch, n, width)."""
+        """Compute the keys and values of tokens x (*batch, n, width)."""
         return KeysValues(*self._project(x, 1, 3))
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, KeysValues]:
-        """Queries, and keys with values, of tokens x (*batch, n, width), in one matrix product."""
+        """Compute queries, and keys with values, of tokens x (*batch, n, width), in one matrix product."""
         queries, keys, values = self._project(x, 0, 3)
         return queries, KeysValues(keys, values)
 
     def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
-        """Parts first to last - 1 of the queries, keys and values."""
+        """Compute parts first to last - 1 of the queries, keys, and values."""
         width = x.shape[-1]
         rows = slice(first * width, last * width)
         parts = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
         return [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
 
     def attend_heads(self, queries: Tensor, kv: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
-        """Scaled dot-product attention, heads concatenated, before `out_proj`; arguments as in `attend`."""
+        """Compute scaled dot-product attention, heads concatenated, before `out_proj`; arguments as in `attend`."""
         batch = torch.broadcast_shapes(queries.shape[:-3], kv.keys.shape[:-3])
 
         def flat(x: Tensor) -> Tensor:  # the fused kernels take a single batch axis
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         return x.reshape(*batch, *x.shape[1:])
 
     def attend(self, queries: Tensor, kv: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """The update of the tokens that the queries belong to.
+        """Return the update of the tokens that the queries belong to.
 
         Args:
             queries: (*batch, heads, m, head width).
@@ -143,7 +143,7 @@ class Attention(nn.Module):
         return self.out_proj(self.attend_heads(queries, kv, mask, causal))
 
     def cross_attend(self, x: Tensor, to: Tensor) -> Tensor:
-        """Tokens x (*batch, m, width) attend to other tokens (*batch, n, width): (*batch, m, width)."""
+        """Let tokens x (*batch, m, width) attend to other tokens (*batch, n, width): (*batch, m, width)."""
         return self.attend(self.queries(x), self.keys_values(to))
 
 
@@ -165,7 +165,7 @@ class Pattern:
         self.output_mask = mask if mask is None or output is None else gather_tokens(mask, output)
 
     def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
-        """The update of the segment's tokens (*batch, m, width).
+        """Return the update of the segment's tokens (*batch, m, width).
 
         Args:
             queries: (*batch, heads, m, head width): of all tokens, or with `output_only` of those at `output`.
@@ -185,14 +185,14 @@ class Layer(dict[str, KeysValues]):
         self._joined: dict[tuple[str, ...], KeysValues] = {}
 
     def joined(self, names: tuple[str, ...]) -> KeysValues:
-        """Those of several segments, concatenated once for all segments that attend to the same ones."""
+        """Join those of several segments, once for all segments that attend to the same ones."""
         if names not in self._joined:
             self._joined[names] = join([self[name] for name in names])
         return self._joined[names]
 
 
 def attention_mask(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Tensor | None:
-    """The mask of one segment over everything it attends to; None if it may attend to all of it.
+    """Return the mask of one segment over everything it attends to; None if it may attend to all of it.
 
     Returns:
         bool, broadcastable to (*batch, n, total number of keys).
@@ -211,12 +211,12 @@ def attention_mask(name: str, segments: dict[str, Segment], cache: KVCache, caus
 
 
 def join(parts: Iterable[KeysValues]) -> KeysValues:
-    """Keys and values of several segments in order of position; batch shapes broadcast."""
+    """Join keys and values of several segments in order of position; batch shapes broadcast."""
     return KeysValues(*(concatenate(tensors, dim=-2) for tensors in zip(*parts, strict=True)))
 
 
 def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """Tensors along one of the last two axes; the axes before those broadcast."""
+    """Concatenate tensors along one of the last two axes; the axes before those broadcast."""
     if len(parts) == 1:
         return parts[0]
     batch = torch.broadcast_shapes(*(x.shape[:-2] for x in parts))
@@ -224,7 +224,7 @@ def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
 
 
 def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
-    """Tokens of x (*batch, n, width) at positions (*batch, m): (*batch, m, width), batch shapes broadcast."""
+    """Gather tokens of x (*batch, n, width) at positions (*batch, m): (*batch, m, width), batch shapes broadcast."""
     batch = torch.broadcast_shapes(x.shape[:-2], positions.shape[:-1])
     index = positions.expand(*batch, -1)[..., None].expand(*batch, -1, x.shape[-1])
     return x.expand(*batch, *x.shape[-2:]).gather(-2, index)

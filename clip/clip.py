@@ -1,4 +1,4 @@
-"""Compatibility: CLIP with the names of OpenAI's clip.py, for trainer files that say `from clip import clip`.
+"""Compatibility: CLIP with the names of OpenAI's clip.py, for trainer files that use `from clip import clip`.
 
 Such files find the weights of a backbone themselves:
 
@@ -54,7 +54,7 @@ _MODELS = _Backbones()
 
 
 def _download(url: str, root: str | None = None) -> str:
-    """The file of a value of `_MODELS`, for torch.jit.load (OpenAI's archives) or torch.load (all others).
+    """Return the file of a value of `_MODELS`, for torch.jit.load (OpenAI's archives) or torch.load (all others).
 
     Files other than OpenAI's are written again, as tensors only, to `root` or a cache: $DASSL_CACHE/clip,
     $XDG_CACHE_HOME/dassl/clip, or ~/.cache/dassl/clip.
@@ -79,7 +79,7 @@ def _download(url: str, root: str | None = None) -> str:
 def load(
     name: str, device: str | torch.device | None = None, jit: bool = False, download_root: str | None = None
 ) -> tuple[CLIP, object]:
-    """A model (float32 on the CPU, half precision on a GPU), and the transform from a PIL image to its input.
+    """Load a model (float32 on the CPU, half precision on a GPU), and the transform from a PIL image to its input.
 
     Raises:
         UserError: as `load_clip`; or `jit` is True.
@@ -95,7 +95,7 @@ def load(
 
 
 def _transform(n_px: int, pixels: tuple = OPENAI_PIXELS):
-    """OpenAI's transform of PIL images to (3, n_px, n_px), with the mean and standard deviation in `pixels`."""
+    """Return OpenAI's transform of PIL images to (3, n_px, n_px), with the mean and standard deviation in `pixels`."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
     return Compose(

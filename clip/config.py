@@ -79,7 +79,7 @@ def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Pat
     """Read the sizes from the shapes; the heads and the activation from the metadata, else as in OpenAI's models.
 
     Args:
-        source: what the weights are called in messages.
+        source: the name of the weights in messages.
 
     Raises:
         UserError: tensors are missing, or the sizes cannot be those of a CLIP.
@@ -91,7 +91,7 @@ def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Pat
         raise UserError(
             f"{source}: expected a CLIP with OpenAI's parameter names, but {error} is missing. Give a CLIP's weights."
         ) from error
-    except (TypeError, ValueError) as error:  # anybody may have written the metadata
+    except (TypeError, ValueError) as error:  # the metadata are not trusted
         raise UserError(f"{source}: damaged metadata ({error}). Download or create the file again.") from error
     if wrong := _errors(config):
         raise UserError(f"{source}: expected the sizes of a CLIP, got {', '.join(wrong)}. Give a CLIP's weights.")
@@ -130,7 +130,7 @@ def _read_shapes(state: dict[str, Tensor], known: dict) -> BackboneConfig:
 
 
 def _errors(config: BackboneConfig) -> list[str]:
-    """Sizes that are not positive whole numbers, and heads that do not divide a width."""
+    """List sizes that are not positive whole numbers, and heads that do not divide a width."""
     numbers = {k: v for k, v in vars(config).items() if k not in ("activation", "vision_blocks")}
     wrong = [f"{k} {v!r}" for k, v in numbers.items() if type(v) is not int or v < 1]
     if not wrong and config.text_width % config.text_heads:
@@ -143,10 +143,10 @@ def _errors(config: BackboneConfig) -> list[str]:
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
-    """The number of layers whose parameters match a pattern with the layer's number in it."""
+    """Return the number of layers whose parameters match a pattern with the layer's number in it."""
     return len({m.group(1) for k in state if (m := re.match(pattern, k))})
 
 
 def _grid(positions: Tensor) -> int:
-    """Cells per side, from the positions (1 + cells, width) of an image tower."""
+    """Return the number of cells per side, from the positions (1 + cells, width) of an image tower."""
     return round((positions.shape[0] - 1) ** 0.5)

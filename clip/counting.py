@@ -22,19 +22,19 @@ Work = tuple[int, int]  # floating-point operations: forward, backward
 
 
 def of_product(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> Work:
-    """x (..., m, k) times a matrix: forward, and backward once for each factor that needs a gradient."""
+    """Count x (..., m, k) times a matrix: forward, and backward once for each factor that needs a gradient."""
     work = 2 * out.numel() * x.shape[-1]
     return work, work * (x.requires_grad + weight.requires_grad)
 
 
 def of_convolution(out: Tensor, x: Tensor, weight: Tensor, *_, **__) -> Work:
-    """Each output is a dot product with one filter."""
+    """Count a convolution: each output is a dot product with one filter."""
     work = 2 * out.numel() * weight[0].numel()
     return work, work * (x.requires_grad + weight.requires_grad)
 
 
 def of_einsum(out: Tensor, equation: str, *factors: Tensor) -> Work:
-    """One multiply-add for each combination of indices."""
+    """Count one multiply-add for each combination of indices."""
     sizes: dict[str, int] = {}
     for names, x in zip(equation.split("->")[0].split(","), factors, strict=True):
         sizes |= dict(zip(names, x.shape, strict=True))
@@ -43,14 +43,16 @@ def of_einsum(out: Tensor, equation: str, *factors: Tensor) -> Work:
 
 
 def of_attention(out: Tensor, queries: Tensor, keys: Tensor, *_, **__) -> Work:
-    """Forward, two products: the scores, and the sums of the values. Backward, five products, whichever gradients are
-    needed: the fused kernels compute the scores again, and the gradients of values, weights, queries, and keys."""
+    """Count two products forward (scores, sums of the values) and five backward, whichever gradients are needed.
+
+    The fused kernels compute the scores again, and the gradients of values, weights, queries, and keys.
+    """
     product = 2 * queries.numel() * keys.shape[-2]
     return 2 * product, 5 * product
 
 
 def of_multi_head_attention(result, queries: Tensor, keys: Tensor, values: Tensor, *args, **__) -> Work:
-    """Maps of queries (m, N, width), keys, and values (n, N, width), attention, and the output map."""
+    """Count maps of queries (m, N, width), keys, and values (n, N, width), attention, and the output map."""
     width, _, weight, *_, out_weight = args[:9]  # the operator's arguments, in order, up to the output weight
     read = (queries, keys, values)
     maps = sum(2 * x.numel() * width for x in read)
@@ -118,7 +120,7 @@ def counting() -> Iterator[WorkCounter]:
 
 
 def counted(loss: Callable[[], Tensor]) -> int:
-    """Floating-point operations of a loss and its gradients."""
+    """Count the floating-point operations of a loss and its gradients."""
     with counting() as counter:
         torch.autograd.backward(loss())
     return counter.total

@@ -31,7 +31,7 @@ _library = "torch"
 
 
 def available() -> bool:
-    """Whether this torch release has the oneDNN operator."""
+    """Return whether this torch release has the oneDNN operator."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -51,7 +51,7 @@ def use(library: str) -> str:
 
 
 def in_use() -> str:
-    """The library that computes frozen linear maps now."""
+    """Return the library that computes frozen linear maps now."""
     return _library
 
 
@@ -70,7 +70,7 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As `F.linear`; through oneDNN if that is in use, and the map is frozen, in float32, and on the CPU."""
+    """Compute `F.linear`, through oneDNN if that is in use and the map is frozen, in float32, and on the CPU."""
     if (
         _library == "onednn"
         and x.device.type == "cpu"
@@ -92,9 +92,9 @@ class Linear(nn.Linear):
 
 
 def faster(towers: Iterable[tuple[int, int]]) -> str:
-    """The faster library for float32 towers of these (tokens of a text or image, width) on this machine.
+    """Return the faster library for float32 towers of these (tokens of a text or image, width) on this machine.
 
-    Both are timed once per number of threads, for some tenths of a second. The answer is kept in the cache folder, so
+    Both are timed once per number of threads, for a few tenths of a second. The answer is kept in the cache folder, so
     that the runs of a comparison, one after another or at the same time, all get the same one.
     """
     towers = sorted(set(towers))
@@ -106,7 +106,7 @@ def faster(towers: Iterable[tuple[int, int]]) -> str:
         answer = _time(towers) if available() else "torch"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.open("x").close()  # a process that is faster creates the file, and its answer counts for all
+            path.open("x").close()  # the process that creates the file first decides for all
             write_atomic(path, answer.encode())
         except FileExistsError:
             time.sleep(0.1)

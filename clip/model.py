@@ -1,7 +1,7 @@
 """Compatibility: CLIP with the names and calls of OpenAI's model.py, and of the CoOp family's modified copies of it.
 
-For trainer files written for those; nothing else in this project uses it. The towers compute (`clip.towers`). What such
-files call, with tokens x (L, N, width), images (B, 3, H, W) and n prompts of a layer (n, width):
+For trainer files written for those; nothing else in this project uses it. The computation is in `clip.towers`. Such
+files call, with tokens x (L, N, width), images (B, 3, H, W), and n prompts of a layer (n, width):
 
     transformer(x)                      as in OpenAI's code
     transformer(x, mask)                RPO: with an additive mask
@@ -57,7 +57,7 @@ class Transformer(towers.Transformer):
         self.width, self.layers = width, layers
 
     def forward(self, x: Any, mask: Any = None, before_layer: Any = None, adapters: Any = None) -> Any:
-        """All layers.
+        """Run all layers.
 
         Args:
             x: segments, with the other arguments as in `clip.towers`; or tokens (L, N, width); or MaPLe's list of the
@@ -85,12 +85,14 @@ class Transformer(towers.Transformer):
         return [self.replaced(tokens, deep[used:]), deep, len(deep)]
 
     def prompts_inside(self) -> list[Tensor]:
-        """The prompts of layers 1, 2, ... that are parameters of this tower."""
+        """Return the prompts of layers 1, 2, ... that are parameters of this tower."""
         return [prompts for name, prompts in self.named_parameters() if name.endswith(".VPT_shallow")]
 
     def replaced(self, x: Tensor, deep: Sequence[Tensor]) -> Tensor:
-        """All layers over x (L, N, width), where prompts replace tokens before layers 1, 2, ...: the last tokens of an
-        image's sequence, or those after the first token of a text's."""
+        """Run all layers over x (L, N, width), with tokens replaced by prompts before layers 1, 2, ...
+
+        Replaced are the last tokens of an image's sequence, or those after the first token of a text's.
+        """
 
         def insert(depth: int, segments: dict[str, Segment]) -> None:
             if 0 < depth <= len(deep):
@@ -130,7 +132,7 @@ class VisionTransformer(towers.VisionTransformer):
         )
 
     def forward(self, images: Tensor, prompts: Tensor | None = None, deep: Sequence[Tensor] = ()) -> Tensor:
-        """The CLS feature: images (B, 3, H, W) -> (B, D), not normalized.
+        """Return the CLS feature: images (B, 3, H, W) -> (B, D), not normalized.
 
         Args:
             prompts: (n, width), after the patches; None for the tower's own, if it has any.
@@ -160,7 +162,7 @@ class CLIP(towers.CLIP):
         )
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """The end-of-text feature: (N, context length) int -> (N, D), not normalized."""
+        """Encode texts by their end-of-text feature: (N, context length) int -> (N, D), not normalized."""
         # All positions, because prompts inside the tower may replace more of them than a short text has.
         x = self.token_embedding(tokens).to(self.dtype)
         x = self.transformer((x + self.positional_embedding.to(x)).transpose(0, 1))
@@ -205,7 +207,7 @@ def convert_weights(model: nn.Module) -> None:
 
 
 def config_tensors(config: CLIPConfig | ResNetConfig) -> dict[str, Tensor]:
-    """Entries for a state dict that give `build_model` the sizes that no shape of a tensor shows."""
+    """Return entries for a state dict that give `build_model` the sizes that no shape of a tensor shows."""
     numbers = {key: torch.tensor(getattr(config, key)) for key in HEADS}
     return {**numbers, EXACT_GELU: torch.tensor(int(config.activation == "gelu"))}
 

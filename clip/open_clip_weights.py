@@ -25,7 +25,7 @@ TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
 
 
 def look_up(name: str) -> tuple[dict, Path, CLIPConfig | ResNetConfig]:
-    """open_clip's entry for published weights (empty for a file), the file otherwise, and the sizes. Loads nothing.
+    """Return open_clip's entry for weights (empty for a file), the file otherwise, and the sizes. Load nothing.
 
     Args:
         name: `open_clip:MODEL/TAG` or `open_clip:MODEL/FILE`.
@@ -56,7 +56,7 @@ def look_up(name: str) -> tuple[dict, Path, CLIPConfig | ResNetConfig]:
 
 
 def locate(name: str) -> tuple[Path, CLIPConfig | ResNetConfig]:
-    """The file of a backbone, downloaded by open_clip if necessary, and its sizes.
+    """Return the file of a backbone, downloaded by open_clip if necessary, and its sizes.
 
     Raises:
         UserError: as `look_up`; or no network and nothing cached.
@@ -83,7 +83,7 @@ def locate(name: str) -> tuple[Path, CLIPConfig | ResNetConfig]:
 
 
 def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfig | ResNetConfig:
-    """The sizes in a model configuration of open_clip.
+    """Return the sizes in a model configuration of open_clip.
 
     Raises:
         UserError: the model has another layout than OpenAI's. The message names the differences.
@@ -92,12 +92,12 @@ def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfi
 
     parts = {"vision_cfg": (CLIPVisionCfg, VISION), "text_cfg": (CLIPTextCfg, TEXT)}
     differs = [key for key in config if key not in PARTS]
-    for part, (defaults, taken) in parts.items():
+    for part, (defaults, supported) in parts.items():
         usual = {field.name: field.default for field in fields(defaults)}
         differs += [
             f"{part}.{key} {value!r}"
             for key, value in config[part].items()
-            if key not in taken and value != usual.get(key)
+            if key not in supported and value != usual.get(key)
         ]
     vision, text = (vars(defaults(**config[part])) for part, (defaults, _) in parts.items())
     if text["vocab_size"] != simple_tokenizer().vocab_size:

@@ -18,7 +18,7 @@ from .words import ClassWords
 
 
 def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.Parameter:
-    """The initial context in float32: the embeddings of `words`, or normal with a standard deviation of 0.02.
+    """Return the initial context in float32: the embeddings of `words`, or normal with a standard deviation of 0.02.
 
     Args:
         words: such as "a photo of a"; empty for a random start.
@@ -33,7 +33,7 @@ def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.
     tokens = tokenize(words.replace("_", " "), clip_model.context_length)[0, 1:]
     tokens = tokens[: end_of_text(tokens)]
     if len(tokens) != shape[-1]:
-        print(f"The context starts from the {len(tokens)} tokens of {words!r}, instead of {shape[-1]} random vectors")
+        print(f"Initializing the context with the {len(tokens)} tokens of {words!r}, not {shape[-1]} random vectors")
     return nn.Parameter(embedding[tokens.to(embedding.device)].float().clone())
 
 
@@ -55,7 +55,7 @@ def encode_words(
     before_layer: BeforeLayer | None = None,
     classes: slice = slice(None),
 ) -> Tensor:
-    """Unit-length text features (C, D) with one context for all classes, replaced before the first layers.
+    """Encode texts with one context for all classes, replaced before the first layers: unit length, (C, D).
 
     [SOS] attends to itself, the context to [SOS] and itself, and the words of a class to all of these.
 
@@ -82,7 +82,7 @@ def encode_words(
 def image_segments(
     clip_model: CLIP, images: Tensor, prompts: Tensor, deep: Sequence[Tensor] = (), first_layer: int = 0
 ) -> dict[str, Segment]:
-    """[CLS, patches], followed by prompts; all of them attend to each other.
+    """Return [CLS, patches], followed by prompts; all of them attend to each other.
 
     Args:
         images: (B, 3, H, W).
@@ -101,7 +101,7 @@ def image_segments(
 
 
 def encode_image(clip_model: CLIP, segments: dict[str, Segment], before_layer: BeforeLayer | None = None) -> Tensor:
-    """Unit-length CLS features (B, D) of `image_segments`. before_layer: as in `Transformer.forward`."""
+    """Encode `image_segments` as unit-length CLS features (B, D). before_layer: as in `Transformer.forward`."""
     tower, image = clip_model.visual, segments["image"]
     image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
     x = tower.transformer(segments, before_layer=before_layer)["image"][:, 0]
@@ -109,7 +109,7 @@ def encode_image(clip_model: CLIP, segments: dict[str, Segment], before_layer: B
 
 
 def deep_names(side: str, depth: int) -> list[str]:
-    """The names that released checkpoints of MaPLe's baselines give to the prompts before layers 1 to depth - 1."""
+    """Return the names of the prompts before layers 1 to depth - 1 in released checkpoints of MaPLe's baselines."""
     return [f"{side}.transformer.resblocks.{i}.VPT_shallow" for i in range(1, depth)]
 
 

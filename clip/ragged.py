@@ -28,7 +28,7 @@ class RaggedPattern:
         self.output_masks = [] if segment.output is None else self._output_masks(segment.output)
 
     def _mask(self, length: int, segments: dict[str, Segment], causal: bool) -> Tensor:
-        """The mask of the rows of one length: bool (length, number of keys)."""
+        """Return the mask of the rows of one length: bool (length, number of keys)."""
         blocks = []
         for name in self.attends_to:
             size = length if name == self.name else segments[name].tokens.shape[-2]
@@ -37,7 +37,7 @@ class RaggedPattern:
         return concatenate(blocks, dim=-1)
 
     def _output_masks(self, output: Tensor) -> list[Tensor]:
-        """The masks of the tokens at `output`, group by group: bool (rows, 1, number of keys)."""
+        """Return the masks of the tokens at `output`, group by group: bool (rows, 1, number of keys)."""
         masks, token, row = [], 0, 0
         for (rows, length), mask in zip(self.packing, self.masks, strict=True):
             starts = token + length * torch.arange(rows, device=mask.device)
@@ -46,7 +46,7 @@ class RaggedPattern:
         return masks
 
     def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
-        """As `Pattern.attend`: queries (*batch, heads, m, head width) of the packed rows -> (*batch, m, width)."""
+        """Attend as `Pattern.attend`: queries (*batch, heads, m, head width) of packed rows -> (*batch, m, width)."""
         own = unpack_keys_values(layer[self.name], self.packing) if self.name in self.attends_to else []
         masks = self.output_masks if output_only else self.masks
         packing = tuple((rows, 1) for rows, _ in self.packing) if output_only else self.packing
@@ -60,7 +60,7 @@ class RaggedPattern:
 
 
 def pattern(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Pattern | RaggedPattern:
-    """How the segment `name` attends; arguments as in `Pattern`."""
+    """Return how the segment `name` attends; arguments as in `Pattern`."""
     for other in segments[name].attends_to:
         if other != name and other in segments and segments[other].packing:
             raise ValueError(f"segment {other!r} has ragged rows: no other segment can attend to it")
@@ -70,24 +70,24 @@ def pattern(name: str, segments: dict[str, Segment], cache: KVCache, causal: boo
 
 
 def unpack(x: Tensor, packing: Packing) -> list[Tensor]:
-    """Packed rows x (*batch, n, width) as one view per group, (*batch, rows, length, width)."""
+    """View packed rows x (*batch, n, width) group by group: each (*batch, rows, length, width)."""
     parts = x.split([rows * length for rows, length in packing], dim=-2)
     return [part.unflatten(-2, group) for part, group in zip(parts, packing, strict=True)]
 
 
 def unpack_keys_values(kv: KeysValues, packing: Packing) -> list[KeysValues]:
-    """Keys and values of packed rows, group by group: each (*batch, rows, heads, length, head width)."""
+    """View keys and values of packed rows group by group: each (*batch, rows, heads, length, head width)."""
     keys, values = ([part.transpose(-3, -4) for part in unpack(x, packing)] for x in kv)
     return [KeysValues(*pair) for pair in zip(keys, values, strict=True)]
 
 
 def rows_of(kv: KeysValues, first: int, rows: int) -> KeysValues:
-    """Keys and values that `rows` rows, from `first` on, attend to: all of them if the batch is one shared row."""
+    """Return keys and values that `rows` rows from `first` attend to: all of them if the batch is one shared row."""
     if kv.keys.shape[-4] == 1:
         return kv
     return KeysValues(kv.keys.narrow(-4, first, rows), kv.values.narrow(-4, first, rows))
 
 
 def leading_tokens(segment: Segment, n: int) -> Tensor:
-    """The first n tokens of each packed row, (N, n, width)."""
+    """Gather the first n tokens of each packed row, (N, n, width)."""
     return torch.cat([rows[:, :n] for rows in unpack(segment.tokens, segment.packing)])

@@ -1,7 +1,7 @@
 """CLIP's ResNet image tower: open_clip's class, with OpenAI's parameter names.
 
 A ResNet has no tokens that travel through layers, so it takes no prompts: it serves the methods that leave the image
-side alone. Importing this file imports open_clip, which takes seconds.
+side unchanged. Importing this file imports open_clip, which takes seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ResNet(ModifiedResNet):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The pooled feature: (B, 3, H, W) -> (B, D), not normalized."""
+        """Return the pooled feature: (B, 3, H, W) -> (B, D), not normalized."""
         check_size(images, self.input_resolution)
         return super().forward(images.to(self.conv1.weight))
 

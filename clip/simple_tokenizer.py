@@ -1,4 +1,4 @@
-"""Compatibility: the tokenizer for trainer files that say `from clip.simple_tokenizer import SimpleTokenizer`."""
+"""Compatibility: the tokenizer for trainer files that use `from clip.simple_tokenizer import SimpleTokenizer`."""
 
 from open_clip.tokenizer import (
     SimpleTokenizer,

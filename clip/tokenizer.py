@@ -13,24 +13,24 @@ from basics import UserError
 
 @cache
 def simple_tokenizer():
-    """open_clip's tokenizer, created once because it reads the merge table."""
+    """Return open_clip's tokenizer, created once because it reads the merge table."""
     from open_clip.tokenizer import SimpleTokenizer  # here, because importing open_clip takes seconds
 
     return SimpleTokenizer()
 
 
 def encode(text: str) -> list[int]:
-    """Token numbers of a text, without start and end tokens."""
+    """Return the token numbers of a text, without start and end tokens."""
     return simple_tokenizer().encode(text)
 
 
 def decode(tokens: list[int]) -> str:
-    """The text of token numbers, without start and end tokens."""
+    """Return the text of token numbers, without start and end tokens."""
     return simple_tokenizer().decode(tokens).strip()
 
 
 def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: bool = False) -> Tensor:
-    """Token numbers between start and end tokens, padded with zeros.
+    """Return token numbers between start and end tokens, padded with zeros.
 
     Args:
         texts: one text or N of them.

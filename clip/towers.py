@@ -49,7 +49,7 @@ class LayerAdapter(nn.Module):
     """Trained parts that a method adds to one frozen layer. These defaults add nothing."""
 
     def mlp_update(self, block: ResidualAttentionBlock, tokens: Tensor, update: Tensor) -> Tensor:
-        """What is added to the tokens instead of the MLP's output.
+        """Return what is added to the tokens instead of the MLP's output.
 
         Args:
             block: the frozen layer.
@@ -72,7 +72,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_2 = LayerNorm(width)
 
     def update(self, tokens: Tensor, attended: Tensor, adapter: LayerAdapter | None = None) -> Tensor:
-        """The tokens after this layer, given the result of its attention; all (*batch, n, width)."""
+        """Return the tokens after this layer, given the result of its attention; all (*batch, n, width)."""
         x = tokens + attended
         update = self.mlp(self.ln_2(x))
         return x + (update if adapter is None else adapter.mlp_update(self, tokens, update))
@@ -84,11 +84,11 @@ class Trace(Protocol):
     def on_forward(
         self, segments: dict[str, Segment], cache: KVCache | None, before_layer: BeforeLayer | None
     ) -> BeforeLayer | None:
-        """A forward pass starts. Return `before_layer`, or a function to call instead of it."""
+        """Observe the start of a forward pass. Return `before_layer`, or a function to call instead of it."""
         ...
 
     def on_prefill(self, segments: dict[str, Segment], cache: KVCache) -> None:
-        """The cache of these segments is filled."""
+        """Observe the filled cache of these segments."""
         ...
 
 
@@ -190,14 +190,14 @@ class Transformer(nn.Module):
 
 
 def attended_names(segments: dict[str, Segment]) -> set[str]:
-    """The names of all segments that one of these attends to."""
+    """Return the names of all segments that one of these attends to."""
     return {name for s in segments.values() for name in s.attends_to}
 
 
 def join_segments(
     segments: dict[str, Segment], running: dict[str, Segment], depth: int, cache: KVCache
 ) -> dict[str, Segment]:
-    """Copies of the segments that have joined by this layer, attending only to one another and to the cache.
+    """Copy the segments that have joined by this layer, attending only to one another and to the cache.
 
     Args:
         segments: all segments of the pass.
@@ -223,7 +223,7 @@ def insert_deep_prompts(segments: dict[str, Segment], depth: int) -> None:
 def project(
     block: ResidualAttentionBlock, segment: Segment, queries: bool, keys_values: bool, output: Tensor | None
 ) -> tuple[Tensor | None, KeysValues | None]:
-    """Queries (of all tokens, or of those at `output`) and keys with values of a segment, as requested."""
+    """Project a segment to its queries (of all tokens, or of those at `output`) and keys with values, as requested."""
     if not queries and not keys_values:
         return None, None
     x = block.ln_1(segment.tokens)
@@ -251,18 +251,18 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, config.embed_dim))
 
     def embed(self, images: Tensor) -> Tensor:
-        """[CLS, patches] before the first layer: images (B, 3, H, W) -> (B, 1 + patches, width)."""
+        """Return [CLS, patches] before the first layer: images (B, 3, H, W) -> (B, 1 + patches, width)."""
         check_size(images, self.input_resolution)
         x = self.conv1(images.to(self.conv1.weight)).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.to(x).expand(x.shape[0], 1, -1), x], dim=1)
         return self.ln_pre(x + self.positional_embedding.to(x))
 
     def project(self, x: Tensor) -> Tensor:
-        """Tokens after the last layer (..., width) -> features (..., D), not normalized."""
+        """Project tokens after the last layer (..., width) to features (..., D), not normalized."""
         return self.ln_post(x) @ self.proj
 
     def forward(self, images: Tensor) -> Tensor:
-        """The CLS feature: (B, 3, H, W) -> (B, D), not normalized."""
+        """Return the CLS feature: (B, 3, H, W) -> (B, D), not normalized."""
         tokens = self.embed(images)
         image = Segment(tokens, attends_to=("image",), output=torch.zeros(1, 1, dtype=torch.long, device=tokens.device))
         return self.project(self.transformer({"image": image})["image"][:, 0])
@@ -309,7 +309,7 @@ class CLIP(nn.Module):
                 nn.init.normal_(block.get_parameter("mlp.c_proj.weight"), std=out_std)
 
     def tower_shapes(self) -> list[tuple[int, int]]:
-        """(tokens of one text or image, width) of each tower that is a transformer."""
+        """Return (tokens of one text or image, width) of each tower that is a transformer."""
         shapes = [(self.context_length, self.config.text_width)]
         if isinstance(self.visual, VisionTransformer):
             shapes.append((len(self.visual.positional_embedding), self.config.vision_width))
@@ -321,7 +321,7 @@ class CLIP(nn.Module):
         return self.visual.conv1.weight.dtype
 
     def embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Words before the first layer, up to the last end-of-text token: no token attends to the rest.
+        """Embed words for the first layer, up to the last end-of-text token: no token attends to the rest.
 
         Args:
             tokens: (N, context length) int.
@@ -335,21 +335,21 @@ class CLIP(nn.Module):
         return x + self.positional_embedding[: tokens.shape[1]].to(x), end
 
     def project_text(self, x: Tensor) -> Tensor:
-        """Tokens after the last layer (..., text width) -> features (..., D), not normalized."""
+        """Project tokens after the last layer (..., text width) to features (..., D), not normalized."""
         return self.ln_final(x) @ self.text_projection
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """The end-of-text feature: (N, context length) int -> (N, D), not normalized."""
+        """Encode texts by their end-of-text feature: (N, context length) int -> (N, D), not normalized."""
         x, end = self.embed_text(tokens)
         words = Segment(x, attends_to=("words",), output=end[:, None])
         return self.project_text(self.transformer({"words": words})["words"][:, 0])
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """The image feature: (B, 3, H, W) -> (B, D), not normalized."""
+        """Encode images: (B, 3, H, W) -> (B, D), not normalized."""
         return self.visual(images)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits per image (B, N) and per text (N, B)."""
+        """Return logits per image (B, N) and per text (N, B)."""
         image = F.normalize(self.encode_image(images), dim=-1)
         text = F.normalize(self.encode_text(tokens), dim=-1)
         logits = self.logit_scale.exp() * image @ text.t()
@@ -375,5 +375,5 @@ def check_size(images: Tensor, size: int) -> None:
 
 
 def end_of_text(tokens: Tensor) -> Tensor:
-    """Positions of the end-of-text token, the one with the highest number: (N, n) -> (N,)."""
+    """Return the positions of the end-of-text token, the one with the highest number: (N, n) -> (N,)."""
     return tokens.argmax(dim=-1)

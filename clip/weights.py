@@ -44,12 +44,12 @@ FILE_FORMAT = "clip-1"
 
 
 def available_models() -> list[str]:
-    """The backbones known by name."""
+    """List the backbones known by name."""
     return [*OPENAI, "tiny"]
 
 
 def backbone_config(name: str) -> CLIPConfig | ResNetConfig:
-    """The sizes of a backbone, from open_clip's configurations or the shapes in a file, without loading weights.
+    """Read the sizes of a backbone from open_clip's configurations or the shapes in a file. Load no weights.
 
     Raises:
         UserError: unknown name, a missing or damaged file, weights of another kind.
@@ -65,7 +65,7 @@ def backbone_config(name: str) -> CLIPConfig | ResNetConfig:
 
 
 def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
-    """A frozen CLIP in evaluation mode, on the CPU, with the SHA-256 of its file as `weights_sha256`.
+    """Load a frozen CLIP in evaluation mode, on the CPU, with the SHA-256 of its file as `weights_sha256`.
 
     Raises:
         UserError: unknown name, no network and nothing cached, a missing or damaged file, weights of another kind.
@@ -119,7 +119,7 @@ def add_counts(state: dict[str, Tensor], expected: Iterable[str]) -> None:
 
 
 def find(name: str) -> Path:
-    """The file of a backbone, downloaded (and verified) by open_clip if necessary.
+    """Return the file of a backbone, downloaded (and verified) by open_clip if necessary.
 
     Raises:
         UserError: unknown name, no network and nothing cached, or a damaged built-in file.
@@ -145,7 +145,7 @@ def find(name: str) -> Path:
 
 
 def fetch_openai(name: str) -> Path:
-    """OpenAI's archive in open_clip's cache, whose SHA-256 is verified after the download and at each later use.
+    """Fetch OpenAI's archive into open_clip's cache; verify its SHA-256 now and at each later use.
 
     Raises:
         UserError: no network and nothing cached.
@@ -163,7 +163,7 @@ def fetch_openai(name: str) -> Path:
 
 
 def published_hashes() -> set[str]:
-    """SHA-256 of OpenAI's archives, which are part of their URLs."""
+    """Return the SHA-256 of OpenAI's archives, which are part of their URLs."""
     from open_clip.pretrained import get_pretrained_url
 
     return {get_pretrained_url(model, "openai").split("/")[-2] for model in OPENAI.values()}
@@ -191,7 +191,7 @@ def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
                 f"TorchScript archive with an unknown SHA-256. Convert it where it was created."
             )
         return {k: v for k, v in read_torchscript(path, device).items() if k not in NOT_WEIGHTS}, {}
-    content: Any  # of a stranger's file
+    content: Any  # of an untrusted file
     try:
         if path.suffix == ".safetensors":
             content, metadata = _read_safetensors(path, device)
@@ -255,7 +255,7 @@ def _read_safetensors(path: Path, device: str) -> tuple[dict[str, Tensor], dict[
 
 
 def _all_rows(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> Tensor:
-    """The whole embedding table: the stored rows, and rows sampled from the stored seed with the same spread."""
+    """Complete the embedding table: the stored rows, and rows sampled from the stored seed with the same spread."""
     try:
         used, rows = state.pop("token_embedding.weight"), state.pop("token_embedding.rows")
         seed, std = int(metadata["rows_seed"]), float(metadata["rows_std"])

@@ -66,7 +66,7 @@ class ClassWords(nn.Module):
         self._packed: dict[tuple[int, int], PackedWords] = {}
 
     def packed(self, classes: slice = slice(None)) -> PackedWords:
-        """The packed texts of some classes (default: all)."""
+        """Return the packed texts of some classes (default: all)."""
         first, last, _ = classes.indices(len(self.words))
         if (first, last) not in self._packed:
             self._packed[first, last] = PackedWords(self, first, last)
@@ -105,7 +105,7 @@ class PackedWords:
         self.row_of_class = self.class_of_row.argsort()
 
     def embed(self, ctx: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedded texts with a context, positions added.
+        """Embed the texts with a context; positions are added.
 
         Args:
             ctx: (N, M, text width). N is 1 for a context of all classes, or C in the order of `class_of_row`. If all of

@@ -22,7 +22,7 @@ class FGVCAircraft(FewShotDataset):
         labels = {variant: label for label, variant in enumerate(variants)}
 
         def parse(line: str) -> Datum:
-            """ "0034309 F/A-18": the image and, after the first space, its variant."""
+            """Split "0034309 F/A-18" into the image and, after the first space, its variant."""
             image, variant = line.split(" ", maxsplit=1)
             return Datum(os.path.join(self.image_dir, f"{image}.jpg"), labels[variant], classname=variant)
 

@@ -1,4 +1,4 @@
-"""Your own photos: a folder of class folders, or a CSV file. Nothing to code.
+"""Your own photos: a folder of class folders, or a CSV file. No code is needed.
 
 ``DATASET.ROOT`` is one of
 
@@ -40,12 +40,14 @@ class ImageFolder(FewShotDataset):
     """Images in class folders, with or without train/, val/ and test/, or named by a CSV file."""
 
     def find_root(self, cfg) -> str:
-        """The folder of the images, or of the CSV file."""
+        """Return the folder of the images, or of the CSV file."""
         if not cfg.DATASET.ROOT:
-            raise UserError("ImageFolder: name your folder of class folders, or CSV file, as DATASET.ROOT or --root")
+            raise UserError("DATASET.ROOT: expected a folder of class folders or a CSV file, got nothing. Set --root.")
         path = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
         if not os.path.exists(path):
-            raise UserError(f"ImageFolder: there is no {path}; correct DATASET.ROOT")
+            raise UserError(
+                f"DATASET.ROOT: expected a folder of class folders or a CSV file, got {path}, which does not exist."
+            )
         self._table = "" if os.path.isdir(path) else path
         if not self._table:
             return path
@@ -56,14 +58,14 @@ class ImageFolder(FewShotDataset):
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
         parts = self._read_table() if self._table else self._read_folders(root)
         if "test" not in parts and "val" in parts:
-            print("Note: there is no test part; val is the test set")
+            print("Note: no test images; using val as the test set")
             parts["test"] = parts.pop("val")
         if "test" in parts:
             return parts.get("train", []), parts.get("val", []), parts["test"]
         return split_by_class(parts["train"], rng=random.Random(SPLIT_SEED))
 
     def _read_folders(self, root: str) -> dict[str, list[Datum]]:
-        """The images of each part that has a folder; without such folders, all of them as train."""
+        """Read the images of each part that has a folder; without such folders, all of them as train."""
         folders = [name for name in class_folders(root) if name != self.record_dir]
         if "train" not in folders or not set(folders) <= set(PARTS):
             return {"train": read_class_folders(root, self._names(folders))}
@@ -74,13 +76,14 @@ class ImageFolder(FewShotDataset):
             unknown = [name for name in class_folders(folder) if name not in classes]
             if unknown:
                 raise UserError(
-                    f"{folder}: {len(unknown)} class folders are not in train/, first: {', '.join(unknown[:3])}"
+                    f"{folder}: expected the class folders of train/, got {len(unknown)} others: "
+                    f"{', '.join(unknown[:3])}."
                 )
             parts[part] = read_class_folders(folder, classes)
         return parts
 
     def _read_table(self) -> dict[str, list[Datum]]:
-        """The images of each part that the table's column split names; without it, all of them as train."""
+        """Read the images of each part that the table's column split names; without it, all of them as train."""
         rows = read_rows(self._table)
         names = self._names(sorted({row["label"] for row in rows}))
         labels = {folder: label for label, folder in enumerate(names)}
@@ -93,7 +96,7 @@ class ImageFolder(FewShotDataset):
         return parts
 
     def _names(self, folders: list[str]) -> dict[str, str]:
-        """Class names by folder, in the order of the labels."""
+        """Return class names by folder, in the order of the labels."""
         path = os.path.join(self.dataset_dir, "classnames.txt")
         if os.path.isfile(path):
             return name_classes(folders, path)
@@ -101,7 +104,7 @@ class ImageFolder(FewShotDataset):
 
 
 def read_rows(path: str) -> list[dict[str, str]]:
-    """The rows of a CSV file with one of HEADERS, as dicts without spaces at the values' ends.
+    """Read the rows of a CSV file with one of HEADERS, as dicts without spaces at the values' ends.
 
     Raises:
         UserError: not such a file; a row is incomplete or names no part; an image is named twice.
@@ -110,17 +113,17 @@ def read_rows(path: str) -> list[dict[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
             header, *rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a CSV file: {error}") from error
+        raise UserError(f"{path}: expected a CSV file, got an error: {error}.") from error
     if header not in HEADERS or not rows:
         raise UserError(
-            f"{path}: expected the header path,label or path,label,split and a line for each image, found "
-            f"{','.join(header)!r} and {len(rows)} lines"
+            f"{path}: expected the header path,label or path,label,split and a line for each image, got "
+            f"{','.join(header)!r} and {len(rows)} lines."
         )
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header) or not all(row) or (len(row) == 3 and row[2] not in PARTS):
-            parts = f"; split is one of {', '.join(PARTS)}" if len(header) == 3 else ""
-            raise UserError(f"{path}, image {number}: expected {','.join(header)}{parts}; found {','.join(row)!r}")
+            parts = f" (split: {', '.join(PARTS)})" if len(header) == 3 else ""
+            raise UserError(f"{path}, image {number}: expected {','.join(header)}{parts}, got {','.join(row)!r}.")
     twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
     if twice:
-        raise UserError(f"{path} names {len(twice)} images more than once, first: {', '.join(twice[:3])}")
+        raise UserError(f"{path}: expected each image once, got {len(twice)} repeated ones: {', '.join(twice[:3])}.")
     return [dict(zip(header, row, strict=True)) for row in rows]

@@ -2,8 +2,8 @@
 
 Expected in the DATA folder: ``imagenet/images/{train,val}/n*/*.JPEG`` and ``imagenet/classnames.txt``.
 
-The images of a class are listed in sorted order. The original takes them as the file system lists them, so its draw
-for a seed differs from machine to machine; ours does not, and can equal the original's only where both orders agree.
+The images of a class are listed in sorted order. The original uses the file system's order, so its sample
+for a seed differs from machine to machine; ours does not, and equals the original's only where both orders agree.
 """
 
 import os
@@ -15,8 +15,8 @@ from dassl.data.datasets import (
     FewShotDataset,
     class_folders,
     name_classes,
-    note_pickle,
     read_class_folders,
+    report_pickle,
 )
 
 
@@ -28,7 +28,7 @@ class ImageNet(FewShotDataset):
     image_dir = "images"
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        note_pickle(Path(self.dataset_dir, "preprocessed.pkl"), "the folders are listed")
+        report_pickle(Path(self.dataset_dir, "preprocessed.pkl"), "the folders are listed")
         train, test = (os.path.join(self.image_dir, part) for part in ("train", "val"))
         classes = name_classes(class_folders(train), os.path.join(self.dataset_dir, "classnames.txt"))
         return read_class_folders(train, classes), [], read_class_folders(test, classes)
@@ -48,5 +48,5 @@ class ImageNetShift(FewShotDataset):
         return items, [], items
 
     def classes(self, classnames: str) -> dict[str, str]:
-        """Class names by folder, in the order of the labels; ``classnames``: path of the file that holds the names."""
+        """Return class names by folder, in the order of the labels; ``classnames``: path of the file with the names."""
         return name_classes(class_folders(self.image_dir), classnames)

@@ -11,7 +11,7 @@ from .imagenet import ImageNetShift
 
 @DATASET_REGISTRY.register()
 class ImageNetA(ImageNetShift):
-    """Natural images of 200 ImageNet classes that a ResNet-50 takes for others. For testing only."""
+    """Natural images of 200 ImageNet classes that a ResNet-50 misclassifies. For testing only."""
 
     dataset_dir = "imagenet-adversarial"
     image_dir = "imagenet-a"

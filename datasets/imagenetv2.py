@@ -17,5 +17,5 @@ class ImageNetV2(ImageNetShift):
     image_dir = "imagenetv2-matched-frequency-format-val"
 
     def classes(self, classnames: str) -> dict[str, str]:
-        """The folders are numbers: places in ``classnames.txt``, counted from 0."""
+        """Return class names by folder. Folders are numbers: places in ``classnames.txt``, counted from 0."""
         return {str(label): name for label, name in enumerate(read_classnames(classnames).values())}

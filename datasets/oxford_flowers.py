@@ -20,15 +20,17 @@ class OxfordFlowers(FewShotDataset):
     prompt = "a photo of a {}, a type of flower."
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        """The labels are one number an image, counted from 1, in the order of the images' numbers."""
+        """Split the images by their labels: one number per image, counted from 1, in the order of the images."""
         labels = read_mat(os.path.join(self.dataset_dir, "imagelabels.mat"), "labels", int, "a number")
         path = os.path.join(self.dataset_dir, "cat_to_name.json")
         names = read_json(path)
         if not isinstance(names, dict):
-            raise UserError(f"{path}: expected names by number, found {type(names).__name__}")
+            raise UserError(f"{path}: expected names by number, got {type(names).__name__}.")
         unnamed = sorted(label for label in set(labels) if str(label) not in names)
         if unnamed:
-            raise UserError(f"{path} does not name {len(unnamed)} of {len(set(labels))} kinds, first: {unnamed[:3]}")
+            raise UserError(
+                f"{path}: expected names of {len(set(labels))} kinds, got none for {len(unnamed)}: {unnamed[:3]}."
+            )
         items = [
             Datum(os.path.join(self.image_dir, f"image_{number:05}.jpg"), label - 1, classname=names[str(label)])
             for number, label in enumerate(labels, start=1)

@@ -40,7 +40,7 @@ class OxfordPets(FewShotDataset):
         return train, val, test
 
     def _read_annotations(self, name: str) -> list[Datum]:
-        """Images named by an annotation file with lines such as ``Abyssinian_100 1 1 1``: image, breed id, ..."""
+        """Read images from an annotation file with lines such as ``Abyssinian_100 1 1 1``: image, breed id, ..."""
 
         def parse(line: str) -> Datum:
             image, breed_id, _, _ = line.split()

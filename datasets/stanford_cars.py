@@ -26,7 +26,7 @@ class StanfordCars(FewShotDataset):
         return train, val, test
 
     def _read_annotations(self, folder: str, file: str, names: dict[int, str]) -> list[Datum]:
-        """Images of a folder by records with ``fname`` and ``class``, which counts from 1."""
+        """Read images of a folder from records with ``fname`` and ``class``, which counts from 1."""
 
         def parse(record) -> Datum:
             number = int(record["class"])
@@ -37,6 +37,6 @@ class StanfordCars(FewShotDataset):
 
 
 def year_first(name: str) -> str:
-    """ "Acura TL Sedan 2012" -> "2012 Acura TL Sedan"."""
+    """Move the year to the front: "Acura TL Sedan 2012" -> "2012 Acura TL Sedan"."""
     *model, year = name.split(" ")
     return " ".join([year, *model])

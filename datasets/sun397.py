@@ -35,12 +35,12 @@ class SUN397(FewShotDataset):
 
 
 def relative(path: str) -> str:
-    """ "/a/abbey" -> "a/abbey"; ValueError without the slash."""
+    """Make a path relative: "/a/abbey" -> "a/abbey". Raise ValueError without the slash."""
     if not path.startswith("/"):
         raise ValueError(path)
     return path[1:]
 
 
 def scene_name(folder: str) -> str:
-    """The parts of a scene's folder below its letter, last one first: "c/church/indoor" -> "indoor church"."""
+    """Name a scene by its folder's parts below the letter, last one first: "c/church/indoor" -> "indoor church"."""
     return " ".join(reversed(folder.split("/")[1:]))

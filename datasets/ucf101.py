@@ -24,7 +24,7 @@ class UCF101(FewShotDataset):
         labels = dict(read_annotations(os.path.join(lists, "classInd.txt"), action_and_label, "a number and an action"))
 
         def parse(line: str) -> Datum:
-            """ "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; the test list leaves the number out."""
+            """Parse "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1"; the test list leaves the number out."""
             action, video = line.split(" ")[0].split("/")
             name = spaced(action)
             frame = os.path.join(self.image_dir, name, video.replace(".avi", ".jpg"))
@@ -39,11 +39,11 @@ class UCF101(FewShotDataset):
 
 
 def action_and_label(line: str) -> tuple[str, int]:
-    """ "1 ApplyEyeMakeup" -> ("ApplyEyeMakeup", 0)."""
+    """Split "1 ApplyEyeMakeup" into ("ApplyEyeMakeup", 0)."""
     number, action = line.split(" ")
     return action, int(number) - 1
 
 
 def spaced(action: str) -> str:
-    """ "ApplyEyeMakeup" -> "Apply_Eye_Makeup", the name of the action's folder."""
+    """Name the folder of an action: "ApplyEyeMakeup" -> "Apply_Eye_Makeup"."""
     return "_".join(re.findall("[A-Z][^A-Z]*", action))

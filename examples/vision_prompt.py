@@ -21,7 +21,7 @@ from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """The method's settings, with their defaults. This function may use `cfg`, CfgNode and literals only."""
+    """Add the method's settings with their defaults. Only `cfg`, CfgNode, and literals may be used here."""
     cfg.TRAINER.VISIONPROMPT = CfgNode()
     cfg.TRAINER.VISIONPROMPT.N_CTX = 4  # n, the number of prompts
     cfg.TRAINER.VISIONPROMPT.PREC = "fp32"  # precision of the frozen towers: fp32, fp16, bf16, or amp
@@ -44,7 +44,7 @@ class VisionPromptCLIP(FixedTextCLIP):
         self.prompt_learner = PromptLearner(clip_model, options)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> unit-length features (B, D)."""
+        """Encode images (B, 3, H, W) as unit-length features (B, D)."""
         segments = image_segments(self.clip, images, self.prompt_learner.prompts)
         return encode_image(self.clip, segments)
 

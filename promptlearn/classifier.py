@@ -46,7 +46,7 @@ Source = Picture | Sequence[Picture] | Iterable[Picture]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says about N pictures.
+    """A model's predictions for N pictures.
 
     Attributes:
         classnames: the k most probable classes of each picture, most probable first.
@@ -93,7 +93,7 @@ class PromptedClassifier:
         overrides: dict[str, Any] = {"MODEL.BACKBONE.NAME": str(backbone)} if backbone else {}
         precision = next((key for key in description.settings if key.endswith(".PREC")), None)
         if precision and self.device.type == "cpu" and description.settings[precision] in ("fp16", "amp"):
-            overrides[precision] = "fp32"  # on a CPU half precision is slow, and less exact
+            overrides[precision] = "fp32"  # on a CPU, half precision is slow and less exact
         cfg = get_cfg_default()
         extend_cfg(cfg)
         self._trainer = inference.build_trainer_for_inference(cfg, msgspec.to_builtins(description), overrides)
@@ -115,7 +115,7 @@ class PromptedClassifier:
         return getattr(self.model, "prompt_learner", None)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The trained tensors, without those that belong to the class names."""
+        """Return the trained tensors, without those that belong to the class names."""
         if self._learner is None:
             return {}
         left_out = class_dependent(self._learner)
@@ -197,7 +197,7 @@ class PromptedClassifier:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of transformed images (B, 3, H, W), in float32 on the CPU."""
+        """Compute logits (B, C) of transformed images (B, 3, H, W), in float32 on the CPU."""
         if self._text is None:
             self._text = self.model.text_features()  # once for all pictures
         return self.model(images.to(self.device), self._text).float().cpu()
@@ -212,7 +212,7 @@ class PromptedClassifier:
             batch_size: pictures at a time.
 
         Raises:
-            UserError: a file is no picture, or a folder holds none.
+            UserError: a file is not a picture, or a folder contains none.
         """
         if top_k < 1 or batch_size < 1:
             raise UserError(f"top_k, batch_size: expected at least 1, got {top_k} and {batch_size}.")
@@ -257,12 +257,12 @@ class PromptedClassifier:
         return (self.description.calibration or {}).get("temperature", 1.0)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax of logits (N, C) at the temperature."""
+        """Compute the softmax of logits (N, C) at the temperature."""
         return F.softmax(logits / self.temperature, dim=-1)
 
     @torch.no_grad()
     def encode_image(self, images: Source, *, batch_size: int = 32) -> Tensor:
-        """Unit-length image features of the method: (N, D), or (N, K, D) for K prompts; `images` as in `predict`."""
+        """Encode images as unit-length features: (N, D), or (N, K, D) for K prompts; `images` as in `predict`."""
         pictures = list(expand(images))
         parts = [
             self.model.image_features(b.to(self.device)).float().cpu() for b in self._batches(pictures, batch_size)
@@ -271,7 +271,7 @@ class PromptedClassifier:
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str] | None = None) -> Tensor:
-        """Unit-length text features: of the classes, as the method computes them, or of other texts, by frozen CLIP."""
+        """Encode texts as unit-length features: the classes as the method does, other texts by frozen CLIP."""
         if texts is None:
             return self.model.text_features().float().cpu()
         tokens = tokenize([texts] if isinstance(texts, str) else list(texts), self.model.clip.context_length)
@@ -283,12 +283,12 @@ class PromptedClassifier:
         return prompts_sha256({} if self._learner is None else {self.description.checkpoint: self._learner})
 
     def _batches(self, pictures: Sequence[Picture], size: int) -> Iterator[Tensor]:
-        """Transformed pictures in batches, decoded by one thread per core."""
+        """Yield transformed pictures in batches, decoded by one thread per core."""
         for first in range(0, len(pictures), size):
             yield torch.stack(list(in_threads(self._transformed, pictures[first : first + size])))
 
     def _transformed(self, picture: Picture) -> Tensor:
-        """One picture as the model takes it, (3, H, W)."""
+        """Transform one picture for the model: (3, H, W)."""
         if isinstance(picture, Tensor) and picture.is_floating_point():
             expected = (3, *self.image_size)
             if picture.shape != expected:
@@ -304,19 +304,19 @@ class PromptedClassifier:
 
 
 def loader(tensors: dict[str, Tensor], source: str | Path) -> Callable[[nn.Module], object]:
-    """What copies trained tensors into a prompt learner. `source` is where they come from, for messages."""
+    """Return a function that copies trained tensors into a prompt learner. `source`: their origin, for messages."""
     return lambda learner: load_trained(learner, tensors, source, ignored=class_dependent(learner))
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
-    """What a saved model keeps of its run's results.json."""
+    """Return what a saved model keeps of its run's results.json."""
     kept = "dataset subsample shots train_fraction seed epochs trained_parameters prompts_sha256 draw_hash".split()
     metrics = results.get("metrics") or {}
     return {key: results.get(key) for key in kept} | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n")}
 
 
 def array_image(array: np.ndarray) -> Image.Image:
-    """A uint8 array (H, W, 3) or (H, W) as an RGB image.
+    """Convert a uint8 array (H, W, 3) or (H, W) to an RGB image.
 
     Raises:
         UserError: it has another shape or type.
@@ -330,7 +330,7 @@ def array_image(array: np.ndarray) -> Image.Image:
 
 
 def expand(images: Source) -> Iterator[Picture]:
-    """Single pictures of what `PromptedClassifier.predict` takes; folders become their files.
+    """List the single pictures in the input of `PromptedClassifier.predict`; folders become their files.
 
     Raises:
         UserError: a folder holds no picture.

@@ -109,7 +109,7 @@ def text_tower_removed(classifier: PromptedClassifier) -> Iterator[None]:
 
 
 def metadata(classifier: PromptedClassifier) -> dict[str, str]:
-    """What a program needs to use the file, as strings: class names, and how a picture becomes an input."""
+    """Return what a program needs to use the file, as strings: class names, and how a picture becomes an input."""
     described: Description = classifier.description
     settings: dict[str, Any] = described.settings
     normalized = "normalize" in settings["INPUT.TRANSFORMS"]
@@ -156,7 +156,7 @@ EXPORTERS = {".onnx": to_onnx, ".pt2": to_program}
 
 
 def fastest(call: Callable[[], object]) -> float:
-    """The least time of a few calls, in milliseconds."""
+    """Return the least time of a few calls, in milliseconds."""
     times = []
     for _ in range(TIMED_CALLS):
         start = time.perf_counter()

@@ -31,7 +31,7 @@ class FitOptions:
         source: a folder of class folders, or a CSV file; see datasets/image_folder.py.
         output: the folder of the model; its training is in the folder `run` in it.
         method: a folder of configs/trainers/.
-        backbone: a name or weights file; "" for ViT-B/16, or the built-in tiny CLIP if its weights cannot be had.
+        backbone: a name or weights file; "" for ViT-B/16, or the built-in tiny CLIP if its weights are unavailable.
         shots: training images per class; None for all.
         epochs: None for those of the method's config.
         prompt: the text around a class name, with {} for the name; "" for that of the method's config.
@@ -50,7 +50,7 @@ class FitOptions:
 
 
 def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
-    """Train, and save the model. The same call resumes a training that was interrupted.
+    """Return train, and save the model. The same call resumes a training that was interrupted.
 
     Args:
         quiet: without the output of train.py (which is in run/log.txt) and its progress bar.
@@ -85,7 +85,7 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
 
 
 def arguments(options: FitOptions, checkout: Checkout, run: Path) -> list[str]:
-    """The arguments of train.py."""
+    """Return the arguments of train.py."""
     backbone = options.backbone or available_backbone()
     if backbone == BUILT_IN_BACKBONE:
         config = "tiny"
@@ -109,7 +109,7 @@ def arguments(options: FitOptions, checkout: Checkout, run: Path) -> list[str]:
 
 
 def for_this_machine(config_file: Path) -> dict[str, object]:
-    """Settings in which a config that was released for a GPU server runs here: precision and data workers."""
+    """Adapt a config that was released for a GPU server to this machine: precision and data workers."""
     import torch
 
     from dassl.utils import available_cores
@@ -124,12 +124,12 @@ def for_this_machine(config_file: Path) -> dict[str, object]:
 
 
 def available_backbone() -> str:
-    """ViT-B/16 if its weights are cached or can be downloaded; else the built-in tiny CLIP, with a note."""
+    """Return ViT-B/16 if its weights are cached or can be downloaded; else the built-in tiny CLIP, with a note."""
     from clip.weights import find
 
     try:
         find(DEFAULT_BACKBONE)
     except UserError as error:
-        notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little of photographs.")
+        notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little about photographs.")
         return BUILT_IN_BACKBONE
     return DEFAULT_BACKBONE

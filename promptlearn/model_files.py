@@ -77,7 +77,7 @@ def check_classnames(classnames: list[str], source: str) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, not of a saved model."""
+    """Return whether a folder is that of a run, not of a saved model."""
     return (folder / RUN_CONFIG).is_file()
 
 
@@ -116,7 +116,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def backbone_file(folder: Path) -> Path | None:
-    """The weights file of the backbone in the folder of a saved model, if it was included."""
+    """Return the weights file of the backbone in the folder of a saved model, if it was included."""
     return next(iter(sorted(folder.glob(f"{BACKBONE}.*"))), None)
 
 

@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 output="${OUTPUT:-$here/../output}/base2new"
 if [[ -z "${DATA:-}" && ($# -eq 0 || $1 == -*) ]]; then
-    set -- digits roman_numerals braille "$@" # one alone is too little to tell anything
+    set -- digits roman_numerals braille "$@" # a single dataset is too little for statistics
 fi
 
 status=0

@@ -33,7 +33,7 @@ exec bash "$(dirname "${{BASH_SOURCE[0]}}")/../run.sh" {protocol} {method} "$@" 
 
 
 def scripts() -> dict[str, str]:
-    """The text of each script, by its path below scripts/."""
+    """Return the text of each script, by its path below scripts/."""
     return {
         f"{folder}/{protocol}.sh": SCRIPT.format(folder=folder, method=method, protocol=protocol, text=text)
         for folder, method in METHODS.items()

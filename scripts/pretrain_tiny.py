@@ -146,7 +146,7 @@ def draw_pool(seed: int, easy: int, others: int) -> Pool:
 
 
 def number_tokens(texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Tokens (n, 77), numbered by their place among the tokens in use, and these (R,), ascending.
+    """Number tokens (n, 77) by their place among the tokens in use, and return these (R,), ascending.
 
     The small table that results trains as the whole one would. The end-of-text token stays the highest number.
     """
@@ -160,7 +160,7 @@ def number_tokens(texts: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def start_model(vocab_size: int) -> CLIP:
-    """A CLIP at its start, from torch's global random state."""
+    """Create a CLIP at its start, from torch's global random state."""
     model = CLIP(replace(SIZES, vocab_size=vocab_size))
     # Sine-cosine places for the patches: learned ones start too weak next to the content.
     width, grid = SIZES.vision_width, SIZES.image_size // SIZES.patch_size
@@ -172,7 +172,7 @@ def start_model(vocab_size: int) -> CLIP:
 
 
 def make_optimizer(model: CLIP, head: nn.Linear) -> torch.optim.AdamW:
-    """AdamW; no decay on biases, norms, embeddings and the head."""
+    """Create AdamW, without decay of biases, norms, embeddings, and the head."""
     embeddings = ("token_embedding", "positional_embedding")
     decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and not any(e in name for e in embeddings)]
     known = {id(p) for p in decayed}
@@ -182,7 +182,7 @@ def make_optimizer(model: CLIP, head: nn.Linear) -> torch.optim.AdamW:
 
 
 def epoch_batches(pool: Pool, allowed: Tensor, generator: Generator) -> list[Tensor]:
-    """One pass over the allowed images in random order: (BATCH,) image numbers, with captions of like length."""
+    """Yield the allowed images once in random order: (BATCH,) image numbers, with captions of like length."""
     long = end_of_text(pool.tokens) > SHORT
     batches = []
     for chosen in (allowed & ~long, allowed & long):
@@ -193,7 +193,7 @@ def epoch_batches(pool: Pool, allowed: Tensor, generator: Generator) -> list[Ten
 
 
 def augment(pictures: Tensor, generator: Generator) -> Tensor:
-    """Uint8 images -> the tower's input: all shifted by the same few pixels, with noise."""
+    """Convert uint8 images to the tower's input: all shifted by the same few pixels, with noise."""
     x = F.pad(pictures.float() / 255, (AUGMENT_SHIFT,) * 4, mode="replicate")
     top, left = torch.randint(0, 2 * AUGMENT_SHIFT + 1, (2,), generator=generator).tolist()
     x = x[:, :, top : top + SIDE, left : left + SIDE]
@@ -251,7 +251,7 @@ def rescale(model: CLIP, factor: float) -> None:
 
 
 def whole(model: CLIP, rows: Tensor) -> CLIP:
-    """The model with CLIP's vocabulary; rows not in use are zero."""
+    """Return the model with CLIP's vocabulary; rows not in use are zero."""
     state = model.state_dict()
     table = torch.zeros(SIZES.vocab_size, SIZES.text_width)
     table[rows] = state["token_embedding.weight"]
@@ -262,7 +262,7 @@ def whole(model: CLIP, rows: Tensor) -> CLIP:
 
 @torch.no_grad()
 def zero_shot(model: CLIP, data_set: type) -> tuple[float, float, float]:
-    """Accuracy in percent on the test images of a demo dataset: base classes, new classes, all."""
+    """Measure accuracy in percent on the test images of a demo dataset: base classes, new classes, all."""
     texts = model.encode_text(tokenize([data_set.prompt.format(name) for name in data_set.names]))
     logits, labels = [], []
     for label in range(len(data_set.names)):
@@ -282,7 +282,7 @@ def zero_shot(model: CLIP, data_set: type) -> tuple[float, float, float]:
 
 
 def model_card(model: CLIP, pool: Pool, steps: int, seed: int, wall: float, cpu: float, size: int) -> str:
-    """The text of MODEL_CARD.md; measures the model on every demo dataset."""
+    """Write the text of MODEL_CARD.md; measure the model on every demo dataset."""
     table = []
     for data_set in tqdm(DEMO_SETS, "measuring zero-shot"):
         accuracies = " | ".join(f"{value:.1f}" for value in zero_shot(model, data_set))
@@ -327,8 +327,8 @@ def main(arguments: list[str] | None = None) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 
     weights = args.output / "tiny.safetensors"
-    said = {"seed": str(args.seed), "steps": str(args.steps)}
-    data = save_rows(whole(model, pool.rows), pool.rows, rows_seed=args.seed, **said)
+    metadata = {"seed": str(args.seed), "steps": str(args.steps)}
+    data = save_rows(whole(model, pool.rows), pool.rows, rows_seed=args.seed, **metadata)
     write_atomic(weights, data)
     written = load_clip(str(weights))
     card = model_card(written, pool, args.steps, args.seed, wall, cpu, weights.stat().st_size)

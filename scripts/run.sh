@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash scripts/run.sh PROTOCOL METHOD [DATASET ...] [OPTION ...]    (the scripts next to this one are one line over it)
+# bash scripts/run.sh PROTOCOL METHOD [DATASET ...] [OPTION ...]    (the other scripts call this one)
 #
 # DATA    the folder that holds the datasets; unset: the built-in demo
 # OUTPUT  where runs and tables go (output/ in the checkout)

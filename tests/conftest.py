@@ -1,4 +1,4 @@
-"""Shared fixtures, the checkout's rooms on the path, and which tests are skipped and why."""
+"""Shared fixtures, the checkout's packages on the path, and which tests are skipped and why."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network, or fills anybody's cache
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network, or fills a user's cache
 sys.path.insert(0, str(Path(__file__).parent))  # plain_clip, reference, small_clip
 sys.path.insert(0, str(Path(__file__).parent.parent))  # trainers, datasets: used from the checkout
 

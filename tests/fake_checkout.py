@@ -1,4 +1,4 @@
-"""A checkout whose train.py only writes down what it was asked: enough to test what starts runs and reads results."""
+"""A checkout whose train.py only records its arguments: enough to test what starts runs and reads results."""
 
 import json
 import shutil
@@ -69,12 +69,17 @@ class FakeCheckout:
         (self.root / path).write_text(text)
 
     def behave(self, **behavior) -> None:
-        """`fail` / `slow`: words in the output folder of the runs that fail (with `status`) / are slow; `prompts`:
-        their hash; `draws`: trainer -> the draw's hash."""
+        """Set how runs behave.
+
+        Args:
+            fail, slow: words in the output folder of the runs that fail (with `status`) or are slow.
+            prompts: their hash.
+            draws: trainer -> the hash of its sample.
+        """
         self._write("behavior.json", json.dumps(behavior))
 
     def calls(self) -> list[list[str]]:
-        """The arguments of each run since the last time this was asked."""
+        """Return the arguments of each run since the last call."""
         path = self.root / "calls.txt"
         if not path.exists():
             return []

@@ -12,14 +12,14 @@ class Site:
     """
 
     def __init__(self):
-        self.files, self.asked, self.misbehave, self.etag = {}, [], {}, None
+        self.files, self.requests, self.misbehave, self.etag = {}, [], {}, None
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                site.asked.append((self.path, self.headers.get("Range")))
+                site.requests.append((self.path, self.headers.get("Range")))
                 if not site.misbehave.get(self.path, lambda handler: False)(self):
                     site.answer(self)
 

@@ -124,4 +124,10 @@ class MadeUpRuns:
             after=rng.normal(size=(20, 10)).astype(np.float16),
             label=labels,
             classname=np.array(CLASSES["base"])[labels],
+            attention=rng.uniform(0, 0.1, size=(2, 2, 3, 5, 5)).astype(np.float16),
+            pictures=rng.integers(0, 256, size=(2, 40, 40)).astype(np.uint8),
+            tokens=np.array(["CLS", "prompts 1"]),
+            layers=np.array([1, 2, 4]),
+            truth=np.array(["cat", HOSTILE]),
+            predicted=np.array(["cat", "fox"]),
         )

@@ -54,8 +54,16 @@ every_method = pytest.mark.parametrize("method", METHODS)
 every_method_with_steps = pytest.mark.parametrize("method", [name for name in METHODS if name not in FITTED])
 
 
+def maker(make_trainer, settings):
+    """Return make(method, *opts, **options of make_trainer): a trainer with the method's `settings`.
+
+    A method's name may have a suffix, as in `METHODS`.
+    """
+    return lambda method, *opts, **options: make_trainer(method.split("-")[0], *settings[method], *opts, **options)
+
+
 def logits(trainer):
-    """Logits of all test images."""
+    """Return logits of all test images."""
     images = torch.cat([batch["img"] for batch in trainer.test_loader])
     trainer.set_model_mode("eval")
     with torch.no_grad():

@@ -81,7 +81,7 @@ JUNK = st.recursive(
 
 @st.composite
 def damaged(draw, data: bytes, within: int | None = None) -> bytes:
-    """The bytes with one to four places changed: overwritten, cut off, doubled or removed.
+    """Change one to four places of the bytes: overwrite, cut off, double, or remove.
 
     Args:
         within: only the first so many bytes are touched.
@@ -109,7 +109,7 @@ def damaged(draw, data: bytes, within: int | None = None) -> bytes:
 
 @st.composite
 def grafted(draw, tree):
-    """A copy of a tree of dicts and lists in which one to three places hold junk, are missing, or are doubled."""
+    """Copy a tree of dicts and lists; one to three places hold junk, are missing, or are doubled."""
 
     def places(node):
         for key in list(node) if isinstance(node, dict) else range(len(node)):

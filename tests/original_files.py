@@ -19,7 +19,7 @@ SCHEDULES = {
 
 
 def original_checkpoint(state_dict, epoch=50, optimizer="sgd", schedule="cosine"):
-    """The dict that the original saves. With a warm-up it holds the live schedule, which holds the live optimizer."""
+    """Return the dict that the original saves. With a warm-up it holds the live schedule, and that the optimizer."""
     parameters = [nn.Parameter(tensor.float()) for tensor in state_dict.values()]
     optimizer = OPTIMIZERS[optimizer](parameters)
     for parameter in parameters[:3]:
@@ -75,7 +75,7 @@ class WholeModel(nn.Module):
 
 
 def whole_state_dict(clip_model, prompts):
-    """The state dict of the whole model, with the prompts under their names in it."""
+    """Return the state dict of the whole model, with the prompts under their names in it."""
     state = WholeModel(clip_model).state_dict()  # an OrderedDict with `_metadata`, as a live module gives it
     for name, tensor in prompts.items():
         in_tower = name.startswith(("image_encoder.", "text_encoder."))

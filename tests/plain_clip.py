@@ -16,7 +16,7 @@ from clip.tokenizer import encode
 
 
 def attention(sd, prefix, x, heads, mask):
-    """x (n, N, width); mask (n, n), (N * heads, n, n) or None: what is added to the scores."""
+    """Attend: x (n, N, width); mask (n, n), (N * heads, n, n) or None: what is added to the scores."""
     out, _ = F.multi_head_attention_forward(
         x, x, x, x.shape[-1], heads, sd[prefix + "in_proj_weight"], sd[prefix + "in_proj_bias"], None, None, False, 0.0,
         sd[prefix + "out_proj.weight"], sd[prefix + "out_proj.bias"], attn_mask=mask, need_weights=False,
@@ -33,7 +33,7 @@ def linear(sd, name, x):
 
 
 def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x, mlp_update=lambda i, x, update: update):
-    """All layers of one tower: the hidden states after the last layer, and those after each layer, (N, n, width).
+    """Return the hidden states after the last layer of a tower, and those after each layer, (N, n, width).
 
     Args:
         x: sequences (N, n, width).
@@ -69,7 +69,7 @@ def project_image(sd, x):
 
 
 def embed_image(sd, images):
-    """[CLS, patches] of images (B, 3, H, W)."""
+    """Embed images (B, 3, H, W) as [CLS, patches]."""
     conv = sd["visual.conv1.weight"]
     patches = F.conv2d(images, conv, stride=conv.shape[-1]).flatten(2).transpose(1, 2)
     cls = sd["visual.class_embedding"].expand(len(images), 1, -1)
@@ -77,14 +77,14 @@ def embed_image(sd, images):
 
 
 def encode_image(sd, images, heads):
-    """CLS features (B, D), unit length."""
+    """Encode images as unit-length CLS features (B, D)."""
     x = embed_image(sd, images)
     x, _ = layers(sd, "visual.transformer.", x, heads[0])
     return F.normalize(project_image(sd, x[:, 0]), dim=-1)
 
 
 def encode_sequences(sd, x, end, heads, before_layer=lambda i, x: x):
-    """End-of-text features (C, D) of embedded texts (C, 77, width) that end at positions (C,), unit length."""
+    """Encode texts (C, 77, width) that end at positions (C,) as unit-length end-of-text features (C, D)."""
     x, _ = layers(sd, "transformer.", x + sd["positional_embedding"], heads[1], causal(x.shape[1]), before_layer)
     return F.normalize(project_text(sd, x[torch.arange(len(x)), end]), dim=-1)
 
@@ -99,17 +99,17 @@ def similarity(sd, image, text):
 
 
 def expand(prompts, like):
-    """Prompts (m, width), the same for all sequences of (n, N, width): (m, N, width)."""
+    """Repeat prompts (m, width) for all sequences of (n, N, width): (m, N, width)."""
     return prompts[:, None].expand(-1, like.shape[1], -1)
 
 
 def zero_shot(sd, images, texts, heads):
-    """Logits (B, C)."""
+    """Return logits (B, C)."""
     return similarity(sd, encode_image(sd, images, heads), encode_text(sd, texts, heads))
 
 
 def encode_with_context(sd, classnames, ctx, heads, position="end", deep=()):
-    """Class features (C, D): ctx (M, width) or (C, M, width), replaced by those of `deep` before layers 1, 2, ..."""
+    """Encode classes (C, D): ctx (M, width) or (C, M, width), replaced by `deep` before layers 1, 2, ..."""
     n_ctx = ctx.shape[-2]
     tokens = tokenize([" ".join(["X"] * n_ctx) + f" {name}." for name in classnames])
     half = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
@@ -129,7 +129,7 @@ def encode_with_context(sd, classnames, ctx, heads, position="end", deep=()):
 
 
 def encode_image_with(sd, images, prompts, deep, heads):
-    """CLS features (B, D): prompts (n, width) after the patches, replaced by `deep` before layers 1, 2, ..."""
+    """Encode images (B, D): prompts (n, width) after the patches, replaced by `deep` before layers 1, 2, ..."""
     x = embed_image(sd, images)
     n = x.shape[1]
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", prompts).expand(len(x), -1, -1)], dim=1)
@@ -142,7 +142,7 @@ def encode_image_with(sd, images, prompts, deep, heads):
 
 
 def sep_fuse(fusion, tokens, prompts, across):
-    """SEP's fusion of tokens and prompts (n, N, width); across: attend along N, as the released code does."""
+    """Fuse tokens and prompts (n, N, width) as SEP; across: attend along N, as the released code does."""
     p = dict(fusion.named_parameters())
     width = tokens.shape[-1]
 
@@ -164,7 +164,7 @@ def sep_fuse(fusion, tokens, prompts, across):
 
 
 def sep(sd, images, classnames, text0, learner, chosen, across, heads):
-    """SEP's features: text, frozen image (B, D), image; fused before the `chosen` layers.
+    """Return SEP's features: text, frozen image (B, D), image; fused before the `chosen` layers.
 
     text0: the frozen text features (C, D), which the released code computes once.
     """
@@ -200,12 +200,12 @@ def sep(sd, images, classnames, text0, learner, chosen, across, heads):
 
 
 def coop(sd, images, classnames, ctx, position, heads):
-    """CoOp's logits (B, C)."""
+    """Return CoOp's logits (B, C)."""
     return similarity(sd, encode_image(sd, images, heads), encode_with_context(sd, classnames, ctx, heads, position))
 
 
 def cocoop(sd, images, classnames, ctx, meta_net, heads):
-    """CoCoOp's logits (B, C): all texts are encoded again for each image, with the context shifted by the meta-net."""
+    """Return CoCoOp's logits (B, C): all texts are encoded for each image, their context shifted by the meta-net."""
     logits = []
     for feature in encode_image(sd, images, heads):
         text = encode_with_context(sd, classnames, ctx + meta_net(feature), heads)
@@ -214,19 +214,19 @@ def cocoop(sd, images, classnames, ctx, meta_net, heads):
 
 
 def maple(sd, images, classnames, ctx, deep, image_prompts, heads):
-    """MaPLe's and IVLP's logits (B, C): contexts of the text layers, prompts of the image layers."""
+    """Return MaPLe's and IVLP's logits (B, C): contexts of the text layers, prompts of the image layers."""
     text = encode_with_context(sd, classnames, ctx, heads, deep=deep)
     return similarity(sd, encode_image_with(sd, images, image_prompts[0], image_prompts[1:], heads), text)
 
 
 def vpt(sd, images, text, image_prompts, heads):
-    """VPT's logits (B, C) against the features (C, D) of fixed texts, which the released code encodes once."""
+    """Return VPT's logits (B, C) against the features (C, D) of fixed texts, which the released code encodes once."""
     image = encode_image_with(sd, images, image_prompts[0], image_prompts[1:], heads)
     return similarity(sd, image, text)
 
 
 def rpo_text(sd, texts, prompts, heads):
-    """The K prompts follow the end-of-text token and attend to what precedes them; no token attends to a prompt.
+    """Let K prompts follow the end-of-text token; they attend to what precedes them, and no token attends to them.
 
     Returns the prompts' features (C, K, D), CLIP's own EOS features (C, D), and the hidden states of all layers.
     """
@@ -247,7 +247,7 @@ def rpo_text(sd, texts, prompts, heads):
 
 
 def rpo_image(sd, images, prompts, heads):
-    """The K prompts follow the patches; no token attends to a prompt. Returns (B, K, D), (B, D), as `rpo_text`."""
+    """Let K prompts follow the patches; no token attends to them. Returns (B, K, D), (B, D), as `rpo_text`."""
     x = embed_image(sd, images)
     n, k = x.shape[1], len(prompts)
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", prompts).expand(len(x), -1, -1)], dim=1)
@@ -258,7 +258,7 @@ def rpo_image(sd, images, prompts, heads):
 
 
 def rpo(sd, images, texts, text_prompt, img_prompt, heads):
-    """RPO's logits (B, C): the mean over K pairs of their cosines."""
+    """Return RPO's logits (B, C): the mean over K pairs of their cosines."""
     text, _, _ = rpo_text(sd, texts, text_prompt, heads)
     image, _, _ = rpo_image(sd, images, img_prompt, heads)
     return sd["logit_scale"].exp() * torch.einsum("bkd,ckd->bc", image, text) / len(text_prompt)

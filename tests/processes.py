@@ -72,7 +72,7 @@ class Runs:
         return int(self.server.stdout.readline())
 
     def start(self, folder, arguments, file_limit=None, unprivileged=False):
-        """A run with its output in `folder`; what it prints is added to the file `folder`.out.
+        """Start a run with its output in `folder`; what it prints is added to the file `folder`.out.
 
         Args:
             file_limit: bytes that a file may hold, as if the disk were full beyond them.
@@ -96,11 +96,11 @@ class Run:
         self.runs, self.pid, self.log, self.printed_before = runs, pid, log, printed_before
 
     def wait(self):
-        """Its exit status; negative: the signal that ended it."""
+        """Return its exit status; negative: the signal that ended it."""
         return self.runs._ask(wait=self.pid)
 
     def ended(self):
-        """Whether it has ended; it is still there for `wait`."""
+        """Return whether it has ended; it is still there for `wait`."""
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
     def kill(self, signum=signal.SIGKILL, workers=False):
@@ -115,5 +115,5 @@ class Run:
             time.sleep(0.002)
 
     def text(self):
-        """What it has printed."""
+        """Return what it has printed."""
         return self.log.read_bytes()[self.printed_before :].decode() if self.log.is_file() else ""

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import torch
+from yacs.config import CfgNode
 
 from clip import CLIP, CLIPConfig
 
@@ -49,7 +50,7 @@ def weight(name, shape, widths, salt):
 
 
 def reference_sizes(layers):
-    """The sizes of a ViT-B/16 with another number of layers."""
+    """Return the sizes of a ViT-B/16 with another number of layers."""
     return CLIPConfig(224, 16, 768, layers, HEADS[0], 512, layers, HEADS[1], 512, 77, 49408)
 
 
@@ -82,3 +83,12 @@ def set_prompts(module, learnable, salt=0):
             if ".ln_" in name and name.endswith("weight"):
                 value += 1.0
             parameters[name].copy_(value.view_as(parameters[name]))
+
+
+def options(module, **changes):
+    """Return a method's settings: its defaults with some changes."""
+    cfg = CfgNode({"TRAINER": {}})
+    module.extend_cfg(cfg)
+    (node,) = cfg.TRAINER.values()
+    node.merge_from_list([word for pair in changes.items() for word in pair])
+    return node

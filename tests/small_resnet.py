@@ -22,7 +22,7 @@ def shake(model, seed):
 
 
 def make_small_resnet(seed=0):
-    """A frozen CLIP for 32 x 32 pixels with one block per stage."""
+    """Make a frozen CLIP for 32 x 32 pixels with one block per stage."""
     from clip.config import ResNetConfig
 
     config = ResNetConfig(32, 8, (1, 1, 1, 1), 4, 64, 2, 1, 256, 77, 49408)

@@ -1,4 +1,4 @@
-"""Bad pictures, start to end: training stops before its first step, and an evaluation counts every image."""
+"""Bad pictures, end to end: training stops before its first step, and an evaluation counts every image."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ COUNTS = {"trainval": 10, "test": 4}  # of each breed
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A DATA folder in the layout of OxfordPets; the pictures are noise."""
+    """Create a DATA folder in the layout of OxfordPets; the pictures are noise."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "oxford_pets"
@@ -53,7 +53,7 @@ def test_training_names_every_bad_image_and_stops_before_its_first_step(data, me
     capsys.readouterr()
     assert run(data, method, "OUTPUT_DIR", str(data / "second")) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: 2 of 16 training images cannot be read:") and "Traceback" not in message
+    assert message.startswith("error: 2 of 16 training images are unreadable:") and "Traceback" not in message
     assert all(f"{path}: expected an image" in message for path in bad)
     assert not (data / "second" / "metrics.csv").exists() and not (data / "second" / "results.json").exists()
 

@@ -9,7 +9,7 @@ import datasets  # noqa: F401  (registers)
 import trainers
 from basics import UserError
 from clip import backbone_config
-from dassl.config import flatten, get_cfg_default, merge, merge_what_is_right
+from dassl.config import flatten, get_cfg_default, merge, merge_valid
 from dassl.engine import check_config
 
 ROOT = Path(__file__).parents[1]
@@ -32,13 +32,13 @@ def whole():
 
 
 def leaves(tree, path=()):
-    """(path, value) of each key that a file sets."""
+    """Yield (path, value) of each key that a file sets."""
     for key, value in tree.items():
         yield from leaves(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
 
 
 def slips(word):
-    """A word with each letter left out, doubled, exchanged, and swapped with the next."""
+    """Misspell a word: each letter left out, doubled, exchanged, and swapped with the next."""
     for i, letter in enumerate(word):
         before, after = word[:i], word[i + 1 :]
         yield from (before + after, before + 2 * letter + after, f"{before}#{after}")
@@ -47,7 +47,7 @@ def slips(word):
 
 
 def refused(tmp_path, tree):
-    """What is said of a file that holds `tree`, one line for each mistake."""
+    """List the messages about a file that holds `tree`, one line for each mistake."""
     file = tmp_path / "a.yaml"
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
     cfg = whole()
@@ -58,7 +58,7 @@ def refused(tmp_path, tree):
 
 
 def all_settings():
-    """Every key that a shipped file sets, with one of its values."""
+    """Return every key that a shipped file sets, with one of its values."""
     return {".".join(path): v for file in FILES for path, v in leaves(yaml.safe_load((ROOT / file).read_text()))}
 
 
@@ -67,8 +67,8 @@ def test_a_key_one_letter_off_is_refused_with_the_right_one():
     known = flatten(cfg)
     pairs = [(slip, right) for right in settings for slip in slips(right) if slip not in known]
     assert len(pairs) > 2000
-    said = merge_what_is_right(cfg, opts=[word for slip, right in pairs for word in (slip, settings[right])])
-    for (slip, right), line in zip(pairs, said, strict=True):
+    messages = merge_valid(cfg, opts=[word for slip, right in pairs for word in (slip, settings[right])])
+    for (slip, right), line in zip(pairs, messages, strict=True):
         assert line.startswith(f"command line: unknown key {slip}. Did you mean "), line
         assert right in line.partition("Did you mean ")[2], line
 
@@ -77,8 +77,8 @@ def test_every_value_of_another_type_is_refused():
     cfg = whole()
     pairs = [(key, value) for key in all_settings() for value in OTHER_TYPES[type(flatten(cfg)[key])]]
     assert len(pairs) > 150
-    said = merge_what_is_right(cfg, opts=[word for pair in pairs for word in pair])
-    for (key, value), line in zip(pairs, said, strict=True):
+    messages = merge_valid(cfg, opts=[word for pair in pairs for word in pair])
+    for (key, value), line in zip(pairs, messages, strict=True):
         assert line.startswith(f"command line: {key}: expected "), (value, line)
     assert cfg == whole()
 
@@ -96,11 +96,11 @@ def test_every_misspelled_key_and_wrong_value_of_a_file_is_reported(file, tmp_pa
 
     tree, known = yaml.safe_load((ROOT / file).read_text()), flatten(whole())
     keys = [".".join(path) for path, _ in leaves(tree)]
-    said = refused(tmp_path, misspelled(tree))
-    assert len(said) == len(keys)
-    assert all(line.startswith("unknown key ") and "Did you mean " in line for line in said)
-    said = refused(tmp_path, wrong(tree))
-    assert [line.partition(": expected ")[0] for line in said] == keys
+    messages = refused(tmp_path, misspelled(tree))
+    assert len(messages) == len(keys)
+    assert all(line.startswith("unknown key ") and "Did you mean " in line for line in messages)
+    messages = refused(tmp_path, wrong(tree))
+    assert [line.partition(": expected ")[0] for line in messages] == keys
 
 
 COMBINATIONS = {
@@ -156,14 +156,14 @@ def test_impossible_settings_are_reported_before_weights_are_loaded(method, no_w
     merge(cfg, files, ["TRAINER.NAME", method])
     assert check_config(cfg) == []
     wrong = OF_ALL | {f"TRAINER.{method.upper()}.{key}": pair for key, pair in COMBINATIONS[method].items()}
-    for key, (value, said) in wrong.items():
+    for key, (value, message) in wrong.items():
         one = cfg.clone()
         merge(one, opts=[key, value])
-        assert [line for line in check_config(one) if said in line], (key, check_config(one))
+        assert [line for line in check_config(one) if message in line], (key, check_config(one))
     together = cfg.clone()
     merge(together, opts=[word for key, (value, _) in wrong.items() for word in (key, value)])
-    said_at_once = "\n".join(check_config(together))
-    assert all(said in said_at_once for _, said in wrong.values())
+    all_at_once = "\n".join(check_config(together))
+    assert all(message in all_at_once for _, message in wrong.values())
 
 
 def test_a_fraction_of_the_images_and_a_number_of_shots_exclude_each_other():
@@ -178,7 +178,7 @@ def test_sizes_are_known_without_weights_or_network(no_weights):
     assert backbone_config("open_clip:ViT-B-16/datacomp_xl_s13b_b90k").activation == "gelu"
 
 
-def test_a_precision_that_the_machine_cannot_is_refused(monkeypatch):
+def test_an_unsupported_precision_is_refused(monkeypatch):
     def cannot(*_):
         raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'\nsecond line")
 

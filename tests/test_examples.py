@@ -16,7 +16,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "output", "site", "build", "*.egg-info",
 
 @pytest.fixture
 def example_method(monkeypatch):
-    """examples/vision_prompt.py, as if it were in trainers/."""
+    """Import examples/vision_prompt.py as if it were in trainers/."""
     spec = importlib.util.spec_from_file_location("trainers.vision_prompt", ROOT / "examples" / "vision_prompt.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "trainers.vision_prompt", module)

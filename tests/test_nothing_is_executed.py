@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import Calls
 from original_files import original_checkpoint
 from safetensors.torch import save, save_file
 from small_clip import make_small_clip
@@ -28,8 +29,8 @@ from dassl.utils import load_checkpoint, read_image
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix()
-    for room in ("basics", "clip", "dassl", "promptlearn", "datasets", "trainers", "scripts", "benchmarks")
-    for path in (ROOT / room).rglob("*.py")
+    for package in ("basics", "clip", "dassl", "promptlearn", "datasets", "trainers", "scripts", "benchmarks")
+    for path in (ROOT / package).rglob("*.py")
 ) + ["train.py", "setup.py"]
 
 # Modules and calls that turn bytes into objects or commands.
@@ -43,7 +44,7 @@ CALLS = {
 
 
 def dangers(source):
-    """What a source file does that could execute data: one phrase per place."""
+    """List what a source file does that could execute data: one phrase per place."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -91,21 +92,11 @@ def test_no_source_file_could_execute_data(file):
         ),
     ],
 )
-def test_each_danger_is_found(line):
+def test_each_danger_is_detected(line):
     assert dangers(line)
 
 
 # Hostile files
-
-
-class Runs:
-    """Unpickled, it runs a command."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
 
 
 def saved(content):
@@ -136,7 +127,7 @@ def safetensors(header, data=b""):
 
 def hostile(mark):
     """Name -> content of files that would run `touch MARK`, fill the memory, or lie, if they were trusted."""
-    run, tensors = Runs(f"touch {mark}"), {"ctx": torch.ones(4, 3)}
+    run, tensors = Calls(os.system, f"touch {mark}"), {"ctx": torch.ones(4, 3)}
     legacy = io.BytesIO()
     torch.save({"state_dict": run}, legacy, _use_new_zipfile_serialization=False)
     whole, claim = saved({"state_dict": tensors}), {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
@@ -178,7 +169,7 @@ def one_line(error):
 
 @pytest.fixture
 def planted(tmp_path, request):
-    """The hostile file under each suffix; the file `mark` must not appear."""
+    """Write the hostile file under each suffix; the file `mark` must not appear."""
     mark = tmp_path / "mark"
     content = hostile(mark)[request.param]
     paths = [tmp_path / f"evil{suffix}" for suffix in (".pt", ".safetensors", ".pth.tar-3", ".json", ".jpg")]
@@ -206,7 +197,7 @@ def test_every_reader_refuses_a_hostile_file_in_one_line(planted):
 
 
 def lies():
-    """Changes of a CLIP's tensors that leave the file valid, and the message about each."""
+    """List changes of a CLIP's tensors that leave the file valid, and the message about each."""
     huge = torch.full((16, 64), 1e30)
     return {
         "NaN": (
@@ -229,7 +220,7 @@ def lies():
 
 
 @pytest.mark.parametrize("kind", lies())
-def test_weights_that_lie_are_refused_in_one_line(tmp_path, kind):
+def test_weights_with_false_sizes_are_refused_in_one_line(tmp_path, kind):
     changes, message = lies()[kind]
     state = {k: v.contiguous() for k, v in make_small_clip().state_dict().items()} | changes
     path = tmp_path / "lies.safetensors"
@@ -255,7 +246,7 @@ def test_impossible_sizes_are_refused_in_one_line(tmp_path, sizes):
 
 def test_a_file_with_the_sha256_of_openais_still_runs_nothing(tmp_path, monkeypatch):
     path, mark = tmp_path / "ViT-B-16.pt", tmp_path / "mark"
-    write_archive(path, {"visual.proj": torch.ones(2, 3)}, Runs(f"touch {mark}"))
+    write_archive(path, {"visual.proj": torch.ones(2, 3)}, Calls(os.system, f"touch {mark}"))
     monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
     with pytest.raises(UserError, match="objects other than tensors .*system"):
         clip.load_clip(str(path))

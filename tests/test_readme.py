@@ -27,7 +27,7 @@ TIME_LIMIT = 300  # seconds for a command
 
 
 def commands(text: str) -> list[tuple[str, str | None]]:
-    """Every command of the ```bash blocks with what its block needs. Comments and line ends are not commands."""
+    """List the commands of the ```bash blocks with what each block needs. Comments and line ends are not commands."""
     found = []
     for block in BLOCK.finditer(text):
         body = block["body"].replace("\\\n", " ")
@@ -37,7 +37,7 @@ def commands(text: str) -> list[tuple[str, str | None]]:
 
 
 def split(command: str) -> tuple[dict[str, str], list[str]]:
-    """`A=1 b c` -> ({"A": "1"}, ["b", "c"])."""
+    """Split `A=1 b c` into ({"A": "1"}, ["b", "c"])."""
     words = shlex.split(command)
     settings = {}
     while words and re.match(r"[A-Z_]+=", words[0]):
@@ -106,7 +106,7 @@ def check(command: str, needs: str | None, folder: Path) -> None:
 
 
 def check_getting(words: list[str], checkout: Path) -> None:
-    """git clone and cd are taken as they are; what is installed from the checkout must be there."""
+    """Check that what is installed from the checkout is there; git clone and cd are accepted."""
     if words[:2] == ["git", "clone"] or words[0] == "cd":
         return
     assert words[:2] == ["pip", "install"], f"{shlex.join(words)}: getting the code and installing it need the network"
@@ -118,7 +118,7 @@ def check_getting(words: list[str], checkout: Path) -> None:
 
 
 def check_data(verb: str, arguments: list[str], folder: Path) -> None:
-    """A call of `dassl data`: its verb has these flags, its datasets are known."""
+    """Check a call of `dassl data`: its verb has these flags, its datasets are known."""
     shown = run(f"dassl data {verb} --help", folder)
     assert shown.returncode == 0, f"there is no dassl data {verb}"
     for word in arguments:
@@ -129,7 +129,7 @@ def check_data(verb: str, arguments: list[str], folder: Path) -> None:
 
 
 def dry_run(settings: dict[str, str], words: list[str], folder: Path) -> str:
-    """The command with an empty folder for its data and --dry-run."""
+    """Run the command with an empty folder for its data and --dry-run."""
     assert words[0] in ("bash", "dassl"), f"{shlex.join(words)}: only scripts and `dassl` have a dry run"
     settings = settings | ({"DATA": str(folder / "data")} if "DATA" in settings else {})
     words = list(words)
@@ -145,7 +145,7 @@ def help_of_train(folder: Path) -> str:
 
 
 def check_training(arguments: list[str], folder: Path) -> None:
-    """A call of train.py: its flags are train.py's, its configs exist, its trainer has a folder."""
+    """Check a call of train.py: its flags are train.py's, its configs exist, its trainer has a folder."""
     known = help_of_train(folder)
     for position, word in enumerate(arguments):
         if word.startswith("--"):
@@ -175,7 +175,7 @@ def test_the_command_works(command, needs, copy):
 
 
 @pytest.mark.parametrize("command", [row[0] for row in README if takes_long(*row) and has_dry_run(row[0])])
-def test_a_command_that_takes_long_is_well_formed(command, copy):
+def test_a_slow_command_is_well_formed(command, copy):
     check(command, "data", copy)
 
 
@@ -216,7 +216,7 @@ def test_commands_are_found_with_what_they_need():
         ("dassl --help", None),
     ],
 )
-def test_a_right_command_passes(copy, command, needs):
+def test_a_correct_command_passes(copy, command, needs):
     check(command, needs, copy)
 
 
@@ -241,13 +241,13 @@ def test_a_right_command_passes(copy, command, needs):
         ("python train.py --train RPO", "gpu"),
     ],
 )
-def test_a_wrong_command_is_found(copy, command, needs):
+def test_a_wrong_command_is_detected(copy, command, needs):
     with pytest.raises(AssertionError):
         check(command, needs, copy)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "clip/tiny/MODEL_CARD.md"])
-def test_links_lead_to_files_that_are_there(page):
+def test_links_lead_to_existing_files(page):
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     broken = [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()]
     assert not broken

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def metadata(monkeypatch):
-    said = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **arguments: said.update(arguments))
+    metadata = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: metadata.update(arguments))
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
-    return said
+    return metadata
 
 
 PACKAGES = ("basics", "clip", "dassl", "promptlearn")
@@ -39,8 +39,8 @@ def test_the_version_is_that_of_the_package(metadata):
 def test_every_requirement_has_a_known_good_version_in_its_range(metadata):
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
-    asked = [*metadata["install_requires"], *sum(metadata["extras_require"].values(), [])]
-    for requirement in map(Requirement, asked):
+    requirements = [*metadata["install_requires"], *sum(metadata["extras_require"].values(), [])]
+    for requirement in map(Requirement, requirements):
         assert requirement.specifier.contains(pinned[requirement.name.lower().replace("_", "-")]), requirement
 
 
@@ -82,12 +82,12 @@ def test_make_test_latest_installs_the_newest_elsewhere(copy):
     assert "constraints.txt" not in steps and "--upgrade" in steps and f"{copy}/.venv-latest/bin" in steps
 
 
-def test_make_makes_the_environment_on_a_fresh_machine(copy):
+def test_make_creates_the_environment_on_a_fresh_machine(copy):
     shutil.rmtree(copy / ".venv")
     steps = planned(copy, "demo")
     assert steps.index("-m venv .venv") < steps.index("install -c constraints.txt") < steps.index("base2new.sh")
 
 
-def test_make_help_names_the_targets():
+def test_make_help_lists_the_targets():
     shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(f"make {target}" in shown for target in ("demo", "test", "test-slow", "test-latest"))

@@ -37,7 +37,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(runs, tmp_path_factory):
-    """whole(method) -> the folder of its undisturbed run, and the number of lines it printed (`lines_of_work`)."""
+    """Return whole(method): the folder of its undisturbed run, and the number of lines it printed (`lines_of_work`)."""
     made = {}
 
     def of(method):
@@ -56,7 +56,7 @@ def command(method, *more):
 
 
 def read(folder, name):
-    """A JSON file of a run, or {} before it is there."""
+    """Read a JSON file of a run, or {} before it is there."""
     path = folder / name
     return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -68,7 +68,7 @@ def rows(folder):
 
 
 def outcome(folder):
-    """Everything that a run leaves, except times and paths."""
+    """Return everything that a run leaves, except times and paths."""
     results = read(folder, "results.json")
     for key in ("seconds", "peak_memory_mib", "model_dir"):
         del results[key]
@@ -79,7 +79,7 @@ def outcome(folder):
 
 
 def lines_of_work(text):
-    """How many lines a run has printed since it began to build."""
+    """Count the lines that a run has printed since it began to build."""
     return text.partition("** Environment **")[2].count("\n")
 
 
@@ -125,7 +125,7 @@ def test_an_evaluation_killed_at_random_moments_ends_in_the_same_bytes(runs, who
 
 
 def under_way(runs, folder, *more):
-    """A run that is in the middle of its training."""
+    """Start a run and return it in the middle of its training."""
     run = runs.start(folder, command("RPO", *LONG, *more))
     run.until(lambda: "\nepoch [" in run.text())
     return run
@@ -137,7 +137,7 @@ def test_a_signal_ends_a_run_after_its_step(runs, tmp_path, signum, status):
     run.kill(signum, workers=True)  # schedulers and terminals send it to all
     assert run.wait() == status
     message = f"stopped by {signum.name} after epoch "
-    assert message in run.text() and "the same command resumes" in run.text() and "Traceback" not in run.text()
+    assert message in run.text() and "Run the same command to resume" in run.text() and "Traceback" not in run.text()
     found = read(tmp_path / "run", "status.json")
     assert found["state"] == "stopped" and found["why"].startswith(message)
     epoch, _, batch = found["why"].removeprefix(message).partition(", batch ")
@@ -177,7 +177,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_continues(runs, tmp
     fourth.wait()
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(runs, whole, tmp_path):
+def test_a_full_disk_loses_nothing_that_was_saved(runs, whole, tmp_path):
     undisturbed, _ = whole("RPO")
     run = runs.start(tmp_path / "run", command("RPO", *EVERY_STEP))
     run.until(lambda: "epoch [2/3]" in run.text())
@@ -186,7 +186,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(runs, whole, tmp_path):
     saved = (tmp_path / "run" / "state.pt").read_bytes()
     full = runs.start(tmp_path / "run", command("RPO", *EVERY_STEP), file_limit=len(saved) // 2)
     assert full.wait() == 2
-    assert 'error: cannot write "' in full.text() and "Traceback" not in full.text()
+    assert ": cannot write the file: " in full.text() and "Traceback" not in full.text()
     assert (tmp_path / "run" / "state.pt").read_bytes() == saved
     assert not list(tmp_path.rglob("*.tmp"))
     status = read(tmp_path / "run", "status.json")
@@ -215,7 +215,7 @@ def test_a_dead_data_worker_is_reported_with_its_cause(runs, tmp_path):
     assert read(tmp_path / "run", "status.json")["state"] == "failed"
 
 
-def test_a_run_that_is_refused_leaves_the_other_ones_status_alone(runs, whole):
+def test_a_refused_run_leaves_the_other_runs_status_unchanged(runs, whole):
     folder, _ = whole("LP")
     before = outcome(folder), read(folder, "status.json")
     other = runs.start(folder, command("LP", "OPTIM.LR", "0.5"))

@@ -111,7 +111,7 @@ def test_a_missing_seed_is_sampled_and_kept_for_resuming(in_checkout, tmp_path, 
 
 
 @pytest.mark.parametrize("method", ["CoOp", "RPO"])  # with cached image features; with images
-def test_a_run_with_workers_exits_together_with_them(in_checkout, tmp_path, method):
+def test_a_run_exits_together_with_its_workers(in_checkout, tmp_path, method):
     command = [sys.executable, "train.py", "--trainer", method, "--seed", "1", "--output-dir", str(tmp_path / "run")]
     few = [*SHORT, "OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "2"]
     done = subprocess.run([*command, *few], capture_output=True, text=True, timeout=120)

@@ -9,7 +9,7 @@ from dassl.utils import load_checkpoint
 
 
 def results_of(folder):
-    """The content of results.json, without what may differ between two equal runs."""
+    """Return the content of results.json, without what may differ between two equal runs."""
     results = json.loads((folder / "results.json").read_text())
     del results["seconds"], results["peak_memory_mib"], results["config"]["OUTPUT_DIR"]
     return results

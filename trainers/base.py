@@ -214,7 +214,7 @@ class PromptTrainer(TrainerX):
         return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
-        """The optimizer's parameter groups; None for one group of all parameters."""
+        """Return the optimizer's parameter groups; None for one group of all parameters."""
         return None
 
     def _accelerate(self) -> None:
@@ -233,8 +233,8 @@ class PromptTrainer(TrainerX):
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
-        self.signals.stop_if_asked("while image features were computed")  # before training, so nothing is lost
+        """Compute frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
+        self.signals.stop_if_requested("while image features were computed")  # before training, so nothing is lost
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
 
@@ -262,7 +262,7 @@ class PromptTrainer(TrainerX):
             self.model.text_block = int(auto_settings["text_block"])
 
     def template(self) -> str:
-        """The text of a class, with "{}" or "_" for its name: DATASET.PROMPT, or else the dataset's."""
+        """Return the text of a class, with "{}" or "_" for its name: DATASET.PROMPT, or else the dataset's."""
         return self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
 
     def class_texts(self, classnames: list[str]) -> list[str]:
@@ -271,7 +271,7 @@ class PromptTrainer(TrainerX):
         return [template.replace("{}", name) for name in classnames]
 
     def fixed_texts(self, classnames: list[str]) -> list[list[str]]:
-        """The fixed texts of each class: those of DATASET.CLASS_TEXTS, or else its one text from the template.
+        """Return the fixed texts of each class: those of DATASET.CLASS_TEXTS, or else its one text from the template.
 
         Raises:
             UserError: the file has no texts for some classes.
@@ -286,12 +286,12 @@ class PromptTrainer(TrainerX):
         return [given[name.replace("_", " ")] for name in classnames]
 
     def given_texts(self) -> dict[str, list[str]] | None:
-        """The texts of DATASET.CLASS_TEXTS by class name, with spaces for underscores; None without a file."""
+        """Return the texts of DATASET.CLASS_TEXTS by class name, with spaces for underscores; None without a file."""
         path = self.cfg.DATASET.CLASS_TEXTS
         return read_class_texts(path) if path else None
 
     def names_in_texts(self, classnames: list[str]) -> list[str]:
-        """Class names as the texts contain them: with spaces for underscores, unless DATASET.KEEP_UNDERSCORES."""
+        """Return class names as in the texts: with spaces for underscores, unless DATASET.KEEP_UNDERSCORES."""
         return classnames if self.cfg.DATASET.KEEP_UNDERSCORES else [name.replace("_", " ") for name in classnames]
 
     def describe_model(self) -> dict:

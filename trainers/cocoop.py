@@ -51,7 +51,7 @@ class PromptLearner(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Context per image: unit-length features (B, D) -> v(x) (B, M, text width)."""
+        """Compute a context per image: unit-length features (B, D) -> v(x) (B, M, text width)."""
         return self.ctx + self.meta_net(image)[:, None]
 
 
@@ -67,17 +67,17 @@ class CoCoOpCLIP(PromptedCLIP):
         self.words = ClassWords(clip_model, classnames, len(self.prompt_learner.ctx))
 
     def text_features(self) -> Tensor:
-        """Empty: every image has different text features."""
+        """Return nothing: every image has different text features."""
         return torch.empty(0)
 
     def conditioned_text_features(self, image: Tensor, classes: slice) -> Tensor:
-        """Unit-length features of some classes for each image: (B, D) -> (B, C, D)."""
+        """Compute unit-length features of some classes for each image: (B, D) -> (B, C, D)."""
         packed = self.words.packed(classes)
         start, rest = packed.embed(self.prompt_learner(image))  # (B, 1 + M, width) and the packed rows
         return encode_around_context(self.clip, packed, start[:, None], rest)
 
     def similarities(self, image: Tensor, classes: slice) -> Tensor:
-        """Cosines of images (B, D) and their texts of some classes: (B, C)."""
+        """Compute cosines of images (B, D) and their texts of some classes: (B, C)."""
         return torch.einsum("bd,bcd->bc", image, self.conditioned_text_features(image, classes))
 
     def texts_of_a_class(self, batch: int) -> int:

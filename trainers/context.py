@@ -31,7 +31,7 @@ class ContextTrainer(PromptTrainer):
     has_fixed_texts = False
 
     def n_context(self) -> int:
-        """M, the number of context vectors."""
+        """Return M, the number of context vectors."""
         n_ctx = self.options[self.n_ctx_key]
         return n_ctx if self.splits_words else len(encode(self.options.CTX_INIT.replace("_", " "))) or n_ctx
 
@@ -48,13 +48,13 @@ class ContextTrainer(PromptTrainer):
 
 
 def fixed_words_and_names(classnames: list[str], words: str, n_ctx: int) -> list[str]:
-    """Each class name after the words that remain fixed when n_ctx vectors replace the first tokens of `words`."""
+    """Return each class name after the words that stay fixed when n_ctx vectors replace the first tokens of `words`."""
     fixed = split_words(words, n_ctx)[1]
     return [f"{fixed} {name}" for name in classnames]
 
 
 def encode_around_context(clip_model: CLIP, packed: PackedWords, start: Tensor, rest: Tensor) -> Tensor:
-    """Unit-length text features (*batch, C, D). `start` attends to itself, and the rest of a text to both, causally.
+    """Encode texts as unit-length features (*batch, C, D). `start` attends to itself, the rest to both, causally.
 
     Args:
         packed: the texts of C classes.

@@ -4,7 +4,8 @@ Nothing here depends on the method. Attention patterns are recorded while the to
 gradients show which tokens are learned.
 
 - `explain.json`: the attention patterns of both towers (`observe`), and the words nearest to learned text vectors.
-- `explain.npz`: features of test images before and after training (`image_features`); plain arrays, no pickle.
+- `explain.npz`: features of test images before and after training (`image_features`), and where the tokens of the image
+  tower look (`trainers.attention_maps`); plain arrays, no pickle.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from basics import UserError, write_atomic, write_json
 from clip import CLIP, KVCache, Segment, load_clip
 from clip.tokenizer import decode
 from dassl.engine.checkpoints import prompts_sha256
+from trainers.attention_maps import attention_maps
 from trainers.base import PromptTrainer
 from trainers.prompted import PromptedCLIP
 
@@ -52,7 +54,7 @@ def explain(trainer: PromptTrainer) -> None:
     folder = Path(trainer.output_dir)
     arrays = io.BytesIO()
     with torch.autocast(trainer.device.type, enabled=trainer.precision == "amp"):
-        np.savez_compressed(arrays, allow_pickle=False, **image_features(trainer))
+        np.savez_compressed(arrays, allow_pickle=False, **image_features(trainer), **attention_maps(trainer))
         scenes = observe(trainer)
     write_atomic(folder / "explain.npz", arrays.getvalue())
     explanation = {
@@ -247,11 +249,11 @@ def image_features(trainer: PromptTrainer) -> dict[str, np.ndarray]:
     test = trainer.dm.dataset.test or []
     labels = sorted({item.label for item in test})
     chosen = {labels[i] for i in np.linspace(0, len(labels) - 1, min(FEATURE_CLASSES, len(labels))).astype(int)}
-    taken: Counter = Counter()
+    counts: Counter = Counter()
     numbers = []
     for number, item in enumerate(test):
-        if item.label in chosen and taken[item.label] < FEATURES_PER_CLASS:
-            taken[item.label] += 1
+        if item.label in chosen and counts[item.label] < FEATURES_PER_CLASS:
+            counts[item.label] += 1
             numbers.append(number)
     loader = trainer.dm.test_loader
     batches = DataLoader(Subset(loader.dataset, numbers), loader.batch_size, collate_fn=default_collate)

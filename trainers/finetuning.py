@@ -25,7 +25,7 @@ SMALLEST_SIDE = 63  # pixels: below, AlexNet has no positions left
 
 
 def build_head(width: int, n_classes: int, layers: int) -> nn.Sequential | nn.Linear:
-    """The head: `layers` linear maps, each but the last with ReLU, batch norm, and dropout. It starts as released."""
+    """Build `layers` linear maps, each but the last with ReLU, batch norm, and dropout, initialized as released."""
     last = nn.Linear(width, n_classes)
     nn.init.constant_(last.bias, HEAD_BIAS)
     nn.init.kaiming_normal_(last.weight, mode="fan_out")
@@ -40,7 +40,7 @@ def build_head(width: int, n_classes: int, layers: int) -> nn.Sequential | nn.Li
 
 
 def is_tuned(name: str, tune: str, last: range) -> bool:
-    """Whether a protocol trains this parameter of the image tower; `proj` belongs to the text head and never is.
+    """Return whether a protocol trains this parameter of the image tower; `proj`, which is the text head's, is frozen.
 
     Args:
         tune: partial, bias, prompts+bias, or full.
@@ -94,7 +94,7 @@ class SideNetwork(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(()))
 
     def forward(self, images: Tensor, feature: Tensor) -> Tensor:
-        """Images (B, 3, H, W) and their frozen features (B, width) -> mixed features (B, width)."""
+        """Mix features: images (B, 3, H, W) and their frozen features (B, width) -> (B, width)."""
         images, smallest = images.to(self.proj.weight), min(images.shape[-2:])
         if smallest < SMALLEST_SIDE:
             images = F.interpolate(images, scale_factor=SMALLEST_SIDE / smallest, mode="bilinear")

@@ -50,7 +50,7 @@ class LinearProbe(PromptedCLIP):
         return F.normalize(self.prompt_learner.weight[classes], dim=-1)
 
     def tower_features(self, images: Tensor) -> Tensor:
-        """f(x): features (B, D), not normalized, of images (B, 3, H, W). They may be given instead."""
+        """Return f(x): features (B, D), not normalized, of images (B, 3, H, W). They may be given instead."""
         return images if images.dim() == 2 else self.clip.encode_image(images).float()
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class LinearProbeCLIP(PromptTrainer):
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
-        self.signals.stop_if_asked("while image features were computed")
+        self.signals.stop_if_requested("while image features were computed")
         return self.model.tower_features(images.to(self.device)).cpu()
 
     def before_train(self) -> None:
@@ -140,7 +140,7 @@ class LinearProbeCLIP(PromptTrainer):
 
         @functools.cache
         def head(exponent: float) -> tuple[Tensor, Tensor]:
-            self.signals.stop_if_asked("while C was searched")
+            self.signals.stop_if_requested("while C was searched")
             return fit(features, labels, 10.0**exponent)
 
         @functools.cache

@@ -56,7 +56,7 @@ class PromptLearner(nn.Module):
         self.compound_prompt_projections = nn.ModuleList(nn.Linear(text_width, vision_width) for _ in range(deep))
 
     def image_prompts(self) -> list[Tensor]:
-        """F_k(P_k) for k = 0..J-1, each (b, vision width)."""
+        """Return F_k(P_k) for k = 0..J-1, each (b, vision width)."""
         maps = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
         return [self.proj(self.ctx), *(project(prompt) for project, prompt in maps)]
 

@@ -44,7 +44,7 @@ class PromptedCLIP(nn.Module):
         self.clip, self.n_classes = clip_model, n_classes
 
     def class_features(self, classes: slice) -> Tensor:
-        """Unit-length text features of some classes: (C, D), or (C, K, D) for a method with K per class."""
+        """Return unit-length text features of some classes: (C, D), or (C, K, D) for a method with K per class."""
         raise NotImplementedError
 
     def text_features(self) -> Tensor:
@@ -76,17 +76,17 @@ class PromptedCLIP(nn.Module):
         return torch.cat([checkpoint(one, block, use_reentrant=False) for block in blocks], dim)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit-length features (B, D) of images (B, 3, H, W). Here: frozen CLIP's, which may be given instead."""
+        """Encode images (B, 3, H, W) as unit-length features (B, D): frozen CLIP's, which may be given instead."""
         if images.dim() == 2:
             return images
         return F.normalize(self.clip.encode_image(images).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """Cosines of (B, D) and (C, D) times CLIP's learned scale: (B, C) (CLIP, arXiv 2103.00020, figure 3)."""
+        """Compute cosines of (B, D) and (C, D), times CLIP's learned scale: (B, C) (arXiv 2103.00020, figure 3)."""
         return self.clip.logit_scale.exp() * image @ text.t()
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of images (B, 3, H, W). `text`: the result of `text_features`, if already computed."""
+        """Compute logits (B, C) of images (B, 3, H, W). `text`: the result of `text_features`, if already computed."""
         return self.logits(self.image_features(images), self.text_features() if text is None else text)
 
 
@@ -114,7 +114,7 @@ class FixedTextCLIP(PromptedCLIP):
 
 
 def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:
-    """Shapes of CLIP's tensors, by their names in checkpoints of released trainers that save the whole model."""
+    """Return the shapes of CLIP's tensors, by their names in released checkpoints that hold the whole model."""
     shapes = {}
     for name, tensor in clip_model.state_dict().items():
         side = "image_encoder." if name.startswith("visual.") else "" if name == "logit_scale" else "text_encoder."

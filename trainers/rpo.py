@@ -55,7 +55,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 def initial(special: Tensor, options: CfgNode) -> nn.Parameter:
-    """Initial prompts (K, width): a special token's embedding with noise (section 3.2), or random."""
+    """Return initial prompts (K, width): a special token's embedding with noise (section 3.2), or random."""
     noise = torch.randn(options.K, len(special))
     if options.INIT == "random":
         return nn.Parameter(0.02 * noise)
@@ -98,12 +98,12 @@ class RPOCLIP(FixedTextCLIP):
 
     @torch.no_grad()
     def prefill(self, classes: slice) -> KVCache:
-        """The KV cache of the words of some classes, each text up to its end-of-text token."""
+        """Compute the KV cache of the words of some classes, each text up to its end-of-text token."""
         words, end = self.clip.embed_text(self.tokens[classes])
         return self.clip.transformer.prefill({"words": Segment(words, attends_to=("words",), lengths=end + 1)})
 
     def class_features(self, classes: slice) -> Tensor:
-        """(C, K, D): t_k(y) for each class y."""
+        """Compute t_k(y) for each class y: (C, K, D)."""
         if self.prompts == "image":
             return super().class_features(classes)[:, None]
         words = self.prefill(classes) if self.words is None else self.words.batch_slice(classes)
@@ -114,14 +114,14 @@ class RPOCLIP(FixedTextCLIP):
 
     @torch.no_grad()
     def image_memory(self, images: Tensor) -> Tensor:
-        """Keys and values of frozen images for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
+        """Return keys and values of images for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
         tower = self.clip.visual
         image = {"image": Segment(tower.embed(images), attends_to=("image",), wanted=False)}
         layers = tower.transformer.prefill(image).layers
         return torch.stack([torch.stack(layer["image"], dim=1) for layer in layers], dim=1)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """(B, K, D): v_k(x) for each image x. images: (B, 3, H, W), or their `image_memory`."""
+        """Compute v_k(x) for each image x: (B, K, D). images: (B, 3, H, W), or their `image_memory`."""
         if self.prompts == "text":
             return super().image_features(images)[:, None]
         tower = self.clip.visual
@@ -136,7 +136,7 @@ class RPOCLIP(FixedTextCLIP):
         return F.normalize(tower.project(tower.transformer(segments, cache)["prompts"]).float(), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """The average cosine of the K pairs, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
+        """Average the cosines of the K pairs, times CLIP's scale: (B, K, D), (C, K, D) -> (B, C)."""
         k = max(image.shape[1], text.shape[1])
         image, text = (x.expand(-1, k, -1).flatten(1) for x in (image, text))
         return self.clip.logit_scale.exp() / k * image @ text.t()
@@ -161,7 +161,7 @@ class RPO(PromptTrainer):
             _ = sizes.vision_layers  # raises a UserError for a ResNet
 
     def words(self, classnames: list[str]) -> list[str]:
-        """The text of each class, which its prompts attend to."""
+        """Return the text of each class, which its prompts attend to."""
         texts = self.fixed_texts(classnames)
         if several := [name for name, own in zip(classnames, texts, strict=True) if len(own) > 1]:
             raise UserError(

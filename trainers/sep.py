@@ -139,7 +139,7 @@ class SEPCLIP(FixedTextCLIP):
         prompts.tokens = modules[self.layers.index(depth)](tokens, prompts.tokens, self.across).to(tokens.dtype)
 
     def representative_tokens(self, image: Tensor, n: int) -> Tensor:
-        """The n tokens that TOKENS selects of (B, 1 + patches, width); with `across`, the same places in all images."""
+        """Select the n tokens by TOKENS from (B, 1 + patches, width); with `across`, the same places in all images."""
         if self.chosen == "first":
             return image[:, :n]
         energy = image.float().square().mean(dim=-1)
@@ -160,7 +160,7 @@ class SEPCLIP(FixedTextCLIP):
         return F.normalize(text + super().class_features(classes), dim=-1)
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Frozen CLIP's features i0 and the averaged features i, each (B, D)."""
+        """Return frozen CLIP's features i0 and the averaged features i, each (B, D)."""
         learner, i0 = self.prompt_learner, super().image_features(images)
         if self.prompts == "text":
             return i0, i0

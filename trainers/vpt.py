@@ -91,20 +91,20 @@ class PromptLearner(nn.Module):
         self.dropout = nn.Dropout(options.DROPOUT)
 
     def prompt_shape(self, tower: VisionTransformer) -> tuple[int, ...]:
-        """(n, width); LOCATION add: one vector per token; pixel: a picture of n patches side by side."""
+        """Return (n, width); LOCATION add: one vector per token; pixel: a picture of n patches side by side."""
         n, (tokens, width) = self.options.N_CTX_VISION, tower.positional_embedding.shape
         channels, height, patch_width = tower.conv1.weight.shape[1:]
         shapes = {"prepend": (n, width), "add": (tokens, width), "pixel": (channels, height, n * patch_width)}
         return shapes[self.options.LOCATION]
 
     def prompts(self, number: int, batch: int) -> Tensor:
-        """Prompts of one of the J layers, (B, *prompt_shape), with separate dropout for each image."""
+        """Return prompts of one of the J layers, (B, *prompt_shape), with separate dropout for each image."""
         prompts = self.get_parameter(self.names[number])
         return self.dropout(prompts.expand(batch, *prompts.shape))
 
 
 def prompt_name(layer: int) -> str:
-    """The name that released checkpoints give to the prompts before a layer, counted from 0."""
+    """Return the name that released checkpoints give to the prompts before a layer, counted from 0."""
     return f"image_encoder.transformer.resblocks.{layer}.VPT_shallow" if layer else "image_encoder.VPT"
 
 
@@ -118,7 +118,7 @@ class VPTCLIP(FixedTextCLIP):
         self.head, self.location, self.pool = options.HEAD, options.LOCATION, options.POOL
 
     def segments(self, images: Tensor) -> dict[str, Segment]:
-        """[CLS, patches], followed by the prompts unless there are none or they are summed with the patches."""
+        """Return [CLS, patches], followed by the prompts unless there are none or they are summed with the patches."""
         learner, tower = self.prompt_learner, self.clip.visual
         if not learner.names or self.location == "add":
             return {"image": Segment(tower.embed(images), attends_to=("image",))}
@@ -130,14 +130,14 @@ class VPTCLIP(FixedTextCLIP):
         return segments
 
     def add_prompts(self, depth: int, segments: dict[str, Segment]) -> None:
-        """LOCATION add: sum the tokens of this layer and its prompts."""
+        """Sum the tokens of this layer and its prompts (LOCATION add)."""
         number, image = depth - self.prompt_learner.first_layer, segments["image"]
         if 0 <= number < len(self.prompt_learner.names):
             prompts = self.prompt_learner.prompts(number, image.tokens.shape[0])
             image.tokens = image.tokens + prompts.to(image.tokens)
 
     def pooled(self, images: Tensor) -> Tensor:
-        """The mean of the tokens that POOL selects, after the last layer and the final LayerNorm: (B, vision width)."""
+        """Average the tokens that POOL selects, after the last layer and the final LayerNorm: (B, vision width)."""
         segments, tower = self.segments(images), self.clip.visual
         if self.pool == "cls":
             segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
@@ -200,7 +200,7 @@ class VPT(PromptTrainer):
         return VPTCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
-        """No weight decay on the bias of the head's last map, as in the released code."""
+        """Exempt the bias of the head's last map from weight decay, as the released code does."""
         if self.options.HEAD == "text":
             return None
         *_, last = learner.get_submodule("head").modules()

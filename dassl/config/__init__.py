@@ -2,7 +2,7 @@
 
 from dassl.config.checks import Checks
 from dassl.config.defaults import FREE_TO_CHANGE, get_cfg_default
-from dassl.config.merge import decode, flatten, is_text, merge, merge_what_is_right, to_dict
+from dassl.config.merge import decode, flatten, is_text, merge, merge_valid, to_dict
 from dassl.config.yaml_files import read_yaml
 
 __all__ = [
@@ -14,7 +14,7 @@ __all__ = [
     "get_cfg_default",
     "is_text",
     "merge",
-    "merge_what_is_right",
+    "merge_valid",
     "read_yaml",
     "to_dict",
 ]

@@ -38,7 +38,7 @@ def declare_keys(cfg: CfgNode, folder: Path) -> None:
 
 
 def _declaration(tree: ast.Module) -> Callable[[CfgNode], None]:
-    """What adds the keys of one file."""
+    """Return what adds the keys of one file."""
     found = _assignments(tree)
 
     def extend_cfg(cfg: CfgNode) -> None:
@@ -52,7 +52,7 @@ def _declaration(tree: ast.Module) -> Callable[[CfgNode], None]:
 
 
 def registered_names(folder: Path) -> list[str]:
-    """The names of the classes that the files in `folder` register, in alphabetical order.
+    """List the names of the classes that the files in `folder` register, in alphabetical order.
 
     Raises:
         NotDeclared: a file registers something by a call.
@@ -71,7 +71,7 @@ def registered_names(folder: Path) -> list[str]:
 
 
 def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
-    """All parsed files of a package, if nothing can be declared elsewhere than in them."""
+    """Parse all files of a package, if nothing can be declared elsewhere than in them."""
     trees = []
     for path in sorted({*folder.rglob("*.py")} - {folder / "__init__.py"}):
         try:
@@ -85,7 +85,7 @@ def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """The top-level packages that a module of `package` imports when it is imported itself."""
+    """List the top-level packages that a module of `package` imports when it is imported itself."""
     for node in _outside_functions(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -107,7 +107,7 @@ def _registers(call: ast.Call) -> bool:
 
 
 def _assignments(tree: ast.Module) -> list[tuple[list[str], object]]:
-    """[(["TRAINER", "METHOD", "KEY"], value)] of the function `extend_cfg`; NEW_NODE for a node without keys."""
+    """List (["TRAINER", "METHOD", "KEY"], value) of the function `extend_cfg`; NEW_NODE for a node without keys."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "extend_cfg"]
     found = []
     for statement in (statement for function in functions for statement in function.body):

@@ -1,16 +1,15 @@
 """Strict merging: every mistake in files and options is found, and all are reported together."""
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable
 
 from yacs.config import CfgNode
 
-from basics import UserError
+from basics import UserError, similarity
 from dassl.config.yaml_files import read_yaml
 
-LONGEST_KEY = 100  # characters of an unknown key that are looked at
+LONGEST_KEY = 100  # characters of an unknown key that are compared
 
 
 def flatten(cfg, prefix=""):
@@ -50,7 +49,7 @@ def merge(cfg, files=(), opts=()):
     _put(cfg, settings)
 
 
-def merge_what_is_right(cfg, files=(), opts=(), translate: Callable | None = None):
+def merge_valid(cfg, files=(), opts=(), translate: Callable | None = None):
     """Merge what is valid, as `merge` does, and return the mistakes as lines.
 
     For a caller that looks for further mistakes in the result, so as to report all of them together.
@@ -175,7 +174,7 @@ def _kind(value):
 def _unknown(key, known):
     key = key if len(str(key)) <= LONGEST_KEY else f"{str(key)[:LONGEST_KEY]}..."
     if str(key).startswith("-"):
-        return f"{key} looks like a flag: expected KEY VALUE pairs here. Flags come first and are spelled as in --help."
+        return f"{key}: expected KEY VALUE pairs here, got a flag. Put flags first, spelled as in --help."
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
         return f"{key}: expected a key, got a section. Its keys: {', '.join(inside)}."
@@ -193,10 +192,7 @@ def _nearest(key, known):
 
     # The whole path counts, and its last word twice, because that is what people remember.
     def likeness(path):
-        def ratio(a, b):
-            return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
-
-        return ratio(key, path) + ratio(key.rpartition(".")[2], path.rpartition(".")[2])
+        return similarity(key, path) + similarity(key.rpartition(".")[2], path.rpartition(".")[2])
 
     return max(known, key=likeness)
 

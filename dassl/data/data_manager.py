@@ -118,7 +118,7 @@ def run_seed(cfg) -> int:
 
 @contextmanager
 def random_state_of(seed: int) -> Iterator[None]:
-    """Seed Python, numpy and torch (CPU) inside; afterwards, their streams continue where they were."""
+    """Seed Python, numpy and torch (CPU) inside; afterward, their streams continue where they were."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # numpy takes 32 bits

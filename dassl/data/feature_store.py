@@ -44,7 +44,7 @@ class FeatureStore:
         except Exception:  # a damaged file, or a failing disk, raises almost anything
             pass
         if tensor is None:
-            print(f"Note: {path} is damaged; its content is computed again")
+            print(f"Note: {path} is damaged; computing its content again")
             return None
         with suppress(OSError):  # just deleted, or in a read-only folder, where nothing gets deleted
             os.utime(path)  # used now
@@ -60,7 +60,7 @@ class FeatureStore:
             write_atomic(self._path(key), data)
             self._make_room()
         except (UserError, OSError) as error:
-            print(f"Note: image features are not stored. {error}")
+            print(f"Note: cannot store the image features. {error}")
 
     def _make_room(self) -> None:
         files = []

@@ -57,7 +57,7 @@ class ImageCache:
                     start = 0
         self._close_chunk(pending)
         if bad:
-            raise UserError("\n  ".join([f"{len(bad):,} of {len(self.paths):,} training images cannot be read:", *bad]))
+            raise UserError("\n  ".join([f"{len(bad):,} of {len(self.paths):,} training images are unreadable:", *bad]))
         self._filled = True
 
     def _close_chunk(self, pending: list[np.ndarray]) -> None:

@@ -21,7 +21,7 @@ def _end_workers() -> None:
             child.kill()
 
 
-# At its end, a process sends SIGTERM to its workers, which ours ignore (`leave_signals_to_parent`), and waits for them.
+# On exit, a process sends SIGTERM to its workers, which ours ignore (`leave_signals_to_parent`), and waits for them.
 # The workers of a loader that still exists would never end, so they are killed first.
 Finalize(None, _end_workers, exitpriority=0)
 
@@ -36,8 +36,8 @@ class Loader(DataLoader):
 
     def __init__(self, *, image_cache: ImageCache | None = None, **options):
         super().__init__(**options)
-        # A worker without a batch costs its start and does nothing; ended by the garbage collector, it has its pipe
-        # closed twice as well.
+        # A worker without a batch takes time to start and does nothing; if the garbage collector ends it, its pipe is
+        # even closed twice.
         self.num_workers = min(self.num_workers, len(self))
         self.image_cache = image_cache
 
@@ -66,7 +66,7 @@ class Loader(DataLoader):
 
 
 def _end(exitcode: int) -> str:
-    """How a process ended, in torch's words."""
+    """Describe how a process ended, in torch's words."""
     if exitcode < 0:
         return f"is killed by signal: {signal.strsignal(-exitcode)}."
     return f"exited unexpectedly with exit code {exitcode}."

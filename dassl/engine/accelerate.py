@@ -26,7 +26,7 @@ PROBED_CLASSES = 8  # classes whose memory is measured
 
 
 def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: torch.device) -> TrainStep:
-    """Return the step as the options ask for it: unchanged, compiled, captured, or both.
+    """Return the step as the options request it: unchanged, compiled, captured, or both.
 
     Args:
         learner: the module whose parameters are trained.
@@ -37,12 +37,12 @@ def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: to
     if options.CUDA_GRAPH and device.type == "cuda":
         step = GraphedStep(step, learner)
     elif options.CUDA_GRAPH:
-        print(f"MODEL.CUDA_GRAPH: there is nothing to capture on a {device.type}, the step runs without a graph")
+        print(f"MODEL.CUDA_GRAPH: expected a GPU, got {device.type}. Running the step without a graph.")
     return step
 
 
 def keep_random_state(device: torch.device) -> AbstractContextManager:
-    """Restore torch's random streams on leaving, so that a trial step (with dropout) changes nothing afterwards."""
+    """Restore torch's random streams on exit, so that a trial step (with dropout) changes nothing afterward."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
@@ -74,7 +74,7 @@ class CompiledStep:
                 torch.autograd.grad(loss, self.parameters)
         except Exception as error:  # whatever the compiler fails on, the step works without it
             reason = " ".join(str(error).split("\n\n")[0].split())  # the rest is advice to its developers
-            print(f"MODEL.COMPILE: torch.compile failed, the step runs uncompiled: {type(error).__name__}: {reason}")
+            print(f"MODEL.COMPILE: torch.compile failed; running the step uncompiled: {type(error).__name__}: {reason}")
             self.compiled = None
 
 
@@ -115,7 +115,7 @@ class GraphedStep:
                 self.graphed = torch.cuda.make_graphed_callables(_OwningStep(self.plain, self.learner), sample)
         except Exception as error:  # whatever cannot be captured, the step works without a graph
             reason = " ".join(str(error).split("\n")[0].split())
-            print(f"MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured: {type(error).__name__}: {reason}")
+            print(f"MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: {type(error).__name__}: {reason}")
 
 
 class _OwningStep(nn.Module):

@@ -10,7 +10,7 @@ TRAINER_REGISTRY = Registry("TRAINER")
 def check_config(cfg) -> list[str]:
     """Return what is wrong with a config, one line per mistake, without reading data or loading weights.
 
-    It checks names, the values of the engine's keys, and what the method says about its settings and its backbone.
+    It checks names, the values of the engine's keys, and the method's requirements on its settings and its backbone.
     """
     problems = check_names(cfg, TRAINER_REGISTRY) + check_values(cfg)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY.registered_names():

@@ -1,4 +1,4 @@
-"""Failures of the machine, explained with what helps."""
+"""Failures of the machine, explained with advice."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ MEMORY_KEYS = {
 }
 OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|(can't|cannot) allocate memory|not enough memory", re.I)
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-RESUMES = "The same command resumes from the last saved state"
+RESUMES = "Run the same command to resume from the last saved state"
 
 
 class OutOfMemory(UserError):
@@ -32,7 +32,7 @@ class DeadWorker(UserError):
 
 @contextmanager
 def explain_failures(cfg) -> Iterator[None]:
-    """Turn memory that ran out and data workers that died into a UserError that says what helps."""
+    """Turn out-of-memory errors and dead data workers into a UserError with advice."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -65,7 +65,7 @@ def _dead_worker(pids: str, error: BaseException, cfg) -> DeadWorker:
     elif signal:
         cause = f"it was ended by {signal}"
     else:
-        cause = "it ended without a message; any message of its own is printed above"
+        cause = "it ended without a message to the run; see above for its own output"
     return DeadWorker(
         f"a data worker died (process {pids}): {cause}. DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}; fewer "
         f"need less memory, 0 loads in the main process. The numbers stay the same. {RESUMES}."

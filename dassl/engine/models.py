@@ -150,7 +150,7 @@ class TrainerBase:
         """
         if not directory:
             if self._models:
-                print("No model directory given, nothing is loaded")
+                print("No model directory given; loading nothing")
             return None
         loaded = None
         for name in self.get_model_names():

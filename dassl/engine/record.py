@@ -14,7 +14,7 @@ from dassl.utils import MetricMeter, get_random_state, set_random_state
 
 
 class EpochProgress:
-    """How far an epoch has come: its row of metrics.csv, and what resuming in its middle needs.
+    """The progress of an epoch: its row of metrics.csv, and what resuming in its middle needs.
 
     Attributes:
         batches: steps done.
@@ -71,7 +71,7 @@ class RunRecord:
         progress: the current epoch's.
         val_accuracy: measured after the current epoch; None if it was not.
         best_val: the evaluator's summary on the validation images after the best epoch; None without one.
-        changes: what was other when the run was resumed, such as "torch: 2.9.1 before, 2.14.1 now".
+        changes: what differed when the run was resumed, such as "torch: 2.9.1 before, 2.14.1 now".
     """
 
     def __init__(self, trainer):
@@ -97,12 +97,12 @@ class RunRecord:
         if (self.folder / STATE_FILE).is_file():
             if not cfg.TRAIN.RESUME:
                 raise FolderTaken(
-                    f"{self.folder}: expected a folder without a run, because TRAIN.RESUME is False, got one that "
-                    "holds a run. Choose another --output-dir, or delete the folder."
+                    f"{self.folder}: expected a folder without a run, because TRAIN.RESUME is False, got one "
+                    "with a run. Choose another --output-dir, or delete the folder."
                 )
             return str(self.folder)
         if cfg.RESUME and not (Path(cfg.RESUME) / STATE_FILE).is_file():
-            raise UserError(f"RESUME: expected a folder that holds {STATE_FILE}, got {cfg.RESUME}, which has none.")
+            raise UserError(f"RESUME: expected a folder that contains {STATE_FILE}, got {cfg.RESUME}, which does not.")
         return cfg.RESUME or str(self.folder)
 
     def restore(self, folder) -> int:

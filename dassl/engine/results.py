@@ -56,7 +56,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
     """Return the content of `results.json`.
 
     Except for `seconds` and `peak_memory_mib`, it is a function of config, seed, data and machine, unless the run was
-    resumed on another machine: `changed_on_resume` lists what was other there.
+    resumed on another machine: `changed_on_resume` lists what differed there.
 
     Args:
         task: "train" or "eval".

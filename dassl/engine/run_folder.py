@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time works in it, and `status.json` says how the run stands.
+"""The folder of a run: one process at a time works in it, and `status.json` records the run's state.
 
 `{"state": "running" | "done" | "failed" | "stopped", "pid", "host", "started", "ended", "why"}`. The state is that of
 the last process that worked in the folder. A killed process leaves "running".
@@ -30,7 +30,7 @@ class FolderInUse(FolderTaken):
 def run_folder(folder: str | Path) -> Iterator[None]:
     """Reserve a run's folder for this process; create it if needed, and delete the partial files of killed processes.
 
-    On leaving, `status.json` says "done", or how else the run ended.
+    On exit, `status.json` records "done", or how else the run ended.
 
     Raises:
         FolderInUse: another process works in it; the message names it.
@@ -42,7 +42,7 @@ def run_folder(folder: str | Path) -> Iterator[None]:
         sweep_litter(folder)
         before = read_status(folder)
         if before is not None and before.get("state") == "running":
-            print(f"Note: the last run in this folder ended without a status; was it killed? ({_process(before)})")
+            print(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
         status = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         write_json(status, folder / STATUS_FILE)
         try:
@@ -95,7 +95,7 @@ def _locked(folder: Path) -> Iterator[None]:
                     ". Wait for it, or choose another --output-dir."
                 )
         except OSError as error:
-            print(f"Note: {folder} cannot be locked ({error.strerror}). Start no second run in it.")
+            print(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
         yield
 
 

@@ -188,7 +188,7 @@ def restore_state(trainer, path) -> int:
 
 
 def _check_config(saved, current, path):
-    # A key on one side only came or went with another method's file or another version; it had no influence.
+    # A key on only one side belongs to another method's file or another version; it had no influence.
     differing = [
         f"{key}: {saved[key]!r} there, {current[key]!r} now"
         for key in sorted((saved.keys() & current.keys()) - FREE_TO_CHANGE)
@@ -203,7 +203,7 @@ def _check_config(saved, current, path):
 
 
 def _check_sources(saved, current, path):
-    # What only one of them has was not recorded by an earlier version, or the dataset has no such images.
+    # A digest on only one side: an earlier version did not record it, or the dataset has no such images.
     common = [key for key in SOURCES if saved.get(key) and current.get(key)]
     differing = [SOURCES[key] for key in common if saved[key] != current[key]]
     if differing:

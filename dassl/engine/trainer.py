@@ -124,14 +124,14 @@ class TrainerX(TrainerBase):
                     self.after_epoch()
                     bar.set_postfix(self.record.progress.summary(), refresh=False)
                     self.record.close_epoch()
-                    self.signals.stop_if_asked(f"after epoch {epoch + 1}")
+                    self.signals.stop_if_requested(f"after epoch {epoch + 1}")
                     bar.update()
             self.after_train()
 
     def before_train(self):
         """Seed the global random streams, and resume the run if there is one."""
         if not self._models:
-            print("The method trains nothing; it is only tested")
+            print("The method trains nothing; testing only")
             self.max_epoch = 0
         elif getattr(self.dm.dataset, "test_only", False):
             raise UserError(
@@ -178,10 +178,10 @@ class TrainerX(TrainerBase):
             batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
-            stop = self.signals.asked is not None  # read once: a signal between save and stop waits for the next step
+            stop = self.signals.requested is not None  # read once: a later signal waits for the next step
             self.record.save_if_due(stop)
             if stop:
-                self.signals.stop_if_asked(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
+                self.signals.stop_if_requested(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
             start = time.monotonic()
 
     def _run_step(self, batch):
@@ -252,7 +252,7 @@ class TrainerX(TrainerBase):
         """Load a trained model (see `load_model`), test it, and write `results.json`; this is --eval-only.
 
         Raises:
-            NotApplicable: the model is bound to other classes; the results say so, too.
+            NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
         model_dir = str(directory) if directory else None
@@ -309,7 +309,7 @@ class TrainerX(TrainerBase):
             self.evaluator.process(self.model_inference(images), labels)
             self.tested += batch.get("impath", [])
             if is_final:
-                self.signals.stop_if_asked("in the test after the training")
+                self.signals.stop_if_requested("in the test after the training")
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)

@@ -14,7 +14,7 @@ CONFIDENCE_DIGITS = 6  # decimals; finer differences come from the machine, not 
 
 
 def macro_f1(y_true, y_pred):
-    """The mean over the true classes of F1 = 2 hits / (images of the class + predictions of the class), 0 to 1.
+    """Average F1 = 2 hits / (images of the class + predictions of the class) over the true classes, 0 to 1.
 
     Args:
         y_true, y_pred (Tensor): (N,) int.

@@ -23,7 +23,7 @@ class Registry:
         """Register `obj` under its `__name__`; without `obj`, return a decorator that does so.
 
         Raises:
-            KeyError: the name is taken and `force` is False.
+            KeyError: the name is in use and `force` is False.
         """
         if obj is None:
             return lambda decorated: self.register(decorated, force=force)

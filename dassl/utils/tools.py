@@ -1,16 +1,17 @@
 """Small helpers; the CoOp family imports many of them from here or from `dassl.utils`."""
 
-import difflib
 import os
 import platform
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import PIL
 import torch
 
 from basics.files import mkdir_if_missing, read_json, write_json
+from basics.hints import similarity
 from dassl.utils.images import read_image
 from dassl.utils.seeds import set_random_seed
 
@@ -48,7 +49,7 @@ def listdir_nohidden(path, sort=False):
 
 def get_most_similar_str_to_a_from_b(a, b):
     """Return the string in `b` (at least one) that is most similar to `a`, ignoring case."""
-    return max(b, key=lambda candidate: difflib.SequenceMatcher(None, a.lower(), candidate.lower()).ratio())
+    return max(b, key=partial(similarity, a))
 
 
 def check_availability(requested, available):

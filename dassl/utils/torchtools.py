@@ -33,13 +33,13 @@ def load_checkpoint(fpath):
     if fpath is None:
         raise ValueError("File path is None")
     if not Path(fpath).is_file():
-        raise MissingFile(f'File is not found at "{fpath}"')
+        raise MissingFile(f"{fpath}: expected a checkpoint file, got nothing.")
     try:
         return read_tensors(fpath)
     except Refused as reason:
         raise UserError(
-            f'Unable to load checkpoint from "{fpath}": {reason}. Restore the file, or delete it and run the same '
-            "command to train again."
+            f"{fpath}: expected a checkpoint, but {reason}. Restore the file, or delete it and run the same command "
+            "to train again."
         ) from reason
 
 

@@ -2,7 +2,7 @@
 
 glyphs    what exists in the world and how it looks (the atlas)
 render    images of it
-captions  what is said about it in pretraining
+captions  its captions in pretraining
 store     demo datasets as image files
 sets      the rendered datasets
 digits    real handwritten digits

@@ -1,4 +1,4 @@
-"""What is said about an image of the demo world: the scenes, captions and templates of pretraining."""
+"""Captions of the demo world's images: the scenes, captions, and templates of pretraining."""
 
 import random
 from typing import NamedTuple
@@ -25,7 +25,7 @@ TEMPLATES = (
 )  # fmt: skip
 SKETCH_TEMPLATES = ("a sketch of a {}.", "a drawing of a {}.", "a line drawing of the {}.", "an outline of a {}.")
 INK_TEMPLATES = ("a black {}.", "a silhouette of a {}.", "a black and white photo of a {}.", "a photo of a black {}.")
-UNSAID = 0.15  # share of captions that leave the notation out; as many again say no more than "letter" or "number"
+OMITTED = 0.15  # share of captions that omit the notation; just as many only mention "letter" or "number"
 
 
 class Scene(NamedTuple):
@@ -38,14 +38,14 @@ class Scene(NamedTuple):
 
 
 def draw_scene(atlas: Atlas, rng: random.Random) -> Scene:
-    """A random scene of pretraining; no held-out font."""
+    """Draw a random scene of pretraining; no held-out font."""
     notation = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
     name = rng.choice(list(atlas.training[notation]))
     return Scene(notation, name, rng.choice(atlas.training[notation][name]), rng.randrange(len(COLORS)))
 
 
 def caption(scene: Scene, medium: int, rng: random.Random) -> str:
-    """A random caption of the scene. Only photos mention the color: sketches and ink have none."""
+    """Write a random caption of the scene. Only photos mention the color: sketches and ink have none."""
     words = thing_words(scene.notation, scene.name, rng)
     templates = TEMPLATES
     if medium == PHOTO:
@@ -63,20 +63,20 @@ def caption(scene: Scene, medium: int, rng: random.Random) -> str:
 
 
 def thing_words(notation: str, name: str, rng: random.Random) -> str:
-    """A name with or without its notation, such as "letter a in braille", "letter a", "digit 3", "three"."""
+    """Return a name with or without its notation, such as "letter a in braille", "letter a", "digit 3", "three"."""
     q = rng.random()
     if notation == "pictogram":
         return name
     if notation in ("digit", "roman"):
-        if q < UNSAID:
+        if q < OMITTED:
             return name
-        if q < 2 * UNSAID:
+        if q < 2 * OMITTED:
             return f"number {name}"
         if notation == "roman":
             return f"roman numeral {name}"
         return rng.choice((f"digit {name}", f"digit {DIGITS.index(name)}"))
     # a letter without further words is a capital twice as often as anything else
-    if q < (2 * UNSAID if notation == "capital" else UNSAID):
+    if q < (2 * OMITTED if notation == "capital" else OMITTED):
         return f"letter {name}"
     spoken = {
         "capital": (f"capital letter {name}", f"uppercase letter {name}"),

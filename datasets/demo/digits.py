@@ -39,7 +39,7 @@ class Digits(DemoDataset):
 
 
 def enlarge(scans: Tensor) -> Tensor:
-    """(n, 8, 8) in [0, 1], 1 the full stroke -> (n, 3, 40, 40) uint8, dark on light."""
+    """Enlarge (n, 8, 8) in [0, 1], 1 the full stroke, to (n, 3, 40, 40) uint8, dark on light."""
     big = F.interpolate(scans[:, None], size=(DIGIT_SIDE, DIGIT_SIDE), mode="bicubic", align_corners=False).clamp(0, 1)
     ink = F.pad(big, (MARGIN,) * 4)
     return to_bytes(PAPER - (PAPER - STROKE) * ink).expand(-1, 3, SIDE, SIDE)
@@ -47,7 +47,7 @@ def enlarge(scans: Tensor) -> Tensor:
 
 @cache
 def scikit_digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's images (1797, 8, 8) float32 in [0, 1] and their labels (1797,) int64, in its order."""
+    """Return scikit-learn's images (1797, 8, 8) float32 in [0, 1] and their labels (1797,) int64, in its order."""
     from sklearn.datasets import load_digits  # here: importing scikit-learn takes a second
 
     digits = load_digits()

@@ -67,7 +67,7 @@ HELD_OUT_FONTS = (
 
 
 def written_notations() -> dict[str, dict[str, str]]:
-    """Notation -> name -> the characters that are drawn, for every notation that is written in a font."""
+    """Return {notation: {name: characters to draw}} for every notation that is written in a font."""
     return {
         "digit": {name: str(value) for value, name in enumerate(DIGITS)},
         "roman": ROMAN,
@@ -89,7 +89,7 @@ class Atlas:
     held_out: dict[str, dict[str, list[int]]]
 
     def training_numbers(self) -> torch.Tensor:
-        """(M,) int64: every mask number that pretraining may see, ascending."""
+        """Return every mask number that pretraining may see, ascending: (M,) int64."""
         return torch.tensor(sorted(n for names in self.training.values() for ids in names.values() for n in ids))
 
 
@@ -127,7 +127,7 @@ def draw_atlas() -> tuple[np.ndarray, dict]:
 
 
 def _pictograms(characters: str, seen: set[bytes]) -> Iterator[np.ndarray]:
-    """The characters in both fonts, without those that the bold font draws as the regular one does."""
+    """List the characters in both fonts, without those that the bold font draws as the regular one does."""
     for character in characters:
         for font in PICTOGRAM_FONTS:
             if _has(font, character):
@@ -150,7 +150,7 @@ def _has(font: str, character: str) -> bool:
 
 
 def _character(characters: str, font: str) -> np.ndarray:
-    """Characters, cropped, scaled to FILL and centered: (56, 56) uint8."""
+    """Draw characters, cropped, scaled to FILL, and centered: (56, 56) uint8."""
     canvas = Image.new("L", (400, 400), 0)
     ImageDraw.Draw(canvas).text((110, 90), characters, font=ImageFont.truetype(str(_fonts() / font), 150), fill=255)
     ink = canvas.crop(canvas.getbbox())
@@ -163,7 +163,7 @@ def _character(characters: str, font: str) -> np.ndarray:
 
 
 def _braille(dots: str, raised: float, flat: float) -> np.ndarray:
-    """One braille cell, drawn at twice the size and shrunk for smooth edges: (56, 56) uint8."""
+    """Draw one braille cell at twice the size and shrink it for smooth edges: (56, 56) uint8."""
     canvas = Image.new("L", (2 * SIDE, 2 * SIDE), 0)
     draw = ImageDraw.Draw(canvas)
     for dot in range(6):

@@ -1,6 +1,6 @@
 """Images of the demo world, drawn in batches by torch: a glyph in a color, before a cluttered background.
 
-Everything random comes from the generator that is handed in; the global random state is neither read nor moved.
+Everything random comes from the given generator; the global random state is neither read nor advanced.
 Shifts, warps and widths are in units of half an image (an image spans [-1, 1]), angles in radians, colors in [0, 1].
 """
 
@@ -36,7 +36,7 @@ class Style:
     clutter_opacity: float
     clouds: float  # largest deviation of the background's clouds
     noise: float  # deviation of the pixels' noise
-    bar: float  # share of images with a bar across
+    bar: float  # share of images that a bar crosses
     blur: float  # share of blurred images
     sketch: float = 0.0  # share of outlines on paper, of the images without ink
     ink: float = 0.0  # share of dark silhouettes on pale paper
@@ -61,7 +61,7 @@ EASY = replace(PRETRAINING, ink=0.75)  # where pretraining starts: without it on
 
 
 def style(name: str = "plain", difficulty: float = 0.5) -> Style:
-    """The style of a dataset: `plain`, `v2`, `sketch`, `adversarial` or `rendition`.
+    """Return the style of a dataset: `plain`, `v2`, `sketch`, `adversarial` or `rendition`.
 
     Args:
         difficulty: in [0, 1]; 0 is about as easy as pretraining.
@@ -103,7 +103,7 @@ class Renderer:
         self.y, self.x = torch.meshgrid(line, line, indexing="ij")
 
     def render(self, glyphs: Tensor, colors: Tensor, style: Style, generator: Generator) -> tuple[Tensor, Tensor]:
-        """One image for each glyph.
+        """Render one image for each glyph.
 
         Args:
             glyphs: (n,) int64 mask numbers of the atlas.
@@ -140,7 +140,7 @@ class Renderer:
     def _place(
         self, glyphs: Tensor, draw: "_Draw", size: tuple[float, float], rotation: float, shift: float, warp: float
     ) -> Tensor:
-        """The masks, moved by a random affine map and a smooth displacement: (n, 1, side, side) in [0, 1]."""
+        """Move the masks by a random affine map and a smooth displacement: (n, 1, side, side) in [0, 1]."""
         n = len(glyphs)
         scale, angle = draw.between(n, *size), draw.between(n, -rotation, rotation)
         shear, aspect = draw.between(n, -0.15, 0.15), draw.between(n, 0.85, 1.18)
@@ -156,7 +156,7 @@ class Renderer:
         return F.grid_sample(self.atlas.masks[glyphs], grid, align_corners=False, padding_mode="zeros")
 
     def _background(self, colors: Tensor, style: Style, draw: "_Draw") -> Tensor:
-        """A color far from the glyph's, with clouds and scraps of other glyphs: (n, 3, side, side)."""
+        """Draw a color far from the glyph's, with clouds and scraps of other glyphs: (n, 3, side, side)."""
         n = len(colors)
         choices = draw.uniform(n, 4, 3)
         farthest = (choices - self.palette[colors][:, None]).abs().sum(-1).argmax(1)
@@ -173,7 +173,7 @@ class Renderer:
         return background
 
     def _sketch(self, mask: Tensor, background: Tensor, draw: "_Draw") -> Tensor:
-        """The mask's outline in dark ink on pale paper."""
+        """Draw the mask's outline in dark ink on pale paper."""
         n = len(mask)
         outline = (1.2 * (F.max_pool2d(mask, 3, 1, 1) + F.max_pool2d(-mask, 3, 1, 1))).clamp(0, 1)
         pen = 0.35 * draw.uniform(n, 3, 1, 1)
@@ -182,20 +182,20 @@ class Renderer:
         return paper * (1 - outline) + pen * outline
 
     def _rendition(self, picture: Tensor, draw: "_Draw") -> Tensor:
-        """A third inverted, a third gray, a third in four tones a channel."""
+        """Invert a third of the images, gray out a third, and reduce a third to four tones per channel."""
         kind = draw.integers(len(picture), 0, 3)[:, None, None, None]
         gray = picture.mean(1, keepdim=True).expand_as(picture)
         toned = (picture * 3).round() / 3
         return torch.where(kind == 0, 1 - picture, torch.where(kind == 1, gray, toned))
 
     def _bar(self, n: int, draw: "_Draw") -> Tensor:
-        """Where a straight bar covers the image: (n, 1, side, side) of 0 and 1."""
+        """Draw a straight bar across each image: (n, 1, side, side) of 0 and 1."""
         angle, offset = draw.between(n, 0, math.pi)[:, None, None], draw.between(n, -0.5, 0.5)[:, None, None]
         width = draw.between(n, 0.03, 0.13)[:, None, None]
         return ((angle.cos() * self.x + angle.sin() * self.y - offset).abs() < width).float()[:, None]
 
     def _smooth(self, coarse: Tensor) -> Tensor:
-        """A coarse field as a smooth one over the image: (n, c, 4, 4) -> (n, c, side, side)."""
+        """Interpolate a coarse field smoothly over the image: (n, c, 4, 4) -> (n, c, side, side)."""
         return F.interpolate(coarse, size=(self.side, self.side), mode="bicubic", align_corners=True)
 
 
@@ -226,10 +226,10 @@ def _blur(picture: Tensor) -> Tensor:
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
-    """Images in [0, 1] as the files hold them: uint8 of the same shape."""
+    """Convert images in [0, 1] to what the files hold: uint8 of the same shape."""
     return (pictures * 255).round().to(torch.uint8)
 
 
 def normalize(pictures: Tensor) -> Tensor:
-    """Images in [0, 1] as the tiny CLIP takes them."""
+    """Normalize images in [0, 1] for the tiny CLIP."""
     return (pictures - MEAN) / STD

@@ -1,7 +1,7 @@
 """The rendered datasets of the demo: glyphs as few-shot datasets and their shifted styles.
 
 Letters and roman numerals are written in fonts that the tiny CLIP never saw. Class names leave the notation out
-("letter a", "three"), as the captions of pretraining sometimes do; the prompt of a dataset says it.
+("letter a", "three"), as the captions of pretraining sometimes do; the prompt of a dataset names it.
 """
 
 import torch

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from basics import UserError, cache_dir, read_json, write_json
 from dassl.data.datasets import Datum, FewShotDataset
 
-SEED = 1  # of all demo datasets; another one makes other images, so it must be the same for everybody
-VERSION = 1  # raise when the images change: folders of an earlier version are then refused, not mixed
+SEED = 1  # of all demo datasets; another seed makes other images, so everyone uses this one
+VERSION = 1  # increase it when the images change: folders of an earlier version are then refused, not mixed
 SPLITS = ("train", "val", "test")
 MANIFEST = "rendered.json"
 PARTIAL = ".images-"  # start of the names of folders that are being rendered
@@ -35,17 +35,18 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def pictures(cls, split: str, label: int) -> Tensor:
-        """All images of one class in one split: (n, 3, 40, 40) uint8, the same at every call."""
+        """Return all images of one class in one split: (n, 3, 40, 40) uint8, the same at every call."""
         raise NotImplementedError
 
     def find_root(self, cfg) -> str:
-        """The DATA folder if the config names one, else a folder of the cache."""
+        """Return the DATA folder if the config names one, else a folder of the cache."""
         if not cfg.DATASET.ROOT:
             return str(cache_dir("demo"))
         root = Path(cfg.DATASET.ROOT).expanduser().absolute()
         if not root.is_dir():
             raise UserError(
-                f"{type(self).__name__}: the DATA folder {root} does not exist; correct or leave out --root"
+                f"--root: expected the DATA folder for {type(self).__name__}, got {root}, which does not exist. "
+                "Omit it to use the cache."
             )
         return str(root)
 
@@ -62,7 +63,7 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def rendered(cls, folder: Path) -> Path:
-        """The images below a dataset's folder, rendered now if they are not there.
+        """Return the images below a dataset's folder; render them if they are not there.
 
         They appear complete or not at all, also when two processes render at once: both make the same images, and
         those of the first one done are kept.
@@ -86,8 +87,8 @@ class DemoDataset(FewShotDataset):
                     shutil.rmtree(partial, ignore_errors=True)
             except OSError as error:
                 raise UserError(
-                    f"the demo dataset {cls.__name__} cannot be rendered into {folder}: {error.strerror}; "
-                    "name a folder that can be written as --root, or as the environment variable DASSL_CACHE"
+                    f"{folder}: cannot render the demo dataset {cls.__name__} into it: {error.strerror}. "
+                    "Choose a writable folder by --root or the environment variable DASSL_CACHE."
                 ) from error
         cls._check(images)
         return images
@@ -104,19 +105,19 @@ class DemoDataset(FewShotDataset):
 
     @classmethod
     def _check(cls, images: Path) -> None:
-        """The folder holds what this version renders, and all of it."""
-        advice = "delete that folder and run the command again, which renders it"
+        """Check that the folder holds all that this version renders."""
+        advice = "Delete the folder to render it again."
         if not (images / MANIFEST).is_file():
-            raise UserError(f"{images} was not rendered by the demo dataset {cls.__name__}; name another --root")
+            raise UserError(f"{images}: expected rendered images of {cls.__name__}, got others. Choose another --root.")
         made, found = read_json(images / MANIFEST), _count(images)
         if made["version"] != VERSION:
-            raise UserError(f"{images}: expected images of version {VERSION}, found {made['version']}; {advice}")
+            raise UserError(f"{images}: expected images of version {VERSION}, got version {made['version']}. {advice}")
         if made["pictures"] != found:
-            raise UserError(f"{images}: expected {made['pictures']} images, found {found}; {advice}")
+            raise UserError(f"{images}: expected {made['pictures']} images, got {found}. {advice}")
 
 
 def folder_name(class_name: str) -> str:
-    """The folder of a class: "letter a" -> "letter_a"."""
+    """Return the name of a class's folder: "letter a" -> "letter_a"."""
     return class_name.replace(" ", "_")
 
 

@@ -22,11 +22,11 @@ DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side 
 
 
 def integer_from(least: int):
-    """An argparse type: an integer that is not below `least`."""
+    """Return an argparse type: an integer that is not below `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, found {text!r}")
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {text!r}")
         return int(text)
 
     return parse
@@ -39,12 +39,12 @@ def add_run_options(add: Callable) -> None:
     add("--checkout", metavar="FOLDER", help="where train.py and configs/ are, if not here or installed")
     add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: 1; in the "
         f"demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
-    add("--dry-run", action="store_true", help="print the commands of the runs that are not done, and run nothing")
-    add("--verbose", action="store_true", help="show all that the runs print, instead of one bar over them")
+    add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
+    add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
 
 
 def folders_of(args: argparse.Namespace, checkout: Checkout) -> tuple[Path | None, Path]:
-    """The folders of the datasets (None: the built-in demo) and of the runs."""
+    """Return the folders of the datasets (None: the built-in demo) and of the runs."""
     data = Path(args.data).expanduser().resolve() if args.data else None
     if data and not data.is_dir():
         raise UserError(f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder.")
@@ -82,7 +82,7 @@ def run_jobs(
         notify(f"not a fair comparison: {line}")
     notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
     if unfinished:
-        notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above); the same command tries them again")
+        notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
     return max(unfinished.values(), default=0)
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from basics import UserError, notify
 from dassl.config import get_cfg_default, merge
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
-from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
+from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared
 from promptlearn.prepare.sources import Source, read_sources
 from promptlearn.prepare.verify import (
     Spread,
@@ -34,13 +34,13 @@ Datasets, in a DATA folder with the layout of CoOp's DATASETS.md. NAME is a file
 
 PREPARE_HELP = """\
 Download what each dataset is missing, check it, unpack it, and compare its splits with the published sizes. Existing
-files stay unchanged. After an interruption, the same command resumes; when everything is there, it does nothing.
+files stay unchanged. After an interruption, the same command resumes; when everything is complete, it does nothing.
 
-Where no automatic download exists, it says which files to put where; run again, it continues with them.
+Without an automatic download, it lists the files to put where; run it again to continue with them.
 """
 
 VERIFY_HELP = """\
-Compare each dataset with its published sizes, and check that every image of its splits is there. Exit status 1 if
+Compare each dataset with its published sizes, and check that every image of its splits exists. Exit status 1 if
 anything is wrong.
 """
 
@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
 
 
 def config_names(names: list[str], known: dict[str, str]) -> list[str]:
-    """Each name as that of a file of configs/datasets/; `known` are these files' registered names."""
+    """Return each name as that of a file of configs/datasets/; `known`: these files' registered names."""
     refuse_unknown("dataset", names, [*known, *known.values()])
     by_registered = {registered: name for name, registered in known.items()}
     return [name if name in known else by_registered[name] for name in names]
@@ -79,10 +79,10 @@ class Requested:
     def __init__(self, checkout: Checkout, name: str, source: Source | None, root: Path | None):
         self.checkout, self.name, self.source, self.root = checkout, name, source, root
         if source and root is None:
-            raise UserError(f"{name} needs a DATA folder. Name it with --root DATA.")
+            raise UserError(f"--root: expected the DATA folder for {name}, got nothing.")
 
     def load(self) -> "DatasetBase":
-        """All of its images. Raises UserError where a run would, too."""
+        """Load all of its images. Raises UserError where a run would, too."""
         from dassl.data.datasets import build_dataset  # imports torch
 
         self.checkout.load("datasets")
@@ -93,7 +93,7 @@ class Requested:
             return build_dataset(cfg)
 
     def faults(self, images: bool = False) -> list[str]:
-        """What is wrong, line by line; files first, because without them nothing can be counted."""
+        """List what is wrong; files first, because without them nothing can be counted."""
         try:
             if self.source and (lines := wrong_files(self.source, self.root)):
                 return lines
@@ -140,9 +140,9 @@ def state_of(source: Source, root: Path) -> str:
     return f"missing: {', '.join(path.name for path in missing[:2])}" if missing else "yes"
 
 
-def prepare(asked: list[Requested], args: argparse.Namespace) -> int:
+def prepare(requested: list[Requested], args: argparse.Namespace) -> int:
     failed = False
-    for each in asked:
+    for each in requested:
         if not each.source:
             notify(f"{each.name}: nothing to prepare")
             continue
@@ -157,7 +157,7 @@ def prepare(asked: list[Requested], args: argparse.Namespace) -> int:
 
 
 def prepare_one(each: Requested) -> bool:
-    """Whether the dataset is now complete and correct; reports what is not."""
+    """Prepare a dataset; return whether it is now complete and correct."""
     try:
         lay_out(each.source, each.root, notify)
     except UserError as error:
@@ -168,23 +168,23 @@ def prepare_one(each: Requested) -> bool:
         return False
     notify(f"{each.name}: prepared and verified")
     try:
-        note_prepared(each.source, each.root)
+        record_prepared(each.source, each.root)
     except UserError as error:  # a folder that others laid out for all may be read-only
-        notify(f"Note: the next call will verify it again, because this one {error}")
+        notify(f"Note: the next call will verify it again. {error}")
     return True
 
 
-def verify(asked: list[Requested], args: argparse.Namespace) -> int:
+def verify(requested: list[Requested], args: argparse.Namespace) -> int:
     wrong = 0
-    for each in asked:
+    for each in requested:
         faults = each.faults(args.images)
         wrong += bool(faults)
         print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults]))
     return int(wrong > 0)
 
 
-def stats(asked: list[Requested], args: argparse.Namespace) -> int:
-    for each in asked:
+def stats(requested: list[Requested], args: argparse.Namespace) -> int:
+    for each in requested:
         dataset = each.load()
         classes = images_per_class(dataset)
         print(tabulate(classes, headers="keys", disable_numparse=True), end="\n\n")
@@ -219,8 +219,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--checkout", metavar="FOLDER", help="where datasets/ is, if not here or installed")
         return verb
 
-    add_verb("list", "the datasets, their sizes, and with --root whether they are there")
-    add_verb("prepare", "fetch, check, unpack and verify", prepare, PREPARE_HELP).add_argument(
+    add_verb("list", "the datasets and their sizes; with --root, which ones are present")
+    add_verb("prepare", "download, check, unpack, and verify", prepare, PREPARE_HELP).add_argument(
         "--delete-archives", action="store_true", help="delete a dataset's archives once it is verified"
     )
     add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP).add_argument(

@@ -1,4 +1,4 @@
-"""`dassl doctor`: checks that everything a run needs is there."""
+"""`dassl doctor`: checks that everything a run needs is available."""
 
 import argparse
 import os
@@ -16,11 +16,11 @@ from promptlearn.experiments import Checkout
 
 PACKAGE = "promptlearn-clip"
 DESCRIPTION = """\
-Check packages, GPU, processors, memory, weights, datasets, and disks, and say what to do about each problem. Nothing is
-downloaded. Exit status: 0 no problem, apart from notes; 1 a problem.
+Check packages, GPU, processors, memory, weights, datasets, and disks, and suggest how to fix each problem. Nothing is
+downloaded. Exit status: 0 if there is no problem (notes do not count), 1 if there is one.
 """
 GIB = 2**30
-# Below these a run is likely to end early.
+# With less than this, a run is likely to fail.
 LEAST_MEMORY = 4 * GIB  # ViT-B/16 in float32, its activations, and the data workers
 LEAST_SHARED = GIB // 2  # batches on their way from the data workers
 LEAST_DISK = 2 * GIB  # one backbone's weights and the outputs of some runs
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def packages() -> Iterator[Finding]:
-    """The installed versions, and whether everything that setup.py requires is there."""
+    """Check the installed versions against the requirements in setup.py."""
     import torch
 
     yield Finding("ok", f"dassl {__version__}, torch {torch.__version__}")
@@ -95,7 +95,7 @@ def packages() -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
-    """The GPUs, each tested with a small product."""
+    """Test each GPU with a small product."""
     import torch
 
     if not torch.cuda.is_available():
@@ -105,7 +105,7 @@ def gpu() -> Iterator[Finding]:
             yield Finding(
                 "problem",
                 "there is a GPU driver, but this torch is built without CUDA",
-                "install one with, see https://pytorch.org/get-started/locally",
+                "install one with CUDA: https://pytorch.org/get-started/locally",
             )
         else:
             yield Finding(
@@ -130,7 +130,7 @@ def gpu() -> Iterator[Finding]:
 
 
 def processors() -> Iterator[Finding]:
-    """The cores this process may use, and torch's threads on them."""
+    """Report the cores that this process may use, and torch's threads on them."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -144,7 +144,7 @@ def processors() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    """The machine's memory, and that which data workers hand over batches in."""
+    """Report the machine's memory, and the shared memory through which data workers pass batches."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     small = total < LEAST_MEMORY
     advice = "use a small batch and DATALOADER.NUM_WORKERS 0" if small else ""
@@ -160,7 +160,7 @@ def memory() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """The built-in weights, and OpenAI's in the cache, by their SHA-256."""
+    """Check the built-in weights, and OpenAI's in the cache, by their SHA-256."""
     from clip.weights import TINY, TINY_SHA256, published_hashes  # imports torch
 
     if TINY.is_file() and sha256(TINY) == TINY_SHA256:
@@ -173,17 +173,17 @@ def weights() -> Iterator[Finding]:
         if sha256(path) in published:
             yield Finding("ok", f"weights {path}, as OpenAI published them")
         else:
-            yield Finding("problem", f"weights {path} are damaged, or not OpenAI's", "delete it: it is fetched again")
+            yield Finding("problem", f"weights {path} are damaged, or not OpenAI's", "delete it to download it again")
     if not cached:
         yield Finding(
             "note",
-            f"no weights of OpenAI in {folder}: fetched when first used",
+            f"no weights of OpenAI in {folder}: downloaded when first used",
             "without a network, put the file there, or give its path as --backbone",
         )
 
 
 def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
-    """Which datasets are in the DATA folder, and which are built in."""
+    """Report which datasets are in the DATA folder and which are built in."""
     from dassl.data.datasets import DATASET_REGISTRY, FewShotDataset
 
     checkout.load("datasets")
@@ -198,17 +198,17 @@ def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
             missing.append(name)
     yield Finding("ok", f"datasets that need no download: {', '.join(built_in)}")
     if data is None:
-        yield Finding("note", "no data folder given", "--data FOLDER looks for the datasets in it")
+        yield Finding("note", "no data folder given", "use --data FOLDER to check the datasets in it")
     elif not data.is_dir():
         yield Finding("problem", f"the data folder {data} does not exist", "correct --data")
     else:
         yield Finding("ok" if found else "note", f"datasets in {data}: {', '.join(found) or 'none'}")
         if missing:
-            yield Finding("note", f"not there: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
+            yield Finding("note", f"missing: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
 
 
 def disks(output: Path) -> Iterator[Finding]:
-    """Whether the folders that runs write to can be written, and the room in them."""
+    """Check that the folders that runs write to are writable, and report their free space."""
     for purpose, folder, how in (("runs", output, "--output-dir"), ("cache", cache_dir(), "DASSL_CACHE")):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
         probe = there / f".doctor-{os.getpid()}"
@@ -220,6 +220,6 @@ def disks(output: Path) -> Iterator[Finding]:
             continue
         free = shutil.disk_usage(there).free
         if free < LEAST_DISK:
-            yield Finding("problem", f"{purpose}: {free / GIB:.1f} GiB free in {folder}", "make room")
+            yield Finding("problem", f"{purpose}: {free / GIB:.1f} GiB free in {folder}", "free some disk space")
         else:
             yield Finding("ok", f"{purpose}: {free / GIB:.1f} GiB free in {folder}")

@@ -98,13 +98,13 @@ def run(argv: list[str]) -> int:
     try:
         for word in argv:
             if not is_text(word):
-                raise UserError(f"{word!r} is not valid Unicode or holds a zero byte")
+                raise UserError(f"{word!r}: expected valid Unicode without zero bytes, got something else.")
         with StopSignals(patient=False):
             status = dispatch(argv)
             sys.stdout.flush()  # an output that cannot be written is reported here, not by the interpreter at exit
             return status
     except Stopped as stop:
-        notify(f"{stop}; the same command resumes from here")
+        notify(f"{stop}. Run the same command to resume from here.")
         return stop.status
     except UserError as error:
         notify(f"error: {error}")
@@ -143,8 +143,8 @@ def dispatch(argv: list[str]) -> int:
     if verb not in VERBS:
         hint = did_you_mean(verb, [*VERBS, "train"])
         raise UserError(
-            f"unknown command {verb!r}.{hint} Expected train, {', '.join(VERBS)}, or a script such as train.py"
+            f"unknown command {verb!r}.{hint} Expected train, {', '.join(VERBS)}, or a script such as train.py."
         )
-    # Imported here: some commands import packages that take seconds, and none should wait for another's.
+    # Imported here, because some commands import slow packages that the others do not need.
     file = importlib.import_module(f"promptlearn.cli.{VERBS[verb]}")
     return file.run(PROTOCOLS[verb], arguments) if verb in PROTOCOLS else file.run(arguments)

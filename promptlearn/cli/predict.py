@@ -1,4 +1,4 @@
-"""`dassl predict`: what a saved model sees in pictures."""
+"""`dassl predict`: classify pictures with a saved model."""
 
 import argparse
 import json
@@ -59,12 +59,12 @@ def run(arguments: list[str]) -> int:
 
 
 def folder_name(path: str) -> str:
-    """The name of the folder that a picture is in, as a class name."""
+    """Return the name of a picture's folder, as a class name."""
     return Path(path).resolve().parent.name.replace("_", " ")
 
 
 def rows(predictions: "Predictions") -> list[dict]:
-    """A row per picture: its path, the class, its probability, and further classes with theirs."""
+    """Return a row per picture: its path, the class, its probability, and further classes with theirs."""
     found = []
     for path, names, shares in zip(
         predictions.paths, predictions.classnames, predictions.probabilities.tolist(), strict=True
@@ -79,7 +79,7 @@ def rows(predictions: "Predictions") -> list[dict]:
 
 @contextmanager
 def writer(form: str) -> Iterator:
-    """What writes rows to stdout as they come: a table, CSV, or JSON lines."""
+    """Return a function that writes rows to stdout as they come: a table, CSV, or JSON lines."""
     first = True
 
     def write(found: list[dict]) -> None:
@@ -100,13 +100,13 @@ def writer(form: str) -> Iterator:
 
 
 def shares(row: dict) -> str:
-    """The classes of a row with their probabilities in percent."""
+    """Format the classes of a row with their probabilities in percent."""
     values = list(row.values())[1:]
     return ", ".join(f"{name} {100 * share:.1f}%" for name, share in zip(values[::2], values[1::2], strict=True))
 
 
 def read_classes(given: list[str]) -> list[str]:
-    """Class names as given, or the lines of the one text file that is given."""
+    """Return class names as given, or the lines of a single text file."""
     if len(given) == 1 and Path(given[0]).is_file():
         try:
             lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()

@@ -22,8 +22,10 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
     args = parser(protocol).parse_args(arguments)
     checkout = Checkout(args.checkout)
     data, output = folders_of(args, checkout)
-    asked = RunRequest(args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary))
-    jobs = plan(protocol, checkout, output, data, asked)
+    request = RunRequest(
+        args.trainers, args.datasets, args.source, args.seeds, args.shots, args.config, grid(args.vary)
+    )
+    jobs = plan(protocol, checkout, output, data, request)
     return run_jobs(
         protocol, jobs, checkout, output, data, args, show=lambda: table(protocol, summarize(protocol, jobs))
     )
@@ -55,8 +57,8 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
 
 
 def grid(vary: list[list[str]] | None) -> dict[str, list] | None:
-    """[[KEY, VALUE, ...], ...] as {key: values}."""
+    """Convert [[KEY, VALUE, ...], ...] to {key: values}."""
     for key, *values in vary or []:
         if not values:
-            raise UserError(f"--vary {key}: expected the values to try after the key")
+            raise UserError(f"--vary {key}: expected the values to try after the key, got none.")
     return {key: [decode(value) for value in values] for key, *values in vary} if vary else None

@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     comparisons = [Comparison(protocol, output, args.foreign_images) for protocol in protocols]
     comparisons = [comparison for comparison in comparisons if comparison.runs]
     if not comparisons:
-        raise UserError(f"no run in {output} has ended yet, so there is nothing to report")
+        raise UserError(f"{output}: expected a finished run, got none. There is nothing to report yet.")
     if args.look_into:
         refuse_unknown("dataset", [args.look_into], unique(name for c in comparisons for name in c.datasets))
     failed = False
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
         problems = []
         if not args.no_explain:
             problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
-        notes, failed = [f"Not looked into: {problem}" for problem in problems], failed or bool(problems)
+        notes, failed = [f"Not explained: {problem}" for problem in problems], failed or bool(problems)
         path = output / comparison.protocol.name / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
         for note in notes:
@@ -55,10 +55,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
-    p.add_argument(
-        "--look-into", metavar="DATASET", help="the dataset whose models are looked into (default: the first)"
-    )
-    p.add_argument("--no-explain", action="store_true", help="start no run; show what is there")
+    p.add_argument("--look-into", metavar="DATASET", help="the dataset whose models are explained (default: the first)")
+    p.add_argument("--no-explain", action="store_true", help="start no run; show only what exists")
     p.add_argument("--foreign-images", action="store_true", help="embed test images of runs from other machines, too")
     p.add_argument("--checkout", metavar="FOLDER", help="where train.py is, if not here or installed")
     return p

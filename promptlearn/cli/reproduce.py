@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
 
 
 def contents(checkout: Checkout, name: str) -> str:
-    """The tables of a paper."""
+    """List the tables of a paper."""
     paper = read_paper(checkout, name)
     tables = {key: table.title for key, table in paper.tables.items()}
     tables |= {key: f"(not here) {reason}" for key, reason in paper.elsewhere.items()}

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="dassl results", description="Print the tables of results that are there.", allow_abbrev=False
+        prog="dassl results", description="Print tables of the available results.", allow_abbrev=False
     )
     p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
     p.add_argument("--format", choices=FORMATS, default="text", help="how to print (default: text)")

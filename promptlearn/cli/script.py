@@ -12,7 +12,7 @@ def run_script(script: str, arguments: list[str]) -> int:
     path = Path(script)
     if not path.is_file():
         here = ", ".join(sorted(other.name for other in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
-        raise UserError(f"there is no script {script} (scripts in {path.parent.resolve()}: {here or 'none'})")
+        raise UserError(f"{script}: expected a script in {path.parent.resolve()} ({here or 'none'}), got nothing.")
     sys.argv = [script, *arguments]
     sys.path[0] = str(path.resolve().parent)
     runpy.run_path(script, run_name="__main__")

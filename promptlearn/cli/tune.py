@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> int:
 
 
 def choices(key: str, values: list[str]) -> list | tuple[float, float]:
-    """Values to choose from, or the range LOW:HIGH."""
+    """Return values to choose from, or the range LOW:HIGH."""
     if len(values) == 1 and values[0].count(":") == 1:
         try:
             low, high = map(float, values[0].split(":"))

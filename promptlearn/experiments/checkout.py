@@ -9,7 +9,7 @@ from basics import UserError, did_you_mean
 from basics.additions import config_folders
 from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 
-# What configs/protocols/*.yaml say; configs/protocols/defaults.yaml explains them.
+# The keys of configs/protocols/*.yaml; configs/protocols/defaults.yaml explains them.
 SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "prompts", "variants", "builtin")
 
 
@@ -37,14 +37,14 @@ class Checkout:
                 break
         else:
             raise UserError(
-                f"no checkout of this project in {' nor in '.join(map(str, candidates))} "
-                "(expected: train.py and configs/). Call from inside the cloned repository, or give --checkout FOLDER"
+                f"{' and '.join(map(str, candidates))}: expected a checkout (train.py and configs/), got none. "
+                "Run the command in the cloned repository, or give --checkout FOLDER."
             )
         self.folder = self.root if root else Path.cwd()
         self.config_folders = config_folders(self.folder, self.root / "configs")
 
     def config(self, path: str) -> Path:
-        """A file below configs/, such as `datasets/digits.yaml`.
+        """Find a file below configs/, such as `datasets/digits.yaml`.
 
         Raises:
             UserError: there is none.
@@ -56,31 +56,31 @@ class Checkout:
         raise UserError(f"{path}: expected a file in {places}, got none. Correct the name, or create the file.")
 
     def names(self, pattern: str) -> list[str]:
-        """The files below configs/ that match, without folders and `.yaml`."""
+        """List the files below configs/ that match, without folders and `.yaml`."""
         return sorted({path.stem for folder in self.config_folders for path in folder.glob(pattern)})
 
     def trainers(self) -> list[str]:
-        """The methods: folders of configs/trainers/ with settings."""
+        """List the methods: folders of configs/trainers/ with settings."""
         return sorted({path.parent.name for each in self.config_folders for path in each.glob("trainers/*/*.yaml")})
 
     def datasets(self) -> list[str]:
-        """The datasets: files of configs/datasets/, without `.yaml`."""
+        """List the datasets: files of configs/datasets/, without `.yaml`."""
         return self.names("datasets/*.yaml")
 
     def configs(self, trainer: str) -> list[str]:
-        """A method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
+        """List a method's settings: files of configs/trainers/<trainer>/, without `.yaml`."""
         return self.names(f"trainers/{trainer}/*.yaml")
 
     def registered_name(self, dataset: str) -> str:
-        """The name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
+        """Return the name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
         path = self.config(f"datasets/{dataset}.yaml")
         try:
             return read_yaml(path)["DATASET"]["NAME"]
         except (KeyError, TypeError):
-            raise UserError(f"{path} names no dataset (expected: DATASET: with NAME: below it)") from None
+            raise UserError(f"{path}: expected DATASET with NAME below it, got neither.") from None
 
     def values(self, dataset: str, trainer: str, config: str) -> dict:
-        """All that the two configuration files of a run set and that decides its numbers: {dotted key: value}.
+        """Read all settings of a run's two configuration files that decide its numbers: {dotted key: value}.
 
         Shots and classes are left out: jobs set them.
         """
@@ -91,7 +91,7 @@ class Checkout:
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
     def settings(self, protocol: str, demo: bool) -> dict:
-        """configs/protocols/defaults.yaml with <protocol>.yaml over it, and for the demo the `demo` of both over that.
+        """Read configs/protocols/defaults.yaml, overridden by <protocol>.yaml and, for the demo, by the `demo` of both.
 
         The keys are SETTINGS. In `demo`, `config` names the config of every method.
         """
@@ -116,7 +116,7 @@ class Checkout:
         somebody's program, a later `import datasets` finds the library.
 
         Raises:
-            UserError: the name belongs to a package of somewhere else, already imported or in place of a missing one.
+            UserError: a package of that name from elsewhere was imported, already before or instead of a missing one.
         """
         root = str(self.root)
         sys.path.insert(0, root)
@@ -124,30 +124,30 @@ class Checkout:
             module = importlib.import_module(package)
         except ModuleNotFoundError as error:
             if error.name not in (package, package.partition(".")[0]):
-                raise  # the package is there, and what it needs is not
-            raise UserError(f"the checkout {self.root} has no package {package}") from None
+                raise  # the package exists, but something it imports does not
+            raise UserError(f"{self.root}: expected the package {package} in this checkout, got none.") from None
         finally:
             sys.path.remove(root)
         found = Path(module.__file__ or "").resolve()
         if not found.is_relative_to(self.root):
-            raise UserError(f"{package} of the checkout {self.root} is hidden by {found}")
+            raise UserError(f"{package}: expected the one in the checkout {self.root}, got {found}, which hides it.")
         return module
 
     def shown(self, path: Path) -> str:
-        """A path as a run may be given it: relative if it is inside the folder where runs start."""
+        """Shorten a path for a run: relative if it is inside the folder where runs start."""
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
 
 def plain(value):
-    """A setting as results.json holds it."""
+    """Convert a setting to the form that results.json holds."""
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def read_settings(path: Path) -> dict:
-    """A file of configs/protocols/. Raises UserError when a key in it is unknown."""
+    """Read a file of configs/protocols/. Raise UserError when a key in it is unknown."""
     settings = read_yaml(path) or {}
     if not isinstance(settings, dict) or not isinstance(settings.get("demo", {}), dict):
-        raise UserError(f"{path}: expected keys and values, and under `demo` likewise")
+        raise UserError(f"{path}: expected keys and values, also under `demo`, got something else.")
     refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
     refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
     return settings
@@ -158,4 +158,4 @@ def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise UserError(f"unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known) or 'none'}")
+            raise UserError(f"unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known) or 'none'}.")

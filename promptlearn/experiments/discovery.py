@@ -19,9 +19,9 @@ RUN_FOLDER = re.compile(
 
 
 def read_result(folder: Path, request: dict) -> dict | None:
-    """The results.json of a run that is done and matches the request, or None; a damaged one is reported.
+    """Read the results.json of a run that is done and matches the request, or None; report a damaged one.
 
-    One whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
+    A run whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
     """
     result = read_checked(folder / "results.json", Result)
     if result is None or result["status"] not in ("done", NOT_APPLICABLE):
@@ -57,7 +57,7 @@ def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None
 
 
 def result_of(job: Job) -> dict | None:
-    """A job's result, or None if it is not done.
+    """Return a job's result, or None if it is not done.
 
     A test counts only if it tested the prompts that its training ended with: a new training voids an old test.
     """
@@ -70,7 +70,7 @@ def result_of(job: Job) -> dict | None:
 
 
 def discover(protocol: Protocol, output: Path) -> list[Job]:
-    """The protocol's jobs that have a folder in `output`, finished or not, with all their stages.
+    """List the protocol's jobs that have a folder in `output`, finished or not, with all their stages.
 
     `dassl <protocol>` creates the folders of all its jobs before it runs the first, so missing runs are found, too.
     """
@@ -90,13 +90,13 @@ def discover(protocol: Protocol, output: Path) -> list[Job]:
 
 
 def targets_in(protocol: Protocol, output: Path) -> list[str]:
-    """The datasets that a transfer is tested on, found by its folders."""
+    """List the datasets that a transfer is tested on, found by its folders."""
     prefix = "test_"
     return sorted(path.name.removeprefix(prefix) for path in (output / protocol.name).glob(f"{prefix}*"))
 
 
 def find_protocols(folder: Path) -> tuple[list[Protocol], Path]:
-    """The protocols with results in `folder`, and the output folder: `folder`, or its parent if it is a protocol's."""
+    """Find the protocols with results in `folder`, and the output folder: `folder`, or a protocol's parent."""
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the --output folder of a protocol, got no folder. Check the path.")
     folder = folder.resolve()

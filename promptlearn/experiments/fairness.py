@@ -13,7 +13,7 @@ SAME_FOR_ALL = ("INPUT", "DATALOADER.TRAIN_X.SAMPLER", "MODEL.BACKBONE.NAME")
 
 
 def unfair(jobs: list[Job]) -> list[str]:
-    """One line for each difference between methods on the same dataset, seed, shots and stage.
+    """Describe each difference between methods on the same dataset, seed, shots, and stage in one line.
 
     Compares the few-shot sample, the frozen weights and the settings SAME_FOR_ALL, where a run has recorded them. For
     methods that train nothing, only the weights count.
@@ -40,7 +40,7 @@ def unfair(jobs: list[Job]) -> list[str]:
 
 
 def conditions(result: dict, trained: bool) -> dict[str, object]:
-    """What has to be the same, by name."""
+    """Return what has to be the same, by name."""
     alike = {
         "hash of the weights": result.get("weights_sha256"),
         "digest of the test images": result.get("data_sha256", {}).get("test"),

@@ -36,13 +36,13 @@ class Process:
         self.process = start(job.arguments(start.checkout, data), self.stderr)
 
     def problem(self) -> tuple[str, int]:
-        """Once it has ended: what went wrong ("": nothing) and the exit status."""
+        """Return what went wrong ("" if nothing did) and the exit status, once the process has ended."""
         job, status = self.job, self.process.returncode
         result = result_of(job) if status in (0, USERS_MISTAKE) else None
         if result is not None and (status == 0 or result["status"] == NOT_APPLICABLE):
             return "", 0
         if status == 0:
-            problem = f"ended, but left no results.json in {job.folder} that answers {job.request}"
+            problem = f"ended, but {job.folder} has no results.json for {job.request}"
         elif status < 0:
             problem = f"killed by {signal.Signals(-status).name}"
         else:
@@ -51,19 +51,19 @@ class Process:
         lines = self.stderr.read().decode(errors="replace").splitlines()
         tail = [f"    {line}" for line in lines if line.strip()][-TAIL:]
         if status == USERS_MISTAKE:
-            return "\n".join([problem, *tail]), status  # the message says it all
+            return "\n".join([problem, *tail]), status  # the message is complete
         log = job.folder / "log.txt"
-        where = f"its log: {log}" if log.is_file() else "it wrote no log"
+        where = f"its log: {log}" if log.is_file() else "it did not write a log"
         return "\n".join([f"{problem}; {where}", *tail]), status
 
     def close(self) -> None:
-        """However the launcher is left, the process has ended."""
+        """End the process, however the launcher is left."""
         wait_or_kill(self.process)
         self.stderr.close()
 
 
 def wait_or_kill(process: subprocess.Popen | ForkedRun) -> None:
-    """Give a process that was asked to stop the time to save its state."""
+    """Give a process that received a stop request time to save its state."""
     try:
         process.wait(timeout=GRACE)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -72,7 +72,7 @@ def wait_or_kill(process: subprocess.Popen | ForkedRun) -> None:
 
 
 class Starter:
-    """Starts runs of train.py: forked from a warm process where that is possible, else afresh.
+    """Starts runs of train.py: forked from a warm process where possible, otherwise as new processes.
 
     Args:
         verbose: the runs print, instead of writing their stderr to the file that each start names.
@@ -94,7 +94,7 @@ class Starter:
                 outputs = (None, None) if self.verbose else (os.devnull, stderr.name)
                 return self.warm.start(arguments, *outputs)
             except OSError:
-                self.can_fork = False  # the error, if it is one of train.py, will show in a process of its own
+                self.can_fork = False  # if train.py is the cause, a process of its own will report it
         hidden = {} if self.verbose else {"stdout": subprocess.DEVNULL, "stderr": stderr}
         return subprocess.Popen(
             [sys.executable, str(self.checkout.root / "train.py"), *arguments],
@@ -114,7 +114,7 @@ def launch(
 ) -> dict[Job, int]:
     """Run the unfinished jobs and return those that are still unfinished: the failed ones and their dependents.
 
-    Each comes with an exit status: 1, or 2 if all failed by a user's mistake.
+    Each has an exit status: 1, or 2 if all failed because of a user's mistake.
 
     A failed job is reported on stderr at once and does not stop the others; a reason that several share is reported
     once. A job is done when its results.json answers its request. All folders are created before the first run, so that
@@ -177,7 +177,7 @@ class Launcher:
                 continue
             if is_locked(job.folder):
                 if not self.waits:
-                    tqdm.write("another process works on some of these runs; waiting for them", file=sys.stderr)
+                    tqdm.write("another process is working on some of these runs; waiting for it", file=sys.stderr)
                 self.waits = True
                 continue
             del self.pending[job]

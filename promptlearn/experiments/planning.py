@@ -28,33 +28,33 @@ class RunRequest:
 
 
 def plan(
-    protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, asked: RunRequest | None = None
+    protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, request: RunRequest | None = None
 ) -> list[Job]:
-    """All jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
+    """Plan all jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
 
     Raises UserError for every name that does not exist, before any job is started.
     """
-    asked = asked or RunRequest()
+    request = request or RunRequest()
     settings = checkout.settings(protocol.name, demo=not data)
-    trainers = unique([ZERO_SHOT, *(asked.trainers or settings["trainers"])])
-    datasets = unique(asked.datasets or settings["datasets"])
-    seeds = unique(settings["seeds"] if asked.seeds is None else asked.seeds)
-    shots = unique(asked.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))
-    source = asked.source or settings["source"]
+    trainers = unique([ZERO_SHOT, *(request.trainers or settings["trainers"])])
+    datasets = unique(request.datasets or settings["datasets"])
+    seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
+    shots = unique(request.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))
+    source = request.source or settings["source"]
 
     refuse_unknown("trainer", trainers, checkout.trainers())
     used = unique([source, *datasets]) if protocol.transfer else datasets
     refuse_unknown("dataset", used, checkout.datasets())
     if not data:
         refuse_without_data(used, settings["builtin"])
-    configs = {name: configs_of(checkout, name, asked.config, settings["configs"].get(name)) for name in trainers}
+    configs = {name: configs_of(checkout, name, request.config, settings["configs"].get(name)) for name in trainers}
     names = {dataset: checkout.registered_name(dataset) for dataset in used}
     stages = protocol.on(datasets) if protocol.transfer else protocol.stages
 
     jobs = []
     for dataset in [source] if protocol.transfer else datasets:
         for trainer in trainers:
-            grids = [asked.vary] if asked.vary else settings["variants"].get(trainer, [{}])
+            grids = [request.vary] if request.vary else settings["variants"].get(trainer, [{}])
             prompts = settings["prompts"].get(trainer)
             for row, overrides in rows_of(trainer, dataset, configs[trainer], grids, shots):
                 for seed in [1] if trainer in UNTRAINED else seeds:
@@ -63,14 +63,14 @@ def plan(
 
 
 def several_shots(given: object, source: str) -> list[Shots]:
-    """The shots that a file says: a list, or a single value."""
+    """Parse the shots in a file: a list, or a single value."""
     return [parse_shots(n, source) for n in (given if isinstance(given, list) else [given])]
 
 
 def rows_of(
     trainer: str, dataset: str, configs: dict[Shots, str], grids: list[dict[str, list]], shots: list[Shots]
 ) -> Iterator[tuple[Row, Overrides]]:
-    """A method's rows on a dataset, with what differs from the config; one in all if it trains nothing."""
+    """Yield a method's rows on a dataset, with what differs from the config; one in all if it trains nothing."""
     fixed = trainer in UNTRAINED
     for label, overrides in [("", ())] if fixed else variants(grids):
         for n in [max(shots, key=shots_order)] if fixed else shots:
@@ -78,7 +78,7 @@ def rows_of(
 
 
 def variants(grids: list[dict[str, list]]) -> list[tuple[str, Overrides]]:
-    """(label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
+    """Return (label, overrides) of every combination of every grid; an empty grid is the unchanged config."""
     found = {}
     for grid in grids:
         for values in itertools.product(*grid.values()):
@@ -88,12 +88,12 @@ def variants(grids: list[dict[str, list]]) -> list[tuple[str, Overrides]]:
 
 
 def label_of(settings: Iterable[tuple[str, str]]) -> str:
-    """Settings as a part of a folder's name: LR=0.01,K=4."""
+    """Format settings as a part of a folder's name: LR=0.01,K=4."""
     return ",".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in settings)
 
 
 def shown(value: str) -> str:
-    """A setting as a part of a folder's name: [1, 2] -> 1-2."""
+    """Format a setting as a part of a folder's name: [1, 2] -> 1-2."""
     return re.sub(r"[^\w.+-]+", "-", value).strip("-") or "none"
 
 
@@ -101,15 +101,15 @@ def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
     for dataset in datasets:
         if dataset not in builtin:
             raise UserError(
-                f"{dataset} needs its image files: say where they are (DATA=FOLDER before a script, or "
-                f"--data FOLDER). Without data there are: {', '.join(builtin)}"
+                f"--data: expected the folder with the images of {dataset}, got nothing. Give --data FOLDER "
+                f"(DATA=FOLDER before a script), or choose a built-in dataset: {', '.join(builtin)}."
             )
 
 
 def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[Shots, str]:
-    """The configs of a method, by dataset, by shots, and under "default".
+    """Return the configs of a method, by dataset, by shots, and under "default".
 
-    Zero-shot CLIP, which is there for comparison, keeps its own if it has none of the requested name.
+    Zero-shot CLIP, which is included for comparison, keeps its own if it has none of the requested name.
 
     Args:
         requested: the user's config, for all runs.
@@ -133,7 +133,7 @@ def configs_of(checkout: Checkout, trainer: str, requested: str | None, default)
 
 
 def choose_config(configs: dict[Shots, str], dataset: str, shots: Shots) -> str:
-    """The config of a run: that of its dataset, or else of its shots, or else the default."""
+    """Choose the config of a run: that of its dataset, or else of its shots, or else the default."""
     for key in (dataset, shots, "default"):
         if key in configs:
             return configs[key]
@@ -143,7 +143,7 @@ def choose_config(configs: dict[Shots, str], dataset: str, shots: Shots) -> str:
 
 
 def explain_configs(jobs: list[Job]) -> list[str]:
-    """For each method, a line that says which config its runs use where, and which texts of its own."""
+    """Return one line per method: which config its runs use where, and which texts of its own."""
     lines = []
     for trainer in unique(job.row.trainer for job in jobs):
         own = [job for job in jobs if job.row.trainer == trainer]
@@ -165,5 +165,5 @@ def explain_configs(jobs: list[Job]) -> list[str]:
 
 
 def unique(values) -> list:
-    """The values without repetition, in their order."""
+    """Return the values without repetition, in their order."""
     return list(dict.fromkeys(values))

@@ -32,7 +32,7 @@ class Protocol:
     by_shots: bool = False  # the table has a column for each number of shots
 
     def on(self, targets: list[str]) -> tuple[Stage, ...]:
-        """All stages, including those of the target datasets."""
+        """Return all stages, including those of the target datasets."""
         trained = self.stages[0].folder
         tests = tuple(Stage(f"{self.name}/test_{name}", name, model_of=trained, dataset=name) for name in targets)
         return self.stages + tests
@@ -116,7 +116,7 @@ class Job:
         return request | ({"dataset": self.registered_name} if self.registered_name else {})
 
     def arguments(self, checkout: Checkout, data: Path | None) -> list[str]:
-        """The arguments of train.py, called from `checkout.folder`."""
+        """Return the arguments of train.py, called from `checkout.folder`."""
         row = self.row
         command = ["--root", checkout.shown(data)] if data else []
         command += ["--seed", str(self.seed), "--trainer", row.trainer]
@@ -138,7 +138,7 @@ def jobs_of(
     overrides: tuple[tuple[str, str], ...] = (),
     prompts: dict[str, str] | None = None,
 ) -> list[Job]:
-    """The jobs of one row and seed, stage by stage.
+    """Return the jobs of one row and seed, stage by stage.
 
     Args:
         registered_names: file in configs/datasets/ -> the dataset's name.

@@ -30,7 +30,7 @@ class Published:
         self.datasets = {dataset for entry in self.entries for dataset in entry["figures"]} - {AVERAGE}
 
     def find(self, row: Row) -> dict | None:
-        """The entry of a row of the table."""
+        """Find the entry of a row of the table."""
         wanted = (row.trainer, row.shots, row.variant)
         for entry in self.entries:
             same = (entry["trainer"], entry["shots"], entry["variant"]) == wanted
@@ -40,7 +40,7 @@ class Published:
 
 
 def compare(published: Published, line: "Line", datasets: set[str]) -> tuple[str, str] | None:
-    """The published figures of a line and ours minus theirs, each "base / new / H".
+    """Return the published figures of a line and ours minus theirs, each "base / new / H".
 
     The difference is also given in standard deviations over our seeds, or over theirs if we have one seed.
 
@@ -69,15 +69,15 @@ def compare(published: Published, line: "Line", datasets: set[str]) -> tuple[str
 
 
 def measured_column(column: str, entry: dict | None) -> str:
-    """Our column that follows the same convention as the published one."""
+    """Return our column that follows the same convention as the published one."""
     return H_OF_SEEDS if column == H_OF_MEANS and entry and entry["harmonic"] == "seeds" else column
 
 
 def deviation_of(entry: dict, dataset: str, column: str) -> float | None:
-    """The published standard deviation; None if there is none."""
+    """Return the published standard deviation; None if there is none."""
     return entry.get("deviations", {}).get(dataset, {}).get(column)
 
 
 def with_deviation(value: float, deviation: float | None) -> str:
-    """An accuracy as in our tables, such as `91.00 ± 1.41`."""
+    """Format an accuracy as in our tables, such as `91.00 ± 1.41`."""
     return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"

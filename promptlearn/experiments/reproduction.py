@@ -29,7 +29,7 @@ from promptlearn.experiments.shots import Shots, describe_shots
 FOLDER = "reproduce"  # in configs/
 DEMO_SEEDS = 2  # the fewest that have a deviation
 OTHER_IMAGES = "accuracy"  # the column of published figures of other training images than our columns name
-NOTE = "accuracy in percent: mean ± sample standard deviation over the seeds; published: empty where none is at hand"
+NOTE = "accuracy in percent: mean ± sample standard deviation over the seeds; published: empty if unavailable"
 
 
 class RowSpec(Struct, forbid_unknown_fields=True):
@@ -119,7 +119,7 @@ def read_paper(checkout: Checkout, name: str) -> Paper:
 
 
 def choose_table(paper: Paper, name: str, table: str) -> TableSpec:
-    """A table of a paper. Raises UserError if there is none, or no run can fill it."""
+    """Choose a table of a paper. Raises UserError if there is none, or no run can fill it."""
     if table in paper.elsewhere:
         raise UserError(f"table {table} of {name}: {paper.elsewhere[table]}")
     refuse_unknown(f"table of {name}", [table], list(paper.tables))
@@ -127,7 +127,7 @@ def choose_table(paper: Paper, name: str, table: str) -> TableSpec:
 
 
 def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | None) -> list[PlannedRow]:
-    """The rows with their jobs. Without `data`, on the datasets of the built-in demo.
+    """Plan the rows with their jobs. Without `data`, on the datasets of the built-in demo.
 
     Raises UserError for every name that does not exist, before any job is started.
     """
@@ -166,7 +166,7 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
 
 
 def show_table(table: TableSpec, planned: list[PlannedRow]) -> str:
-    """The table in the paper's layout; each row has a line for the measured and one for the published figures."""
+    """Format the table in the paper's layout: per row one line for the measured and one for the published figures."""
     protocol, jobs = PROTOCOLS[table.protocol], [job for row in planned for job in row.jobs]
     lines = []  # of each row, by dataset
     for row in planned:
@@ -192,7 +192,7 @@ def show_table(table: TableSpec, planned: list[PlannedRow]) -> str:
 
 
 def columns_of(protocol: Protocol, jobs: list[Job], lines: list[dict[str, Line]]) -> list[str]:
-    """The columns for the accuracies, in the paper's order."""
+    """Return the columns for the accuracies, in the paper's order."""
     if protocol.by_shots:  # a method that trains nothing has one column
         return list(max((line.columns for own in lines for line in own.values()), key=len))
     columns = list(dict.fromkeys(job.stage.column for job in jobs))
@@ -212,7 +212,7 @@ class Cells:
         self.shots = next(line.row.shots for own in lines for line in own.values())
 
     def of_row(self, row: PlannedRow, own: dict[str, Line], wanted: list[tuple[str, str]]) -> list[list[str]]:
-        """The lines of a row, each [name, kind, *figures]. wanted: (dataset, column) of each figure."""
+        """Return the lines of a row, each [name, kind, *figures]. wanted: (dataset, column) of each figure."""
         measured, published = [], []
         for place, column in wanted:
             line = own.get(place) or next(iter(own.values()), None)

@@ -70,12 +70,12 @@ class Line:
     costs: Mapping[str, float | None] = field(default_factory=dict)
 
     def is_complete(self, column: str) -> bool:
-        """Whether no run is missing: none of the column's, or for H none of the line's."""
+        """Return whether no run is missing: none of the column's, or for H none of the line's."""
         needed = self.columns if column == H_OF_MEANS else [column]
         return all(len(self.columns[name]) == self.seeds for name in needed)
 
     def mean(self, column: str) -> float | None:
-        """The mean of a column's finished runs, None if there are none.
+        """Return the mean of a column's finished runs, None if there are none.
 
         H is the harmonic mean of mean base and mean new accuracy (CoCoOp's convention), None if any run is missing.
         For an average over datasets, it is that of the averages.
@@ -86,17 +86,17 @@ class Line:
         return statistics.mean(self.columns[column].values()) if self.columns[column] else None
 
     def deviation(self, column: str) -> float | None:
-        """The sample standard deviation (n - 1) over the seeds, None for fewer than two runs and for H."""
+        """Return the sample standard deviation (n - 1) over the seeds, None for fewer than two runs and for H."""
         values = self.columns.get(column, {}).values()
         return statistics.stdev(values) if len(values) > 1 else None
 
     def no_figure(self, column: str) -> str:
-        """What stands in place of a mean: "n/a" if the method has no answer, else "missing"."""
+        """Return what stands in place of a mean: "n/a" if the method has no answer, else "missing"."""
         derived = column not in self.columns or column in (H_OF_SEEDS, TARGETS)
         return NOT_APPLICABLE if column in self.not_applicable or (derived and self.not_applicable) else "missing"
 
     def text(self, column: str) -> str:
-        """Mean, deviation, and the number of runs if some are missing, such as `91.00 ± 1.41 (2 of 3)`."""
+        """Format mean, deviation, and the number of runs if some are missing: `91.00 ± 1.41 (2 of 3)`."""
         mean, deviation = self.mean(column), self.deviation(column)
         if mean is None:
             return self.no_figure(column)
@@ -105,7 +105,7 @@ class Line:
 
 
 def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
-    """One line for each row, including the derived columns; sorted by name, zero-shot CLIP first on each dataset."""
+    """Return one line for each row, with the derived columns, by name, zero-shot CLIP first on each dataset."""
     shots = sorted({job.shots for job in jobs}, key=shots_order)
     ambiguous = with_several_configs(job.row for job in jobs)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
@@ -126,13 +126,13 @@ def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
 
 
 def _position(job: Job) -> tuple:
-    """Where a job belongs in the table, whether it was requested or discovered."""
+    """Return where a job belongs in the table, whether it was requested or discovered."""
     row, shots = job.row, shots_order(job.shots)
     return row.dataset, row.trainer != ZERO_SHOT, row.trainer, row.config, row.variant, shots, job.stage.dataset
 
 
 def with_several_configs(rows: Iterable[Row]) -> set[str]:
-    """The trainers that were run with several configs on the same dataset, shots and variant.
+    """Return the trainers that were run with several configs on the same dataset, shots and variant.
 
     Otherwise the config follows from the dataset and the shots (configs/protocols/), and the trainer is one method.
     """
@@ -146,7 +146,7 @@ def _join_configs(rows: Iterable[Row]) -> str:
 
 
 def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
-    """A function that names a row's method, with its config and shots where they distinguish rows of one trainer."""
+    """Return a function that names a row's method, with config and shots where they distinguish rows of one trainer."""
     rows = set(rows)
     ambiguous = with_several_configs(rows)
     shots: dict[str, set] = {}
@@ -181,12 +181,12 @@ def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int
 
 
 def costs_of(results: list[dict]) -> dict[str, float | None]:
-    """The median of each cost over runs that recorded it."""
+    """Return the median of each cost over runs that recorded it."""
     return {name: median([cost(result) for result in results]) for name, cost in COSTS.items()}
 
 
 def median(values: list[float | None]) -> float | None:
-    """The median of the values that are there; None without any."""
+    """Return the median of the known values; None without any."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
@@ -198,7 +198,7 @@ def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float
 
 
 def averages(lines: list[Line]) -> list[Line]:
-    """Each method's mean over the datasets, seed by seed. Empty for a single dataset.
+    """Average each method's results over the datasets, seed by seed. Empty for a single dataset.
 
     The columns are empty for a method without a run on some dataset or has other seeds on some: its average would be
     over something else.
@@ -227,13 +227,13 @@ def averages(lines: list[Line]) -> list[Line]:
 
 
 def columns_of(lines: Iterable[Line]) -> list[str]:
-    """All columns for a reader, with H, which no single run has, in front of H of seeds."""
+    """Return all columns for a reader; H, which no single run has, stands in front of H of seeds."""
     columns = dict.fromkeys(column for line in lines for column in line.columns)
     return [name for column in columns for name in ([H_OF_MEANS] if column == H_OF_SEEDS else []) + [column]]
 
 
 def table(protocol: Protocol, lines: list[Line], style: str = "text", costs: bool = False) -> str:
-    """The lines and their averages in one of FORMATS. All but CSV end with notes on what the figures are.
+    """Format the lines and their averages in one of FORMATS. All but CSV end with notes on the figures.
 
     Published figures stand next to the results that can be compared with them.
 
@@ -264,7 +264,7 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text", costs: boo
 
 
 def records(protocol: Protocol, lines: list[Line]) -> list[dict]:
-    """The lines as plain dicts: the row's fields, FIGURES and seeds of each column, and H."""
+    """Convert the lines to plain dicts: the row's fields, FIGURES and seeds of each column, and H."""
     found = []
     for line in lines:
         record = dict(vars(line.row))
@@ -277,7 +277,7 @@ def records(protocol: Protocol, lines: list[Line]) -> list[dict]:
 
 
 def as_csv(protocol: Protocol, lines: list[Line]) -> str:
-    """The lines and their averages as CSV: the records without the single seeds. Missing figures are empty."""
+    """Format the lines and their averages as CSV: the records without the single seeds. Missing figures are empty."""
     rows = []
     for record in records(protocol, [*lines, *averages(lines)]):
         row = {}

@@ -1,6 +1,6 @@
 """How many training images a run gets: a number for each class ("shots"), a percentage of each class, or all.
 
-The command line, configs/protocols/*.yaml, folder names, and summary.json say 16, "10%", and "all".
+The command line, configs/protocols/*.yaml, folder names, and summary.json use 16, "10%", and "all".
 """
 
 import re
@@ -10,12 +10,12 @@ from basics import UserError
 ALL = "all"
 Shots = int | str  # a number, a percentage such as "10%", or ALL
 
-# Where percentages and ALL stand in an order that numbers lead; a number has at most 9 digits.
+# Sort keys of percentages and ALL, which follow all numbers; a number has at most 9 digits.
 PERCENTAGES, LAST = 1e9, 2e9
 
 
 def parse_shots(given: object, source: str = "--shots") -> Shots:
-    """Return what a word of the command line, or a value or key in a file, says; "100%" is ALL.
+    """Parse shots from a word of the command line, or from a value or key in a file; "100%" is ALL.
 
     Raises:
         UserError: it is something else; the message starts with `source`.
@@ -34,28 +34,28 @@ def parse_shots(given: object, source: str = "--shots") -> Shots:
 
 
 def shots_order(shots: Shots) -> float:
-    """Where shots stand in a sorted list: numbers first, then percentages, then ALL."""
+    """Return the sort key of shots: numbers first, then percentages, then ALL."""
     if isinstance(shots, int):
         return shots
     return LAST if shots == ALL else PERCENTAGES + float(shots[:-1])
 
 
 def describe_shots(shots: Shots) -> str:
-    """In words, for headings and messages: "1 shot", "16 shots", "10% of images", "all images"."""
+    """Describe shots in words, for headings and messages: "1 shot", "16 shots", "10% of images", "all images"."""
     if isinstance(shots, int):
         return f"{shots} shot" + ("s" if shots > 1 else "")
     return "all images" if shots == ALL else f"{shots} of images"
 
 
 def in_results(shots: Shots) -> dict[str, float]:
-    """What the results.json of a run with these shots says."""
+    """Return the entries for these shots in a run's results.json."""
     if isinstance(shots, int):
         return {"shots": shots, "train_fraction": 1.0}
     return {"shots": -1, "train_fraction": 1.0 if shots == ALL else float(shots[:-1]) / 100}
 
 
 def shots_options(shots: Shots) -> list[str]:
-    """The settings of train.py, as KEY VALUE pairs."""
-    said = in_results(shots)
-    fraction = ["DATASET.TRAIN_FRACTION", str(said["train_fraction"])] if said["train_fraction"] < 1 else []
-    return ["DATASET.NUM_SHOTS", str(said["shots"]), *fraction]
+    """Return the settings of train.py, as KEY VALUE pairs."""
+    entries = in_results(shots)
+    fraction = ["DATASET.TRAIN_FRACTION", str(entries["train_fraction"])] if entries["train_fraction"] < 1 else []
+    return ["DATASET.NUM_SHOTS", str(entries["shots"]), *fraction]

@@ -25,7 +25,7 @@ Scores = dict[str, dict[tuple[str, int], float]]  # method -> (dataset, seed) ->
 
 
 def scores_of(lines: list[Line], column: str) -> Scores:
-    """The scores of each method in one column of the table."""
+    """Return the scores of each method in one column of the table."""
     scores = {}
     seeds = sorted({seed for line in lines if line.row.trainer not in UNTRAINED for seed in line.columns[column]})
     for line in lines:
@@ -70,12 +70,12 @@ def compare(scores: Scores, against: str | None = None) -> list[Difference]:
 
 
 def needed(comparisons: int) -> int:
-    """The smallest number of cases n whose smallest p-value, 2 / 2^n, passes the first step of Holm's procedure."""
+    """Return the smallest number of cases n whose smallest p-value, 2 / 2^n, passes the first step of Holm's test."""
     return next(n for n in itertools.count(1) if 2 / 2**n * max(comparisons, 1) <= ALPHA)
 
 
 def wilcoxon(differences: np.ndarray) -> float:
-    """The two-sided p-value of Wilcoxon's signed-rank test; 1 if all differences are zero."""
+    """Compute the two-sided p-value of Wilcoxon's signed-rank test; 1 if all differences are zero."""
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
@@ -90,7 +90,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def interval(differences: np.ndarray) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of the mean difference, the same at every call.
+    """Compute the percentile bootstrap interval of the mean difference, the same at every call.
 
     None for fewer cases than a single test needs: they have too few distinct resamples for the level.
     """
@@ -119,7 +119,7 @@ class Ranks:
 
 
 def shared_cases(scores: Scores) -> list:
-    """The cases that all methods have."""
+    """Return the cases that all methods have."""
     return sorted(set.intersection(*(set(own) for own in scores.values()))) if scores else []
 
 
@@ -139,7 +139,7 @@ def friedman(scores: Scores) -> Ranks | None:
 
 
 def indistinct_methods(ranks: dict[str, float], difference: float) -> list[list[str]]:
-    """The largest sets of two or more neighbors whose mean ranks lie within `difference`."""
+    """Return the largest sets of two or more neighbors whose mean ranks lie within `difference`."""
     names, found, reached = list(ranks), [], 0
     for first, name in enumerate(names):
         last = max(i for i in range(first, len(names)) if ranks[names[i]] - ranks[name] <= difference)

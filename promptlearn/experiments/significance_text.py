@@ -22,14 +22,14 @@ RELIABLE_CASES = 10  # above it, chi-squared approximates Friedman's statistic w
 
 
 def measures(protocol: Protocol, lines: list[Line]) -> list[str]:
-    """The columns in which methods are compared."""
+    """Return the columns in which methods are compared."""
     if protocol.transfer:
         return [TARGETS]
     return ["base", "new", H_OF_SEEDS] if protocol.harmonic else columns_of(lines)
 
 
 def statistics_text(protocol: Protocol, lines: list[Line], against: str | None = None, style: str = "text") -> str:
-    """For each measure: every pair of methods, or `against` and every other, and the ranks of all."""
+    """Compare every pair of methods, or `against` and every other, by each measure, and rank all."""
     methods = list(dict.fromkeys(line.method for line in lines))
     if against and against not in methods:
         raise UserError(f"--statistics: expected a method with results ({', '.join(methods)}), got {against!r}.")
@@ -43,13 +43,13 @@ def statistics_text(protocol: Protocol, lines: list[Line], against: str | None =
 
 
 def comment(text: str, style: str) -> str:
-    """Text between tables: a comment where a program reads the tables."""
+    """Format text between tables: as a comment where a program reads the tables."""
     mark = {"latex": "% ", "csv": "# "}.get(style, "")
     return "\n".join(mark + line for line in text.splitlines())
 
 
 def pairs_text(comparisons: list[Difference], style: str) -> tuple[str, str]:
-    """The table of all pairs, and a note on it."""
+    """Format the table of all pairs, and a note on it."""
     enough = needed(len(comparisons))
     body = []
     for c in comparisons:

@@ -69,7 +69,7 @@ class Search:
         return self.trials or math.prod(len(choices) for choices in self.space.values())
 
     def suggest(self, trial: Trial) -> dict[str, str]:
-        """The settings of a trial."""
+        """Suggest the settings of a trial."""
         settings = {}
         for key, choices in self.space.items():
             if isinstance(choices, tuple):
@@ -79,7 +79,7 @@ class Search:
         return settings
 
     def grid(self) -> list[dict]:
-        """All combinations, for Optuna's queue; empty for another sampler."""
+        """List all combinations, for Optuna's queue; empty for another sampler."""
         if self.sampler != "grid":
             return []
         return [dict(zip(self.space, values, strict=True)) for values in itertools.product(*self.space.values())]
@@ -184,7 +184,7 @@ def run_train(start: Starter, arguments: list[str], trial: Trial | None, folder:
 
 
 def validation_accuracies(folder: Path) -> list[float]:
-    """The validation accuracy after each epoch so far; empty without validation."""
+    """Return the validation accuracy after each epoch so far; empty without validation."""
     with contextlib.suppress(OSError, ValueError, KeyError, csv.Error):
         with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
             return [float(row["val_accuracy"]) for row in csv.DictReader(file)]

@@ -1,6 +1,6 @@
 """Runs of train.py that are forked from a warm process, which has imported everything once.
 
-Importing torch takes seconds, and a comparison has hundreds of short runs. Each run still is a process of its own, in
+Importing torch takes seconds, and a comparison has hundreds of short runs. Each run is still a process of its own, in
 the state of a freshly started one: the warm process computes nothing, starts no thread, and touches no GPU.
 
     launcher  --({"arguments": [...], "stdout": path, "stderr": path})-->  warm process  --fork-->  run, run, ...
@@ -52,7 +52,7 @@ class WarmProcess:
         self.ended: dict[int, int] = {}  # process id -> exit status, negative for a signal
 
     def start(self, arguments: list[str], stdout: str | None, stderr: str | None) -> "ForkedRun":
-        """A run of `train.py` with these arguments.
+        """Start a run of `train.py` with these arguments.
 
         Args:
             stdout, stderr: files for its output; None: that of this process.
@@ -77,7 +77,7 @@ class WarmProcess:
         while select.select([self._answers], [], [], timeout)[0]:
             data = self._answers.read(2**16)
             if not data:
-                raise ConnectionError("the process that runs are forked from has ended")
+                raise ConnectionError("the process that forks the runs has ended")
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in map(json.loads, lines):
                 if "started" in line:
@@ -133,12 +133,12 @@ class ForkedRun:
 
 
 def is_possible(root: Path) -> bool:
-    """Whether runs of this checkout can be forked. Only on Linux is that safe after torch has been imported."""
+    """Return whether runs of this checkout can be forked: on Linux only, that is safe after torch was imported."""
     return sys.platform == "linux" and (root / "trainers").is_dir()
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process that need not be a child of this one still runs."""
+    """Return whether a process that need not be a child of this one still runs."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -147,7 +147,7 @@ def is_alive(pid: int) -> bool:
 
 
 def serve(answers: int, root: str) -> None:
-    """The warm process: import everything, then fork a run for each request."""
+    """Run the warm process: import everything, then fork a run for each request."""
     # Stop signals may go to the whole group: the runs handle them, and this process ends with its standard input.
     handlers = {signum: signal.signal(signum, signal.SIG_IGN) for signum in IGNORED}
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported, as in train.py
@@ -185,7 +185,7 @@ def serve(answers: int, root: str) -> None:
     while runs:
         _report_ended(runs, answers)
         time.sleep(POLL)
-    os._exit(0)  # the usual way takes a second, and frozen objects would be reported as leaks
+    os._exit(0)  # a normal exit takes a second, and would report frozen objects as leaks
 
 
 def _report_ended(runs: set[int], answers: int) -> None:
@@ -202,7 +202,7 @@ def _answer(answers: int, **content: int) -> None:
 
 
 def _run(root: str, arguments: list[str], stdout: str | None, stderr: str | None) -> None:
-    """In the forked process: what `python train.py ARGUMENTS` does."""
+    """Do in the forked process what `python train.py ARGUMENTS` does."""
     for path, number, flags in (
         (os.devnull, 0, os.O_RDONLY),
         (stdout, 1, os.O_WRONLY | os.O_APPEND),
@@ -215,7 +215,7 @@ def _run(root: str, arguments: list[str], stdout: str | None, stderr: str | None
     script = os.path.join(root, "train.py")
     sys.argv = [script, *arguments]
     status = _status_of(lambda: runpy.run_path(script, run_name="__main__"))
-    # Leaving in the usual way would take all shared modules apart, which takes a second.
+    # A normal exit would tear down all shared modules, which takes a second.
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):
         sys.stdout.flush()

@@ -90,7 +90,7 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
     except requests.RequestException as error:
         raise UserError(f"{source}: {error}.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}.") from None
+        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from None
 
 
 def _from_drive(file: File, part: Path) -> None:
@@ -181,7 +181,7 @@ def _receive(url: str, file: File, part: Path) -> bool:
 
 
 def _continues(response: requests.Response, start: int) -> bool:
-    """Whether the body begins at byte `start`; a server may ignore the range and send everything."""
+    """Return whether the body begins at byte `start`; a server may ignore the range and send everything."""
     partial = response.status_code == requests.codes.partial_content
     if partial and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         raise UserError(f"{response.url}: expected the bytes from {start:,}, got another range.")
@@ -219,7 +219,7 @@ def _size(path: Path) -> int:
 
 
 def _tag_of(part: Path) -> Path:
-    """The file with the server's ETag: the version of the file that `part` is the beginning of."""
+    """Return the file with the server's ETag: the version of the file that `part` is the beginning of."""
     return part.with_name(f"{part.name}.etag")
 
 
@@ -229,7 +229,7 @@ def _forget(part: Path) -> None:
 
 
 def _hash(path: Path, name: str) -> str:
-    """The SHA-256 or MD5 of a file, in hex. MD5 detects broken downloads, not attacks."""
+    """Return the SHA-256 or MD5 of a file, in hex. MD5 detects broken downloads, not attacks."""
     with (
         open(path, "rb") as file,
         tqdm(desc=f"checking {path.name}", total=_size(path), unit="B", unit_scale=True, disable=None) as bar,

@@ -11,7 +11,7 @@ DEVKIT = "ILSVRC2012_devkit_t12/data/"
 
 
 def by_class(devkit: Path) -> Callable[[str], str]:
-    """A function that puts a validation image (``ILSVRC2012_val_00000001.JPEG``) into its class's folder (``n...``).
+    """Return a function that puts a validation image (``ILSVRC2012_val_00000001.JPEG``) into its class's folder.
 
     Args:
         devkit: ILSVRC2012_devkit_t12.tar.gz; its hash is checked.

@@ -16,18 +16,18 @@ from promptlearn.prepare.sources import File, Source, is_there
 from promptlearn.prepare.unpack import unpack
 
 UNPACKING = ".unpacking"  # folder for an archive's content until it is complete
-RECORD = ".prepared.json"  # written last: everything is there and was verified
+RECORD = ".prepared.json"  # written last, when everything is complete and verified
 LOCK = ".preparing"
 
 
-def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
+def lay_out(source: Source, root: Path, report: Callable[[str], None]) -> None:
     """Get what is missing in ``root/source.folder``; existing files are left alone.
 
     Every file is tried, even after one has failed. Archives are kept.
 
     Args:
         root: the DATA folder, created if missing.
-        say: called with one line for each step.
+        report: called with one line for each step.
 
     Raises:
         UserError: files could not be obtained; the message lists them, and where to put them.
@@ -41,21 +41,21 @@ def lay_out(source: Source, root: Path, say: Callable[[str], None]) -> None:
         failures = []
         for file in source.files:
             if file.missing(folder):
-                problems = _get_all(file, folder, root, say)
+                problems = _get_all(file, folder, root, report)
                 if not problems and file.gives:
-                    problems = _errors(_unpack, file, folder, say)
+                    problems = _errors(_unpack, file, folder, report)
                 failures += problems
     if failures:
         raise UserError("\n  ".join([f"{source.name} is incomplete. Fix this and run the command again:", *failures]))
 
 
 def is_prepared(source: Source, root: Path) -> bool:
-    """Whether :func:`note_prepared` was called for this very source, and nothing is missing since."""
+    """Return whether :func:`record_prepared` was called for this source, and nothing has been removed since."""
     path = root / source.folder / RECORD
     return path.is_file() and read_json(path) == _facts(source) and not source.missing(root)
 
 
-def note_prepared(source: Source, root: Path) -> None:
+def record_prepared(source: Source, root: Path) -> None:
     """Record in the folder that it is laid out and verified, so that the next call has nothing to do."""
     write_json(_facts(source), root / source.folder / RECORD)
 
@@ -68,7 +68,7 @@ def delete_archives(source: Source, root: Path) -> None:
                 (root / source.folder / archive.name).unlink(missing_ok=True)
 
 
-def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> None:
+def _get(file: File, folder: Path, root: Path, report: Callable[[str], None]) -> None:
     """Put the file into the folder: find and check it there, copy it from another dataset, or download it."""
     path = folder / file.name
     if path.is_file():
@@ -84,16 +84,16 @@ def _get(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> No
         needed = f", only needed without {file.unless}" if file.unless else ""
         raise UserError(f"{file.name}: put it into {folder} ({size}{digest}{needed}). Get it from {file.by_hand}")
     else:
-        say(f"downloading {path}")
+        report(f"downloading {path}")
         try:
             fetch(file, path)
         except UserError as error:
             raise UserError(f"{error} Or put {file.name} into {folder} yourself.") from error
 
 
-def _get_all(file: File, folder: Path, root: Path, say: Callable[[str], None]) -> list[str]:
+def _get_all(file: File, folder: Path, root: Path, report: Callable[[str], None]) -> list[str]:
     """Get a file and its development kit. Returns what went wrong."""
-    return [each for part in (file, file.devkit) if part for each in _errors(_get, part, folder, root, say)]
+    return [each for part in (file, file.devkit) if part for each in _errors(_get, part, folder, root, report)]
 
 
 def _errors(step: Callable, *arguments) -> list[str]:
@@ -104,9 +104,9 @@ def _errors(step: Callable, *arguments) -> list[str]:
     return []
 
 
-def _unpack(file: File, folder: Path, say: Callable[[str], None]) -> None:
+def _unpack(file: File, folder: Path, report: Callable[[str], None]) -> None:
     """Unpack an archive next to its destination, then move its parts there one by one."""
-    say(f"unpacking {folder / file.name}")
+    report(f"unpacking {folder / file.name}")
     unpacked = folder / UNPACKING
     try:
         rename = by_class(folder / file.devkit.name) if file.devkit else None
@@ -117,7 +117,7 @@ def _unpack(file: File, folder: Path, say: Callable[[str], None]) -> None:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(unpacked / path, folder / path)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error}.") from error
+        raise UserError(f"{folder}: cannot write to the folder: {error}.") from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -133,7 +133,7 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         lock = open(path, "w")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}.") from error
+        raise UserError(f"{folder}: cannot write to the folder: {error.strerror}.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

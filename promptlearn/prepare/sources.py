@@ -38,11 +38,11 @@ class File:
     unless: str = ""
 
     def results(self) -> list[str]:
-        """Paths in the dataset's folder that come from this file."""
+        """List the paths in the dataset's folder that come from this file."""
         return list(self.gives or [self.name])
 
     def missing(self, folder: Path) -> list[Path]:
-        """Its results that are needed and not there."""
+        """List the results that are needed and missing."""
         if self.unless and (folder / self.unless).is_file():
             return []
         return [folder / path for path in self.results() if not is_there(folder / path)]
@@ -67,16 +67,16 @@ class Source:
     files: tuple[File, ...]
 
     def missing(self, root: Path) -> list[Path]:
-        """Files and folders that should be in the DATA folder and are not there."""
+        """List files and folders that are missing from the DATA folder."""
         return [path for file in self.files for path in file.missing(root / self.folder)]
 
     def needed(self) -> list[File]:
-        """The files, except those that only replace another one."""
+        """List the files, except those that only replace another one."""
         return [file for file in self.files if not file.unless]
 
 
 def is_there(path: Path) -> bool:
-    """Whether `path` is a file or a non-empty folder."""
+    """Return whether `path` is a file or a non-empty folder."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 

@@ -1,6 +1,6 @@
 """Unpacking archives from the network: nothing lands outside the folder, and nothing grows without bound.
 
-Only the contents of regular files are taken out of an archive, never links, devices, owners or modes: a link becomes a
+Only the contents of regular files are extracted, never links, devices, owners, or modes: a link becomes a
 copy of what it names in the archive. Refused as a whole: an absolute path or a ``..``, a device, and more files or
 bytes than any dataset has. (tarfile's data filter is not used: it knows neither zip files nor sizes, and it does not
 exist before Python 3.11.4.)
@@ -120,7 +120,7 @@ def _destination(name: str, gives: dict[str, str], into: Path) -> Path | None:
 
 
 def _nested(file: BinaryIO, pattern: str) -> Iterator[Entry]:
-    """The members of all nested archives whose names match, each below its archive's name without the ending."""
+    """Yield the members of all nested archives whose names match, each below its archive's name without the ending."""
     for entry in _entries(file):
         if entry.open and fnmatch.fnmatchcase(entry.name, pattern):
             folder = entry.name.removesuffix(".gz").removesuffix(".tar")
@@ -196,7 +196,7 @@ def _zip_entries(file: BinaryIO) -> Iterator[Entry]:
 
 
 def _follow(name: str, target: str, files: dict[str, Any]) -> Any:
-    """The member that holds the content of the link `name`. `files`: path -> such a member, of all before it."""
+    """Find the member with the content of the link `name`. `files`: path -> such a member, of all before it."""
     content = files.get(posixpath.normpath(target))
     if content is None:
         raise UserError(f"{name!r} is a link to {target!r:.99}, which is no file before it")

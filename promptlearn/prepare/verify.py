@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def wrong_files(source: Source, root: Path) -> list[str]:
-    """One line for each file or folder that is missing, and for each file that is not the published one.
+    """Return one line for each file or folder that is missing, and for each file that is not the published one.
 
     Archives are skipped: what came out of them is counted elsewhere.
     """
@@ -37,7 +37,7 @@ def wrong_files(source: Source, root: Path) -> list[str]:
 
 
 def wrong_counts(source: Source, dataset: DatasetBase) -> list[str]:
-    """One line for each size that differs from the published one."""
+    """Return one line for each size that differs from the published one."""
     found = {"classes": dataset.num_classes, **{part: len(items) for part, items in splits(dataset).items()}}
     expected = {"classes": source.classes, **source.images}
     return [
@@ -49,7 +49,7 @@ def wrong_counts(source: Source, dataset: DatasetBase) -> list[str]:
 
 
 def wrong_images(dataset: DatasetBase) -> list[str]:
-    """One line for each image that cannot be decoded."""
+    """Return one line for each image that cannot be decoded."""
     return [reason for reason in _for_each_image(dataset, _why_unreadable, "decoding") if reason]
 
 
@@ -72,7 +72,7 @@ class Spread:
 
 
 def images_per_class(dataset: DatasetBase) -> list[dict]:
-    """For each class, in the order of the labels: label, name, and the number of train, val and test images."""
+    """Count the train, val, and test images of each class: (label, name, counts), in the order of the labels."""
     counts = {part: Counter(item.label for item in items) for part, items in splits(dataset).items()}
     return [
         {"label": label, "name": name, **{part: counts[part][label] for part in counts}}
@@ -81,7 +81,7 @@ def images_per_class(dataset: DatasetBase) -> list[dict]:
 
 
 def image_sizes(dataset: DatasetBase) -> dict[str, Spread]:
-    """The spread of width and height (pixels) and of the files' sizes (bytes).
+    """Return the spread of width and height (pixels) and of the files' sizes (bytes).
 
     Raises:
         UserError: an image cannot be read.

@@ -38,7 +38,7 @@ def color(comparison: Comparison, method: str) -> str:
 
 
 def base_and_new(comparison: Comparison) -> list[Chart]:
-    """For the average and each dataset: base, new and H of each method, the best H on top."""
+    """Draw base, new, and H of each method, best H on top, for the average and each dataset."""
     places = [AVERAGE, *comparison.datasets] if len(comparison.datasets) > 1 else comparison.datasets
     return [one_base_and_new(comparison, place) for place in places]
 
@@ -74,7 +74,7 @@ def one_base_and_new(comparison: Comparison, place: str) -> Chart:
 
 
 def curves(comparison: Comparison, stage: str) -> list[Chart]:
-    """Accuracy over the number of shots, with a band of one standard deviation over the seeds."""
+    """Draw accuracy over the number of shots, with a band of one standard deviation over the seeds."""
     figures = []
     for dataset in comparison.datasets:
         lines = {}
@@ -91,7 +91,7 @@ def curves(comparison: Comparison, stage: str) -> list[Chart]:
 def one_curve(
     comparison: Comparison, dataset: str, stage: str, lines: dict[str, list[tuple[Shots, float, float]]]
 ) -> Chart:
-    """`lines`: method -> (shots, mean, standard deviation) of all shots that were run."""
+    """Draw `lines`: method -> (shots, mean, standard deviation) of all shots that were run."""
     places = axis_places(comparison.shots)
 
     def paint(canvas) -> None:
@@ -124,7 +124,7 @@ def one_curve(
 
 
 def axis_places(shots: list[Shots]) -> dict[Shots, float]:
-    """Places on a logarithmic axis: numbers where they belong, then percentages and "all", each a factor of 2 on."""
+    """Place shots on a logarithmic axis: numbers, then percentages and "all", each a factor of 2 on."""
     last = max((each for each in shots if isinstance(each, int)), default=1)
     others = [each for each in shots if not isinstance(each, int)]
     return {each: each for each in shots if isinstance(each, int)} | {
@@ -141,7 +141,7 @@ def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> No
 
 
 def spread(comparison: Comparison, dataset: str) -> Chart | None:
-    """Box plots of each method's accuracies over the seeds: one panel per stage, one dot per run."""
+    """Draw box plots of each method's accuracies over the seeds: one panel per stage, one dot per run."""
     values: dict[str, dict[str, list[float]]] = {
         stage: {method: comparison.accuracies(method, dataset, stage) for method in comparison.methods}
         for stage in comparison.stages
@@ -198,7 +198,7 @@ def box(axes: Axes, runs: list[float], height: float, own: str) -> None:
 
 
 def costs(comparison: Comparison) -> Chart | None:
-    """The methods' measure, averaged over the datasets, against their costs."""
+    """Draw the methods' measure, averaged over the datasets, against their costs."""
     place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
     heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
@@ -235,7 +235,7 @@ def costs(comparison: Comparison) -> Chart | None:
 
 
 def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:
-    """The median of a figure in the results.json of a method's training runs, None if none recorded it."""
+    """Return the median of a figure in the results.json of a method's training runs, None if none recorded it."""
     results = [run.result for run in comparison.runs if run.method == method and not run.job.source]
     values = [value for result in results if (value := figure(result)) is not None]
     return median(values) if values else None

@@ -65,7 +65,7 @@ class Chart:
 
 
 def series(number: int) -> str:
-    """The placeholder color of the method with that number."""
+    """Return the placeholder color of the method with that number."""
     return f"#2000{number % SERIES:02x}"
 
 
@@ -98,12 +98,12 @@ def for_page(svg: str, name: str) -> str:
 
 
 def short(name: str) -> str:
-    """A name, shortened to fit next to an axis."""
+    """Shorten a name to fit next to an axis."""
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
 def spread_out(heights: list[float], least: float) -> list[float]:
-    """Heights for labels: as near to the given ones as possible, in the same order, at least `least` apart."""
+    """Spread labels: as near to the given heights as possible, in the same order, at least `least` apart."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     placed: list[list[float]] = []  # sequences of touching labels: [sum of wanted first heights, number]
     for i, index in enumerate(order):

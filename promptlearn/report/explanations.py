@@ -20,6 +20,7 @@ from promptlearn.report.runs import Comparison, Run
 FOLDER = "explain"  # in the folder of a run
 FORMAT = 2  # of explain.json
 FEATURES = {"before", "after", "label", "classname"}  # the arrays in explain.npz
+MAPS = {"attention", "pictures", "tokens", "layers", "truth", "predicted"}  # not in files of older versions
 LARGEST = 2**28  # bytes of these arrays
 MAX_METHODS = 14  # explained, and tested against each other, on one page
 
@@ -32,11 +33,13 @@ class Explanation:
         towers: "text" and "image" -> layers and scenes (segments with `attends_to`, `prefilled` and so on).
         words: learned text vectors with the nearest words.
         features: arrays before (N, D) and after (N, D'), label (N,), classname (N,) of N test images.
+        maps: the arrays of `trainers.attention_maps`; empty without an image transformer.
     """
 
     towers: dict[str, dict]
     words: list[dict]
     features: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
 
 
 def read_explanation(run: Run) -> Explanation | None:
@@ -45,21 +48,25 @@ def read_explanation(run: Run) -> Explanation | None:
     found = read_checked(folder / "explain.json", run_files.Explanation)
     if found is None or found["format"] != FORMAT or found["prompts_sha256"] != run.result.get("prompts_sha256"):
         return None
-    features = read_features(folder / "explain.npz")
-    return Explanation(found["towers"], found["words"], features) if found["towers"] and features else None
+    arrays = read_arrays(folder / "explain.npz")
+    if not found["towers"] or not arrays:
+        return None
+    maps = {name: array for name, array in arrays.items() if name in MAPS}
+    features = {name: array for name, array in arrays.items() if name in FEATURES}
+    return Explanation(found["towers"], found["words"], features, maps)
 
 
-def read_features(path: Path) -> dict[str, np.ndarray] | None:
-    """Read the arrays FEATURES of explain.npz; None if there is none, or if it is damaged, which is reported."""
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Read the arrays of explain.npz; None if there is none, or if it is damaged, which is reported."""
     try:
         if not path.is_file():
             return None
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
-            if sizes.keys() != FEATURES or sum(sizes.values()) > LARGEST:
-                raise ValueError(f"it does not hold the arrays {', '.join(sorted(FEATURES))} and no others")
+            if sizes.keys() not in (FEATURES, FEATURES | MAPS) or sum(sizes.values()) > LARGEST:
+                raise ValueError(f"it does not hold the arrays {', '.join(sorted(FEATURES))} and no others but maps")
             arrays = {}
-            for name in FEATURES:  # not np.load, which reads as much as an entry unpacks to
+            for name in sizes:  # not np.load, which reads as much as an entry unpacks to
                 with archive.open(f"{name}.npy") as entry:
                     content = io.BytesIO(entry.read(sizes[name] + 1))
                 arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
@@ -67,8 +74,10 @@ def read_features(path: Path) -> dict[str, np.ndarray] | None:
         right = all(arrays[name].ndim == 2 and arrays[name].dtype.kind == "f" for name in ("before", "after"))
         right = right and arrays["label"].shape == arrays["classname"].shape == (n,)
         right = right and arrays["label"].dtype.kind == "i" and arrays["classname"].dtype.kind == "U"
-        if not right or any(len(array) != n for array in arrays.values()):
+        if not right or any(len(arrays[name]) != n for name in FEATURES):
             raise ValueError("its arrays do not have the shapes of features")
+        if MAPS <= arrays.keys() and not are_maps(arrays):
+            raise ValueError("its arrays do not have the shapes of attention maps")
         if not all(math.isfinite(float(np.abs(arrays[name]).sum())) for name in ("before", "after")):
             raise ValueError("its features are not finite")
         return arrays
@@ -77,8 +86,26 @@ def read_features(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
+def are_maps(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether arrays of these names are what `trainers.attention_maps` returns."""
+    attention, pictures = arrays["attention"], arrays["pictures"]
+    expected = *(len(arrays[name]) for name in ("truth", "tokens", "layers")), *attention.shape[3:]
+    kinds = [arrays[name].dtype.kind for name in ("attention", "pictures", "tokens", "layers", "truth", "predicted")]
+    return (
+        kinds == ["f", "u", "U", "i", "U", "U"]
+        and attention.ndim == 5
+        and attention.shape == expected
+        and attention.size > 0
+        and pictures.ndim == 3
+        and pictures.size > 0
+        and len(pictures) == len(attention) == len(arrays["predicted"])
+        and all(arrays[name].ndim == 1 for name in ("tokens", "layers", "truth", "predicted"))
+        and bool(np.isfinite(attention).all())
+    )
+
+
 def models(comparison: Comparison, dataset: str) -> dict[str, Run]:
-    """For each method, the run whose model is explained: the first seed that trained with the most shots."""
+    """Choose the run whose model is explained for each method: the first seed with the most shots."""
     found = {}
     for method in comparison.methods[:MAX_METHODS]:
         trained = [run for run in comparison.select(method, dataset) if run.job.source is None]

@@ -56,13 +56,13 @@ def images_per_class(shots: Shots) -> Cell:
 
 
 def named(comparison: Comparison, method: str) -> Cell:
-    """A method's name with its color, sorted in the order of the comparison."""
+    """Format a method's name with its color, sorted in the order of the comparison."""
     place = comparison.number(method)
     return Cell(method, order=place, method=place)
 
 
 def accuracies(comparison: Comparison) -> Table:
-    """The table of `dassl results`: every dataset, and the average over them."""
+    """Return the table of `dassl results`: every dataset, and the average over them."""
     lines = comparison.lines
     columns = columns_of(lines)
     with_shots = len({line.row.shots for line in lines}) > 1
@@ -82,7 +82,7 @@ def accuracies(comparison: Comparison) -> Table:
 
 
 def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
-    """A mean with its deviation, or with the number of runs if some are missing; bold if it is the best of several."""
+    """Format a mean with its deviation, or with the number of runs if some are missing; the best of several is bold."""
     mean, deviation = line.mean(column), line.deviation(column)
     if mean is None:
         return Cell(line.no_figure(column))
@@ -94,7 +94,7 @@ def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
-    """All pairs of methods with the results of the tests."""
+    """List all pairs of methods with the results of the tests."""
     rows = []
     for pair in found:
         interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
@@ -108,7 +108,7 @@ def differences(comparison: Comparison, found: list[Difference], measure: str) -
 
 
 def runs(comparison: Comparison) -> Table:
-    """Every run with its costs."""
+    """List every run with its costs."""
     header = ["dataset", "method", "shots", "seed", "tested on", "%", "images"]
     header += ["parameters", "GFLOP / step", "GFLOP / image", "train, s", "s / epoch", "MiB", "sample"]
     rows = []
@@ -139,7 +139,7 @@ def runs(comparison: Comparison) -> Table:
 
 
 def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table | None:
-    """Learned text vectors with the nearest words of the vocabulary."""
+    """List learned text vectors with the nearest words of the vocabulary."""
     rows = []
     for method, explanation in explanations.items():
         for vector in explanation.words:
@@ -153,7 +153,7 @@ def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table
 
 
 def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]]) -> Table:
-    """`found`: method -> (true class, prediction, images, share of the class in percent)."""
+    """List `found`: method -> (true class, prediction, images, share of the class in percent)."""
     rows = [
         [named(comparison, method), word(truth), word(predicted), number(n, 0), number(share, 1)]
         for method, pairs in found.items()

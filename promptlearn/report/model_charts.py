@@ -23,6 +23,7 @@ from promptlearn.report.drawing import (
 )
 from promptlearn.report.explanations import Explanation
 
+IMAGES_IN_A_ROW = 2  # with attention maps
 MAX_TOKENS = 5  # drawn of one span of tokens
 GAP = 0.35  # between spans, in tokens
 TOKEN = 0.135  # inches: a token's square with its margin
@@ -32,7 +33,7 @@ PANELS = 4  # in a row
 
 
 def attention_patterns(method: str, explanation: Explanation) -> Chart:
-    """Both towers' attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4).
+    """Draw both towers' attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4).
 
     The text side is on the left and the image side on the right, with several scenes of one side below each other.
     """
@@ -65,12 +66,12 @@ def attention_patterns(method: str, explanation: Explanation) -> Chart:
 
 
 def extent(scene: list[dict]) -> float:
-    """The side length of a scene's matrix, in tokens."""
+    """Return the side length of a scene's matrix, in tokens."""
     return sum(min(number, MAX_TOKENS) + GAP for _, _, number, _ in spans(scene))
 
 
 def spans(scene: list[dict]) -> list[tuple[dict, int, int, bool]]:
-    """Neighboring tokens of a segment that are all learned or all frozen: (segment, first, number, learned)."""
+    """Group neighboring tokens that are all learned or all frozen: (segment, first, number, learned)."""
     found = []
     for segment in scene:
         first = 0
@@ -103,7 +104,7 @@ def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
 
 
 def notes(scene: list[dict], layers: int) -> list[str]:
-    """Lines of text about what happens to segments between layers."""
+    """Describe what happens to segments between layers, line by line."""
     found = []
     for segment in scene:
         if segment["prefilled"]:
@@ -120,7 +121,7 @@ def notes(scene: list[dict], layers: int) -> list[str]:
 
 
 def numbers(depths: Sequence[int]) -> str:
-    """Layer indices (from 0) in words that count from 1."""
+    """Write layer indices (from 0) in words that count from 1."""
     if len(depths) == 1:
         return f"layer {depths[0] + 1}"
     if list(depths) == list(range(depths[0], depths[-1] + 1)):
@@ -129,7 +130,7 @@ def numbers(depths: Sequence[int]) -> str:
 
 
 def sentences(scene: list[dict]) -> list[str]:
-    """A scene's attention pattern in words."""
+    """Describe a scene's attention pattern in words."""
     found = []
     for segment in scene:
         what = "learned" if all(segment["learned"]) else "partly learned" if any(segment["learned"]) else "frozen"
@@ -139,7 +140,7 @@ def sentences(scene: list[dict]) -> list[str]:
 
 
 def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart | None, list[str]]:
-    """t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
+    """Draw t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
 
     Args:
         explanations: method -> explanation; all on the same test images.
@@ -185,16 +186,64 @@ def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart 
 
 
 def changes(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the features after training differ from those before."""
+    """Return whether the features after training differ from those before."""
     before, after = arrays["before"], arrays["after"]
     return before.shape != after.shape or not np.allclose(before, after, atol=1e-3)  # stored in half precision
 
 
 def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """t-SNE in two dimensions, (N, D) -> (N, 2), starting from principal components or from `start` (N, 2)."""
+    """Embed vectors (N, D) by t-SNE: (N, 2), starting from principal components or from `start` (N, 2)."""
     from sklearn.manifold import TSNE  # slow to import
 
     perplexity = min(30, (len(vectors) - 1) / 3)
     # Small, like scikit-learn's own start, so that early steps can move freely.
     init = "pca" if start is None else (start / start[:, 0].std() * 1e-4).astype(np.float32)
     return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(vectors.astype(np.float32))
+
+
+def attention_maps(method: str, explanation: Explanation) -> Chart | None:
+    """Test images under the weights on their patches: a block per image, a row per token, a column per layer."""
+    maps = explanation.maps
+    if not maps:
+        return None
+    attention, pictures = maps["attention"].astype(float), maps["pictures"]
+    images, tokens, layers = attention.shape[:3]
+    lines = -(-images // IMAGES_IN_A_ROW)
+    names = [(str(truth), str(predicted)) for truth, predicted in zip(maps["truth"], maps["predicted"], strict=True)]
+
+    def paint(canvas) -> None:
+        blocks = canvas.subfigures(lines, IMAGES_IN_A_ROW, squeeze=False).flat
+        for image, block in zip(range(images), blocks, strict=False):
+            truth, predicted = names[image]
+            answer = "correct" if truth == predicted else f"predicted {short(predicted)}"
+            block.suptitle(f"{short(truth)} ({answer})", fontsize=9.5, x=0.02, ha="left")
+            panels = block.subplots(tokens, layers, squeeze=False)
+            for token in range(tokens):
+                panels[token, 0].set_ylabel(
+                    str(maps["tokens"][token]), fontsize=8.5, rotation=0, ha="right", va="center"
+                )
+                for column in range(layers):
+                    overlay(panels[token, column], pictures[image], attention[image, token, column])
+            for column in range(layers):
+                title = f"layer {maps['layers'][column]}" if not column else str(maps["layers"][column])
+                panels[0, column].set_title(title, fontsize=8.5, loc="center", fontweight="normal", color=MUTED)
+
+    alt = (
+        f"Where {', '.join(map(str, maps['tokens']))} of {method} attend to in {images} test images, in layers "
+        f"{', '.join(map(str, maps['layers']))}: {'; '.join(f'{t} (predicted {p})' for t, p in names)}. The largest "
+        f"weight on one patch is {attention.max():.2f}."
+    )
+    return draw(f"Where {method} looks", alt, (WIDTH, lines * (0.55 + 0.85 * tokens)), paint, wide=True)
+
+
+def overlay(axes: Axes, picture: np.ndarray, weights: np.ndarray) -> None:
+    """A gray picture (h, w) under weights (g, g); without any weight, the picture alone."""
+    height, width = picture.shape
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    if weights.any():
+        scale = {"cmap": "inferno", "vmin": 0, "vmax": weights.max(), "interpolation": "bilinear"}
+        axes.imshow(weights, alpha=0.6, extent=(0, width, height, 0), **scale)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.grid(False)

@@ -49,13 +49,13 @@ class Section:
 
 
 def sections_of(comparison: Comparison, dataset: str) -> list[Section]:
-    """All sections that there are runs for. `dataset`: the one shown in detail."""
+    """Return all sections that there are runs for. `dataset`: the one shown in detail."""
     found = [*overview(comparison), *in_detail(comparison, dataset), *model_sections(comparison, dataset)]
     return [s for s in found if s.charts or s.tables or s.galleries] + [every_run(comparison)]
 
 
 def overview(comparison: Comparison) -> Iterator[Section]:
-    """Accuracy over all datasets and seeds."""
+    """Build the section on accuracy over all datasets and seeds."""
     table = html_tables.accuracies(comparison)
     notes = [note for key, note in NOTES.items() if not key or key in table.header]
     text = ". ".join(note[0].upper() + note[1:] for note in notes)
@@ -77,7 +77,7 @@ def overview(comparison: Comparison) -> Iterator[Section]:
 
 
 def statistical(comparison: Comparison) -> Section:
-    """The significance tests."""
+    """Build the section on significance tests."""
     lines = [line for line in comparison.lines if line.row.dataset != AVERAGE]
     text = (
         "Runs are paired by dataset and seed. Runs on one dataset are not independent: the figures hold for these "
@@ -107,7 +107,7 @@ def statistical(comparison: Comparison) -> Section:
 
 
 def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
-    """Classes and images of one dataset."""
+    """Build the section on classes and images of one dataset."""
     if comparison.zero_shot:
         figure = predictions.class_gains(comparison, dataset)
         text = "Percentage points, mean over the seeds. A vertical line separates the classes of two tests."
@@ -132,7 +132,7 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
 
 
 def model_sections(comparison: Comparison, dataset: str) -> Iterator[Section]:
-    """Attention patterns, nearest words and image features."""
+    """Build the sections on attention patterns, nearest words, and image features."""
     runs = models(comparison, dataset)
     explanations: dict[str, Explanation] = {m: e for m, run in runs.items() if (e := read_explanation(run))}
     text = (
@@ -142,6 +142,14 @@ def model_sections(comparison: Comparison, dataset: str) -> Iterator[Section]:
     )
     patterns = [model_charts.attention_patterns(method, each) for method, each in explanations.items()]
     yield Section("Attention patterns", [text], patterns)
+    text = (
+        "Attention weights on the patches, mean over the heads, brighter is more; each panel has its own scale, from 0 "
+        "to its largest weight. Chosen: the correct and the wrong predictions of highest confidence. At most three "
+        "prompts of a segment and six layers are drawn. A plain picture: the token does not exist in that layer, or is "
+        "not needed."
+    )
+    looks = [chart for method, each in explanations.items() if (chart := model_charts.attention_maps(method, each))]
+    yield Section("Where the tokens look", [text], looks)
     text = (
         "The words whose embeddings are nearest to the learned text vectors, by Euclidean distance. If the distance is "
         "almost as large as the vector's norm, no word is near."
@@ -162,7 +170,7 @@ def every_run(comparison: Comparison) -> Section:
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """What was compared, and on what."""
+    """State what was compared, and on what."""
     results = [run.result for run in comparison.runs]
 
     def all_of(values: Iterable) -> str:
@@ -181,7 +189,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def page(comparison: Comparison, dataset: str, notes: list[str]) -> str:
-    """The whole page as HTML, with `notes` at the top."""
+    """Return the whole page as HTML, with `notes` at the top."""
     notes = list(notes)
     if any(run.result.get("backbone") == DEMO_BACKBONE for run in comparison.runs):
         notes.append("The backbone is the built-in demo's tiny CLIP: its results do not carry over to CLIP.")

@@ -41,7 +41,7 @@ class Example:
 
 
 def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
-    """Each method's gain or loss over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
+    """Compute each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
     gains: dict[tuple[str, str], float] = {}
     classes: dict[str, list[str]] = {}  # stage -> names
     for stage in comparison.stages[:MAX_STAGES]:
@@ -94,7 +94,7 @@ def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
 
 
 def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> dict[str, float]:
-    """Class name -> accuracy in percent, mean over the seeds."""
+    """Return {class name: accuracy in percent, mean over the seeds}."""
     seeds: dict[str, list[float]] = {}
     for run in comparison.select(method, dataset, stage):
         for name, of_class in run.result["metrics"].get("per_class", {}).items():
@@ -103,7 +103,7 @@ def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> 
 
 
 def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
-    """Confusion matrices of each method's first seed: rows are true classes, columns predictions."""
+    """Compute the confusion matrices of each method's first seed: rows are true classes, columns predictions."""
     counted, labels = {}, {}
     for method in methods:
         for run in comparison.select(method, dataset, stage)[:1]:
@@ -159,7 +159,7 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
 
 
 def frequent_confusions(run: Run) -> list[tuple[str, str, int, float]]:
-    """The pairs of classes confused most: (true class, prediction, images, their share of the class in %)."""
+    """List the pairs of classes confused most: (true class, prediction, images, their share of the class in %)."""
     rows = run.predictions
     classes = Counter(row["classname"] for row in rows)
     pairs = Counter((row["classname"], row["predicted_classname"]) for row in rows if row["label"] != row["predicted"])
@@ -197,7 +197,7 @@ def is_correct(row: dict) -> bool:
 
 
 def thumbnail(path: Path) -> str | None:
-    """A small copy of an image file as a data: URL, None if it cannot be read."""
+    """Return a small copy of an image file as a data: URL, None if it cannot be read."""
     try:
         image = read_image(str(path))
     except UserError:

@@ -96,15 +96,15 @@ class Comparison:
         self.missing = [job for job, result in results.items() if not result]
 
     def method(self, row: Row) -> str:
-        """The name of a row's method, whatever the number of shots."""
+        """Return the name of a row's method, whatever the number of shots."""
         return self._name(_without_shots(row))
 
     def number(self, method: str) -> int:
-        """The method's position, which decides its color and is the same for any number of shots."""
+        """Return the method's position, which decides its color and is the same for any number of shots."""
         return self._numbers[method]
 
     def mean(self, method: str, dataset: str, column: str | None = None) -> float | None:
-        """A method's mean with the most shots on a dataset (or AVERAGE), None if a run is missing.
+        """Return a method's mean with the most shots on a dataset (or AVERAGE), None if a run is missing.
 
         Args:
             column: a column of the table; default: the comparison's measure.
@@ -114,19 +114,19 @@ class Comparison:
         return complete_mean(most, column or self.measure) if most else None
 
     def select(self, method: str, dataset: str, stage: str | None = None, shots: Shots | None = None) -> list[Run]:
-        """The runs of a method on a dataset, by seed. Default: all stages, and the most shots."""
+        """Select the runs of a method on a dataset, by seed. Default: all stages, and the most shots."""
         runs = [run for run in self.runs if run.job.row.dataset == dataset and run.method == method]
         shots = shots or max((run.job.shots for run in runs), key=shots_order, default=0)
         runs = [run for run in runs if run.job.shots == shots and stage in (None, run.job.stage.column)]
         return sorted(runs, key=lambda run: run.job.seed)
 
     def accuracies(self, method: str, dataset: str, stage: str, shots: Shots | None = None) -> list[float]:
-        """The accuracies of the selected runs, in percent."""
+        """Return the accuracies of the selected runs, in percent."""
         return [run.accuracy for run in self.select(method, dataset, stage, shots)]
 
 
 def complete_mean(line: Line, column: str) -> float | None:
-    """A line's mean in a column, None if a run is missing."""
+    """Return a line's mean in a column, None if a run is missing."""
     return line.mean(column) if line.is_complete(column) else None
 
 

@@ -14,7 +14,7 @@ SQUARES = 8  # minimum that a row of differences has room for, so that a few are
 
 
 def difference_matrix(comparison: Comparison, found: list[Difference], measure: str) -> Chart:
-    """The mean difference of each pair, row minus column; filled where it is significant."""
+    """Draw the mean difference of each pair, row minus column; filled where it is significant."""
     of = {}
     for pair in found:
         if pair.difference is not None:
@@ -49,7 +49,7 @@ def difference_matrix(comparison: Comparison, found: list[Difference], measure: 
 
 
 def critical_difference_diagram(comparison: Comparison, ranks: Ranks, measure: str) -> Chart:
-    """Methods on a line of mean ranks, best on the left; a bar joins those without a significant difference."""
+    """Draw methods on a line of mean ranks, best on the left; a bar joins those without a significant difference."""
     names = list(ranks.ranks)
     half = -(-len(names) // 2)
     bars = len(ranks.indistinct)

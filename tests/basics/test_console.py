@@ -29,7 +29,7 @@ def test_a_command_without_stdout_does_its_work(tmp_path):
         assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
-def test_a_command_with_a_full_stdout_says_so_in_a_line():
+def test_a_full_stdout_is_reported_in_one_line():
     done = python("import sys; from promptlearn.cli.main import main; sys.exit(main(['--help']))", ">/dev/full")
     assert done.returncode == 2 and done.stderr == "error: cannot use the output: No space left on device\n"
 

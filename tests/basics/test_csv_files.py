@@ -1,4 +1,4 @@
-"""Cells of CSV files are no formulas, and come back unchanged."""
+"""Cells of CSV files are never formulas, and round-trip unchanged."""
 
 import csv
 
@@ -7,7 +7,7 @@ from basics.csv_files import csv_text, read_csv
 NAMES = ["cat", "=HYPERLINK(1)", "+1", "-a", "@x", "\ttab", "'=quoted", "''=twice", "'plain", "", "a,b", 'say "hi"']
 
 
-def test_texts_come_back_unchanged_and_are_no_formulas(tmp_path):
+def test_texts_round_trip_and_are_never_formulas(tmp_path):
     rows = [{"name": name, "value": -0.5} for name in NAMES]
     path = tmp_path / "a.csv"
     path.write_text(csv_text(rows), encoding="utf-8", newline="")
@@ -18,5 +18,5 @@ def test_texts_come_back_unchanged_and_are_no_formulas(tmp_path):
     assert {row["value"] for row in read_csv(path)} == {"-0.5"}  # a number stays one
 
 
-def test_columns_come_in_the_order_of_their_first_appearance():
+def test_columns_keep_the_order_of_their_first_appearance():
     assert csv_text([{"b": 1}, {"a": 2, "b": 3}]) == "b,a\n1,\n3,2\n"

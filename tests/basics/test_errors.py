@@ -1,4 +1,4 @@
-"""An error of the user has the same message wherever it was raised."""
+"""A user's error has the same message wherever it was raised."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A misspelled name is answered with the name that was meant."""
+"""A misspelled name gets the name that was probably meant."""
 
 from basics import did_you_mean
 

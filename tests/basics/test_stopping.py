@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (sig
 
 @pytest.fixture(autouse=True)
 def restored():
-    """The tests may have been started with Ctrl-C ignored."""
+    """Restore the handlers: the tests may have been started with Ctrl-C ignored."""
     before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in STOP_SIGNALS}
     yield
     for signum, handler in before.items():
@@ -27,12 +27,12 @@ def restored():
 @BOTH
 def test_the_first_signal_is_recorded_and_ctrl_c_after_it_stops_at_once(capfd, signum, status):
     with StopSignals() as signals:
-        signals.stop_if_asked("nowhere")
+        signals.stop_if_requested("nowhere")
         os.kill(os.getpid(), signum)
-        assert signals.asked == signum
+        assert signals.requested == signum
         assert "finishing and saving this step first. Press Ctrl-C to stop at once." in capfd.readouterr().err
         with pytest.raises(Stopped, match="^stopped by SIG[A-Z]+ after epoch 2$") as stop:
-            signals.stop_if_asked("after epoch 2")
+            signals.stop_if_requested("after epoch 2")
         assert stop.value.status == status
         with pytest.raises(Stopped) as stop:
             os.kill(os.getpid(), signal.SIGINT)
@@ -53,7 +53,7 @@ def test_a_stop_that_is_passed_on_or_repeated_counts_once(capfd):
         with pytest.raises(Stopped, match="after epoch 2") as stop, StopSignals() as signals:
             for signum in others:
                 os.kill(os.getpid(), signum)
-            signals.stop_if_asked("after epoch 2")
+            signals.stop_if_requested("after epoch 2")
         assert stop.value.status == 128 + others[0]
         for signum in others:  # while the status is written
             os.kill(os.getpid(), signum)
@@ -64,7 +64,7 @@ def test_ignored_signals_stay_ignored_and_other_threads_set_no_handler():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
-        assert signals.asked is None
+        assert signals.requested is None
 
     def enter():
         with StopSignals():

@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import torch
+from hostile import Calls
 from original_files import OPTIMIZERS, SCHEDULES, original_checkpoint
 from torch import nn
 
@@ -87,16 +88,6 @@ def test_a_schedule_that_was_not_rebuilt_cannot_be_resumed(tmp_path):
 # Hostile files
 
 
-class Calls:
-    """Unpickled, it calls a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
 class SetsState:
     def __init__(self, mark):
         self.mark = mark
@@ -110,7 +101,7 @@ class FakeSGD(torch.optim.SGD):
 
 
 def objects(mark):
-    """Contents of a file that would create the file `mark`, or rebuild something, if they were unpickled."""
+    """Return contents of a file that would create the file `mark`, or rebuild something, if they were unpickled."""
     touch = f"touch {mark}"
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
     optimizer.param_groups[0]["hook"] = Calls(os.system, touch)
@@ -180,7 +171,7 @@ def tensor(size=(4,), stride=(1,), offset=0, of=None):
     return rebuild + b"(" + (of or storage()) + number(offset) + numbers(*size) + numbers(*stride) + b"\x89N" + b"tR"
 
 
-def test_a_handwritten_file_without_lies_is_read(tmp_path):
+def test_a_correct_handwritten_file_is_read(tmp_path):
     assert read_tensors(torch_file(tmp_path / "a", tensor())).tolist() == [1, 2, 3, 4]
     assert read_tensors(torch_file(tmp_path / "b", tensor((1, 2), (9, 2), 1))).tolist() == [[2, 4]]
 
@@ -233,12 +224,12 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_a_description_that_lies_or_calls_is_refused(tmp_path, kind):
+def test_a_false_or_calling_description_is_refused(tmp_path, kind):
     refused(torch_file(tmp_path / "a", PROGRAMS[kind]), "^it is damaged|^it contains (objects|a tensor that is larger)")
 
 
 def test_a_storage_that_claims_too_much_stays_within_the_file(tmp_path):
-    """Harmless: such a file could as well hold other numbers."""
+    # Harmless: such a file could as well hold other numbers.
     path = torch_file(tmp_path / "a", tensor((5,), of=storage(5)))
     assert read_tensors(path)[:4].tolist() == [1, 2, 3, 4]
 

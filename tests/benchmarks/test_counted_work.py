@@ -27,7 +27,7 @@ def test_the_counted_work_is_near_the_floor(method):
 
 
 def count_of_attention(queries, kv):
-    """The count of scaled dot-product attention and its gradients."""
+    """Count scaled dot-product attention and its gradients."""
     return counted(lambda: F.scaled_dot_product_attention(queries, kv, kv).sum())
 
 
@@ -124,13 +124,13 @@ def test_the_floor_of_a_tower_is_the_one_computed_by_hand():
     assert tower(w, layers, own) == 0
 
 
-def test_a_line_through_two_points():
+def test_a_line_passes_through_two_points():
     assert line((100, 300), [2.0, 6.0], 1000) == pytest.approx(20.0)
 
 
 @pytest.fixture
 def small_rows(monkeypatch):
-    """Rows of a small CLIP with made-up memory and peak. Returns a function that changes both paths' losses."""
+    """Make up rows of a small CLIP with memory and peak. Returns a function that changes both paths' losses."""
 
     def change(plain=lambda value: value, fast=lambda value: value):
         def small(case):

@@ -13,13 +13,13 @@ from clip import linear
 
 @pytest.fixture(autouse=True)
 def library_of_this_test(monkeypatch):
-    """Measuring chooses a library for the whole process; this ends with the test."""
+    """Restore the library: measuring chooses one for the whole process."""
     monkeypatch.setattr(linear, "_library", "torch")
 
 
 @pytest.fixture
 def made_up(monkeypatch):
-    """Made-up rows, whose time and memory grow with all sizes. `state["numbers"]` is their verdict."""
+    """Make up rows whose time and memory grow with all sizes. `state["numbers"]` is their verdict."""
     state = {"numbers": "equal", "cases": []}
 
     def row(case, *args):
@@ -44,7 +44,7 @@ def call(monkeypatch, *words):
     return run.main()
 
 
-def test_one_row_as_json(made_up, monkeypatch, capsys):
+def test_one_row_is_printed_as_json(made_up, monkeypatch, capsys):
     assert call(monkeypatch, "--method", "CoOp", "--classes", "7", "--json") == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["method"], row["classes"], row["prompts"]) == ("CoOp", 7, PROMPTS["CoOp"])
@@ -76,7 +76,7 @@ def test_contradictory_arguments_are_refused(words, message, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("method", [m for m in PROMPTS if m != "VPT"])
-def test_a_method_takes_its_most_prompts_and_no_more(method):
+def test_the_number_of_prompts_is_limited_by_the_method(method):
     most, small = run.most_prompts(method), frozen_clip(1, "cpu", torch.float32)
     build(Case(method, most, 1, 1, layers=1), small, ["cat"])
     if method != "RPO":  # its trainer checks this
@@ -90,7 +90,7 @@ def test_both_paths_of_a_test_pass_compute_the_same_logits(method):
     assert measure.test_row(case, count=2, plain_count=2, threads=torch.get_num_threads())["numbers"] == "equal"
 
 
-def test_a_row_says_that_a_step_ran_out_of_memory(monkeypatch):
+def test_a_row_reports_that_a_step_ran_out_of_memory(monkeypatch):
     def fail(case, paths, how):
         if how == "fast":
             raise torch.OutOfMemoryError

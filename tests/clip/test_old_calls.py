@@ -1,6 +1,5 @@
 """clip.clip and clip.model offer the names and calls of OpenAI's code and of the CoOp family's copies of it."""
 
-import json
 import os
 import warnings
 
@@ -10,8 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
-from small_clip import SMALL_HEADS, make_small_clip
+from small_clip import SMALL_HEADS, make_small_clip, save_small_clip
 from small_resnet import make_small_resnet
 
 from basics import UserError
@@ -41,16 +39,13 @@ def state():
 
 @pytest.fixture
 def exact(state):
-    """build_model rounds float32 weights; here they are restored, for comparisons."""
+    """Restore float32 weights, which build_model rounds, for comparisons."""
     return restore(build_model(state), state)
 
 
 @pytest.fixture
 def small_file(tmp_path):
-    path, model = tmp_path / "small.safetensors", make_small_clip()
-    sizes = {"vision_heads": SMALL_HEADS[0], "text_heads": SMALL_HEADS[1]}
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, metadata={"sizes": json.dumps(sizes)})
-    return path
+    return save_small_clip(tmp_path / "small.safetensors")
 
 
 def restore(model, state):
@@ -59,7 +54,7 @@ def restore(model, state):
 
 
 def embedded(model, n_ctx, ctx=None):
-    """Texts as the family's files embed them, (77, C, width), and the positions of their ends."""
+    """Embed texts as the family's files do, (77, C, width), and return the positions of their ends."""
     tokens = tokenize([" ".join(["X"] * n_ctx) + f" {name}." for name in NAMES])
     x = model.token_embedding(tokens)
     if ctx is not None:
@@ -140,7 +135,7 @@ def test_convert_weights_handles_torchs_own_attention():
 
 
 def test_an_additive_mask_replaces_the_mask_of_the_tower(small_clip, exact):
-    """RPO: prompts after the end of the text attend to the tokens up to it, and no token attends to them."""
+    # RPO: prompts after the end of the text attend to the tokens up to it, and no token attends to them.
     prompts, texts = torch.randn(2, 16, generator=torch.Generator().manual_seed(2)), [f"a {name}." for name in NAMES]
     tokens = tokenize(texts)
     x, length = exact.token_embedding(tokens) + exact.positional_embedding, tokens.argmax(dim=-1) + 1

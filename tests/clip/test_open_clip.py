@@ -7,8 +7,9 @@ import open_clip.factory
 import open_clip.pretrained
 import pytest
 import torch
+from hostile import Calls
 from safetensors.torch import save_file
-from small_clip import SMALL_HEADS, make_small_clip
+from small_clip import SMALL_HEADS, make_small_clip, save_small_clip
 from small_resnet import shake
 
 import clip
@@ -21,7 +22,7 @@ CUT = 2  # layers of each tower; all widths, heads and patches are those of the 
 
 @pytest.fixture
 def add_model(tmp_path, monkeypatch):
-    """add_model(name, config) makes `name` one of open_clip's model configurations."""
+    """Return add_model(name, config), which makes `name` one of open_clip's model configurations."""
 
     def add(name, config):
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
@@ -31,7 +32,7 @@ def add_model(tmp_path, monkeypatch):
 
 @pytest.fixture
 def publish(monkeypatch):
-    """publish(model, tag, file, **entries) makes a file on disk one of open_clip's published weights."""
+    """Return publish(model, tag, file, **entries), which makes a file on disk one of open_clip's published weights."""
 
     def make(model, tag, file, **entries):
         tags = open_clip.pretrained._PRETRAINED.get(model, {})
@@ -42,7 +43,7 @@ def publish(monkeypatch):
 
 
 def small_config():
-    """The small CLIP as open_clip would describe it."""
+    """Describe the small CLIP as open_clip would."""
     config = make_small_clip().config
     return {
         "embed_dim": config.embed_dim,
@@ -64,12 +65,10 @@ def small_config():
 
 
 @pytest.fixture
-def small_file(tmp_path, add_model, small_clip):
-    """The small CLIP as a file without metadata, and its configuration under the name `Small`."""
+def small_file(tmp_path, add_model):
+    """Save the small CLIP without metadata, with its configuration under the name `Small`."""
     add_model("Small", small_config())
-    path = tmp_path / "small.safetensors"
-    save_file({k: v.contiguous() for k, v in small_clip.state_dict().items()}, path)
-    return path
+    return save_small_clip(tmp_path / "small.safetensors", sizes=False)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +152,7 @@ def test_other_image_statistics_are_reported(small_file, publish, capsys):
     assert "set INPUT.PIXEL_MEAN to [0.5, 0.5, 0.5]" in capsys.readouterr().out
 
 
-def test_an_unknown_model_or_tag_is_answered_with_a_similar_one():
+def test_an_unknown_model_or_tag_gets_a_similar_suggestion():
     with pytest.raises(
         UserError, match=r"open_clip:ViT-B16/openai: expected .*, got 'ViT-B16'. Did you mean .*'ViT-B-16'"
     ):
@@ -213,11 +212,7 @@ def test_a_missing_network_gives_a_clear_message(monkeypatch):
 
 
 def test_a_published_file_with_a_command_is_refused_and_runs_nothing(tmp_path, small_file, publish):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.bin")
+    torch.save({"state_dict": Calls(open, str(tmp_path / "ran"), "w")}, tmp_path / "evil.bin")
     publish("Small", "evil", tmp_path / "evil.bin")
     with pytest.raises(UserError, match="evil.bin: expected tensors only"):
         clip.load_clip("open_clip:Small/evil")

@@ -20,7 +20,7 @@ def rows():
 
 
 def ends(at_end):
-    """Position of the output token of each row: its last one, or its second."""
+    """Return the position of the output token of each row: its last one, or its second."""
     first = torch.tensor([0, 2, 4, 7])
     return first + (torch.tensor(LENGTHS) - 1 if at_end else 1)
 
@@ -65,7 +65,7 @@ def test_no_other_segment_attends_to_ragged_rows(small_clip, rows):
         small_clip.transformer({"x": packed, "y": padded})
 
 
-def test_class_texts_hold_no_padding(small_clip):
+def test_class_texts_contain_no_padding(small_clip):
     words = ClassWords(small_clip, ["Boeing 747-400", "cat", "yellow dog", "dog"], 4)
     packed = words.packed()
     assert packed.packing == ((2, 3), (1, 4), (1, words.lengths[0]))  # "cat . [EOS]", "yellow dog . [EOS]"

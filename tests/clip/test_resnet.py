@@ -126,7 +126,7 @@ def test_weights_with_a_missing_layer_are_refused_by_key(tmp_path, small_resnet)
         lambda model, images: model.config.vision_layers,
     ],
 )
-def test_accesss_for_image_tokens_name_the_setting_to_change(access, small_resnet, images):
+def test_a_request_for_image_tokens_names_the_setting_to_change(access, small_resnet, images):
     with pytest.raises(UserError, match="MODEL.BACKBONE.NAME: expected a ViT.*, got a ResNet"):
         access(small_resnet, images)
 

@@ -6,7 +6,7 @@ from basics import UserError
 from clip import end_of_text, tokenize
 
 
-def test_a_known_sentence_has_the_token_numbers_of_clip():
+def test_a_known_sentence_has_clips_token_numbers():
     row = tokenize("a photo of a cat.")[0]
     assert row[:8].tolist() == [49406, 320, 1125, 539, 320, 2368, 269, 49407]
     assert row.shape == (77,) and not row[8:].any()

@@ -19,7 +19,7 @@ def images():
 
 @pytest.fixture
 def image_segments(small_clip, images):
-    """[CLS, patches] that attend to each other, and four prompts that attend to them only."""
+    """Return [CLS, patches] that attend to each other, and four prompts that attend to them only."""
     prompts = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(2))
     return {
         "image": Segment(small_clip.visual.embed(images), attends_to=("image",)),

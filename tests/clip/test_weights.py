@@ -6,6 +6,7 @@ import zipfile
 import open_clip.pretrained
 import pytest
 import torch
+from hostile import Calls
 from safetensors.torch import save_file
 from small_clip import make_small_clip
 from torch import nn
@@ -61,7 +62,7 @@ def test_half_precision_keeps_layer_norms_in_float32(tmp_path, state):
     assert model.ln_final.weight.dtype == torch.float32 and model.logit_scale.dtype == torch.float32
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match=r"NAME: expected one of .*tiny.*, got 'ViT-B-16'. Did you mean 'ViT-B/16'\?"):
         clip.load_clip("ViT-B-16")
 
@@ -104,7 +105,7 @@ def flip_last_number(path):
     path.write_bytes(data)
 
 
-def test_a_flipped_bit_is_found(tmp_path, state):
+def test_a_flipped_bit_is_detected(tmp_path, state):
     torch.save(state, tmp_path / "flipped.pt")
     clip.weights.read(tmp_path / "flipped.pt")
     flip_last_number(tmp_path / "flipped.pt")
@@ -121,17 +122,13 @@ def test_the_tiny_clip_is_the_one_that_was_pretrained(tmp_path, monkeypatch):
         clip.load_clip("tiny")
 
 
-def test_no_name_is_answered_with_the_known_ones():
+def test_a_missing_name_lists_the_known_ones():
     with pytest.raises(UserError, match="expected one of .*ViT-B/16.*, got none. Give --backbone or --config-file"):
         clip.load_clip("")
 
 
 def test_a_file_with_a_command_is_refused_and_runs_nothing(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    torch.save({"state_dict": Calls(open, str(tmp_path / "ran"), "w")}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match="evil.pt: expected tensors only"):
         clip.load_clip(str(tmp_path / "evil.pt"))
     assert not (tmp_path / "ran").exists()
@@ -182,12 +179,8 @@ def test_an_archive_that_openai_did_not_publish_is_refused(tmp_path, state):
 
 
 def test_an_archive_with_other_objects_is_refused(tmp_path, state, monkeypatch):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
     path = tmp_path / "evil.pt"
-    write_archive(path, state, Evil())
+    write_archive(path, state, Calls(open, str(tmp_path / "ran"), "w"))
     monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
     with pytest.raises(UserError, match=r"objects other than tensors \('_?io.open'\)"):
         weights.read(path)

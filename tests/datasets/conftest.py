@@ -18,7 +18,7 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def put():
-    """put(folder, names): makes empty files, last name first: a listing in the order of making is not sorted."""
+    """Return put(folder, names), which creates empty files, last name first, so that a listing is not sorted."""
 
     def make(folder, names):
         for name in reversed(list(names)):

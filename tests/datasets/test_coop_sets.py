@@ -22,7 +22,7 @@ CUT, TRAINVAL = "half, fifth, rest", "a fifth of trainval"
 
 
 def folders_of(image_dir, names):
-    """A tree of class folders; `names`: class name by folder, in sorted order."""
+    """Create a tree of class folders; `names`: class name by folder, in sorted order."""
 
     def tree(data, put):
         images = {f: [f"{f}/{n:04}.jpg" for n in range(count)] for f, count in zip(names, COUNTS, strict=False)}
@@ -131,7 +131,7 @@ SETS = {
 
 
 def split_of_the_original(rule, classes, test, rng):
-    """The three lists of [image, label, class name] that the original makes and saves, drawing from `rng`."""
+    """List [image, label, class name] as the original splits and saves it, drawing from `rng`."""
     train, val, test = [], [], [list(entry) for entry in test]
     for label, name, images in classes:
         images = [[image, label, name] for image in images]
@@ -149,7 +149,7 @@ def split_of_the_original(rule, classes, test, rng):
 
 
 def shots_of_the_original(split, shots, rng):
-    """The sampled train and val entries, the next of `rng`: K of each class, and min(K, 4)."""
+    """Sample train and val entries with `rng` as the original does: K of each class, and min(K, 4)."""
     sampled = {}
     for part, k in (("train", shots), ("val", min(shots, 4))):
         classes = {}
@@ -236,16 +236,16 @@ NO_CLASS = np.array([[("00001.jpg",)]], dtype=[("fname", object)])
 @pytest.mark.parametrize(
     ("name", "file", "damage", "message"),
     [
-        ("Caltech101", "101_ObjectCategories/tick", keep_three, "Class 'tick' has 3 images.*too few"),
-        ("EuroSAT", "2750/River", rename, "1 of 10 class folders .* first: River"),
+        ("Caltech101", "101_ObjectCategories/tick", keep_three, "class 'tick': expected enough images.* got 3"),
+        ("EuroSAT", "2750/River", rename, "10 class folders, got none in 1, first: River"),
         ("Food101", "images", rename, "images: expected a folder of class folders"),
         ("OxfordFlowers", "imagelabels.mat", Path.unlink, "labels.mat: expected a file.*needs it, or the split file"),
         ("OxfordFlowers", "imagelabels.mat", cut_short, "imagelabels.mat: expected a MATLAB file"),
         ("OxfordFlowers", "imagelabels.mat", variable(other=[1]), "expected the variable 'labels'"),
         ("OxfordFlowers", "cat_to_name.json", Path.unlink, "cat_to_name.json.*or the split file"),
-        ("OxfordFlowers", "cat_to_name.json", line('{"1": "a"}'), r"does not name 2 of 3 kinds, first: \[2, 3\]"),
-        ("OxfordFlowers", "cat_to_name.json", line("5"), "cat_to_name.json.*expected names by number, found int"),
-        ("OxfordFlowers", "jpg/image_00003.jpg", Path.unlink, "1 of 24 image files are missing.*image_00003.jpg"),
+        ("OxfordFlowers", "cat_to_name.json", line('{"1": "a"}'), r"names of 3 kinds, got none for 2: \[2, 3\]"),
+        ("OxfordFlowers", "cat_to_name.json", line("5"), "cat_to_name.json.*expected names by number, got int"),
+        ("OxfordFlowers", "jpg/image_00003.jpg", Path.unlink, "expected 24 image files, got 23.*image_00003.jpg"),
         ("StanfordCars", "cars_test_annos_withlabels.mat", variable(annotations=CLASS_0), "number from 1 to 3"),
         ("StanfordCars", "devkit/cars_train_annos.mat", variable(annotations=NO_CLASS), "element 1.*fname and class"),
         ("StanfordCars", "devkit/cars_meta.mat", Path.unlink, "cars_meta.mat.*needs it, or the split file"),

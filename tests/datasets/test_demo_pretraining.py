@@ -14,7 +14,7 @@ from scripts import pretrain_tiny
 
 
 def pretrain(folder, seed, monkeypatch):
-    """One step on few images."""
+    """Pretrain for one step on few images."""
     monkeypatch.setattr(pretrain_tiny, "DEMO_SETS", (RomanNumerals,))
     monkeypatch.setattr(pretrain_tiny, "THREADS", torch.get_num_threads())
     with torch.random.fork_rng():
@@ -88,7 +88,7 @@ def test_every_word_of_the_demo_sets_was_trained():
 @pytest.mark.parametrize("dataset", [Digits, RomanNumerals])
 def test_the_shipped_weights_reach_the_accuracy_on_the_model_card(dataset):
     card = Path(TINY).with_name("MODEL_CARD.md").read_text()
-    said = re.search(rf"^\| {dataset.__name__} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
+    figures = re.search(rf"^\| {dataset.__name__} \|.*\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
     reached = pretrain_tiny.zero_shot(load_clip("tiny"), dataset)
-    assert reached == pytest.approx([float(value) for value in said.groups()], abs=0.5)
+    assert reached == pytest.approx([float(value) for value in figures.groups()], abs=0.5)
     assert reached[0] > 60 and reached[1] > 60

@@ -1,4 +1,4 @@
-"""The demo datasets: images made once, complete or not at all, the same for everybody."""
+"""The demo datasets: images made once, complete or not at all, the same for everyone."""
 
 import json
 import os
@@ -27,7 +27,7 @@ FEW = {"train": 2, "val": 1, "test": 2}
 
 @pytest.fixture
 def few(monkeypatch):
-    """Few images a class, so that rendering is quick."""
+    """Render few images per class, which is quick."""
     monkeypatch.setattr(DemoDataset, "counts", FEW)
     scans, labels = scikit_digits()
     first = torch.cat([(labels == digit).nonzero().squeeze(1)[: sum(FEW.values())] for digit in range(10)])
@@ -66,7 +66,7 @@ def test_a_dataset_is_registered_with_a_config_and_distinct_names(dataset):
     assert DATASET_REGISTRY.get(dataset.__name__) is dataset
     path = REPOSITORY / "configs" / "datasets" / f"{dataset.dataset_dir}.yaml"
     assert yaml.safe_load(path.read_text()) == {"DATASET": {"NAME": dataset.__name__}}
-    argument = "" if dataset is Digits else f" {dataset.dataset_dir}"  # digits is what the script takes by itself
+    argument = "" if dataset is Digits else f" {dataset.dataset_dir}"  # digits is the script's default
     assert f"#   bash scripts/rpo/base2new.sh{argument}\n" in path.read_text()
     assert len(set(dataset.names)) == len(dataset.names)
     assert "{}" in dataset.prompt
@@ -171,7 +171,7 @@ def test_an_interrupted_rendering_leaves_nothing(few, tmp_path, monkeypatch):
     assert Letters.rendered(tmp_path).is_dir()
 
 
-def test_a_killed_rendering_is_repeated_and_what_it_left_is_swept(few, tmp_path):
+def test_a_killed_rendering_is_repeated_and_its_litter_swept(few, tmp_path):
     killed, live = tmp_path / ".images-killed", tmp_path / ".images-live"
     for folder in (killed, live):
         (folder / "train" / "letter_a").mkdir(parents=True)
@@ -197,7 +197,7 @@ def test_a_second_process_keeps_the_images_of_the_first(few, tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["images"]
 
 
-def test_two_processes_render_at_once(tmp_path):
+def test_two_processes_can_render_at_once(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
@@ -225,26 +225,26 @@ print(Letters.rendered(Path(sys.argv[1])))
 def test_a_missing_image_is_reported_before_training(few, tmp_path):
     images = Letters.rendered(tmp_path)
     next(images.glob("test/letter_c/*.png")).unlink()
-    with pytest.raises(UserError, match="expected 130 images, found 129; delete that folder"):
+    with pytest.raises(UserError, match="expected 130 images, got 129. Delete the folder"):
         Letters.rendered(tmp_path)
 
 
 def test_images_of_another_version_are_refused(few, tmp_path):
     images = Letters.rendered(tmp_path)
     (images / "rendered.json").write_text(json.dumps({"version": 0, "pictures": 130}))
-    with pytest.raises(UserError, match="version 1, found 0; delete that folder"):
+    with pytest.raises(UserError, match="version 1, got version 0. Delete the folder"):
         Letters.rendered(tmp_path)
 
 
 def test_foreign_images_are_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match="not rendered by the demo dataset Letters"):
+    with pytest.raises(UserError, match="expected rendered images of Letters"):
         Letters.rendered(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "letters").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=f"cannot be rendered into {tmp_path / 'letters'}.*DASSL_CACHE"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'letters'}: cannot render .*DASSL_CACHE"):
         Letters(config("Letters", tmp_path))
 
 

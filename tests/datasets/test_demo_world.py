@@ -1,4 +1,4 @@
-"""The demo world: its atlas, its images, what is said about them."""
+"""The demo world: its atlas, its images, their captions."""
 
 import json
 import random
@@ -91,14 +91,14 @@ def test_a_higher_difficulty_shrinks_and_clutters():
         style(difficulty=1.5)
 
 
-def test_captions_are_short_and_only_photos_tell_the_color():
+def test_captions_are_short_and_only_photos_mention_the_color():
     atlas, rng = load_atlas(), random.Random(0)
     texts, hues = [], set(COLORS) - {"black", "white"}  # ink is called black, or black and white
     for medium in (PHOTO, SKETCH, INK):
-        said = [caption(draw_scene(atlas, rng), medium, rng) for _ in range(600)]
-        mentioned = sum(any(color in text.split() for color in hues) for text in said)
+        captions = [caption(draw_scene(atlas, rng), medium, rng) for _ in range(600)]
+        mentioned = sum(any(color in text.split() for color in hues) for text in captions)
         assert (200 < mentioned < 300) if medium == PHOTO else mentioned == 0
-        texts += said
+        texts += captions
     assert (tokenize(texts).argmax(1) + 1).max() <= 25
 
 
@@ -111,6 +111,6 @@ def test_captions_name_the_notation_often_but_not_always():
         ("lowercase", "b", "small letter b", 0.425),
         ("braille", "b", "braille", 0.85),
     ):
-        said = [caption(Scene(notation, name, glyph=0, color=0), INK, rng) for _ in range(400)]
-        assert sum(word in text for text in said) / 400 == pytest.approx(share, abs=0.1), notation
+        captions = [caption(Scene(notation, name, glyph=0, color=0), INK, rng) for _ in range(400)]
+        assert sum(word in text for text in captions) / 400 == pytest.approx(share, abs=0.1), notation
     assert sum(SHARES.values()) == pytest.approx(1)

@@ -15,7 +15,7 @@ LISTS = {
 
 @pytest.fixture
 def folder(cfg, tmp_path, put):
-    """fgvc_aircraft/ as the archive's data/ holds it."""
+    """Create fgvc_aircraft/ as the archive's data/ holds it."""
     cfg.DATASET.NAME = "FGVCAircraft"
     folder = tmp_path / "fgvc_aircraft"
     put(folder / "images", [f"{n:07}.jpg" for n in range(1, 8)])
@@ -25,7 +25,7 @@ def folder(cfg, tmp_path, put):
     return folder
 
 
-def test_the_official_split_is_read_with_the_labels_of_the_list_of_variants(cfg, folder):
+def test_the_official_split_is_read_with_variant_labels(cfg, folder):
     data = build_dataset(cfg)
     assert data.classnames == list(VARIANTS)
     for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):
@@ -38,7 +38,7 @@ def test_the_official_split_is_read_with_the_labels_of_the_list_of_variants(cfg,
     [
         ("variants.txt", None, "variants.txt: expected a file"),
         ("images_variant_test.txt", "0000007 F-16\n", "test.txt, line 1: expected an image and one of variants.txt"),
-        ("images_variant_train.txt", "0000099 F/A-18\n", "1 of 4 image files are missing.*0000099.jpg"),
+        ("images_variant_train.txt", "0000099 F/A-18\n", "expected 4 image files, got 3.*0000099.jpg"),
     ],
 )
 def test_missing_and_damaged_files_are_named(cfg, folder, file, text, message):

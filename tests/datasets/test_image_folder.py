@@ -16,7 +16,7 @@ CLASSES = ("cats", "house_plants", "toys")
 
 @pytest.fixture
 def build(cfg, tmp_path):
-    """build(what, KEY=value, ...): the dataset of tmp_path / what."""
+    """Return build(what, KEY=value, ...): the dataset of tmp_path / what."""
     cfg.DATASET.NAME = "ImageFolder"
 
     def build(what="", **settings):
@@ -29,7 +29,7 @@ def build(cfg, tmp_path):
 
 
 def pictures(count, *parts):
-    """Names of images, class by class; parts come first where there are any."""
+    """Name images, class by class; parts come first where there are any."""
     return [f"{p}{c}/{n}.png" for p in ([f"{part}/" for part in parts] or [""]) for c in CLASSES for n in range(count)]
 
 
@@ -96,7 +96,7 @@ def test_classnames_txt_names_the_classes(build, tmp_path, put):
     (tmp_path / "classnames.txt").write_text("toys wooden toy\ncats  tabby cat\nhouse_plants cactus\n")
     assert build().classnames == ["tabby cat", "cactus", "wooden toy"]
     (tmp_path / "classnames.txt").write_text("toys wooden toy\n")
-    with pytest.raises(UserError, match="2 of 3 class folders have no name there, first: cats, house_plants"):
+    with pytest.raises(UserError, match="names for 3 class folders, got none for 2, first: cats, house_plants"):
         build()
 
 
@@ -112,10 +112,13 @@ def test_files_that_are_not_images_are_ignored_with_a_note(build, tmp_path, put,
     [
         ([], "expected class folders, got 0 files"),
         (["a.png", "b.png"], "expected class folders, got 2 files"),
-        ([*pictures(4), "empty/notes.txt"], "1 of 4 class folders .* hold no images, first: empty"),
-        (pictures(3), "Class 'cats' has 3 images: too few for 50% train, 20% val and 30% test"),
-        ([*pictures(2, "train", "test"), "test/dogs/0.png"], "test: 1 class folders are not in train/, first: dogs"),
-        ([*pictures(2, "train"), "test/cats/0.png"], "test: 2 of 3 class folders are missing"),
+        ([*pictures(4), "empty/notes.txt"], "expected images in 4 class folders, got none in 1, first: empty"),
+        (pictures(3), "class 'cats': expected enough images for 50% train, 20% val and 30% test, got 3"),
+        (
+            [*pictures(2, "train", "test"), "test/dogs/0.png"],
+            "test: expected the class folders of train/, got 1 other",
+        ),
+        ([*pictures(2, "train"), "test/cats/0.png"], "test: expected images in 3 class folders, got none in 2"),
     ],
 )
 def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, message):
@@ -127,17 +130,17 @@ def test_an_unusable_folder_gets_a_clear_message(build, tmp_path, put, files, me
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected the header path,label or path,label,split and a line for each image, found '' and 0 lines"),
-        ("file,class\na.png,x\n", "found 'file,class' and 1 lines"),
+        ("", "expected the header path,label or path,label,split and a line for each image, got '' and 0 lines"),
+        ("file,class\na.png,x\n", "got 'file,class' and 1 lines"),
         ("path,label\n", "and 0 lines"),
-        ("path,label\na.png\n", "image 1: expected path,label; found 'a.png'"),
-        ("path,label\na.png,\n", "image 1: expected path,label; found 'a.png,'"),
-        ("path,label,split\na.png,x,dev\n", "split is one of train, val, test; found 'a.png,x,dev'"),
-        ("path,label\na.png,x\na.png,y\n", "names 1 images more than once, first: a.png"),
-        ("path,label\nb.png,x\n", "1 of 1 image files are missing, first: .*b.png"),
-        ("path,label,split\na.png,x,test\n", "there are no training images"),
-        ('path,label\n"a.png,x\n', "cannot be read as a CSV file"),
-        ("path,label\n\xff", "cannot be read as a CSV file"),
+        ("path,label\na.png\n", "image 1: expected path,label, got 'a.png'"),
+        ("path,label\na.png,\n", "image 1: expected path,label, got 'a.png,'"),
+        ("path,label,split\na.png,x,dev\n", r"\(split: train, val, test\), got 'a.png,x,dev'"),
+        ("path,label\na.png,x\na.png,y\n", "expected each image once, got 1 repeated ones: a.png"),
+        ("path,label\nb.png,x\n", "expected 1 image files, got 0; the first missing ones: .*b.png"),
+        ("path,label,split\na.png,x,test\n", "expected training images, got none"),
+        ('path,label\n"a.png,x\n', "expected a CSV file, got an error"),
+        ("path,label\n\xff", "expected a CSV file, got an error"),
     ],
 )
 def test_an_unusable_csv_file_gets_a_clear_message(build, tmp_path, put, text, message):
@@ -148,10 +151,10 @@ def test_an_unusable_csv_file_gets_a_clear_message(build, tmp_path, put, text, m
 
 
 def test_a_missing_root_is_named(build, cfg):
-    with pytest.raises(UserError, match="there is no .*nowhere; correct DATASET.ROOT"):
+    with pytest.raises(UserError, match="got .*nowhere, which does not exist"):
         build("nowhere")
     cfg.DATASET.ROOT = ""
-    with pytest.raises(UserError, match="name your folder of class folders, or CSV file, as DATASET.ROOT"):
+    with pytest.raises(UserError, match="DATASET.ROOT: expected a folder of class folders or a CSV file, got nothing"):
         build_dataset(cfg)
 
 

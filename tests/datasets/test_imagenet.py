@@ -59,7 +59,7 @@ def test_base_and_new_halves_apply_to_val_too(cfg, imagenet):
 def test_an_old_listing_is_ignored_with_a_note(cfg, imagenet, capsys):
     (imagenet / "preprocessed.pkl").write_bytes(b"not a pickle at all")
     assert len(build_dataset(cfg).train_x) == 44
-    assert "preprocessed.pkl is not read (a pickle can run code); the folders are listed" in capsys.readouterr().out
+    assert "preprocessed.pkl, because a pickle can run code; the folders are listed" in capsys.readouterr().out
 
 
 def flatten(imagenet):
@@ -83,9 +83,9 @@ def empty_a_class(imagenet):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flatten, "val: 4 of 4 class folders are missing or hold no images, first: n01440764, n01443537, n0"),
-        (empty_a_class, "val: 1 of 4 class folders are missing or hold no images, first: n02119789"),
-        (drop_a_name, "classnames.txt: 2 of 4 class folders have no name there, first: n02119789, n03095699"),
+        (flatten, "val: expected images in 4 class folders, got none in 4, first: n01440764, n01443537, n0"),
+        (empty_a_class, "val: expected images in 4 class folders, got none in 1, first: n02119789"),
+        (drop_a_name, "classnames.txt: expected names for 4 class folders, got none for 2, first: n02119789"),
         (lambda folder: (folder / "classnames.txt").unlink(), "classnames.txt: expected a file"),
     ],
 )  # fmt: skip

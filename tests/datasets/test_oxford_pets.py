@@ -33,7 +33,7 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """oxford_pets/ as its archives unpack, without a split file; the images are empty files."""
+    """Create oxford_pets/ as its archives unpack, without a split file; the images are empty files."""
     folder = tmp_path / "oxford_pets"
     (folder / "images").mkdir(parents=True)
     (folder / "annotations").mkdir()
@@ -52,7 +52,7 @@ def names(items):
 
 
 def first_run_of_the_original(seed, shots):
-    """Names that the original draws when it makes the split and the draw in one run, from one stream."""
+    """Return names that the original draws when it makes the split and the draw in one run, from one stream."""
     rng = random.Random(seed)
     train, val = [], []
     for breed in BREEDS:
@@ -112,12 +112,12 @@ def test_a_split_that_cannot_be_saved_is_noted(cfg, folder, monkeypatch, capsys)
 
     monkeypatch.setattr("dassl.data.datasets.fewshot.save_split", refuse)
     build_dataset(cfg)
-    assert "Note: the split is not saved" in capsys.readouterr().out
+    assert "Note: cannot save the split" in capsys.readouterr().out
 
 
 def test_missing_annotations_and_images_are_named(cfg, folder):
     (folder / "images" / "Abyssinian_3.jpg").unlink()
-    with pytest.raises(UserError, match="1 of 42 image files are missing.*Abyssinian_3.jpg"):
+    with pytest.raises(UserError, match="expected 42 image files, got 41.*Abyssinian_3.jpg"):
         build_dataset(cfg)
     assert not (folder / SPLIT).exists()
 
@@ -132,7 +132,7 @@ def test_missing_annotations_and_images_are_named(cfg, folder):
 
 @pytest.fixture(scope="session")
 def golden_folder(tmp_path_factory):
-    """A DATA folder with the classes of the reference draws: ids 0 .. n - 1 in each part."""
+    """Create a DATA folder with the classes of the reference draws: ids 0 .. n - 1 in each part."""
     root = tmp_path_factory.mktemp("DATA")
     images = root / "oxford_pets" / "images"
     images.mkdir(parents=True)

@@ -24,7 +24,7 @@ PICTURE = PICTURE.getvalue()
 
 
 def tar(*paths: str, **contents: bytes) -> bytes:
-    """A tar archive of images, and of other files: {path: content}."""
+    """Pack a tar archive of images, and of other files: {path: content}."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path, content in {**dict.fromkeys(paths, PICTURE), **contents}.items():
@@ -47,7 +47,7 @@ def zipped(*paths: str, **contents: bytes) -> bytes:
 
 
 def split(first: str, second: str) -> bytes:
-    """A split file of two classes; the same image of each in train, val and test."""
+    """Return a split file of two classes; the same image of each in train, val, and test."""
     return json.dumps({part: [[first, 0, "one"], [second, 1, "two"]] for part in ("train", "val", "test")}).encode()
 
 
@@ -162,7 +162,7 @@ def site():
 
 
 def small(source, site):
-    """The source with our small files instead of the published ones; where each belongs is unchanged."""
+    """Give the source our small files instead of the published ones; where each belongs is unchanged."""
 
     def ours(file):
         content = FILES[source.name].get(file.name)
@@ -187,12 +187,12 @@ def test_all_fifteen_datasets_are_prepared_in_one_call_and_load(site, monkeypatc
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(data, "read_sources", lambda path: {name: small(SOURCES[name], site) for name in SOURCES})
     status = main(["data", "prepare", *SOURCES, "--root", str(tmp_path)])
-    said = capsys.readouterr().err
-    assert status == 0, said
-    assert said.count(": prepared and verified") == len(SOURCES) == 15
+    err = capsys.readouterr().err
+    assert status == 0, err
+    assert err.count(": prepared and verified") == len(SOURCES) == 15
 
-    site.asked.clear()
+    site.requests.clear()
     assert main(["data", "verify", *SOURCES, "--images", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count(": ok") == 15
     assert main(["data", "prepare", *SOURCES, "--root", str(tmp_path)]) == 0
-    assert site.asked == []
+    assert site.requests == []

@@ -12,7 +12,7 @@ from mutations import JUNK, TEXTS, damaged, grafted
 import train
 import trainers
 from basics import UserError
-from dassl.config import flatten, get_cfg_default, merge_what_is_right
+from dassl.config import flatten, get_cfg_default, merge_valid
 from dassl.engine import check_config
 from promptlearn.cli import main
 
@@ -28,9 +28,9 @@ FLAGS = [word for action in train.parser()._actions for word in action.option_st
 def settle(files, opts, method):
     """Merge and check, as the entry point does; what is refused is reported, and the rest has the right type."""
     cfg = WHOLE.clone()
-    merge_what_is_right(cfg, [ROOT / FILE.format(method), ROOT / "configs/datasets/digits.yaml"])
-    problems = merge_what_is_right(cfg, files, opts)
-    merge_what_is_right(cfg, opts=["TRAINER.NAME", method])
+    merge_valid(cfg, [ROOT / FILE.format(method), ROOT / "configs/datasets/digits.yaml"])
+    problems = merge_valid(cfg, files, opts)
+    merge_valid(cfg, opts=["TRAINER.NAME", method])
     problems += check_config(cfg)
     assert all(isinstance(line, str) and line.strip() for line in problems)
     for key, value in flatten(cfg).items():
@@ -39,14 +39,14 @@ def settle(files, opts, method):
 
 
 @given(method=st.sampled_from(METHODS), data=st.data())
-def test_a_damaged_file(tmp_path_factory, method, data):
+def test_a_damaged_file_merges_or_gives_one_message(tmp_path_factory, method, data):
     file = tmp_path_factory.getbasetemp() / "damaged.yaml"
     file.write_bytes(data.draw(damaged((ROOT / FILE.format(method)).read_bytes())))
     settle([file], [], method)
 
 
 @given(method=st.sampled_from(METHODS), data=st.data())
-def test_a_file_of_other_values(tmp_path_factory, method, data):
+def test_other_values_merge_or_give_one_message(tmp_path_factory, method, data):
     file = tmp_path_factory.getbasetemp() / "other.yaml"
     tree = data.draw(grafted(yaml.safe_load((ROOT / FILE.format(method)).read_text())))
     file.write_text(yaml.safe_dump(tree), errors="surrogatepass")
@@ -54,7 +54,7 @@ def test_a_file_of_other_values(tmp_path_factory, method, data):
 
 
 @given(text=TEXTS)
-def test_a_file_of_any_text(tmp_path_factory, text):
+def test_any_text_merges_or_gives_one_message(tmp_path_factory, text):
     file = tmp_path_factory.getbasetemp() / "any.yaml"
     file.write_bytes(text.encode(errors="surrogatepass"))
     settle([file], [], "RPO")
@@ -63,12 +63,12 @@ def test_a_file_of_any_text(tmp_path_factory, text):
 @given(
     pairs=st.lists(st.tuples(st.sampled_from(KEYS) | TEXTS, TEXTS | JUNK), max_size=6), method=st.sampled_from(METHODS)
 )
-def test_pairs_of_keys_and_values(pairs, method):
+def test_any_keys_and_values_merge_or_give_one_message(pairs, method):
     settle([], [word for pair in pairs for word in pair], method)
 
 
 @given(words=st.lists(st.sampled_from([*FLAGS, *KEYS, *METHODS, "RPO", "0", "16", "[1]"]) | TEXTS, max_size=8))
-def test_a_command_line(words):
+def test_any_command_line_parses_or_gives_one_message(words):
     try:
         cfg = train.setup_cfg(train.parser().parse_args(["--trainer", "RPO", *words]))
     except (UserError, SystemExit) as error:
@@ -83,7 +83,7 @@ def test_a_command_line(words):
         max_size=6,
     )
 )
-def test_a_command_of_dassl(words, tmp_path_factory):
+def test_any_dassl_command_works_or_gives_one_message(words, tmp_path_factory):
     output = tmp_path_factory.getbasetemp() / "none"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -95,7 +95,7 @@ def test_a_command_of_dassl(words, tmp_path_factory):
 
 
 @given(words=st.lists(st.sampled_from(["results", "-h", "--version"]) | TEXTS, min_size=1, max_size=3))
-def test_a_verb_of_dassl(words):
+def test_any_dassl_verb_works_or_gives_one_message(words):
     try:
         status = main(words)
     except SystemExit as error:

@@ -31,7 +31,7 @@ class Few(FewShotDataset):
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory):
-    """Pictures (empty files: their content is not read here) and the split that names them."""
+    """Create pictures (empty files: their content is not read here) and the split that names them."""
     root = tmp_path_factory.mktemp("data")
     (root / "few").mkdir()
     split = {}
@@ -56,7 +56,7 @@ def one_message(error):
 
 
 @given(data=st.data())
-def test_a_split_with_other_content(data_folder, data):
+def test_other_content_of_a_split_is_read_or_refused(data_folder, data):
     root, split = data_folder
     (root / "few" / "split.json").write_text(json.dumps(data.draw(grafted(split))))
     try:
@@ -66,7 +66,7 @@ def test_a_split_with_other_content(data_folder, data):
 
 
 @given(data=st.data())
-def test_a_damaged_split(data_folder, data):
+def test_a_damaged_split_is_read_or_refused(data_folder, data):
     root, split = data_folder
     (root / "few" / "split.json").write_bytes(data.draw(damaged(json.dumps(split).encode())))
     try:
@@ -76,7 +76,7 @@ def test_a_damaged_split(data_folder, data):
 
 
 @given(data=st.data())
-def test_a_record_of_a_sample_with_other_content(data_folder, data):
+def test_other_content_of_a_record_is_used_or_refused(data_folder, data):
     root, split = data_folder
     (root / "few" / "split.json").write_text(json.dumps(split))
     record = root / "few" / "split_fewshot" / "shot_2-seed_1.json"
@@ -91,7 +91,7 @@ def test_a_record_of_a_sample_with_other_content(data_folder, data):
 
 
 @given(text=TEXTS | JUNK.map(json.dumps))
-def test_any_json(tmp_path_factory, text):
+def test_any_json_is_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:
@@ -104,7 +104,7 @@ SMALL = make_small_clip()
 
 
 @given(names=st.lists(TEXTS | st.sampled_from(CLASSES), min_size=1, max_size=5))
-def test_class_names(names):
+def test_any_class_names_are_read_or_refused(names):
     cfg = get_cfg_default()
     try:
         tokens = tokenize([f"a photo of a {name}." for name in names], truncate=True)
@@ -146,7 +146,7 @@ PICTURES = [
 
 
 @given(data=st.data())
-def test_a_damaged_image(tmp_path_factory, data):
+def test_a_damaged_image_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "picture"
     path.write_bytes(data.draw(st.sampled_from(PICTURES).flatmap(damaged)))
     try:

@@ -30,10 +30,10 @@ def one_line(error):
 
 
 def loaded(path):
-    """Sizes, then the weights, as a run asks for them; each a CLIP or one line."""
-    for ask in (clip.backbone_config, clip.load_clip):
+    """Load sizes, then weights, as a run does; each gives a CLIP or one line."""
+    for read in (clip.backbone_config, clip.load_clip):
         try:
-            ask(str(path))
+            read(str(path))
         except UserError as error:
             one_line(error)
 
@@ -44,14 +44,14 @@ def folder(tmp_path_factory):
 
 
 @given(data=st.data())
-def test_a_damaged_safetensors_file(folder, data):
+def test_a_damaged_safetensors_file_loads_or_is_refused(folder, data):
     path = folder / "small.safetensors"
     path.write_bytes(data.draw(damaged(WHOLE, within=HEADER)))
     loaded(path)
 
 
 @given(sizes=JUNK | st.fixed_dictionaries({}, optional={"vocab_size": JUNK, "text_heads": JUNK, "activation": JUNK}))
-def test_a_safetensors_file_that_says_other_sizes(folder, sizes):
+def test_a_file_with_other_sizes_loads_or_is_refused(folder, sizes):
     tensors = {k: v.contiguous() for k, v in SMALL.state_dict().items()}
     used = {"token_embedding.rows": torch.arange(40), "token_embedding.weight": torch.zeros(40, 16)}
     about = {"sizes": json.dumps(sizes), "rows_seed": "1", "rows_std": "1"}
@@ -60,7 +60,7 @@ def test_a_safetensors_file_that_says_other_sizes(folder, sizes):
 
 
 @given(data=st.data())
-def test_a_state_dict_with_other_tensors(folder, data):
+def test_a_state_dict_of_other_tensors_loads_or_is_refused(folder, data):
     state = {k: v for k, v in SMALL.state_dict().items() if k != "token_embedding.weight"}
     state["token_embedding.weight"] = torch.zeros(49408, 1).expand(-1, 16)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -75,7 +75,7 @@ def test_a_state_dict_with_other_tensors(folder, data):
 
 
 @given(data=st.data())
-def test_a_damaged_archive_of_openais_kind(folder, data):
+def test_a_damaged_openai_archive_loads_or_is_refused(folder, data):
     path = folder / "archive.pt"
     write_archive(path, {"visual.proj": torch.ones(2, 3), "a.b.c": torch.ones(4)})
     path.write_bytes(data.draw(damaged(path.read_bytes())))
@@ -91,7 +91,7 @@ CHECKPOINT = {"state_dict": {"ctx": torch.ones(4, 3)}, "epoch": 3, "val_result":
 
 
 @given(data=st.data(), original=st.booleans())
-def test_a_damaged_checkpoint(folder, data, original):
+def test_a_damaged_checkpoint_loads_or_is_refused(folder, data, original):
     path = folder / "model.pth.tar-3"
     torch.save(original_checkpoint({"ctx": torch.ones(4, 3)}) if original else CHECKPOINT, path)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint(folder, data, original):
 
 
 @given(data=st.data())
-def test_a_checkpoint_with_other_content(folder, data):
+def test_other_content_of_a_checkpoint_loads_or_is_refused(folder, data):
     learner = nn.Module()
     learner.ctx = nn.Parameter(torch.zeros(4, 3))
     checkpoint = data.draw(grafted({**CHECKPOINT, "classnames": ["ant", "bee"]}))
@@ -118,7 +118,7 @@ def test_a_checkpoint_with_other_content(folder, data):
 
 
 @given(name=TEXTS)
-def test_any_name_of_a_backbone(name):
+def test_any_backbone_name_loads_or_is_refused(name):
     with pytest.raises(UserError):
         clip.backbone_config(name)
     with pytest.raises(UserError):

@@ -54,7 +54,7 @@ def bash(fake, tmp_path):
 
 
 def python(path, note="used"):
-    """A stand-in for a python that notes its use and is the one that runs the tests."""
+    """Write a stand-in for python that records its use and runs the real one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'#!/bin/sh\n: > "$0.{note}"\nexec "{sys.executable}" "$@"\n')
     path.chmod(0o755)
@@ -154,7 +154,7 @@ def test_a_comparison_has_a_dry_run(bash, fake):
     assert fake.calls() == [] and not fake.output.exists()
 
 
-def test_a_wrong_call_of_a_comparison_is_one_message(bash):
+def test_a_wrong_call_of_a_comparison_gives_one_message(bash):
     done = bash("scripts/compare.sh", "digts")
     assert done.returncode == 2 and done.stderr.count("error:") == 1 and done.stdout == ""
 
@@ -177,7 +177,7 @@ def test_seeds_come_from_the_protocol_and_options_pass_through(bash, fake):
     assert fake.calls() == []
 
 
-def test_a_wrong_data_folder_is_one_message_and_status_2(bash):
+def test_a_wrong_data_folder_gives_one_message_and_status_2(bash):
     done = bash("scripts/rpo/base2new.sh", "oxford_pets", DATA="/nowhere")
     assert done.returncode == 2
     assert done.stderr == (

@@ -1,19 +1,17 @@
 """A trainer of any method on a small random CLIP and random images."""
 
-import json
 import types
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from small_clip import make_small_clip
+from small_clip import save_small_clip
 from torch.utils.data import DataLoader, Dataset
 
 import dassl.engine.trainer
 import trainers
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
-from tests.methods import METHODS
+from tests.methods import METHODS, maker
 
 CLASSNAMES = ["cat", "yellow_lab", "Boeing 747-400", "sea horse", "yin yang"]
 
@@ -32,17 +30,13 @@ class RandomImages(Dataset):
 
 @pytest.fixture
 def small_backbone(tmp_path):
-    """The small CLIP as a weights file."""
-    model = make_small_clip()
-    sizes = {"vision_heads": model.config.vision_heads, "text_heads": model.config.text_heads}
-    path = tmp_path / "small.safetensors"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, metadata={"sizes": json.dumps(sizes)})
-    return path
+    """Save the small CLIP as a weights file."""
+    return save_small_clip(tmp_path / "small.safetensors")
 
 
 @pytest.fixture
 def make_trainer(tmp_path, small_backbone, monkeypatch):
-    """make_trainer(name, *opts, classnames=None, test_batch=7, output="run") -> trainer."""
+    """Return make_trainer(name, *opts, classnames=None, test_batch=7, output="run"): a trainer."""
 
     def make(name, *opts, classnames=None, test_batch=7, output="run"):
         names = classnames or CLASSNAMES
@@ -73,9 +67,5 @@ def make_trainer(tmp_path, small_backbone, monkeypatch):
 
 @pytest.fixture
 def make(make_trainer):
-    """make(name in METHODS, *opts, **options of make_trainer) -> trainer."""
-
-    def build(method, *opts, **changes):
-        return make_trainer(method.split("-")[0], *METHODS[method], *opts, **changes)
-
-    return build
+    """Return make(name in METHODS, *opts, **options of make_trainer): a trainer."""
+    return maker(make_trainer, METHODS)

@@ -2,23 +2,14 @@
 
 import pytest
 import torch
-from reference import reference_clip
+from reference import options, reference_clip
 from torch import nn
-from yacs.config import CfgNode
 
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt
 from trainers.prompted import FixedTextCLIP
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory"]
 TEXTS = [f"a photo of a {name}." for name in NAMES]
-
-
-def options(module, **changes):
-    cfg = CfgNode({"TRAINER": {}})
-    module.extend_cfg(cfg)
-    (node,) = cfg.TRAINER.values()
-    node.merge_from_list([word for pair in changes.items() for word in pair])
-    return node
 
 
 def without_meta_net(model):
@@ -71,7 +62,7 @@ def test_the_number_of_parameters_is_that_of_the_paper(vit_b16, method):
 
 
 def test_sep_has_no_unused_parameters():
-    """SEP's released module also holds an unused LayerNorm and the originals of copied modules."""
+    # SEP's released module also holds an unused LayerNorm and the originals of copied modules.
     learner = sep.PromptLearner(reference_clip(layers=1), 3, options(sep, LAYERS=[0]))
     names = {name.split(".")[0] for name, _ in learner.named_parameters()}
     assert names == {"ctx", "ctx_visual", "prompt_projections", "visual_prompts", "VPT_fc"}

@@ -28,7 +28,7 @@ def test_names_have_spaces_unless_their_underscores_are_kept(make_trainer):
             torch.testing.assert_close(trainer.model(images), plain, atol=1e-3, rtol=0)
 
 
-def test_the_linear_probe_has_a_text_of_its_own(make_trainer):
+def test_the_linear_probe_has_its_own_text(make_trainer):
     def features(*opts, output):
         return make_trainer("LP", *opts, classnames=["cat", "dog"], output=output).model.features
 
@@ -56,7 +56,7 @@ def test_the_feature_of_a_class_is_the_mean_over_its_texts(make_trainer, tmp_pat
     torch.testing.assert_close(trainer.model.features, expected)
 
 
-def test_rpos_prompts_attend_to_one_given_text(make_trainer, tmp_path):
+def test_rpos_prompts_attend_to_a_given_text(make_trainer, tmp_path):
     given = sentences(tmp_path, cat=["A cat purrs."], dog=["A dog barks."])
     trainer = make_trainer("RPO", *given, classnames=["cat", "dog"])
     assert torch.equal(trainer.model.tokens, tokenize(["A cat purrs.", "A dog barks."]))

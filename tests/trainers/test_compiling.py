@@ -6,13 +6,13 @@ import torch
 import dassl.engine.accelerate
 from dassl.engine.accelerate import GraphedStep
 
-# The compiler looks at everything, and some releases of torch warn of what they themselves look at.
+# The compiler inspects everything, and some releases of torch warn about what they inspect.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
 def backend(monkeypatch):
-    """backend(name or function): what torch.compile hands its graphs to, in place of its slow code generator."""
+    """Return backend(name or function): what torch.compile passes its graphs to instead of its slow code generator."""
     compile = torch.compile
 
     def use(chosen):
@@ -55,7 +55,9 @@ def test_a_step_that_fails_to_compile_runs_uncompiled_with_a_message(make_traine
     fallback = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, "MODEL.COMPILE", True, output="compiled"))
     torch.testing.assert_close(fallback, plain, atol=0, rtol=0)
     printed = capsys.readouterr().out
-    assert "MODEL.COMPILE: torch.compile failed, the step runs uncompiled" in printed and "no compiler here" in printed
+    assert (
+        "MODEL.COMPILE: torch.compile failed; running the step uncompiled" in printed and "no compiler here" in printed
+    )
 
 
 def test_a_compiled_step_returns_the_parts_of_the_loss(make_trainer, backend):
@@ -106,10 +108,10 @@ def test_the_next_captured_step_does_not_overwrite_results(make_trainer, capture
     assert len(capture) == 1 and step.graphed is not None
 
 
-def test_without_a_gpu_there_is_nothing_to_capture(make_trainer, capsys):
+def test_without_a_gpu_no_step_is_captured(make_trainer, capsys):
     trainer = make_trainer("RPO", "USE_CUDA", False, "MODEL.CUDA_GRAPH", True)
     assert not isinstance(trainer.step, GraphedStep)
-    assert "MODEL.CUDA_GRAPH: there is nothing to capture on a cpu" in capsys.readouterr().out
+    assert "MODEL.CUDA_GRAPH: expected a GPU, got cpu" in capsys.readouterr().out
 
 
 def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_trainer, monkeypatch, capsys):
@@ -125,6 +127,7 @@ def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_traine
         )
     printed = capsys.readouterr().out
     assert (
-        printed.count("MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured: RuntimeError: operation not") == 1
+        printed.count("MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: RuntimeError: operation not")
+        == 1
     )
     assert "advice" not in printed

@@ -112,6 +112,6 @@ def test_a_class_name_may_fill_the_context_but_not_exceed_it(make, method):
         make(method, classnames=["cat " * (room + 1), "dog"], output="over")
 
 
-def test_a_single_class_works(make):
+def test_every_method_trains_with_a_single_class(make):
     assert logits(make("RPO", classnames=["cat"])).shape == (20, 1)
     assert logits(make("CoOp", classnames=["cat"])).shape == (20, 1)

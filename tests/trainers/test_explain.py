@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import train
+from promptlearn.report.explanations import FEATURES, MAPS
+from tests.methods import maker
 from trainers.explain import nearest_words, observe
 
 ROOT = Path(__file__).parents[2]
@@ -51,11 +53,11 @@ METHODS = {
 
 @pytest.fixture
 def make(make_trainer):
-    return lambda method: make_trainer(method.split("-")[0], *METHODS[method][0])
+    return maker(make_trainer, {method: settings for method, (settings, *_) in METHODS.items()})
 
 
 def segments(trainer):
-    """The segments of both sides by name; of equal names, the last."""
+    """Return the segments of both sides by name; of equal names, the last."""
     towers = observe(trainer)
     return {side: {s["name"]: s for scene in tower["scenes"] for s in scene} for side, tower in towers.items()}
 
@@ -137,7 +139,7 @@ def test_explaining_a_run_leaves_its_files_unchanged(tmp_path, monkeypatch):
     assert explanation["prompts_sha256"] == result["prompts_sha256"]
     assert explanation["towers"]["text"]["scenes"] and len(explanation["words"]) == 8
     with np.load(output / "explain.npz") as arrays:
-        assert set(arrays) == {"before", "after", "label", "classname"}
+        assert set(arrays) == FEATURES | MAPS
         assert len(arrays["before"]) == len(arrays["after"]) == len(arrays["label"]) == 200  # 5 classes, 40 of each
         assert np.allclose(np.linalg.norm(arrays["before"].astype(float), axis=1), 1, atol=1e-2)
         assert sorted(set(arrays["classname"].tolist())) == sorted(result["metrics"]["per_class"])

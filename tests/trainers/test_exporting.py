@@ -1,4 +1,4 @@
-"""An exported file answers as the model does, without this package."""
+"""An exported file gives the model's answers without this package."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def classifier(make):
-    """classifier(method) -> a trained model."""
+    """Return classifier(method): a trained model."""
 
     def build(method):
         trainer = make(method, "OPTIM.MAX_EPOCH", 1)
@@ -31,7 +31,7 @@ def classifier(make):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three pictures of different sizes."""
+    """Create three pictures of different sizes."""
     generator = torch.Generator().manual_seed(0)
     paths = []
     for i, (height, width) in enumerate([(24, 24), (37, 50), (91, 30)]):

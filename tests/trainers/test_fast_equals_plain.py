@@ -17,7 +17,7 @@ FIXED = {"CoOp": 3, "CoCoOp": 3, "MaPLe": 3, "SEP": 3, "VPT": 7, "RPO": 7}  # st
 
 
 def full(method, prompts):
-    """As many words as the context holds next to the prompts and fixed words."""
+    """Return as many words as the context holds next to the prompts and fixed words."""
     room = 77 - FIXED[method] - (0 if method == "VPT" else prompts)
     return "cat " * (min(room, 77 - 7) if method == "SEP" else room)  # SEP also has the fixed text of frozen CLIP
 

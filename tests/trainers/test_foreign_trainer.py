@@ -57,7 +57,7 @@ USED_IMPORTS = {
 
 
 @pytest.mark.parametrize("module", USED_IMPORTS)
-def test_what_files_of_the_coop_family_import_exists(module, monkeypatch):
+def test_everything_that_coop_family_files_import_exists(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # optional, so importing must not need it
     imported = importlib.import_module(module)
     assert [name for name in USED_IMPORTS[module] if not hasattr(imported, name)] == []
@@ -65,7 +65,7 @@ def test_what_files_of_the_coop_family_import_exists(module, monkeypatch):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A checkout with the foreign files in trainers/, without the built-in files that declare the same keys."""
+    """Create a checkout with the foreign files in trainers/, without the built-in files that declare the same keys."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("basics", "clip", "dassl", "datasets", "configs"):
         (folder / name).symlink_to(ROOT / name)
@@ -79,7 +79,7 @@ def checkout(tmp_path_factory):
 
 
 def words(trainer, output, *more):
-    """The arguments of a command line."""
+    """Return the arguments of a command line."""
     return [
         *["--trainer", trainer, "--seed", "1", "--output-dir", output],
         *["--config-file", "configs/trainers/CoOp/tiny.yaml"],
@@ -123,14 +123,14 @@ BASE, NEW = ["DATASET.SUBSAMPLE_CLASSES", "base"], ["DATASET.SUBSAMPLE_CLASSES",
 
 @pytest.fixture(scope="module")
 def trained(checkout):
-    """The results of an old file trained on the base classes."""
+    """Train an old file on the base classes."""
     finish(start(checkout, "train.py", *words("OldStyle", "undisturbed", *BASE)))
     return results(checkout, "undisturbed")
 
 
 @pytest.fixture(scope="module")
 def others(checkout, trained):
-    """What more commands print. They run in one process because starting it takes longer than any of them."""
+    """Return the output of more commands. One process runs them: starting it takes longer than any of them."""
     tested = ["--eval-only", "--model-dir"]
     commands = [
         words("OldStyle", "again", *tested, "undisturbed", *BASE),
@@ -146,7 +146,7 @@ def others(checkout, trained):
     return printed
 
 
-def test_an_old_file_trains(trained):
+def test_an_old_trainer_file_trains(trained):
     assert trained["epochs"] == EPOCHS and trained["trained_parameters"] == 3 * 128
     assert trained["metrics"]["accuracy"] > 100 / len(trained["metrics"]["per_class"])
 
@@ -197,7 +197,7 @@ def test_a_missing_checkpoint_gives_one_message(others):
 
 @pytest.fixture
 def old_style(monkeypatch):
-    """The old file as a module; what it registers is removed afterward."""
+    """Import the old file as a module; unregister what it registers afterward."""
     monkeypatch.setattr(TRAINER_REGISTRY, "_objects", dict(TRAINER_REGISTRY._objects))
     spec = importlib.util.spec_from_file_location("old_style", FOREIGN / "old_style.py")
     module = importlib.util.module_from_spec(spec)

@@ -122,6 +122,6 @@ def test_rpo_encodes_its_views_once_and_resumes_to_the_same_bits(tmp_path, monke
     assert run(tmp_path / "stopped", "RPO", *POOL) == whole
 
 
-def test_views_that_take_too_much_memory_are_refused(tmp_path):
+def test_views_that_need_too_much_memory_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"INPUT.VIEWS: expected .* at most 0.0001 GiB .*, got .* GiB for 2 views of"):
         trainer(tmp_path, "RPO", *POOL, "INPUT.VIEWS_GIB", 0.0001)

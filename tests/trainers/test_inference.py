@@ -1,4 +1,4 @@
-"""A trained model answers the same without its run, its dataset, and its optimizer."""
+"""A trained model gives the same answers without its run, its dataset, and its optimizer."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_a_saved_model_gives_the_logits_of_the_run(make, method, tmp_path):
 
 
 @pytest.mark.parametrize("method", ZERO_SHOT)
-def test_a_method_without_training_can_be_saved_too(make_trainer, method, tmp_path):
+def test_an_untrained_method_can_be_saved(make_trainer, method, tmp_path):
     trainer = make_trainer(method, *ZERO_SHOT[method])
     trainer.train()
     classifier = PromptedClassifier.from_pretrained(trainer.output_dir, device="cpu")
@@ -60,7 +60,7 @@ def test_a_method_without_training_can_be_saved_too(make_trainer, method, tmp_pa
 
 @pytest.fixture
 def model(make, tmp_path):
-    """A saved model: its folder."""
+    """Save a model and return its folder."""
     trainer = make("RPO", "OPTIM.MAX_EPOCH", 1)
     trainer.train()
     PromptedClassifier.from_pretrained(trainer.output_dir, device="cpu").save_pretrained(tmp_path / "model")
@@ -90,7 +90,7 @@ def test_a_wrong_description_is_refused(model, changes, message):
         PromptedClassifier.from_pretrained(model)
 
 
-def test_tensors_of_another_shape_or_no_tensors_are_refused(model):
+def test_missing_tensors_and_wrong_shapes_are_refused(model):
     (model / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="expected a safetensors file"):
         PromptedClassifier.from_pretrained(model)

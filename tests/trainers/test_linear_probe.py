@@ -14,7 +14,7 @@ from trainers.linear_probe import fit, search
 
 
 def released_search(accuracy):
-    """The rules of CoOp's lpclip/linear_probe.py: coarse values, then eight steps; C of the last step's better side."""
+    """Follow CoOp's lpclip/linear_probe.py: coarse values, then eight steps; C of the last step's better side."""
     coarse = [10.0**e for e in (6, 4, 2, 0, -2, -4, -6)]
     accuracies = [accuracy(c) for c in coarse]
     peak = coarse[accuracies.index(max(accuracies))]

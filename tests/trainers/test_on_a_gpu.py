@@ -22,7 +22,7 @@ NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "MaPLe": "MAPLE"}
 
 @pytest.fixture
 def trained(make_trainer):
-    """trained(method, *opts) -> the trainer after some steps, its prompts, the losses."""
+    """Return trained(method, *opts): the trainer after some steps, its prompts, the losses."""
 
     def train(method, *opts, prec="fp32"):
         precision = [f"TRAINER.{NODES.get(method, method)}.PREC", prec]
@@ -86,7 +86,7 @@ def test_a_loss_that_synchronizes_runs_uncaptured_with_a_message(trained, capsys
 
     monkeypatch.setattr(RPO, "loss", synchronizing)
     _, *uncaptured = trained("RPO", "MODEL.CUDA_GRAPH", True)
-    assert "MODEL.CUDA_GRAPH: capturing failed; the step runs uncaptured" in capsys.readouterr().out
+    assert "MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured" in capsys.readouterr().out
     torch.testing.assert_close(uncaptured[0], expected[0], atol=0, rtol=0)
 
 

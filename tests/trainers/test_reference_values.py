@@ -6,8 +6,7 @@ import plain_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import CASES, HEADS, reference_clip, reference_images, set_prompts
-from yacs.config import CfgNode
+from reference import CASES, HEADS, options, reference_clip, reference_images, set_prompts
 
 from trainers import cocoop, coop, maple, rpo, sep, vpt
 
@@ -32,42 +31,34 @@ def clip_model(request):
     return reference_clip(layers=3).to(request.param)
 
 
-def options_of(module, **changes):
-    cfg = CfgNode({"TRAINER": {}})
-    module.extend_cfg(cfg)
-    (node,) = cfg.TRAINER.values()
-    node.merge_from_list([x for pair in changes.items() for x in pair])
-    return node
-
-
 def cross_entropy(forward):
-    """(forward, loss) of a method that trains by cross-entropy only."""
+    """Return (forward, loss) of a method that trains by cross-entropy only."""
     return forward, lambda images, labels: F.cross_entropy(forward(images), labels)
 
 
 def build(case, clip_model):
-    """The model of a reference case, and the functions (logits, loss) of the fast and the plain path."""
+    """Return the model of a reference case, and the functions (logits, loss) of the fast and the plain path."""
     names, state = case["classnames"], clip_model.state_dict()
     texts = [f"a photo of a {name}." for name in names]
     if case["method"] == "SEP":
         return build_sep(case, clip_model, texts)
     if case["method"] == "RPO":
-        model = rpo.RPOCLIP(clip_model, texts, options_of(rpo, K=case["K"]))
+        model = rpo.RPOCLIP(clip_model, texts, options(rpo, K=case["K"]))
         learner = model.prompt_learner
 
         def plain(x):
             return plain_clip.rpo(state, x, texts, learner.text_prompt, learner.img_prompt, HEADS)
     elif case["method"] == "VPT":
         depth = min(case["depth"], case["layers"])
-        options = options_of(vpt, N_CTX_VISION=case["n_ctx"], PROMPT_DEPTH_VISION=depth)
-        model = vpt.VPTCLIP(clip_model, names, texts, options)
+        settings = options(vpt, N_CTX_VISION=case["n_ctx"], PROMPT_DEPTH_VISION=depth)
+        model = vpt.VPTCLIP(clip_model, names, texts, settings)
         prompts = [model.prompt_learner.get_parameter(name) for name in model.prompt_learner.names]
 
         def plain(x):
             return plain_clip.vpt(state, x, plain_clip.encode_text(state, texts, HEADS), prompts, HEADS)
     elif case["method"] == "MaPLe":
-        options = options_of(maple, N_CTX=case["n_ctx"], CTX_INIT=case["ctx_init"], PROMPT_DEPTH=case["depth"])
-        model = maple.MaPLeCLIP(clip_model, names, options)
+        settings = options(maple, N_CTX=case["n_ctx"], CTX_INIT=case["ctx_init"], PROMPT_DEPTH=case["depth"])
+        model = maple.MaPLeCLIP(clip_model, names, settings)
         learner = model.prompt_learner
         fixed = " ".join(case["ctx_init"].split()[case["n_ctx"] :])  # the fixed words
 
@@ -75,16 +66,16 @@ def build(case, clip_model):
             deep, image = list(learner.compound_prompts_text), learner.image_prompts()
             return plain_clip.maple(state, x, [f"{fixed} {name}" for name in names], learner.ctx, deep, image, HEADS)
     elif case["method"] == "CoCoOp":
-        options = options_of(cocoop, N_CTX=case["n_ctx"], CTX_INIT=case["ctx_init"])
-        model = cocoop.CoCoOpCLIP(clip_model, names, options)
+        settings = options(cocoop, N_CTX=case["n_ctx"], CTX_INIT=case["ctx_init"])
+        model = cocoop.CoCoOpCLIP(clip_model, names, settings)
         learner = model.prompt_learner
 
         def plain(x):
             return plain_clip.cocoop(state, x, names, learner.ctx, learner.meta_net, HEADS)
     else:
-        options = {"N_CTX": case["n_ctx"], "CTX_INIT": case.get("ctx_init", ""), "CSC": case.get("csc", False)}
+        settings = {"N_CTX": case["n_ctx"], "CTX_INIT": case.get("ctx_init", ""), "CSC": case.get("csc", False)}
         position = case.get("position", "end")
-        model = coop.CoOpCLIP(clip_model, names, options_of(coop, CLASS_TOKEN_POSITION=position, **options))
+        model = coop.CoOpCLIP(clip_model, names, options(coop, CLASS_TOKEN_POSITION=position, **settings))
         learner = model.prompt_learner
 
         def plain(x):
@@ -95,9 +86,9 @@ def build(case, clip_model):
 
 def build_sep(case, clip_model, texts):
     names, state, layers = case["classnames"], clip_model.state_dict(), list(range(1, case["layers"]))
-    options = options_of(sep, N_CTX=case["n_ctx"], N_CTX_V=case["n_ctx_v"], LAYERS=layers, SELECT="batch")
-    model = sep.SEPCLIP(clip_model, names, texts, options)
-    trainer = SimpleNamespace(model=model, options=options)
+    settings = options(sep, N_CTX=case["n_ctx"], N_CTX_V=case["n_ctx_v"], LAYERS=layers, SELECT="batch")
+    model = sep.SEPCLIP(clip_model, names, texts, settings)
+    trainer = SimpleNamespace(model=model, options=settings)
 
     def features(images):
         text0 = plain_clip.encode_text(state, texts, HEADS)

@@ -7,6 +7,7 @@ import torch
 from original_files import whole_state_dict, write_original
 
 from basics import UserError
+from tests.methods import logits, maker
 
 # method: its options, the folder in its repository, whether the file holds the whole model
 METHODS = {
@@ -32,21 +33,11 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 @pytest.fixture
 def make(make_trainer):
-    def build(method, *opts, **changes):
-        return make_trainer(method.split("-")[0], *METHODS[method][0], *opts, **changes)
-
-    return build
-
-
-def logits(trainer):
-    images = torch.cat([batch["img"] for batch in trainer.test_loader])
-    trainer.set_model_mode("eval")
-    with torch.no_grad():
-        return trainer.model(images)
+    return maker(make_trainer, {method: settings for method, (settings, *_) in METHODS.items()})
 
 
 def released(trainer, dtype=torch.float16):
-    """New tensors under the names of the prompt learner, and a state that adds class words of another dataset."""
+    """Make new tensors under the prompt learner's names, and a state that adds class words of another dataset."""
     generator = torch.Generator().manual_seed(3)
     learned = trainer.model.prompt_learner.state_dict()
     learned.pop("VPT_fc.weight", None)  # SEP's prototypes belong to the classes

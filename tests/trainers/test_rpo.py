@@ -3,21 +3,14 @@
 import plain_clip
 import pytest
 import torch
+from reference import options
 from small_clip import SMALL_HEADS
-from yacs.config import CfgNode
 
 from basics import UserError
 from clip import Segment, encode, tokenize
 from trainers import rpo
 
 TEXTS = ["a photo of a cat.", "a photo of a Boeing 747-400."]
-
-
-def options(k, **changes):
-    cfg = CfgNode({"TRAINER": {}})
-    rpo.extend_cfg(cfg)
-    cfg.TRAINER.RPO.merge_from_list(["K", k, *(word for pair in changes.items() for word in pair)])
-    return cfg.TRAINER.RPO
 
 
 @pytest.fixture
@@ -27,11 +20,11 @@ def images():
 
 @pytest.fixture
 def method(small_clip):
-    return rpo.RPOCLIP(small_clip, TEXTS, options(3))
+    return rpo.RPOCLIP(small_clip, TEXTS, options(rpo, K=3))
 
 
 def attached(model, method, images):
-    """The segments of both towers with RPO's prompts, to run together, without a KV cache."""
+    """Attach RPO's prompts to the segments of both towers, to run together, without a KV cache."""
     words, end = model.embed_text(tokenize(TEXTS))
     learner = method.prompt_learner
     text = {
@@ -74,7 +67,7 @@ def test_with_the_mask_off_images_attend_to_the_prompts(small_clip, method, imag
 
 @pytest.mark.parametrize("prompts", ["both", "text", "image"])
 def test_with_the_mask_off_features_are_those_of_plain_attention(small_clip, images, prompts):
-    method = rpo.RPOCLIP(small_clip, TEXTS, options(3, MASK=False, PROMPTS=prompts))
+    method = rpo.RPOCLIP(small_clip, TEXTS, options(rpo, K=3, MASK=False, PROMPTS=prompts))
     state, learner = small_clip.state_dict(), method.prompt_learner
     if prompts != "text":
         x = plain_clip.embed_image(state, images)
@@ -96,8 +89,8 @@ def test_with_the_mask_off_features_are_those_of_plain_attention(small_clip, ima
 
 @pytest.mark.parametrize("prompts", ["text", "image"])
 def test_a_side_without_prompts_has_zero_shot_features(small_clip, images, prompts):
-    both = rpo.RPOCLIP(small_clip, TEXTS, options(3))
-    one = rpo.RPOCLIP(small_clip, TEXTS, options(3, PROMPTS=prompts))
+    both = rpo.RPOCLIP(small_clip, TEXTS, options(rpo, K=3))
+    one = rpo.RPOCLIP(small_clip, TEXTS, options(rpo, K=3, PROMPTS=prompts))
     one.prompt_learner.load_state_dict(both.prompt_learner.state_dict(), strict=False)
     state = small_clip.state_dict()
     image = plain_clip.encode_image(state, images, SMALL_HEADS)[:, None] if prompts == "text" else None
@@ -111,15 +104,15 @@ def test_a_side_without_prompts_has_zero_shot_features(small_clip, images, promp
 def test_noise_and_random_initialization_have_their_spread(small_clip):
     cls = small_clip.visual.class_embedding
     torch.manual_seed(0)
-    gaussian = rpo.RPOCLIP(small_clip, TEXTS, options(60, NOISE="gaussian", SIGMA=0.3)).prompt_learner
+    gaussian = rpo.RPOCLIP(small_clip, TEXTS, options(rpo, K=60, NOISE="gaussian", SIGMA=0.3)).prompt_learner
     assert (gaussian.img_prompt - cls).std().item() == pytest.approx(0.3, rel=0.05)
-    random = rpo.RPOCLIP(small_clip, TEXTS, options(60, INIT="random")).prompt_learner
+    random = rpo.RPOCLIP(small_clip, TEXTS, options(rpo, K=60, INIT="random")).prompt_learner
     assert random.img_prompt.std().item() == pytest.approx(0.02, rel=0.05)
     assert random.text_prompt.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def layer_states(tower, segments):
-    """The input tokens of every layer, by segment."""
+    """Return the input tokens of every layer, by segment."""
     states = []
 
     def record(depth, now):
@@ -131,7 +124,7 @@ def layer_states(tower, segments):
 
 @pytest.mark.parametrize("side", ["text", "image"])
 def test_no_layer_attends_to_a_prompt(small_clip, method, images, side):
-    """If one prompt changes, only its tokens differ, in every layer."""
+    # If one prompt changes, only its tokens differ, in every layer.
     segments = dict(zip(("text", "image"), attached(small_clip, method, images), strict=True))[side]
     tower = small_clip.transformer if side == "text" else small_clip.visual.transformer
     before = layer_states(tower, segments)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import dassl.engine.accelerate
 from basics import UserError
 from dassl.engine.accelerate import bytes_kept
+from tests.methods import maker
 
 METHODS = {
     "CoOp": ["TRAINER.COOP.N_CTX", 4],
@@ -26,14 +27,11 @@ METHODS = {
 
 @pytest.fixture
 def make(make_trainer):
-    def build(method, *opts, **changes):
-        return make_trainer(method.split("-")[0], *METHODS[method], *opts, **changes)
-
-    return build
+    return maker(make_trainer, METHODS)
 
 
 def step(trainer):
-    """Logits, and the gradients of a training step."""
+    """Return the logits, and the gradients of a training step."""
     batch = next(iter(trainer.train_loader_x))
     trainer.set_model_mode("train")
     logits = trainer.model(batch["img"])

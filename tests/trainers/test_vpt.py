@@ -16,7 +16,7 @@ DEPTH = ["TRAINER.VPT.PROMPT_DEPTH_VISION", 2, "TRAINER.VPT.N_CTX_VISION", 3]
 
 
 def of(trainer):
-    """The frozen CLIP's state, its heads, the prompts of each layer, and the test images."""
+    """Return the frozen CLIP's state, its heads, the prompts of each layer, and the test images."""
     clip_model, learner = trainer.model.clip, trainer.model.prompt_learner
     trainer.set_model_mode("eval")
     heads = clip_model.config.vision_heads, clip_model.config.text_heads
@@ -66,7 +66,7 @@ def test_added_prompts_are_summed_with_every_token(make_trainer):
 
 
 def plain_features(state, images, heads, first=None, **changes):
-    """Features of the image tower with `first` tokens (n, width) after the patches, and changes as in `layers`."""
+    """Encode images with `first` tokens (n, width) after the patches, and changes as in `layers`."""
     x = plain_clip.embed_image(state, images)
     if first is not None:
         x = torch.cat([x, plain_clip.layer_norm(state, "visual.ln_pre", first).expand(len(x), -1, -1)], dim=1)

@@ -3,7 +3,7 @@
 from dassl.data.datasets.annotations import name_classes, read_annotations, read_classnames, read_mat
 from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, sample_fewshot
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
-from dassl.data.datasets.fewshot import FewShotDataset, note_pickle
+from dassl.data.datasets.fewshot import FewShotDataset, report_pickle
 from dassl.data.datasets.folders import class_folders, list_images, read_class_folders
 from dassl.data.datasets.splits import read_split, save_split, split_by_class, split_trainval, subsample_classes
 
@@ -17,7 +17,7 @@ __all__ = [
     "class_folders",
     "list_images",
     "name_classes",
-    "note_pickle",
+    "report_pickle",
     "read_annotations",
     "read_class_folders",
     "read_classnames",

@@ -108,7 +108,7 @@ def name_classes(folders: Iterable[str], path: str) -> dict[str, str]:
     unnamed = [folder for folder in folders if folder not in names]
     if unnamed:
         raise UserError(
-            f"{path}: {len(unnamed):,} of {len(folders):,} class folders have no name there, first: "
+            f"{path}: expected names for {len(folders):,} class folders, got none for {len(unnamed):,}, first: "
             f"{', '.join(unnamed[:3])}. Add lines such as: {unnamed[0]}\tthe class name"
         )
     return {folder: names[folder] for folder in folders}

@@ -96,7 +96,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
         total = sum(len(names) for names in wanted.values())
         first = ", ".join(sorted(missing)[:3])
         raise UserError(
-            f"{source}: {len(missing):,} of {total:,} image files are missing, first: {first}. "
+            f"{source}: expected {total:,} image files, got {total - len(missing):,}; the first missing ones: {first}. "
             "Unpack the dataset again, or correct --root or the list of files."
         )
 
@@ -111,7 +111,7 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     for item in train:
         names[item.label].add(item.classname)
     if not names:
-        raise UserError(f"{source}: there are no training images.")
+        raise UserError(f"{source}: expected training images, got none.")
 
     others = list(others)
     if min(names) < 0 or max(names) >= len(names):
@@ -125,12 +125,12 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:
         label, found = min(twice.items())
-        raise UserError(f"{source}: label {label} has more than one class name: {', '.join(found)}.")
+        raise UserError(f"{source}: expected one class name for label {label}, got {', '.join(found)}.")
     unknown = sorted({item.label for item in others} - set(names))
     if unknown:
         raise UserError(
-            f"{source}: val or test images have labels that no training image has: {unknown[:10]}; "
-            f"the training images have the {len(names)} labels 0 to {max(names)}."
+            f"{source}: expected val and test labels from 0 to {max(names)}, as the training images have, "
+            f"got {unknown[:10]}."
         )
 
 
@@ -143,16 +143,16 @@ def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str)
     labels: dict[str, int] = {}
     for item in (*train, *test):
         if labels.setdefault(item.impath, item.label) != item.label:
-            raise UserError(f"{source}: {item.impath} has two labels, {labels[item.impath]} and {item.label}.")
+            raise UserError(
+                f"{source}: expected one label for {item.impath}, got {labels[item.impath]} and {item.label}."
+            )
     both = sorted({item.impath for item in train} & {item.impath for item in test})
     if both:
-        print(
-            f"Note: {len(both):,} images are in both train and test, which makes the results too good: {both[0]}, ..."
-        )
+        print(f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ...")
     names = Counter({item.label: item.classname for item in train}.values())
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        print(f"Note: {len(twice)} names belong to several classes, so their texts are equal: {', '.join(twice[:5])}")
+        print(f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}")
 
 
 def sample_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = False) -> list[Datum]:

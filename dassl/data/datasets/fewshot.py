@@ -133,7 +133,7 @@ class FewShotDataset(DatasetBase):
         try:
             save_split(train, val, test, path, self.image_dir)
         except UserError as error:
-            print(f"Note: the split is not saved, so another seed will make a different one. {error}")
+            print(f"Note: cannot save the split, so another seed will make a different one. {error}")
         return train, val, test
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
@@ -148,14 +148,14 @@ class FewShotDataset(DatasetBase):
         """Sample the shots of all classes, and check or write their record."""
         few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
-            print(f"Note: {len(few)} classes have fewer than {num_shots} images; all are kept: {', '.join(few[:3])}")
+            print(f"Note: {len(few)} classes have fewer than {num_shots} images; using all: {', '.join(few[:3])}")
         sampled_train = sample_fewshot(train, num_shots, self.rng)
         sampled_val = sample_fewshot(val, min(num_shots, MAX_VAL_SHOTS), self.rng)
         if seed < 0:
             return sampled_train, sampled_val  # every run has its own sample: nothing to record
 
         path = Path(self.dataset_dir, self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
-        note_pickle(path.with_suffix(".pkl"), "the seed determines the sample")
+        report_pickle(path.with_suffix(".pkl"), "the seed determines the sample")
         record = {
             "after_making_split": self._made_split,
             "train": relative_entries(sampled_train, self.dataset_dir),
@@ -166,7 +166,7 @@ class FewShotDataset(DatasetBase):
             try:
                 write_json(record, path)
             except UserError as error:
-                print(f"Note: the sample is not recorded. {error}")
+                print(f"Note: cannot record the sample. {error}")
             return sampled_train, sampled_val
 
         recorded = _read_record(path)
@@ -193,10 +193,10 @@ class FewShotDataset(DatasetBase):
         return found if same_counts and len(found) == len(entries) else None
 
 
-def note_pickle(path: Path, instead: str) -> None:
-    """If a pickle of the CoOp family exists, print that it is not read, and what replaces it."""
+def report_pickle(path: Path, instead: str) -> None:
+    """Print that a pickle of the CoOp family, if there is one, is not read, and what replaces it."""
     if path.exists():
-        print(f"Note: {path} is not read (a pickle can run code); {instead}")
+        print(f"Note: ignoring {path}, because a pickle can run code; {instead}")
 
 
 def _read_record(path: Path) -> dict:
@@ -204,8 +204,8 @@ def _read_record(path: Path) -> dict:
     record = read_json(path)
     if not isinstance(record, dict) or not all(isinstance(record.get(part), list) for part in ("train", "val")):
         raise UserError(
-            f"{path}: expected a recorded sample (lists train and val), got something else. Delete the file; it is "
-            "written again."
+            f"{path}: expected a recorded sample (lists train and val), got something else. Delete the file, "
+            "which will be written again."
         )
     return {"after_making_split": False, **record}
 

@@ -71,9 +71,11 @@ def read_class_folders(folder: str, classes: Mapping[str, str] | None = None) ->
             others += [os.path.join(name, file) for file in files if not file.lower().endswith(IMAGE_ENDINGS)]
     if empty:
         raise UserError(
-            f"{folder}: {len(empty):,} of {len(classes):,} class folders are missing or hold no images, first: "
+            f"{folder}: expected images in {len(classes):,} class folders, got none in {len(empty):,}, first: "
             f"{', '.join(empty[:3])}."
         )
     if others:
-        print(f"Note: skipped {len(others):,} files in {folder} with other names than images: {', '.join(others[:3])}")
+        print(
+            f"Note: skipped {len(others):,} files in {folder} that do not have an image's name: {', '.join(others[:3])}"
+        )
     return items

@@ -91,7 +91,7 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
         num_val = round(len(items) * p_val)
         if num_val == 0:
             raise UserError(
-                f"Class {items[0].classname!r} has {len(items)} images; {p_val:.0%} of them for validation is none. "
+                f"class {items[0].classname!r}: expected enough images for {p_val:.0%} val, got {len(items)}. "
                 "Add images, or provide a split file."
             )
         rng.shuffle(items)
@@ -124,7 +124,7 @@ def split_by_class(
         num_train, num_val = round(len(members) * p_train), round(len(members) * p_val)
         if min(num_train, num_val, len(members) - num_train - num_val) < 1:
             raise UserError(
-                f"Class {members[0].classname!r} has {len(members)} images: too few for {parts}. "
+                f"class {members[0].classname!r}: expected enough images for {parts}, got {len(members)}. "
                 "Add images, or divide them yourself."
             )
         train += members[:num_train]

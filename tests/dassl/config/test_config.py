@@ -28,14 +28,14 @@ def test_a_dumped_configuration_merges_back(tmp_path):
     assert other == cfg
 
 
-def test_the_yacs_ways_of_merging_still_work(tmp_path):
+def test_yacs_own_merging_methods_still_work(tmp_path):
     cfg = get_cfg_default()
     cfg.merge_from_file(write(tmp_path / "a.yaml", "OPTIM: {LR: 1e-3}"))
     cfg.merge_from_list(["SEED", "0"])
     assert (cfg.OPTIM.LR, cfg.SEED) == (0.001, 0)
 
 
-def test_later_files_win_and_options_win_over_files(tmp_path):
+def test_later_files_override_earlier_ones_and_options_override_files(tmp_path):
     cfg = get_cfg_default()
     first = write(tmp_path / "a.yaml", "OPTIM: {LR: 1e-3, MAX_EPOCH: 5}\nDATASET: {NUM_SHOTS: 1}")
     second = write(tmp_path / "b.yaml", "OPTIM: {MAX_EPOCH: 6}\nDATASET: {NUM_SHOTS: 2}")
@@ -102,7 +102,7 @@ def test_an_odd_number_of_words_is_refused():
 
 
 def test_a_flag_among_the_options_is_recognized():
-    with pytest.raises(UserError, match="--sed looks like a flag"):
+    with pytest.raises(UserError, match="--sed: expected KEY VALUE pairs here, got a flag"):
         merge(get_cfg_default(), opts=["--sed", "1"])
 
 
@@ -127,7 +127,7 @@ def test_clean_cfg_keeps_the_name_and_the_given_method():
     assert sorted(cfg.TRAINER) == ["COOP", "NAME"]
 
 
-def test_to_dict_is_plain():
+def test_to_dict_returns_plain_values():
     assert yaml.safe_load(yaml.safe_dump(to_dict(get_cfg_default().TEST)))["SPLIT"] == "test"
 
 

@@ -70,7 +70,7 @@ def test_a_broken_file_needs_an_import_to_report_it(tmp_path):
 @pytest.mark.parametrize(
     "text", ["from my_methods import Method", "import my_methods.method", "from .base import extend_cfg"]
 )
-def test_what_may_be_declared_elsewhere_needs_an_import(tmp_path, text):
+def test_keys_possibly_declared_elsewhere_need_an_import(tmp_path, text):
     (tmp_path / "x.py").write_text(text)
     for read in (lambda: declare_keys(CfgNode(), tmp_path), lambda: registered_names(tmp_path)):
         with pytest.raises(NotDeclared):

@@ -4,14 +4,14 @@ import pytest
 
 import trainers
 from basics import UserError
-from dassl.config import get_cfg_default, merge_what_is_right
+from dassl.config import get_cfg_default, merge_valid
 from dassl.config.family import translate
 
 
 def merged(method, *opts):
     cfg = get_cfg_default()
     trainers.extend_cfg(cfg)
-    problems = merge_what_is_right(cfg, opts=opts, translate=lambda key, value: translate(method, key, value))
+    problems = merge_valid(cfg, opts=opts, translate=lambda key, value: translate(method, key, value))
     return cfg.TRAINER, problems
 
 
@@ -25,12 +25,12 @@ def test_seps_released_command_sets_seps_settings():
 
 
 @pytest.mark.parametrize(("value", "words"), [("True", "a photo of a"), (True, "a photo of a"), (False, "")])
-def test_whether_to_start_from_words_may_be_a_boolean(value, words):
+def test_the_start_from_words_may_be_a_boolean(value, words):
     assert merged("SEP", "TRAINER.COOP.CTX_INIT", value)[0].SEP.CTX_INIT == words
     assert merged("CoOp", "TRAINER.COOP.CTX_INIT", value)[0].COOP.CTX_INIT == words
 
 
-def test_what_sep_does_not_have_is_refused():
+def test_settings_that_sep_lacks_are_refused():
     for key, value in (("CSC", "True"), ("CLASS_TOKEN_POSITION", "middle"), ("L_IND", "2")):
         with pytest.raises(UserError, match=rf"TRAINER.COOP.{key}: expected .* with SEP, got {value}"):
             translate("SEP", f"TRAINER.COOP.{key}", value)

@@ -34,14 +34,14 @@ class Small(FewShotDataset):
 
 @pytest.fixture(scope="session")
 def picture():
-    """One random picture, larger than the transforms' size and not square."""
+    """Return one random picture, larger than the transforms' size and not square."""
     noise = np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A DATA folder with the pictures of Small."""
+    """Return a DATA folder with the pictures of Small."""
     folder = tmp_path / "small" / "pictures"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def cfg(root):
-    """The config that reads Small with training augmentation."""
+    """Return the config that reads Small with training augmentation."""
     cfg = get_cfg_default()
     cfg.SEED = 1
     cfg.VERBOSE = False

@@ -15,7 +15,7 @@ from dassl.data.datasets import build_dataset
 
 
 def epoch(manager, number):
-    """All batches of one training epoch: tensors and the order of the images."""
+    """Return all batches of one training epoch: tensors and the order of the images."""
     manager.train_loader_x.sampler.set_epoch(number)
     batches = list(manager.train_loader_x)
     return torch.cat([batch["img"] for batch in batches]), [path for batch in batches for path in batch["impath"]]

@@ -1,4 +1,4 @@
-"""Digests tell whether two runs used the same images."""
+"""Digests show whether two runs used the same images."""
 
 import shutil
 from types import SimpleNamespace
@@ -30,14 +30,14 @@ def test_the_same_images_in_another_place_have_the_same_digests(folder, tmp_path
     assert of(tmp_path / "moved") == before and before.keys() == {"train", "test"}
 
 
-def test_replaced_contents_of_the_same_size_are_noticed(folder):
+def test_replaced_contents_of_the_same_size_are_detected(folder):
     before = of(folder)
     (folder / "a").write_bytes(b"x" * 10)
     after = of(folder)
     assert after["train"] != before["train"] and after["test"] == before["test"]
 
 
-def test_other_lists_and_labels_are_noticed(folder):
+def test_other_lists_and_labels_are_detected(folder):
     found = [of(folder), of(folder, train="ba"), of(folder, labels=(1, 0)), of(folder, train="ac")]
     assert len({each["train"] for each in found}) == 4
     assert of(folder, test="")["train"] == found[0]["train"] and "test" not in of(folder, test="")

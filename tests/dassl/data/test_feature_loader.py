@@ -10,7 +10,7 @@ from dassl.data.feature_loader import FeatureLoader
 
 
 def sums(images):
-    """An encoder: (B, 3, H, W) -> (B, 2)."""
+    """Encode (B, 3, H, W) -> (B, 2)."""
     return torch.stack([images.sum((1, 2, 3)), images[:, 0, 0, 0]], dim=1)
 
 
@@ -136,7 +136,7 @@ def test_a_bad_image_is_named_before_the_first_batch(cfg):
     train, _ = loaders(cfg)
     with open(train.dataset.data_source[0].impath, "wb"):
         pass
-    with pytest.raises(UserError, match="1 of 18 training images cannot be read"):
+    with pytest.raises(UserError, match="1 of 18 training images are unreadable"):
         next(iter(train))
 
 

@@ -1,4 +1,4 @@
-"""What is kept comes back bit for bit, or not at all: damage, wrong names, full disks and budgets."""
+"""A stored tensor is returned bit for bit, or not at all: damage, wrong names, full disks, and budgets."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def tensor():
     return torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_tensor_comes_back_for_its_key_alone(tmp_path, tensor):
+def test_a_tensor_is_returned_only_for_its_key(tmp_path, tensor):
     store = FeatureStore(tmp_path / "features", budget=2**20)
     assert store.get(KEY) is None
     store.put(KEY, tensor.t())  # not contiguous
@@ -27,7 +27,7 @@ def test_a_tensor_comes_back_for_its_key_alone(tmp_path, tensor):
     assert store.get({**KEY, "view": 4}) is None
 
 
-def test_every_damaged_byte_and_length_is_found(tmp_path, tensor, capsys):
+def test_every_damaged_byte_and_length_is_detected(tmp_path, tensor, capsys):
     store = FeatureStore(tmp_path, budget=2**20)
     store.put(KEY, tensor)
     (path,) = tmp_path.iterdir()
@@ -39,10 +39,10 @@ def test_every_damaged_byte_and_length_is_found(tmp_path, tensor, capsys):
     for length in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert store.get(KEY) is None
-    assert "is damaged; its content is computed again" in capsys.readouterr().out
+    assert "is damaged; computing its content again" in capsys.readouterr().out
 
 
-def test_a_file_under_another_ones_name_is_found(tmp_path, tensor):
+def test_a_file_under_the_wrong_name_is_detected(tmp_path, tensor):
     store = FeatureStore(tmp_path, budget=2**20)
     store.put(KEY, tensor)
     (path,) = tmp_path.iterdir()
@@ -50,7 +50,7 @@ def test_a_file_under_another_ones_name_is_found(tmp_path, tensor):
     assert store.get({"weights": "cd34", "view": 3}) is None
 
 
-def test_beyond_the_budget_the_longest_unused_go(tmp_path, tensor):
+def test_beyond_the_budget_the_least_recently_used_are_deleted(tmp_path, tensor):
     store = FeatureStore(tmp_path, budget=2**20)
     for view in range(4):
         store.put({"view": view}, tensor)
@@ -70,7 +70,7 @@ def test_a_full_disk_is_reported_and_the_run_continues(tmp_path, tensor, monkeyp
 
     monkeypatch.setattr(feature_store, "write_atomic", full)
     FeatureStore(tmp_path, budget=2**20).put(KEY, tensor)
-    assert "Note: image features are not stored. " in capsys.readouterr().out
+    assert "Note: cannot store the image features. " in capsys.readouterr().out
 
 
 STORE = """

@@ -1,4 +1,4 @@
-"""Pictures are decoded once and come out as they went in, whatever the budget and however many workers share them."""
+"""Images are decoded once and returned unchanged, whatever the budget and however many workers share them."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_all_bad_images_are_named_before_the_first_batch(cfg, paths):
         with open(path, "wb") as file:
             file.write(b"no picture")
     for _ in range(2):  # not only the first time
-        with pytest.raises(UserError, match="2 of 18 training images cannot be read") as error:
+        with pytest.raises(UserError, match="2 of 18 training images are unreadable") as error:
             next(iter(DataManager(cfg).train_loader_x))
     assert all(path in str(error.value) for path in (paths[3], paths[7]))
 
@@ -76,14 +76,14 @@ def test_validation_images_are_checked_first_if_every_epoch_needs_them(cfg, fina
             next(iter(manager.train_loader_x))
 
 
-def test_a_test_alone_decodes_no_training_image(cfg, paths):
+def test_testing_alone_decodes_no_training_image(cfg, paths):
     with open(paths[0], "wb"):
         pass
     assert len(list(DataManager(cfg).test_loader)) == 2
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_workers_deliver_what_the_plain_reading_does_without_reading(cfg, paths, start_method):
+def test_workers_deliver_cached_images_without_reading_files(cfg, paths, start_method):
     plain = list(DataManager(cfg).train_loader_x)  # the store is filled from the same files
     cfg.DATALOADER.KEEP_GIB = 0.0
     straight = list(DataManager(cfg).train_loader_x)

@@ -65,7 +65,7 @@ def test_there_are_no_more_workers_than_batches():
 
 @pytest.fixture
 def bad(cfg):
-    """The path of a test image that cannot be read: the last, in the last batch."""
+    """Return the path of a test image that cannot be read: the last, in the last batch."""
     path = DataManager(cfg).dataset.test[-1].impath
     with open(path, "wb") as file:
         file.write(b"no picture")
@@ -79,7 +79,7 @@ def test_an_unreadable_test_image_stops_the_evaluation_and_is_named(cfg, bad):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_or_it_is_delivered_with_a_label_below_zero_in_its_place(cfg, bad, num_workers, capfd):
+def test_an_unreadable_test_image_may_count_as_a_wrong_answer(cfg, bad, num_workers, capfd):
     cfg.DATALOADER.NUM_WORKERS = num_workers
     cfg.TEST.BAD_IMAGES = "wrong"
     manager = DataManager(cfg)
@@ -92,7 +92,7 @@ def test_or_it_is_delivered_with_a_label_below_zero_in_its_place(cfg, bad, num_w
     assert f"Counted as wrong: {bad}: expected an image" in capfd.readouterr().out
 
 
-def test_a_test_image_that_vanished_is_never_counted(cfg, bad):
+def test_a_missing_test_image_is_never_counted(cfg, bad):
     cfg.TEST.BAD_IMAGES = "wrong"
     manager = DataManager(cfg)
     os.remove(bad)
@@ -100,7 +100,7 @@ def test_a_test_image_that_vanished_is_never_counted(cfg, bad):
         list(manager.test_loader)
 
 
-def test_a_bad_training_image_stops_the_training_even_so(cfg):
+def test_a_bad_training_image_always_stops_the_training(cfg):
     cfg.TEST.BAD_IMAGES = "wrong"
     manager = DataManager(cfg)
     with open(manager.dataset.train_x[0].impath, "wb"):
@@ -109,7 +109,7 @@ def test_a_bad_training_image_stops_the_training_even_so(cfg):
         next(iter(manager.train_loader_x))
 
 
-def test_a_process_ends_though_its_loaders_workers_are_still_there():
+def test_a_process_exits_despite_living_loader_workers():
     script = (
         "from dassl.data.loader import Loader\n"
         "from basics import leave_signals_to_parent as init\n"

@@ -17,13 +17,13 @@ def order(sampler, epoch):
     return [index for _, index in pairs]
 
 
-def test_every_image_comes_once_in_an_order_of_its_own_each_epoch_and_seed():
+def test_each_epoch_and_seed_has_its_own_order_of_all_images():
     orders = [order(RandomSampler(range(20), seed), epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert all(sorted(one) == list(range(20)) for one in orders)
     assert len(set(map(tuple, orders))) == 4
 
 
-def test_an_epoch_does_not_depend_on_those_before_it_or_on_the_global_stream():
+def test_an_epoch_depends_on_neither_earlier_ones_nor_global_state():
     whole = RandomSampler(range(20), seed=1)
     orders = [order(whole, epoch) for epoch in range(3)]
     torch.rand(5)

@@ -65,7 +65,7 @@ class Learner(nn.Module):
 
 @TRAINER_REGISTRY.register()
 class Toy(TrainerX):
-    """It dies at the step `killed_at` = (epoch, batch); in the steps `bad_at`, its loss is `bad`."""
+    """Dies at the step `killed_at` = (epoch, batch); in the steps `bad_at`, its loss is `bad`."""
 
     killed_at = None
     bad_at = ()
@@ -108,7 +108,7 @@ class ToyZeroShot(TrainerX):
 
 @pytest.fixture
 def make(monkeypatch, tmp_path):
-    """make(*opts, folder="run", kind="Toy") -> a trainer whose output folder is tmp_path / folder."""
+    """Return make(*opts, folder="run", kind="Toy"): a trainer whose output folder is tmp_path / folder."""
     monkeypatch.setattr(trainer, "DataManager", FakeDataManager)
 
     def make_trainer(*opts, folder="run", kind="Toy"):

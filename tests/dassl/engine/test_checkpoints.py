@@ -69,13 +69,13 @@ def test_a_stopped_run_finishes_its_step_and_resumes_with_the_next(make, tmp_pat
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "stopped")
 
 
-def test_a_signal_right_after_the_save_was_decided_waits_for_the_next_step(make, tmp_path, monkeypatch):
+def test_a_signal_after_the_save_decision_waits_for_the_next_step(make, tmp_path, monkeypatch):
     trainer = make()
     save_if_due = trainer.record.save_if_due
 
     def decide_then_signal(stop):
         save_if_due(stop)
-        trainer.signals.asked = signal.SIGTERM
+        trainer.signals.requested = signal.SIGTERM
 
     monkeypatch.setattr(trainer.record, "save_if_due", decide_then_signal)
     with pytest.raises(Stopped, match="after epoch 1, batch 2"):
@@ -106,7 +106,7 @@ def test_a_run_stopped_during_a_test_ends_in_the_same_numbers(make, tmp_path, sp
     assert results_of(tmp_path / "whole") == results_of(tmp_path / "stopped")
 
 
-def test_the_best_epoch_before_a_stop_is_not_forgotten(make, tmp_path):
+def test_the_best_epoch_before_a_stop_is_kept(make, tmp_path):
     opts = ("TEST.FINAL_MODEL", "best_val", "OPTIM.LR", "3.0", "OPTIM.MAX_EPOCH", "6")
     make(*opts, folder="whole").train()
     best = load_checkpoint(tmp_path / "whole" / "prompt_learner" / "model-best.pth.tar")["epoch"]
@@ -142,11 +142,11 @@ def test_resume_continues_a_run_in_another_folder(make, tmp_path):
     assert prompts(tmp_path / "second") == prompts(tmp_path / "whole")
     make("RESUME", str(tmp_path / "second"), folder="third").train()  # of which nothing is left to train
     assert rows_of(tmp_path / "third") == rows_of(tmp_path / "second") == rows_of(tmp_path / "whole")
-    with pytest.raises(UserError, match="RESUME: expected a folder that holds state.pt, got .*fourth"):
+    with pytest.raises(UserError, match="RESUME: expected a folder that contains state.pt, got .*fourth"):
         make("RESUME", str(tmp_path / "fourth"), folder="fifth").train()
 
 
-def test_the_best_model_of_a_run_in_another_folder_is_not_left_there(make, tmp_path):
+def test_the_best_model_of_a_resumed_folder_is_copied(make, tmp_path):
     opts = ("TEST.FINAL_MODEL", "best_val", "OPTIM.LR", "3.0", "OPTIM.MAX_EPOCH", "6")
     make(*opts, folder="whole").train()
     kill(make(*opts, folder="first"), 5, 0)
@@ -191,7 +191,7 @@ def test_keys_without_influence_on_the_numbers_may_change(make, tmp_path):
     assert prompts(tmp_path / "run") == prompts(tmp_path / "whole")
 
 
-def test_resume_false_refuses_a_folder_that_holds_a_run(make):
+def test_resume_false_refuses_a_folder_with_a_run(make):
     make("TRAIN.RESUME", "False", "OPTIM.MAX_EPOCH", "1").train()
     with pytest.raises(UserError, match="expected a folder without a run, because TRAIN.RESUME is False"):
         make("TRAIN.RESUME", "False", "OPTIM.MAX_EPOCH", "1").train()
@@ -258,7 +258,7 @@ def test_evaluation_does_not_overwrite_the_results_of_a_training_run(make, tmp_p
         make(folder="trained").evaluate(tmp_path / "trained")
 
 
-def test_the_best_checkpoint_goes_first_and_an_epoch_can_be_chosen(make, tmp_path):
+def test_the_best_checkpoint_is_the_default_and_an_epoch_can_be_chosen(make, tmp_path):
     opts = ("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", "1")
     make(*opts, folder="trained").train()
     other = make(folder="test")
@@ -270,10 +270,10 @@ def test_the_best_checkpoint_goes_first_and_an_epoch_can_be_chosen(make, tmp_pat
 
 def test_without_a_directory_nothing_is_loaded(make, capsys):
     assert make().load_model("") is None
-    assert "nothing is loaded" in capsys.readouterr().out
+    assert "loading nothing" in capsys.readouterr().out
 
 
-def test_a_missing_epoch_names_those_that_are_there(make, tmp_path):
+def test_a_missing_epoch_lists_the_available_ones(make, tmp_path):
     make("TRAIN.CHECKPOINT_FREQ", "2", folder="trained").train()
     with pytest.raises(MissingFile, match=r"expected a checkpoint of epoch 9, got epochs 2, 4\.$"):
         make(folder="test").load_model(tmp_path / "trained", epoch=9)
@@ -340,7 +340,7 @@ def test_frozen_parameters_in_a_file_are_skipped():
     assert list(trained_tensors(module)) == ["weight"]
 
 
-def test_the_digest_sees_names_types_shapes_and_values():
+def test_the_digest_covers_names_types_shapes_and_values():
     def digest(name="a", tensor=None):
         module = torch.nn.Module()
         module.register_buffer(name, torch.zeros(2, 3) if tensor is None else tensor)
@@ -359,7 +359,7 @@ def test_the_digest_sees_names_types_shapes_and_values():
 
 
 @pytest.mark.parametrize("file", ["state.pt", "prompt_learner/model.pth.tar-4"])
-def test_a_flipped_bit_is_found_and_nothing_is_lost(make, tmp_path, file):
+def test_a_flipped_bit_is_detected_and_nothing_is_lost(make, tmp_path, file):
     trained(make)
     path, results = tmp_path / "trained" / file, tmp_path / "trained" / "results.json"
     before = results.read_bytes()

@@ -1,4 +1,4 @@
-"""Memory that ran out and workers that died are reported with what helps."""
+"""Out-of-memory errors and dead workers are reported with advice."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def test_out_of_memory_names_the_settings_that_help(cfg, fail, workers):
         next(iter(torch.utils.data.DataLoader(Failing(fail), num_workers=workers)))
     message = str(error.value)
     assert "DATALOADER.TRAIN_X.BATCH_SIZE is 7: smaller" in message and "DATALOADER.NUM_WORKERS is 1: fewer" in message
-    assert "TRAINER.MINE.PREC is 'fp32': fp16" in message and "The same command resumes" in message
+    assert "TRAINER.MINE.PREC is 'fp32': fp16" in message and "Run the same command to resume" in message
 
 
 def exit_at_once():
@@ -78,7 +78,7 @@ def test_a_dead_worker_is_reported_with_its_cause(cfg, fail, cause):
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", "ended by Segmentation fault"),
     ],
 )
-def test_other_ends_of_workers_are_distinguished(cfg, text, cause):
+def test_other_worker_failures_are_distinguished(cfg, text, cause):
     with pytest.raises(DeadWorker, match=cause), explain_failures(cfg):
         raise RuntimeError(text)
 

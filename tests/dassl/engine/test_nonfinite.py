@@ -25,7 +25,7 @@ def saved(folder):
 
 
 @BAD
-def test_the_run_stops_with_step_files_and_parts_before_anything_is_changed(make, bad):
+def test_the_run_stops_before_any_change_and_names_step_and_files(make, bad):
     trainer = make()
     trainer.bad_at, trainer.bad = [(0, 0)], bad
     before = trainer.model.ctx.clone()
@@ -120,7 +120,7 @@ def test_prompts_that_became_nan_through_their_gradient_are_not_saved(make, tmp_
 
 @pytest.mark.parametrize("minutes", ["0", "1e-9"])
 @pytest.mark.parametrize("step", [(1, 0), (1, 1), (1, 2)])
-def test_a_loss_looked_at_a_step_late_is_not_saved_either(make, tmp_path, monkeypatch, step, minutes):
+def test_a_loss_checked_a_step_late_is_not_saved_either(make, tmp_path, monkeypatch, step, minutes):
     monkeypatch.setattr(LossWatch, "_checks_late", lambda self, loss: True)
     monkeypatch.setattr(nonfinite, "_DelayedBool", bool)
     trainer = make("TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_MINUTES", minutes)
@@ -133,7 +133,7 @@ def test_a_loss_looked_at_a_step_late_is_not_saved_either(make, tmp_path, monkey
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_nothing_waits_and_the_loss_is_looked_at_a_step_late():
+def test_on_a_gpu_the_loss_is_checked_a_step_late_without_waiting():
     watch, loss = LossWatch(), torch.ones((), device="cuda")
     assert not watch.refuses(loss, StepInfo(0, 0))  # the first allocations may wait
     torch.cuda.set_sync_debug_mode("error")

@@ -71,7 +71,7 @@ DEEPER = "image_encoder.transformer.resblocks.5.VPT_shallow"
         ({"prompt_learner.ctx": torch.ones(2, 3).long()}, r"^prompt_learner\.ctx: expected torch\.float32, got tor"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_loaded(changes, message):
+def test_mismatches_are_named_and_nothing_is_loaded(changes, message):
     module = Learner()
     with pytest.raises(UserError, match="file: expected the tensors of this model, got others") as info:
         load_trained(module, whole(**changes), "file", ignored=class_dependent(module))
@@ -105,14 +105,14 @@ def test_names_of_several_words_can_be_ignored():
     assert torch.equal(module.VPT_fc.weight, before) and module.weight.item() == 1
 
 
-def test_half_precision_becomes_the_modules(tmp_path):
+def test_half_precision_is_converted_to_the_modules_type(tmp_path):
     module = Learner()
     path = write_original(tmp_path / "x", {key: tensor.half() for key, tensor in whole().items()}, epoch=7)
     assert load_model_file(module, path) == (7, None)
     assert module.ctx.dtype == torch.float32 and module.ctx.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_a_state_dict_alone_will_do(tmp_path):
+def test_a_bare_state_dict_is_accepted(tmp_path):
     torch.save(whole(), tmp_path / "a")
     module = Learner()
     assert load_model_file(module, tmp_path / "a") == (None, None)
@@ -130,7 +130,7 @@ def test_a_state_dict_alone_will_do(tmp_path):
         {"val_result": [1]},
     ],
 )
-def test_what_is_no_checkpoint_is_named(tmp_path, changes):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path, changes):
     torch.save({**original_checkpoint(whole()), "scheduler": None, **changes}, tmp_path / "a")
     with pytest.raises(UserError, match="a: expected a checkpoint|asks for .*sparse"):
         load_model_file(Learner(), tmp_path / "a")

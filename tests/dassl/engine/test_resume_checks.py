@@ -13,7 +13,7 @@ from dassl.utils import load_checkpoint, save_tensors
 
 @pytest.fixture
 def threads():
-    """Two threads, and afterwards what there was before."""
+    """Use two threads, and restore the number afterward."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -83,7 +83,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_a_state_that_no_run_can_have_written_is_refused(make, tmp_path, name):
+def test_an_impossible_state_is_refused(make, tmp_path, name):
     kill(make("TRAIN.CHECKPOINT_MINUTES", "1e-9"), 1, 2)
     path = tmp_path / "run" / "state.pt"
     edit(path, IMPOSSIBLE[name])
@@ -104,7 +104,7 @@ def test_a_momentum_larger_than_the_file_is_refused(make, tmp_path):
         make().train()
 
 
-def test_a_clock_that_steps_back_leaves_times_right(make, tmp_path, monkeypatch):
+def test_a_clock_set_back_does_not_distort_times(make, tmp_path, monkeypatch):
     now = iter(range(10**6, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     make("TRAIN.CHECKPOINT_MINUTES", "1").train()

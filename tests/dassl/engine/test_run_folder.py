@@ -25,7 +25,7 @@ def status(folder):
     return json.loads((folder / "status.json").read_text())
 
 
-def test_the_status_says_running_and_then_done(tmp_path):
+def test_the_status_is_running_and_then_done(tmp_path):
     with run_folder(tmp_path / "a" / "run"):
         found = status(tmp_path / "a" / "run")
         assert (found["state"], found["pid"]) == ("running", os.getpid())
@@ -41,7 +41,7 @@ def test_the_status_says_running_and_then_done(tmp_path):
         (Stopped(15, "after epoch 2"), "stopped", "stopped by SIGTERM after epoch 2"),
     ],
 )
-def test_the_status_says_what_went_wrong(tmp_path, error, state, why):
+def test_the_status_records_what_went_wrong(tmp_path, error, state, why):
     with pytest.raises(type(error)), run_folder(tmp_path):
         raise error
     assert (status(tmp_path)["state"], status(tmp_path)["why"]) == (state, why)
@@ -59,7 +59,7 @@ def test_a_refused_run_leaves_the_status_unchanged(tmp_path):
     assert status(tmp_path) == before
 
 
-def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
+def test_only_the_litter_of_killed_writers_is_swept(tmp_path):
     (tmp_path / "below").mkdir()
     kept = [tmp_path / "below" / ".mine.tmp", tmp_path / ".a.12345678.tmp.pt", tmp_path / "a.12345678.tmp"]
     for path in [tmp_path / ".state.pt.0a1b2c3d.tmp", tmp_path / "below" / ".x.00000000.tmp", *kept]:

@@ -48,7 +48,7 @@ def test_methods_are_called_in_the_interfaces_order(make, monkeypatch):
     assert calls == [*built, *epoch, *measure, "save_model", "save_model", "after_train", *measure]
 
 
-def test_nothing_is_trained_on_images_that_are_for_testing(make):
+def test_test_only_images_are_never_trained_on(make):
     trainer = make()
     trainer.dm.dataset.test_only = True
     with pytest.raises(UserError, match="is for testing only.*--eval-only --model-dir"):
@@ -58,7 +58,7 @@ def test_nothing_is_trained_on_images_that_are_for_testing(make):
     untrained.train()
 
 
-def test_the_log_has_the_lines_that_tools_look_for(make, capsys):
+def test_the_log_has_the_lines_that_tools_parse(make, capsys):
     make("TRAIN.PRINT_FREQ", "2").train()
     lines = capsys.readouterr().out.splitlines()
     progress = [line for line in lines if line.startswith("epoch")]
@@ -85,7 +85,7 @@ def test_an_epoch_shorter_than_the_print_frequency_prints_every_batch(make, caps
     assert "lr 1.0000e-01" in progress[2]  # the rate was stepped before the epoch's last line
 
 
-def test_predictions_csv_has_the_answer_to_each_test_image(make, tmp_path):
+def test_predictions_csv_has_a_row_per_test_image(make, tmp_path):
     make("TEST.FINAL_MODEL", "best_val").train()  # the validation set is measured too, and leaves no answers
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -112,7 +112,7 @@ def test_a_method_that_tests_in_its_own_way_leaves_no_predictions(make, monkeypa
     assert (tmp_path / "run" / "results.json").is_file() and not (tmp_path / "run" / "predictions.csv").exists()
 
 
-def test_metrics_csv_has_a_row_an_epoch(make, tmp_path):
+def test_metrics_csv_has_a_row_per_epoch(make, tmp_path):
     make("TEST.FINAL_MODEL", "best_val").train()
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -126,14 +126,14 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     trainer = make("DATASET.NAME", "Fake", "DATASET.NUM_SHOTS", "4", "MODEL.BACKBONE.NAME", "tiny")
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    asked = (
+    expected = (
         "format status task trainer dataset subsample dataset_dir shots train_fraction seed backbone metrics val epochs"
     )
     made_of = (
         "nonfinite_steps trained_parameters prompts_sha256 draw_hash data_sha256 weights_sha256 model_dir load_epoch"
     )
-    asked = f"{asked} {made_of} config versions device threads linear changed_on_resume seconds peak_memory_mib"
-    assert list(results) == asked.split()
+    expected = f"{expected} {made_of} config versions device threads linear changed_on_resume seconds peak_memory_mib"
+    assert list(results) == expected.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}
     expected |= dict.fromkeys(("linear", "weights_sha256", "model_dir", "load_epoch")) | {"trained_parameters": 13}
@@ -148,7 +148,7 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     assert config == results["config"]
 
 
-def test_training_learns(make):
+def test_training_raises_the_accuracy(make):
     trainer = make("OPTIM.MAX_EPOCH", "20")
     before = trainer.test()
     trainer.train()
@@ -174,7 +174,7 @@ def test_best_val_without_a_validation_set_is_refused(make, monkeypatch):
         make("TEST.FINAL_MODEL", "best_val")
 
 
-def test_no_test_leaves_the_metrics_empty(make, tmp_path, capsys):
+def test_without_a_test_the_metrics_are_empty(make, tmp_path, capsys):
     make("TEST.NO_TEST", "True").train()
     assert json.loads((tmp_path / "run" / "results.json").read_text())["metrics"] is None
     assert "=> result" not in capsys.readouterr().out

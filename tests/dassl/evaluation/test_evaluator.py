@@ -35,14 +35,14 @@ def test_the_result_is_printed_line_by_line_as_parsers_expect_it(capsys):
     assert results["macro_f1"] == pytest.approx(100 * (1 / 2 + 2 / 3 + 2 / 3) / 3)
 
 
-def test_thousands_are_separated(capsys):
+def test_thousands_are_separated_by_commas(capsys):
     e = evaluator()
     feed(e, [0] * 1234, [0] * 1234, batch_size=500)
     e.evaluate()
     assert "* total: 1,234\n* correct: 1,234\n" in capsys.readouterr().out
 
 
-def test_results_per_class(capsys):
+def test_results_are_printed_per_class(capsys):
     e = evaluator("TEST.PER_CLASS_RESULT", "True")
     feed(e, [0, 1, 2], [0, 0, 2])
     results = e.evaluate()
@@ -87,7 +87,7 @@ def test_two_classes_of_one_name_are_kept_apart():
     assert list(e.summary()["per_class"]) == ["missile", "missile (1)"]
 
 
-def test_reset_forgets():
+def test_reset_clears_all_answers():
     e = evaluator()
     feed(e, [0], [1])
     e.reset()
@@ -107,7 +107,7 @@ def test_the_confusion_matrix_is_saved_as_a_tensor(tmp_path, capsys):
     assert f"Confusion matrix is saved to {tmp_path / 'cmat.pt'}" in capsys.readouterr().out
 
 
-def test_an_evaluator_of_ones_own_can_be_registered():
+def test_a_custom_evaluator_can_be_registered():
     @EVALUATOR_REGISTRY.register()
     class Counter(EvaluatorBase):
         def __init__(self, cfg, lab2cname=None, **kwargs):
@@ -118,7 +118,7 @@ def test_an_evaluator_of_ones_own_can_be_registered():
     assert own.summary() is None and own.predictions() is None
 
 
-def test_an_image_that_could_not_be_read_is_a_wrong_answer_of_its_class(tmp_path, capsys):
+def test_an_unreadable_image_is_a_wrong_answer_of_its_class(tmp_path, capsys):
     e = evaluator("TEST.COMPUTE_CMAT", "True", "OUTPUT_DIR", str(tmp_path))
     feed(e, [0, 1, 2, 0], [0, UNREADABLE - 1, 2, UNREADABLE - 0])
     e.evaluate()

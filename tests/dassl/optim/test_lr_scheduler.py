@@ -78,7 +78,7 @@ def test_the_rates_continue_after_saving_and_loading(name, stop):
     assert rates(optimizer) == golden["lr_after_last_step"]
 
 
-def test_a_second_schedule_on_one_optimizer_is_warned_of():
+def test_a_second_schedule_on_one_optimizer_gives_a_warning():
     cfg = optim_cfg()
     optimizer, _ = build(cfg)
     with pytest.warns(UserWarning, match="already has a learning-rate schedule"):

@@ -1,4 +1,4 @@
-"""Optimisers by name and their settings."""
+"""Optimizers by name, and their settings."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_frozen_parameters_are_passed_on_and_stay_unchanged():
     assert torch.equal(model.bias, before)
 
 
-def test_a_list_of_parameters_will_do():
+def test_a_list_of_parameters_is_accepted():
     weight = nn.Parameter(torch.ones(2))
     assert build_optimizer([weight], optim_cfg()).param_groups[0]["params"] == [weight]
 
@@ -70,7 +70,7 @@ def test_new_layers_learn_at_the_full_rate_and_the_rest_at_a_share():
         build_optimizer(model, cfg)
 
 
-def test_given_groups_win_over_staged_rates():
+def test_given_groups_override_staged_rates():
     model = nn.Linear(2, 2)
     cfg = optim_cfg("OPTIM.STAGED_LR", "True")
     with pytest.warns(UserWarning, match="STAGED_LR is ignored"):

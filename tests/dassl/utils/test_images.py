@@ -22,7 +22,7 @@ def pixels(path):
     return np.asarray(image)
 
 
-def test_gray_comes_in_rgb(tmp_path):
+def test_gray_is_converted_to_rgb(tmp_path):
     Image.new("L", (3, 2), 7).save(tmp_path / "a.png")
     assert (pixels(tmp_path / "a.png") == 7).all() and pixels(tmp_path / "a.png").shape == (2, 3, 3)
 
@@ -67,7 +67,7 @@ def test_an_animation_gives_its_first_frame(tmp_path, colors):
     assert (pixels(tmp_path / "a.webp") == COLORS).all()
 
 
-def test_the_content_counts_and_not_the_ending(tmp_path, colors):
+def test_the_content_counts_not_the_extension(tmp_path, colors):
     colors.save(tmp_path / "a.jpg", format="PNG")
     assert (pixels(tmp_path / "a.jpg") == COLORS).all()
 

@@ -13,7 +13,7 @@ from dassl.utils import setup_logger
 
 @pytest.fixture
 def own_stdout(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back afterwards
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back afterward
 
 
 def close_log():
@@ -21,7 +21,7 @@ def close_log():
 
 
 @pytest.mark.usefixtures("own_stdout")
-def test_what_is_printed_goes_to_console_and_file(tmp_path, capsys):
+def test_printed_text_goes_to_console_and_file(tmp_path, capsys):
     setup_logger(tmp_path / "run")
     print("hello")
     sys.stdout.writelines(["a\n", "b\n"])
@@ -53,7 +53,7 @@ def test_a_file_name_is_used_unchanged_and_none_does_nothing(tmp_path):
 
 
 @pytest.mark.usefixtures("own_stdout")
-def test_the_log_answers_what_a_console_answers(tmp_path):
+def test_the_log_has_the_consoles_attributes(tmp_path):
     console = sys.stdout
     setup_logger(tmp_path)
     assert sys.stdout.encoding == console.encoding
@@ -83,7 +83,7 @@ def test_a_log_on_a_full_disk_is_reported_once(tmp_path, capsys):
     assert capsys.readouterr().out.endswith("to the console alone\n")
 
 
-def test_who_stops_reading_the_console_costs_the_log_nothing(tmp_path):
+def test_a_reader_that_leaves_does_not_affect_the_log(tmp_path):
     code = f"from dassl.utils import setup_logger; setup_logger({str(tmp_path)!r}); "
     code += "print('first', flush=True); input(); print('second', flush=True); print('third')"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -97,7 +97,7 @@ def test_who_stops_reading_the_console_costs_the_log_nothing(tmp_path):
 
 @pytest.mark.usefixtures("own_stdout")
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_a_log_that_is_no_regular_file_is_refused(tmp_path, kind):
+def test_a_log_that_is_not_a_regular_file_is_refused(tmp_path, kind):
     target, log = tmp_path / "target", tmp_path / "log.txt"
     target.write_text("of another program")
     {"link": lambda: log.symlink_to(target), "pipe": lambda: os.mkfifo(log), "folder": log.mkdir}[kind]()

@@ -1,4 +1,4 @@
-"""Free memory is what the system and its container still give; what is freed goes back to them."""
+"""Free memory is what the system and its container can still provide; freed memory is returned to them."""
 
 import platform
 from pathlib import Path
@@ -20,7 +20,7 @@ def system(tmp_path, monkeypatch, available, **container):
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
 
 
-def test_without_a_container_it_is_the_systems(tmp_path, monkeypatch):
+def test_without_a_container_the_systems_memory_counts(tmp_path, monkeypatch):
     system(tmp_path, monkeypatch, 3 * GIB)
     assert free_memory(CPU) == 3 * GIB
 
@@ -31,12 +31,12 @@ def test_a_containers_limit_counts_and_its_file_cache_does_not(tmp_path, monkeyp
     assert free_memory(CPU) == 2 * GIB
 
 
-def test_a_container_without_a_limit(tmp_path, monkeypatch):
+def test_a_container_without_a_limit_has_the_systems_memory(tmp_path, monkeypatch):
     system(tmp_path, monkeypatch, 8 * GIB, max="max\n", current="5\n", stat="inactive_file 0\n")
     assert free_memory(CPU) == 8 * GIB
 
 
-def test_a_system_that_does_not_tell_gives_half_of_its_memory(tmp_path, monkeypatch):
+def test_half_of_the_memory_counts_if_the_system_reports_none(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "nothing")
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get)
@@ -49,7 +49,7 @@ def resident():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="need glibc (most Linux distributions have it)")
-def test_freed_memory_goes_back_to_the_system():
+def test_freed_memory_is_returned_to_the_system():
     size, count = 100_000, 1000  # small enough to stand in the heap
     held = [bytearray(size) for _ in range(count)]
     last = bytearray(size)  # what was freed before it cannot simply be cut off

@@ -45,7 +45,7 @@ def test_the_line_shows_last_and_mean_in_the_order_given():
     assert str(meter) == "loss 1.0000 (1.5000) acc 75.0000 (50.0000)"
 
 
-def test_nothing_to_report_is_fine_and_anything_but_a_dict_is_not():
+def test_none_is_accepted_and_anything_but_a_dict_is_not():
     meter = MetricMeter()
     meter.update(None)
     assert str(meter) == ""

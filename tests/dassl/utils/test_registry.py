@@ -33,7 +33,7 @@ def test_an_unknown_name_is_a_user_error_and_a_value_error():
     assert issubclass(UnknownName, UserError) and issubclass(UnknownName, ValueError)
 
 
-def test_an_empty_registry_says_so():
+def test_an_empty_registry_is_reported():
     with pytest.raises(UnknownName, match="no data is registered"):
         Registry("DATA").get("x")
 

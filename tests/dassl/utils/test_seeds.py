@@ -22,7 +22,7 @@ def test_a_seed_fixes_all_three_generators():
     assert all(a != b for a, b in zip(draw(), first, strict=True))
 
 
-def test_a_stream_is_a_function_of_all_its_arguments_and_of_nothing_else():
+def test_a_stream_is_a_function_of_its_arguments_alone():
     set_random_seed(1)
     numbers = torch.rand(3, generator=stream(1, "order", 0))
     torch.rand(5)
@@ -36,13 +36,13 @@ def test_keys_give_different_streams():
     assert len(seeds) == 4
 
 
-def test_a_stream_leaves_the_global_generator_alone():
+def test_a_stream_leaves_the_global_generator_unchanged():
     before = torch.get_rng_state()
     torch.rand(3, generator=stream(1, "order"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_state_of_all_generators_goes_through_a_file(tmp_path):
+def test_the_state_of_all_generators_survives_a_file(tmp_path):
     set_random_seed(3)
     draw()
     save_tensors(get_random_state(), tmp_path / "state.pt")

@@ -16,7 +16,7 @@ from dassl.utils import (
 )
 
 
-def test_all_that_the_family_imports_is_there():
+def test_all_names_that_the_family_imports_exist():
     family = """mkdir_if_missing listdir_nohidden check_isfile read_json write_json set_random_seed setup_logger
         collect_env_info load_checkpoint save_checkpoint resume_from_checkpoint load_pretrained_weights count_num_param
         open_all_layers open_specified_layers init_network_weights read_image Registry AverageMeter MetricMeter
@@ -31,7 +31,7 @@ def test_hidden_names_are_skipped(tmp_path):
     assert listdir_nohidden(tmp_path, sort=True) == ["a", "b"]
 
 
-def test_a_missing_file_is_warned_of(tmp_path):
+def test_a_missing_file_gives_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="No file found at"):
         assert not check_isfile(tmp_path / "x")
     assert check_isfile(__file__)
@@ -43,7 +43,7 @@ def test_an_unavailable_choice_names_the_nearest():
         check_availability("SDG", ["adam", "sgd"])
 
 
-def test_a_list_stays_and_anything_else_is_put_in_one():
+def test_anything_but_a_list_is_wrapped_in_one():
     assert tolist_if_not(["a"]) == ["a"]
     assert tolist_if_not("a") == ["a"]
 
@@ -52,7 +52,7 @@ def test_the_environment_is_reported():
     assert {"Python:", "torch:"} <= set(collect_env_info().split())
 
 
-def test_results_of_threads_are_in_order_and_nothing_starts_after_a_stop():
+def test_thread_results_keep_their_order_and_a_stop_cancels_the_rest():
     assert list(in_threads(lambda n: n * n, range(100))) == [n * n for n in range(100)]
     begun = []
 

@@ -43,7 +43,7 @@ def archive() -> bytes:
 
 @pytest.fixture
 def site(monkeypatch):
-    """Serves a small Oxford Pets; Google Drive has its split."""
+    """Serve a small Oxford Pets; Google Drive has its split."""
     images, site = archive(), Site()
     site.files["/images.tar.gz"] = images
     sha256 = hashlib.sha256(images).hexdigest()
@@ -64,7 +64,7 @@ def site(monkeypatch):
         return {**sources, "OxfordPets": replace(sources["OxfordPets"], classes=2, images=sizes, files=files)}
 
     def drive(id, output, **more):
-        site.asked.append((id, None))
+        site.requests.append((id, None))
         with open(output, "w") as file:
             json.dump(SPLIT, file)
 
@@ -88,7 +88,7 @@ def call(tmp_path, capsys, site):
     return run
 
 
-def test_prepare_gives_a_data_set_that_is_as_published(call):
+def test_prepare_creates_the_dataset_as_published(call):
     status, _, err = call("prepare", "oxford_pets")
     assert status == 0, err
     assert "oxford_pets: prepared and verified" in err
@@ -101,19 +101,19 @@ def test_prepare_gives_a_data_set_that_is_as_published(call):
 def test_a_second_prepare_does_nothing(call, site):
     call("prepare", "OxfordPets")  # the registered name serves as well
     before = {path: path.stat().st_mtime_ns for path in call.folder.rglob("*")}
-    site.asked.clear()
+    site.requests.clear()
     status, _, err = call("prepare", "oxford_pets")
-    assert (status, site.asked) == (0, [])
+    assert (status, site.requests) == (0, [])
     assert "prepared and verified already" in err
     assert {path: path.stat().st_mtime_ns for path in call.folder.rglob("*")} == before
 
 
-def test_archives_go_when_asked(call):
+def test_archives_are_deleted_on_request(call):
     assert call("prepare", "oxford_pets", "--delete-archives")[0] == 0
     assert not (call.folder / "images.tar.gz").exists()
 
 
-def test_a_folder_without_a_place_for_the_note_is_prepared_all_the_same(call):
+def test_a_folder_whose_record_cannot_be_written_is_prepared(call):
     call("prepare", "oxford_pets")
     (call.folder / ".prepared.json").unlink()
     (call.folder / ".prepared.json").mkdir()
@@ -123,7 +123,7 @@ def test_a_folder_without_a_place_for_the_note_is_prepared_all_the_same(call):
     assert not (call.folder / "images.tar.gz").exists()
 
 
-def test_prepare_names_what_it_could_not_get_and_completes_later(call, site):
+def test_prepare_names_missing_files_and_completes_later(call, site):
     images = site.files.pop("/images.tar.gz")
     status, _, err = call("prepare", "oxford_pets", "digits")
     assert status == 1
@@ -133,7 +133,7 @@ def test_prepare_names_what_it_could_not_get_and_completes_later(call, site):
     assert call("prepare", "oxford_pets")[0] == 0
 
 
-def test_a_split_of_another_size_is_no_success(call, monkeypatch):
+def test_a_split_of_another_size_is_a_failure(call, monkeypatch):
     monkeypatch.setitem(SPLIT, "test", SPLIT["test"][:1])
     status, _, err = call("prepare", "oxford_pets")
     assert status == 1
@@ -154,7 +154,7 @@ class TestVerify:
         (call.folder / "images/beagle_train1.jpg").unlink()
         status, out, _ = call("verify", "oxford_pets")
         assert status == 1
-        assert "1 of 12 image files are missing" in out and "beagle_train1.jpg" in out
+        assert "expected 12 image files, got 11" in out and "beagle_train1.jpg" in out
 
     def test_images_that_cannot_be_decoded_are_named(self, call):
         call("prepare", "oxford_pets")
@@ -166,7 +166,7 @@ class TestVerify:
         assert status == 1
         assert all(f"{breed}_test0.jpg" in out for breed in BREEDS)
 
-    def test_each_is_told_and_one_fault_is_enough_for_the_status(self, call):
+    def test_each_dataset_is_reported_and_one_fault_fails_the_command(self, call):
         call.folder.mkdir(parents=True)
         status, out, _ = call("verify", "digits", "oxford_pets")
         assert status == 1
@@ -185,13 +185,13 @@ def test_stats_counts_classes_images_and_sizes(call):
 
 
 class TestList:
-    def test_shows_sizes_and_what_is_by_hand(self, call):
+    def test_shows_sizes_and_manual_downloads(self, call):
         status, out, _ = call("list", root=False)
         assert status == 0
         assert ["oxford_pets", "2", "6", "4", "2"] in [line.split()[:5] for line in out.splitlines() if line]
         assert "nothing to prepare: braille" in out
 
-    def test_shows_whether_they_are_there(self, call):
+    def test_shows_which_datasets_are_present(self, call):
         def there():
             return next(line for line in call("list")[1].splitlines() if line.startswith("oxford_pets"))
 
@@ -209,16 +209,16 @@ class TestList:
         (["prepare", "OXFORDPETS"], "Did you mean 'OxfordPets'?"),
     ],
 )
-def test_a_misspelt_name_is_refused_with_the_nearest(call, arguments, message):
+def test_a_misspelled_name_is_refused_with_the_nearest(call, arguments, message):
     status, _, err = call(*arguments)
     assert status == 2
     assert message in err
 
 
-def test_a_data_set_on_disk_needs_its_root(call):
+def test_a_dataset_on_disk_needs_its_root(call):
     status, _, err = call("verify", "oxford_pets", root=False)
     assert status == 2
-    assert "Name it with --root DATA" in err
+    assert "--root: expected the DATA folder for oxford_pets, got nothing" in err
 
 
 def test_prepare_needs_a_root(call, capsys):
@@ -228,11 +228,11 @@ def test_prepare_needs_a_root(call, capsys):
     assert "--root" in capsys.readouterr().err
 
 
-def test_a_stop_says_how_to_go_on(call, monkeypatch):
+def test_a_stop_explains_how_to_resume(call, monkeypatch):
     def stop(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(data, "lay_out", stop)
     status, _, err = call("prepare", "oxford_pets")
     assert status == 143
-    assert "the same command resumes from here" in err
+    assert "Run the same command to resume from here" in err

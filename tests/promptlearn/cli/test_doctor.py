@@ -1,4 +1,4 @@
-"""The doctor finds planted problems and says what to do; its exit status shows whether there are any."""
+"""The doctor finds planted problems and suggests fixes; its exit status shows whether there are any."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def findings(check, *arguments):
     return [str(finding) for finding in check(*arguments)]
 
 
-def test_a_machine_that_is_well_gets_status_0(tmp_path, capsys):
+def test_a_healthy_machine_gets_status_0(tmp_path, capsys):
     assert main(["doctor", "--output", str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out
     assert out.endswith("Everything is in order\n") and "problem" not in out
@@ -34,18 +34,18 @@ def test_a_machine_that_is_well_gets_status_0(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []  # it leaves no files
 
 
-def test_problems_are_told_with_what_to_do_and_status_1(tmp_path, capsys):
+def test_problems_are_reported_with_advice_and_status_1(tmp_path, capsys):
     damaged = tmp_path / ".cache" / "clip" / "ViT-B-16.pt"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"cut off")
     assert main(["doctor", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "runs")]) == 1
     out = capsys.readouterr().out
-    assert f"problem  weights {damaged} are damaged, or not OpenAI's\n         -> delete it: it is fetched again" in out
+    assert f"problem  weights {damaged} are damaged, or not OpenAI's\n         -> delete it to download it again" in out
     assert f"problem  the data folder {tmp_path / 'none'} does not exist\n         -> correct --data" in out
     assert out.endswith("2 problems\n")
 
 
-def test_a_data_folder_is_told_set_by_set(tmp_path, capsys):
+def test_a_data_folder_is_reported_dataset_by_dataset(tmp_path, capsys):
     (tmp_path / "data" / "oxford_pets").mkdir(parents=True)
     assert main(["doctor", "--data", str(tmp_path / "data"), "--output", str(tmp_path)]) == 0
     assert f"ok       datasets in {tmp_path / 'data'}: oxford_pets\n" in capsys.readouterr().out

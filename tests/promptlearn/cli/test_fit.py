@@ -17,7 +17,7 @@ COLORS = {"red_square": (220, 30, 30), "blue_square": (30, 30, 220)}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with pictures of two classes, and the model that `dassl fit` made of them."""
+    """Create a folder with pictures of two classes, and the model that `dassl fit` made of them."""
     folder = tmp_path_factory.mktemp("fit")
     for name, color in COLORS.items():
         (folder / "photos" / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Help, refusals, and commands that only read results answer without importing torch."""
+"""Help, refusals, and commands that only read results do not import torch."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command, status", COMMANDS.items(), ids=COMMANDS)
-def test_the_command_answers_without_slow_imports(command, status, runs, tmp_path):
+def test_the_command_runs_without_slow_imports(command, status, runs, tmp_path):
     words = command.replace("RUNS", str(runs)).replace("EMPTY", str(tmp_path)).split()
     done = subprocess.run([sys.executable, "-c", PROGRAM % (SLOW,), *words], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (status, "IMPORTED []"), done.stderr

@@ -33,7 +33,7 @@ def start(*arguments, folder, **pipes):
     return subprocess.Popen(command, cwd=folder, env=environment, text=True, preexec_fn=heed, **pipes)
 
 
-def test_base2new_prints_the_table_on_stdout_and_all_else_on_stderr(fake, capfd):
+def test_base2new_prints_only_the_table_to_stdout(fake, capfd):
     assert main(["base2new", "--trainers", "RPO"]) == 0
     out, err = capfd.readouterr()
     assert out.splitlines()[0].split() == "dataset method base new H H of seeds seeds".split()
@@ -58,7 +58,7 @@ def test_a_users_mistake_is_reported_once_and_gives_status_2(fake, capfd):
     assert capfd.readouterr().err.count("error: planted failure") == 1
 
 
-def test_results_of_other_settings_are_not_taken_for_these(fake, capfd):
+def test_results_of_other_settings_are_not_reused(fake, capfd):
     config = fake.root / "configs" / "trainers" / "RPO" / "tiny.yaml"
     main(["base2new", "--trainers", "RPO", "--seeds", "1"])
     result = fake.output / "base2new" / "train_base" / "digits" / "shots_16" / "RPO" / "tiny" / "seed1" / "results.json"
@@ -119,7 +119,7 @@ def test_every_protocol_runs_prints_its_table_and_is_found_by_results(fake, capf
     assert (fake.output / protocol / "summary.json").is_file()
 
 
-def test_results_prints_every_protocol_that_is_there_by_its_name(fake, capfd):
+def test_results_prints_every_protocol_by_its_name(fake, capfd):
     for protocol in ("base2new", "few_shot"):
         main([protocol, "--trainers", "RPO", "--seeds", "1", "--shots", "4"])
     capfd.readouterr()
@@ -146,7 +146,7 @@ def test_results_in_other_formats_and_with_statistics(fake, capfd):
     assert "expected a method with results (zero-shot CLIP, RPO), got 'PRO'" in capfd.readouterr().err
 
 
-def test_methods_that_saw_other_images_are_called_unfair(fake, capfd):
+def test_methods_that_saw_other_images_are_reported_as_unfair(fake, capfd):
     fake.behave(draws={"RPO": "ab", "CoOp": "ab"})
     main(["base2new", "--trainers", "RPO", "CoOp", "--seeds", "1"])
     assert "not a fair comparison" not in capfd.readouterr().err
@@ -179,10 +179,10 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
     "arguments, message",
     [
         (["base2nwe"], "unknown command 'base2nwe'. Did you mean 'base2new'?"),
-        (["tain.py"], "there is no script tain.py (scripts in"),
+        (["tain.py"], "tain.py: expected a script in"),
         (["base2new", "--data", "nowhere"], "expected the folder that holds the datasets, got nowhere"),
         (["base2new", "--trainers", "PRO"], "unknown trainer 'PRO'. Did you mean 'RPO'?"),
-        (["base2new", "--checkout", "nowhere"], "no checkout of this project in nowhere"),
+        (["base2new", "--checkout", "nowhere"], "nowhere: expected a checkout"),
         (["base2new", "--output", "train.py"], "train.py"),
         (["base2new", "--shots", "0"], "--shots: expected training images per class (1 or more), a percentage of them"),
         (["few_shot", "--shots", "1", "101%"], 'or "all", got "101%".'),
@@ -192,7 +192,7 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
         (["results", "nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2_before_any_run(fake, capfd, arguments, message):
+def test_bad_input_gives_one_line_and_status_2_before_any_run(fake, capfd, arguments, message):
     assert main(arguments) == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message in error
@@ -218,7 +218,7 @@ def test_version_and_help(capsys):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_ends_the_running_job_and_the_same_command_ends_with_the_same_table(fake, capfd, stop):
+def test_a_stopped_comparison_resumes_to_the_same_table(fake, capfd, stop):
     fake.behave(slow=["RPO/tiny/seed1"])
     one = ["base2new", "--trainers", "RPO", "--jobs", "1"]
     launcher = start(*one, folder=fake.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -226,7 +226,11 @@ def test_a_stop_ends_the_running_job_and_the_same_command_ends_with_the_same_tab
     launcher.send_signal(stop)
     out, err = launcher.communicate(timeout=30)
     assert launcher.returncode == 128 + stop
-    assert out == "" and f"stopped by {stop.name}; the same command resumes from here" in err and "Traceback" not in err
+    assert (
+        out == ""
+        and f"stopped by {stop.name}. Run the same command to resume from here" in err
+        and "Traceback" not in err
+    )
     assert len(fake.calls()) == 3  # zero-shot base and new, and the slow one
     assert not [path for path in Path("/proc").glob("[0-9]*/cwd") if same(path, fake.root)]
     fake.behave()
@@ -245,7 +249,7 @@ def wait_for(path):
 
 
 def same(link, folder):
-    """Whether a process (not this one) works in the folder."""
+    """Return whether a process (not this one) works in the folder."""
     try:
         return link.parent.name != str(os.getpid()) and link.readlink() == folder
     except OSError:
@@ -298,16 +302,16 @@ need_full = pytest.mark.skipif(
 
 @need_full
 @pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
-def test_output_that_has_no_room_is_one_message(words):
+def test_output_to_a_full_disk_gives_one_message(words):
     with open("/dev/full", "w") as full:
         ours = start(*words, folder=ROOT, stdout=full, stderr=subprocess.PIPE)
-        said = ours.communicate(timeout=60)[1]
+        err = ours.communicate(timeout=60)[1]
     assert ours.returncode == 2
-    assert said == "error: cannot use the output: No space left on device\n"
+    assert err == "error: cannot use the output: No space left on device\n"
 
 
 @need_full
-def test_progress_that_has_no_room_or_no_reader_stops_no_run(fake):
+def test_progress_without_space_or_reader_does_not_stop_a_run(fake):
     reader, writer = os.pipe()
     os.close(reader)
     with open("/dev/full", "w") as full, open(writer, "w") as unread:

@@ -22,7 +22,7 @@ shutil.copytree(here / "explained", value("--output-dir"), dirs_exist_ok=True)
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout whose output/ has a training and a test of RPO, and zero-shot CLIP."""
+    """Create a checkout whose output/ has a training and a test of RPO, and zero-shot CLIP."""
     fake = FakeCheckout(tmp_path)
     monkeypatch.chdir(fake.root)
     runs = MadeUpRuns(fake.output)
@@ -36,7 +36,7 @@ def checkout(tmp_path, monkeypatch):
     return fake
 
 
-def test_the_page_lies_with_its_protocol_and_its_path_is_printed(checkout, capfd):
+def test_the_page_is_in_its_protocols_folder_and_its_path_printed(checkout, capfd):
     assert main(["report", "output", "--no-explain"]) == 0
     out, err = capfd.readouterr()
     page = checkout.output / "base2new" / "report.html"
@@ -59,8 +59,8 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
     (checkout.root / "train.py").write_text("raise SystemExit('error: planted failure')")
     assert main(["report", "output"]) == 1
     page = (checkout.output / "base2new" / "report.html").read_text()
-    said = "Not looked into: RPO on digits, 16 shots, seed 1, base: error: planted failure"
-    assert said in page and said in capfd.readouterr().err and "Attention pattern: RPO" not in page
+    message = "Not explained: RPO on digits, 16 shots, seed 1, base: error: planted failure"
+    assert message in page and message in capfd.readouterr().err and "Attention pattern: RPO" not in page
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
         (["configs"], "got a folder without results"),
     ],
 )
-def test_a_mistake_is_one_message_and_status_2(checkout, capfd, arguments, message):
+def test_a_mistake_gives_one_message_and_status_2(checkout, capfd, arguments, message):
     assert main(["report", *arguments, "--no-explain"]) == 2
     assert message in capfd.readouterr().err
 
 
-def test_runs_of_which_none_has_ended_are_nothing_to_report(checkout, capfd):
+def test_unfinished_runs_alone_give_no_report(checkout, capfd):
     for path in checkout.output.rglob("results.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
     assert main(["report", "output", "--no-explain"]) == 2
-    assert "no run in" in capfd.readouterr().err
+    assert "expected a finished run, got none" in capfd.readouterr().err

@@ -60,13 +60,13 @@ def test_a_range_is_searched_on_a_logarithmic_scale(fake, sampler):
         (["OPTIM.LR", "0.1:1"], "--sampler grid: expected values to choose from, got a range for OPTIM.LR."),
     ],
 )
-def test_a_search_that_cannot_be_is_refused(fake, capsys, vary, message):
+def test_an_impossible_search_is_refused(fake, capsys, vary, message):
     assert main(["tune", "--trainer", "RPO", "--vary", *vary]) == 2
     assert capsys.readouterr().err == f"error: {message}\n" and fake.calls() == []
 
 
 @pytest.mark.parametrize(("shots", "fraction"), [("all", []), ("10%", ["0.1"])])
-def test_all_images_or_a_percentage_of_them_are_searched_on(fake, shots, fraction):
+def test_a_search_may_use_all_images_or_a_percentage(fake, shots, fraction):
     assert main(["tune", "--trainer", "RPO", "--vary", "OPTIM.LR", "0.1", "--shots", shots]) == 0
     trial, test = fake.calls()
     assert f"/tune/digits/shots_{shots}/RPO/tiny/" in values([trial], "--output-dir")[0]

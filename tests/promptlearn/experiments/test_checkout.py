@@ -23,24 +23,24 @@ def package(root, name, text=""):
     (root / name / "__init__.py").write_text(text)
 
 
-def test_a_package_of_the_checkout_is_loaded_even_where_another_of_its_name_is_installed(root):
+def test_the_checkouts_package_goes_before_an_installed_one(root):
     package(root, "things_of_a_checkout", "WORD = 'the checkout'")
     package(root / "configs", "things_of_a_checkout", "WORD = 'installed'")
     sys.path.insert(0, str(root / "configs"))
     assert Checkout(root).load("things_of_a_checkout").WORD == "the checkout"
 
 
-def test_a_package_that_is_not_there_is_refused(root):
-    with pytest.raises(UserError, match="has no package things_nowhere"):
+def test_a_missing_package_is_refused(root):
+    with pytest.raises(UserError, match="expected the package things_nowhere"):
         Checkout(root).load("things_nowhere")
 
 
-def test_a_package_of_somewhere_else_is_not_taken_for_the_checkouts(root):
-    with pytest.raises(UserError, match="json of the checkout .* is hidden by"):
+def test_a_package_from_elsewhere_is_refused(root):
+    with pytest.raises(UserError, match="json: expected the one in the checkout .*, got"):
         Checkout(root).load("json")
 
 
-def test_what_a_package_lacks_is_named(root):
+def test_a_package_with_a_missing_import_names_it(root):
     package(root, "things_of_a_checkout", "import a_library_that_is_nowhere")
     with pytest.raises(ModuleNotFoundError, match="a_library_that_is_nowhere"):
         Checkout(root).load("things_of_a_checkout")

@@ -22,11 +22,11 @@ def fake(tmp_path):
 
 @pytest.fixture
 def go(fake):
-    """Run RPO with two seeds and return what is not done afterwards as (stage, seed)."""
+    """Run RPO with two seeds and return what is not done afterward as (stage, seed)."""
     checkout = Checkout(fake.root)
 
     def run(**options):
-        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, asked=RunRequest(trainers=["RPO"], seeds=[1, 2]))
+        jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, request=RunRequest(trainers=["RPO"], seeds=[1, 2]))
         return [(job.stage.column, job.seed) for job in launch(jobs, checkout, **options)]
 
     return run
@@ -39,7 +39,7 @@ def test_jobs_already_done_are_not_run_again(fake, go):
     assert fake.calls() == []
 
 
-def test_a_folder_without_a_result_counts_for_nothing(fake, go):
+def test_a_folder_without_a_result_is_ignored(fake, go):
     folder = fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1"
     folder.mkdir(parents=True)
     (folder / "log.txt").write_text("a run that was killed")
@@ -51,7 +51,7 @@ def test_a_folder_without_a_result_counts_for_nothing(fake, go):
     "key, value",
     [("status", "running"), ("seed", 7), ("shots", 4), ("subsample", "all"), ("trainer", "CoOp"), ("dataset", "Other")],
 )
-def test_a_result_that_answers_another_request_is_run_again(fake, go, key, value):
+def test_a_result_of_another_request_is_run_again(fake, go, key, value):
     go()
     fake.calls()
     path = fake.output / "base2new/test_new/digits/shots_16/RPO/tiny/seed1/results.json"
@@ -70,7 +70,7 @@ def test_a_damaged_result_is_run_again_and_named(fake, go, capfd):
     assert capfd.readouterr().err.count(f"{path}: expected a file of a run, got a damaged one") == 1
 
 
-def test_the_test_of_prompts_that_were_trained_anew_is_run_again(fake, go):
+def test_the_test_of_retrained_prompts_is_run_again(fake, go):
     go()
     fake.calls()
     (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
@@ -79,7 +79,7 @@ def test_the_test_of_prompts_that_were_trained_anew_is_run_again(fake, go):
     assert len(fake.calls()) == 2
 
 
-def test_a_training_that_comes_out_as_before_keeps_its_test(fake, go):
+def test_an_unchanged_training_keeps_its_test(fake, go):
     go()
     fake.calls()
     (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
@@ -87,7 +87,7 @@ def test_a_training_that_comes_out_as_before_keeps_its_test(fake, go):
     assert len(fake.calls()) == 1
 
 
-def test_a_failed_job_is_reported_stops_only_its_own_test_and_is_tried_again(fake, go, capfd):
+def test_a_failed_job_stops_only_its_own_test_and_is_tried_again(fake, go, capfd):
     fake.behave(fail=["RPO/tiny/seed1"])
     assert go() == [("base", 1), ("new", 1)]
     assert len(fake.calls()) == 5
@@ -100,19 +100,19 @@ def test_a_failed_job_is_reported_stops_only_its_own_test_and_is_tried_again(fak
     assert len(fake.calls()) == 2
 
 
-def test_a_job_that_ends_well_without_a_result_has_failed(fake, go, capfd):
+def test_a_successful_job_without_a_result_has_failed(fake, go, capfd):
     (fake.root / "train.py").write_text("")
     assert ("base", 1) in go()
-    assert "ended, but left no results.json" in capfd.readouterr().err
+    assert "has no results.json" in capfd.readouterr().err
 
 
 def test_a_killed_job_names_the_signal(fake, go, capfd):
     (fake.root / "train.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     go()
-    assert "killed by SIGKILL; it wrote no log" in capfd.readouterr().err
+    assert "killed by SIGKILL; it did not write a log" in capfd.readouterr().err
 
 
-def test_what_runs_print_is_hidden_unless_verbose(fake, go, capfd):
+def test_the_output_of_runs_is_hidden_unless_verbose(fake, go, capfd):
     go()
     shown = capfd.readouterr()
     assert "printed on stdout" not in shown.out + shown.err
@@ -124,7 +124,7 @@ def test_what_runs_print_is_hidden_unless_verbose(fake, go, capfd):
     assert "printed on stdout" in shown.out and "error: planted failure" in shown.err
 
 
-def test_the_folders_of_all_jobs_are_there_before_the_first_ends(fake, go):
+def test_the_folders_of_all_jobs_exist_before_the_first_ends(fake, go):
     fake.behave(fail=["seed"])
     go()
     assert len(list(fake.output.glob("base2new/*/digits/shots_16/*/tiny/seed*"))) == 6
@@ -150,7 +150,7 @@ def test_two_jobs_at_a_time_share_the_cores(fake, go, monkeypatch):
     assert "2 3" in (fake.root / "seen.txt").read_text().splitlines()
 
 
-def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
+def test_parallel_jobs_give_the_results_of_sequential_ones(fake, go):
     assert go(at_once=3) == []
     calls = fake.calls()
     assert len(calls) == 6
@@ -160,7 +160,7 @@ def test_jobs_run_at_a_time_come_out_as_one_after_the_other(fake, go):
             assert call[call.index("--model-dir") + 1] in trained[:position]
 
 
-def test_a_method_without_an_answer_for_new_classes_is_no_failure(fake, go, capfd):
+def test_a_method_without_an_answer_has_not_failed(fake, go, capfd):
     fake.behave(not_applicable=["test_new/digits/shots_16/RPO"])
     assert go() == []
     assert "FAILED" not in capfd.readouterr().err and len(fake.calls()) == 6
@@ -185,7 +185,7 @@ with lock_folder(folder) as free:
 """
 
 
-def test_a_run_of_another_launcher_is_waited_for(fake, go, capfd):
+def test_a_launcher_waits_for_a_run_of_another_launcher(fake, go, capfd):
     go()
     folder = fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1"
     result = (folder / "results.json").read_text()
@@ -197,7 +197,7 @@ def test_a_run_of_another_launcher_is_waited_for(fake, go, capfd):
     assert go() == []
     assert other.wait() == 0 and fake.calls() == []
     other.stdout.close()
-    assert "another process works on some of these runs; waiting for them" in capfd.readouterr().err
+    assert "another process is working on some of these runs; waiting for it" in capfd.readouterr().err
 
 
 BUSY_ONCE = """
@@ -232,17 +232,17 @@ if "sleep" in behavior or "orphan" in behavior and forked:
     with StopSignals() as signals:
         stop_without_parent()  # not before: its signal may come at once
         (folder / "training").touch()
-        while signals.asked is None:
+        while signals.requested is None:
             time.sleep(0.05)
         time.sleep(0.3)  # the rest of its step
         (folder / "saved").touch()
-        signals.stop_if_asked("")
+        signals.stop_if_requested("")
 """
 
 
 @pytest.fixture
 def forkable(fake):
-    """The fake checkout with what a warm process imports, all but basics empty; runs record their parent process."""
+    """Add empty modules that a warm process imports (basics is real); runs record their parent process."""
     for name in IMPORTED:
         package, _, module = name.partition(".")
         fake._write(f"{package}/__init__.py", "")
@@ -271,7 +271,7 @@ def test_all_runs_are_forked_from_one_process(forkable, go, capfd):
 @linux
 @pytest.mark.parametrize(
     "behavior, message",
-    [("die", "killed by SIGKILL"), ("leave", "exit status 1; it wrote no log\n    error: left with")],
+    [("die", "killed by SIGKILL"), ("leave", "exit status 1; it did not write a log\n    error: left with")],
 )
 def test_a_forked_run_that_fails_is_reported_and_the_others_run(forkable, go, capfd, behavior, message):
     forkable.behave(**{behavior: True})
@@ -280,7 +280,7 @@ def test_a_forked_run_that_fails_is_reported_and_the_others_run(forkable, go, ca
 
 
 @linux
-def test_runs_stop_with_a_killed_warm_process_and_the_others_start_afresh(forkable, go, capfd):
+def test_runs_of_a_killed_warm_process_stop_and_the_rest_run_anyway(forkable, go, capfd):
     forkable.behave(orphan=True)
     assert go() == [("base", 1)]
     assert len(list(forkable.output.rglob("saved"))) == 1
@@ -289,7 +289,7 @@ def test_runs_stop_with_a_killed_warm_process_and_the_others_start_afresh(forkab
 
 
 def heed_terminal():
-    """In a child: handle Ctrl-C and SIGHUP, even if the tests run in the background or under nohup."""
+    """Handle Ctrl-C and SIGHUP in a child, even if the tests run in the background or under nohup."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
 

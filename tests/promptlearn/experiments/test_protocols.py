@@ -16,13 +16,13 @@ def checkout(tmp_path):
     return Checkout(FakeCheckout(tmp_path).root)
 
 
-def commands(checkout, protocol="base2new", data=None, **asked):
-    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, RunRequest(**asked))
+def commands(checkout, protocol="base2new", data=None, **request):
+    jobs = plan(PROTOCOLS[protocol], checkout, checkout.root / "output", data, RunRequest(**request))
     return [" ".join(job.arguments(checkout, data)) for job in jobs]
 
 
 def values(lines, key):
-    """The words after `key`, each once, in the order in which they first appear."""
+    """Return the words after `key`, each once, in the order in which they first appear."""
     return list(dict.fromkeys(line.split(f"{key} ")[1].split()[0] for line in lines))
 
 
@@ -90,7 +90,7 @@ def test_variance_has_ten_seeds_and_rpo_also_with_four_prompts(checkout):
     assert len(few) == len(lines) / 2 and all("/RPO/tiny,K=4/seed" in line for line in few)
 
 
-def test_an_ablation_tries_every_combination_in_a_grid_of_its_own_folder(checkout):
+def test_an_ablation_has_a_folder_for_every_combination(checkout):
     lines = commands(checkout, "ablation", trainers=["RPO"], seeds=[1])[2:]
     assert len(lines) == 2 * 2 * 3 * 2 * 2  # start x mask x side x K, base and new
     assert len(set(values(lines, "--output-dir"))) == len(lines)
@@ -99,7 +99,7 @@ def test_an_ablation_tries_every_combination_in_a_grid_of_its_own_folder(checkou
     )
 
 
-def test_what_is_asked_to_vary_takes_the_place_of_the_protocols_variants(checkout):
+def test_requested_variants_replace_the_protocols(checkout):
     vary = {"TRAINER.SEP.LAYERS": [[1, 2], []], "OPTIM.LR": [0.1]}
     lines = commands(checkout, "ablation", trainers=["SEP"], seeds=[1], vary=vary)
     assert [line.split("/SEP/")[2].split("/")[0] for line in lines[2::2]] == [
@@ -109,7 +109,7 @@ def test_what_is_asked_to_vary_takes_the_place_of_the_protocols_variants(checkou
     assert lines[2].endswith("TRAINER.SEP.LAYERS [1, 2] OPTIM.LR 0.1")
 
 
-def test_zero_shot_clip_comes_first_once_per_data_set_and_loads_no_model(checkout):
+def test_zero_shot_clip_runs_first_and_once_per_dataset(checkout):
     lines = commands(checkout, trainers=["RPO"], datasets=["digits", "braille"], seeds=[2, 3], shots=[1, 4])
     zero_shot = [line for line in lines if "ZeroshotCLIP" in line]
     assert len(lines) == 2 * (2 + 8) and len(zero_shot) == 4
@@ -117,11 +117,11 @@ def test_zero_shot_clip_comes_first_once_per_data_set_and_loads_no_model(checkou
     assert all("--seed 1 " in line and "--eval-only" in line and "--model-dir" not in line for line in zero_shot)
 
 
-def test_zero_shot_clip_asked_for_alone_is_not_doubled(checkout):
+def test_zero_shot_clip_requested_alone_runs_once(checkout):
     assert len(commands(checkout, trainers=["ZeroshotCLIP"])) == 2
 
 
-def test_nothing_asked_for_means_the_protocols_methods_seeds_and_demo_set(checkout):
+def test_an_empty_request_means_the_protocols_defaults(checkout):
     lines = commands(checkout)
     assert len(lines) == 2 + METHODS * 3 * 2
     assert all("datasets/digits.yaml" in line for line in lines)
@@ -135,7 +135,7 @@ def test_with_data_the_released_configs_are_used(checkout, tmp_path):
 
 
 def used_configs(lines):
-    """The config of each (dataset, shots)."""
+    """Return the config of each (dataset, shots)."""
     return {
         (values([line], "--dataset-config-file")[0].split("/")[-1][:-5], int(values([line], "NUM_SHOTS")[0])): config
         for line in lines
@@ -144,8 +144,8 @@ def used_configs(lines):
 
 
 def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
-    asked = {"data": tmp_path, "datasets": ["imagenet", "sun397", "dtd"], "seeds": [1]}
-    lines = [line for line in commands(checkout, **asked, trainers=["CoOp", "SEP"]) if "ZeroshotCLIP" not in line]
+    request = {"data": tmp_path, "datasets": ["imagenet", "sun397", "dtd"], "seeds": [1]}
+    lines = [line for line in commands(checkout, **request, trainers=["CoOp", "SEP"]) if "ZeroshotCLIP" not in line]
     coop, sep = (used_configs([line for line in lines if f"--trainer {name} " in line]) for name in ("CoOp", "SEP"))
     assert coop == {
         ("imagenet", 16): "vit_b16_ep50_ctxv1",
@@ -154,7 +154,7 @@ def test_a_config_may_depend_on_the_dataset_and_the_shots(checkout, tmp_path):
     }
     large = "vit_b16_ep10_batch128"
     assert sep == {("imagenet", 16): large, ("sun397", 16): large, ("dtd", 16): "vit_b16_ep50"}
-    lines = commands(checkout, "few_shot", **asked, trainers=["CoOp"])
+    lines = commands(checkout, "few_shot", **request, trainers=["CoOp"])
     few = used_configs([line for line in lines if "--trainer CoOp " in line])
     epochs = {1: "vit_b16_ep50", 2: "vit_b16_ep100", 4: "vit_b16_ep100", 8: "vit_b16", 16: "vit_b16"}
     assert few == {("imagenet", n): "vit_b16_ep50" for n in epochs} | {
@@ -178,18 +178,18 @@ def test_a_config_may_depend_on_a_percentage_and_on_all_images(checkout, tmp_pat
 
 
 def test_a_method_has_its_own_text_on_the_datasets_that_have_one(checkout, tmp_path):
-    asked = {"data": tmp_path, "trainers": ["SEP"], "seeds": [1]}
-    lines = commands(checkout, **asked, datasets=["dtd", "oxford_pets"])
+    request = {"data": tmp_path, "trainers": ["SEP"], "seeds": [1]}
+    lines = commands(checkout, **request, datasets=["dtd", "oxford_pets"])
     own = [line for line in lines if line.endswith("DATASET.PROMPT a photo of a {}, a type of texture.")]
     assert len(own) == 2 and all("--trainer SEP" in line and "dtd.yaml" in line for line in own)
     assert not any("DATASET.PROMPT" in line for line in lines if line not in own)
-    transfer = commands(checkout, "cross_dataset", **asked, datasets=["dtd", "oxford_pets"])
+    transfer = commands(checkout, "cross_dataset", **request, datasets=["dtd", "oxford_pets"])
     assert [line.split("--trainer ")[1].split()[0] for line in transfer if "DATASET.PROMPT" in line] == ["SEP"]
 
 
 def test_the_configs_that_are_used_are_explained(checkout, tmp_path):
-    asked = RunRequest(trainers=["CoOp", "SEP"], datasets=["imagenet", "dtd"], seeds=[1])
-    lines = explain_configs(plan(PROTOCOLS["base2new"], checkout, checkout.root / "output", tmp_path, asked))
+    request = RunRequest(trainers=["CoOp", "SEP"], datasets=["imagenet", "dtd"], seeds=[1])
+    lines = explain_configs(plan(PROTOCOLS["base2new"], checkout, checkout.root / "output", tmp_path, request))
     assert lines[0] == "ZeroshotCLIP: vit_b16"
     assert lines[1] == "CoOp: vit_b16_ep50_ctxv1 for imagenet (16 shots); vit_b16_ctxv1 for dtd (16 shots)"
     assert lines[2].endswith("; text for dtd: 'a photo of a {}, a type of texture.'")
@@ -213,22 +213,22 @@ def test_zero_shot_clip_keeps_its_config_when_it_has_none_of_that_name(checkout,
 
 
 @pytest.mark.parametrize(
-    "asked, message",
+    "names, message",
     [
         ({"trainers": ["rpo"]}, "unknown trainer 'rpo'. Did you mean 'RPO'?"),
         ({"trainers": ["XYZ"]}, "unknown trainer 'XYZ'. Expected one of: CoCoOp, CoOp, IVLP, LP"),
         ({"datasets": ["brail"]}, "unknown dataset 'brail'. Did you mean 'braille'?"),
         ({"trainers": ["RPO"], "config": "main_24"}, "unknown config of RPO 'main_24'. Did you mean 'main_K24'?"),
-        ({"datasets": ["oxford_pets"]}, "oxford_pets needs its image files"),
-        ({"protocol": "cross_dataset", "source": "oxford_pets"}, "oxford_pets needs its image files"),
+        ({"datasets": ["oxford_pets"]}, "expected the folder with the images of oxford_pets"),
+        ({"protocol": "cross_dataset", "source": "oxford_pets"}, "expected the folder with the images of oxford_pets"),
     ],
 )
-def test_names_that_do_not_exist_are_refused_with_what_there_is(checkout, asked, message):
+def test_unknown_names_are_refused_with_the_known_ones(checkout, names, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
-        commands(checkout, **asked)
+        commands(checkout, **names)
 
 
-def test_a_method_without_a_released_config_asks_for_one(checkout, tmp_path):
+def test_a_method_without_a_released_config_needs_one(checkout, tmp_path):
     with pytest.raises(UserError, match="--config: expected one of one, tiny, two for Own, got none"):
         commands(checkout, data=tmp_path, datasets=["oxford_pets"], trainers=["Own"])
 
@@ -247,14 +247,14 @@ def test_a_protocol_file_with_a_mistake_is_refused(checkout, text, message):
         commands(checkout)
 
 
-def test_defaults_that_lack_a_key_are_refused(checkout):
+def test_defaults_with_a_missing_key_are_refused(checkout):
     (checkout.root / "configs" / "protocols" / "defaults.yaml").write_text("shots: [16]")
     with pytest.raises(UserError, match="defaults.yaml: expected all keys, got none for seeds, trainers"):
         commands(checkout)
 
 
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no checkout of this project in"):
+def test_a_folder_that_is_not_a_checkout_is_refused(tmp_path):
+    with pytest.raises(UserError, match="expected a checkout"):
         Checkout(tmp_path)
 
 

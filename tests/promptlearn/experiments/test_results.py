@@ -44,7 +44,7 @@ def lines(tmp_path):
 
 @pytest.fixture
 def shown(lines):
-    """The rows of the printed table, as lists of cells."""
+    """Return the rows of the printed table, as lists of cells."""
 
     def rows(protocol=BASE2NEW):
         text = table(protocol, lines(protocol)).split("\n\n")[0].splitlines()[2:]

@@ -12,7 +12,7 @@ from promptlearn.experiments.significance_text import statistics_text
 
 
 def keyed(*scores):
-    """The scores of one method on as many datasets, with one seed each."""
+    """Return the scores of one method on as many datasets, with one seed each."""
     return {(f"set{i}", 1): score for i, score in enumerate(scores)}
 
 
@@ -36,7 +36,7 @@ def test_the_single_zero_shot_score_is_paired_with_every_seed():
 
 
 def every_sign(differences):
-    """Wilcoxon's exact two-sided p-value, from every assignment of signs. For differences without ties and zeros."""
+    """Compute Wilcoxon's exact two-sided p-value from every assignment of signs; no ties or zeros."""
     ranks = np.abs(differences).argsort().argsort() + 1
     observed = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
     sums = [

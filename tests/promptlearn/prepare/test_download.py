@@ -44,31 +44,31 @@ def once(misbehavior):
 
 def test_a_file_is_downloaded(get, site):
     assert get() == DATA
-    assert site.asked == [("/a.tar", None)]
+    assert site.requests == [("/a.tar", None)]
 
 
 def test_an_interrupted_download_resumes(get, site):
     site.misbehave["/a.tar"] = once(lambda handler: site.answer(handler, cut=HALF))
     assert get() == DATA
-    assert site.asked == [("/a.tar", None), ("/a.tar", f"bytes={HALF}-")]
+    assert site.requests == [("/a.tar", None), ("/a.tar", f"bytes={HALF}-")]
 
 
 def test_the_next_run_resumes_where_the_last_one_gave_up(get, site, tmp_path):
     site.misbehave["/a.tar"] = lambda handler: (
-        site.answer(handler, cut=HALF) if not site.asked[1:] else send(handler, 503, b"")
+        site.answer(handler, cut=HALF) if not site.requests[1:] else send(handler, 503, b"")
     )
     with pytest.raises(UserError, match=f"{HALF:,} bytes are kept"):
         get()
     assert not (tmp_path / "a.tar").exists()
     del site.misbehave["/a.tar"]
     assert get() == DATA
-    assert site.asked[-1] == ("/a.tar", f"bytes={HALF}-")
+    assert site.requests[-1] == ("/a.tar", f"bytes={HALF}-")
 
 
 def test_a_server_that_always_disconnects_but_sends_something_is_tolerated(get, site):
     site.misbehave["/a.tar"] = partial(site.answer, cut=len(DATA) // (3 * ATTEMPTS))
     assert get() == DATA
-    assert len(site.asked) >= 3 * ATTEMPTS
+    assert len(site.requests) >= 3 * ATTEMPTS
 
 
 def test_a_server_that_ignores_ranges_is_given_up_if_it_always_disconnects(get, site):
@@ -76,17 +76,17 @@ def test_a_server_that_ignores_ranges_is_given_up_if_it_always_disconnects(get, 
     site.answer = partial(site.answer, ranges=False)
     assert get() == DATA
 
-    site.asked.clear()
+    site.requests.clear()
     site.misbehave["/a.tar"] = partial(site.answer, cut=HALF)
     with pytest.raises(UserError, match="Run the same command to resume"):
         get()
-    assert len(site.asked) == ATTEMPTS
+    assert len(site.requests) == ATTEMPTS
 
 
-def test_the_beginning_of_another_file_is_discarded(get, site, tmp_path):
+def test_a_partial_download_of_another_file_is_discarded(get, site, tmp_path):
     (tmp_path / "a.tar.part").write_bytes(b"x" * HALF)
     assert get() == DATA
-    assert site.asked == [("/a.tar", f"bytes={HALF}-"), ("/a.tar", None)]
+    assert site.requests == [("/a.tar", f"bytes={HALF}-"), ("/a.tar", None)]
 
 
 def test_a_partial_download_that_is_too_long_is_discarded(get, tmp_path):
@@ -94,10 +94,10 @@ def test_a_partial_download_that_is_too_long_is_discarded(get, tmp_path):
     assert get() == DATA
 
 
-def test_a_complete_partial_download_is_checked_and_not_fetched_again(get, site, tmp_path):
+def test_a_complete_partial_download_is_only_checked(get, site, tmp_path):
     (tmp_path / "a.tar.part").write_bytes(DATA)
     assert get() == DATA
-    assert site.asked == []
+    assert site.requests == []
 
 
 def test_wrong_bytes_are_refused_and_deleted(get, site, tmp_path):
@@ -123,7 +123,7 @@ def test_a_wrong_size_is_refused_before_the_download(get, site, tmp_path, size):
 
 
 def endless(handler):
-    """The whole file and more, without a size."""
+    """Send the whole file and more, without a size."""
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
     handler.end_headers()
@@ -137,7 +137,7 @@ def endless(handler):
     return True
 
 
-def test_bytes_beyond_the_published_size_are_cut_off(get, site, tmp_path):
+def test_a_download_stops_at_the_published_size(get, site, tmp_path):
     site.misbehave["/a.tar"] = endless
     with pytest.raises(UserError, match="expected 300,000 bytes for a.tar, got more"):
         get()
@@ -169,10 +169,10 @@ def test_the_next_url_is_tried_and_all_failures_are_reported(get, site):
     assert get("/gone", "/a.tar") == DATA
     with pytest.raises(UserError, match="(?s)404.*gone.*404.*gone_too"):
         get("/gone", "/gone_too")
-    assert site.asked.count(("/gone", None)) == 2  # a missing file is requested only once
+    assert site.requests.count(("/gone", None)) == 2  # a missing file is requested only once
 
 
-def test_a_busy_server_is_asked_again(get, site):
+def test_a_busy_server_is_tried_again(get, site):
     site.misbehave["/a.tar"] = once(lambda handler: send(handler, 503, b""))
     assert get() == DATA
 
@@ -195,7 +195,7 @@ class TestWithoutAPublishedHash:
         site.etag = '"one"'
         site.misbehave["/a.tar"] = once(lambda handler: site.answer(handler, cut=HALF))
         assert get(**self.file) == DATA
-        assert site.asked[-1] == ("/a.tar", f"bytes={HALF}-")
+        assert site.requests[-1] == ("/a.tar", f"bytes={HALF}-")
 
     def test_a_file_that_changed_meanwhile_is_downloaded_again(self, get, site):
         def change(handler):
@@ -210,7 +210,7 @@ class TestWithoutAPublishedHash:
     def test_without_an_etag_nothing_is_resumed(self, get, site):
         site.misbehave["/a.tar"] = once(lambda handler: site.answer(handler, cut=HALF))
         assert get(**self.file) == DATA
-        assert site.asked == [("/a.tar", None)] * 2
+        assert site.requests == [("/a.tar", None)] * 2
 
 
 class TestDrive:
@@ -240,7 +240,7 @@ class TestDrive:
             fetch(published(drive="some-id"), tmp_path / "a.tar")
         assert list(tmp_path.iterdir()) == []
 
-    def test_bytes_beyond_the_published_size_are_cut_off(self, monkeypatch, tmp_path):
+    def test_a_download_stops_at_the_published_size(self, monkeypatch, tmp_path):
         monkeypatch.setattr(gdown, "download", lambda progress, **more: progress(len(DATA) + 1, None))
         with pytest.raises(UserError, match="expected 300,000 bytes, got more from Google Drive"):
             fetch(published(drive="some-id"), tmp_path / "a.tar")
@@ -251,12 +251,12 @@ def test_a_folder_that_cannot_be_written_is_reported(get, site, monkeypatch, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(download, "open", full, raising=False)
-    with pytest.raises(UserError, match="cannot be written.*No space left"):
+    with pytest.raises(UserError, match="cannot write the file: No space left"):
         get()
 
 
 @pytest.mark.parametrize(
-    "data, reason", [(b"", "an empty file"), (b" <HTML>", "a web page"), (b'{"train": [', "not valid JSON")]
+    "data, reason", [(b"", "an empty file"), (b" <HTML>", "a web page"), (b'{"train": [', "expected valid JSON")]
 )
 def test_a_file_without_a_hash_must_be_of_the_right_kind(tmp_path, data, reason):
     path = tmp_path / "split.json"

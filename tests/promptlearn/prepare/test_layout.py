@@ -15,12 +15,12 @@ from scipy.io import savemat
 
 from basics import UserError
 from promptlearn.prepare import layout
-from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, note_prepared
+from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared
 from promptlearn.prepare.sources import File, Source
 
 
 def tar(mode="w:gz", **files) -> bytes:
-    """A tar archive of {path: content}; "__" in a name stands for "/"."""
+    """Pack a tar archive of {path: content}; "__" in a name stands for "/"."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:
         for name, data in files.items():
@@ -45,7 +45,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def pets(site):
-    """A source of one archive, of which two parts are wanted, and one file."""
+    """Serve a source of one archive, of which two parts are wanted, and one file."""
     site.files = {"/images.tar.gz": IMAGES, "/names.txt": NAMES}
     gives = {"images": "pets/images", "lists/all.txt": "pets/list"}
     files = (
@@ -75,9 +75,9 @@ def test_a_dataset_is_laid_out(pets, root):
 def test_a_second_call_does_nothing(pets, root, site):
     lay_out(pets, root, quiet)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-    site.asked.clear()
+    site.requests.clear()
     lay_out(pets, root, quiet)
-    assert site.asked == []
+    assert site.requests == []
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
@@ -86,7 +86,7 @@ def test_a_complete_folder_may_be_read_only(pets, root, monkeypatch):
     monkeypatch.setattr(layout, "open", refuse_to_write, raising=False)
     lay_out(pets, root, quiet)
     (root / "pets/names.txt").unlink()
-    with pytest.raises(UserError, match="pets: cannot be written: Read-only file system"):
+    with pytest.raises(UserError, match="pets: cannot write to the folder: Read-only file system"):
         lay_out(pets, root, quiet)
 
 
@@ -95,7 +95,7 @@ def refuse_to_write(path, mode):
 
 
 def test_existing_files_are_left_alone(pets, root, site, tmp_path):
-    """A folder laid out by hand, with a link to images elsewhere."""
+    # Laid out by hand, with a link to images elsewhere.
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "1").write_bytes(b"my own")
@@ -110,7 +110,7 @@ def test_an_existing_archive_is_used_after_its_hash_was_checked(pets, root, site
     (root / "pets").mkdir(parents=True)
     (root / "pets/images.tar.gz").write_bytes(IMAGES)
     lay_out(pets, root, quiet)
-    assert [path for path, _ in site.asked] == ["/names.txt"]
+    assert [path for path, _ in site.requests] == ["/names.txt"]
 
     (root / "pets/images/1").unlink()
     (root / "pets/images/2").unlink()
@@ -198,7 +198,7 @@ class TestImageNet:
             **{f"{folder}meta.mat": out.getvalue(), f"{folder}ILSVRC2012_validation_ground_truth.txt": b"2\n1\n2"}
         )
 
-    def test_is_laid_out_from_files_put_there(self, root):
+    def test_a_manually_filled_folder_is_laid_out(self, root):
         train = tar("w", **{"n01.tar": tar("w", **{"n01_7.JPEG": b"7"}), "n02.tar": tar("w", **{"n02_8.JPEG": b"8"})})
         val = tar("w", **{f"ILSVRC2012_val_0000000{n}.JPEG": b"%d" % n for n in (3, 1, 2)})
         devkit = published("devkit.tar.gz", self.devkit(), by_hand="image-net.org")
@@ -246,7 +246,7 @@ def test_a_file_system_without_locks_is_accepted(pets, root, monkeypatch, capsys
 def test_a_dataset_stays_prepared_until_a_file_is_missing(pets, root):
     lay_out(pets, root, quiet)
     assert not is_prepared(pets, root)
-    note_prepared(pets, root)
+    record_prepared(pets, root)
     assert is_prepared(pets, root)
     (root / "pets/names.txt").unlink()
     assert not is_prepared(pets, root)

@@ -70,5 +70,5 @@ def test_each_file_has_an_origin_and_an_identity(name, file):
 
 
 def test_a_missing_file_is_reported(tmp_path):
-    with pytest.raises(UserError, match="no file at"):
+    with pytest.raises(UserError, match="expected a file, got nothing"):
         read_sources(tmp_path / "sources.json")

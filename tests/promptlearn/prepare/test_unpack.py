@@ -38,7 +38,7 @@ def tar_bytes(*members) -> bytes:
 
 
 def zip_bytes(*members) -> bytes:
-    """Of (name, data, Unix mode)."""
+    """Pack a zip of (name, data, Unix mode)."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data, mode in members:
@@ -87,11 +87,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("data", [TAR, gzip.compress(TAR), ZIP], ids=["tar", "tar.gz", "zip"])
 class TestIntactArchive:
-    def test_is_extracted_completely(self, data, pack, out):
+    def test_an_archive_is_extracted_completely(self, data, pack, out):
         unpack(pack(data), ALL, out)
         assert contents(out / "all") == FILES
 
-    def test_gives_the_wanted_parts_under_the_wanted_names(self, data, pack, out):
+    def test_wanted_parts_get_the_wanted_names(self, data, pack, out):
         unpack(pack(data), {"photos": "pets/images", "names.txt": "pets/list.txt"}, out)
         assert contents(out) == {
             "photos/a.jpg": b"aaa",
@@ -99,17 +99,17 @@ class TestIntactArchive:
             "names.txt": FILES["pets/list.txt"],
         }
 
-    def test_without_the_wanted_parts_is_refused(self, data, pack, out):
+    def test_an_archive_without_the_wanted_parts_is_refused(self, data, pack, out):
         with pytest.raises(UserError, match="expected an archive that holds pets/nothing"):
             unpack(pack(data), {"images": "pets/nothing", "o": "other"}, out)
 
-    def test_that_is_truncated_is_refused(self, data, pack, out):
+    def test_a_truncated_archive_is_refused(self, data, pack, out):
         for kept in (len(data) // 3, len(data) * 2 // 3):
             with pytest.raises(UserError, match="expected"):
                 unpack(pack(data[:kept]), {path: path for path in FILES}, out)
             shutil.rmtree(out, ignore_errors=True)
 
-    def test_that_is_damaged_never_causes_a_traceback(self, data, pack, out):
+    def test_a_damaged_archive_never_causes_a_traceback(self, data, pack, out):
         rng = random.Random(0)
         refused = 0
         for number in range(150):
@@ -198,7 +198,7 @@ def test_too_many_files_are_refused(pack, out, monkeypatch):
 
 
 def test_a_zip_gives_no_more_bytes_than_it_states(pack, out, monkeypatch):
-    """Its directory states a size of one byte."""
+    # Its directory states a size of one byte.
     data = zip_bytes(("a", b"a" * 5000, 0o644)).replace((5000).to_bytes(4, "little"), (1).to_bytes(4, "little"))
     with pytest.raises(UserError, match="damaged"):
         unpack(pack(data), ALL, out)
@@ -228,7 +228,7 @@ def test_a_link_within_the_archive_becomes_a_copy(data, pack, out):
 
 class TestNestedArchives:
     def test_members_are_placed_below_the_archives_name(self, pack, out):
-        """Like ImageNet's training images: one tar per class."""
+        # Like ImageNet's training images: one tar per class.
         classes = {"n01.tar": {"n01_1.JPEG": b"1"}, "n02.tar": {"n02_1.JPEG": b"2", "n02_2.JPEG": b"3"}}
         inner = [
             tar_member(name, tar_bytes(*(tar_member(*file) for file in files.items())))
@@ -242,7 +242,7 @@ class TestNestedArchives:
         }
 
     def test_only_the_matching_archive_is_opened(self, pack, out):
-        """Like Caltech-101's zip, which holds the images as a tar.gz."""
+        # Like Caltech-101's zip, which holds the images as a tar.gz.
         members = [("c/o.tar.gz", gzip.compress(TAR), 0o644), ("c/notes.tar", b"no tar", 0o644)]
         unpack(pack(zip_bytes(*members)), {"images": "c/o/pets/images"}, out, inner="c/o.tar.gz")
         assert contents(out / "images") == IMAGES

@@ -119,12 +119,18 @@ FEATURES = {  # name -> what rewrites explain.npz from its arrays
     "another length": lambda path, arrays: zipped(path, **(arrays | {"after": arrays["after"][:3]})),
     "NaN": lambda path, arrays: zipped(path, **(arrays | {"after": arrays["after"] * np.nan})),
     "integers": lambda path, arrays: zipped(path, **(arrays | {"before": arrays["before"].astype(int)})),
+    "maps of more tokens": lambda path, arrays: zipped(path, **(arrays | {"tokens": arrays["tokens"][:1]})),
+    "maps of no image": lambda path, arrays: zipped(
+        path, **(arrays | {name: arrays[name][:0] for name in ("attention", "pictures", "truth", "predicted")})
+    ),
+    "maps of NaN": lambda path, arrays: zipped(path, **(arrays | {"attention": arrays["attention"] * np.nan})),
+    "a missing map": lambda path, arrays: zipped(path, **{k: v for k, v in arrays.items() if k != "layers"}),
     "no archive": lambda path, arrays: path.write_bytes(b"PK no"),
 }
 
 
 def zip_of_zeros(path):
-    """A small file whose one entry claims to be huge."""
+    """Write a small file whose one entry claims to be huge."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("more.npy", "w") as entry:
         for _ in range(16):
             entry.write(bytes(2**20))

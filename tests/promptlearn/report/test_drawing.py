@@ -34,7 +34,7 @@ def test_the_same_chart_gives_the_same_svg():
     assert drawn().svg == drawn().svg
 
 
-def test_names_are_always_text():
+def test_names_are_never_markup_in_charts():
     svg = drawn(text="<b>$x_$ \N{SNOWMAN} \N{OLD PERSIAN SIGN A}").svg
     assert "&lt;b&gt;$x_$ \N{SNOWMAN}" in svg and "<b>" not in svg
 

@@ -22,6 +22,7 @@ FIGURES = [
     "Gains and losses per class over zero-shot CLIP: digits",
     *["Confusion: digits, base", "Confusion: digits, new"],
     "Attention pattern: RPO",
+    "Where RPO looks",
     "Image features: digits",
 ]
 
@@ -57,7 +58,7 @@ def browser():
 
 @pytest.fixture
 def shown(browser, html, tmp_path):
-    """shown(width=1200, **context) -> the page in a window; its errors and requests are recorded on it."""
+    """Return shown(width=1200, **context): the page in a window; its errors and requests are recorded on it."""
     path = tmp_path / "report.html"
     path.write_text(html, encoding="utf-8")
 
@@ -73,7 +74,7 @@ def shown(browser, html, tmp_path):
     return show
 
 
-def test_it_opens_from_disk_without_errors_or_requests(shown):
+def test_the_page_opens_from_disk_without_errors_or_requests(shown):
     window = shown()
     assert window.errors == []
     assert [url for url in window.requests if not url.startswith("data:")] == [window.url]
@@ -136,7 +137,7 @@ def test_missing_figures_stay_last_in_either_order(output, browser, tmp_path):
         assert table.locator("tbody tr").last.inner_text().count("missing") == 3  # new and both means
 
 
-def test_it_follows_the_systems_color_scheme_and_the_button(shown):
+def test_the_page_follows_the_color_scheme_and_the_button(shown):
     color = "getComputedStyle(document.documentElement).backgroundColor"
     ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
     light, dark = shown(color_scheme="light"), shown(color_scheme="dark")
@@ -146,7 +147,7 @@ def test_it_follows_the_systems_color_scheme_and_the_button(shown):
     assert dark.evaluate(color) == light.evaluate(color) and dark.evaluate(ink) == light.evaluate(ink)
 
 
-def test_printed_it_is_light_and_without_buttons(shown):
+def test_the_printed_page_is_light_and_without_buttons(shown):
     window = shown(color_scheme="dark")
     window.emulate_media(media="print", color_scheme="dark")
     assert window.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
@@ -186,7 +187,7 @@ def test_few_shot_runs_give_curves(output):
     assert "Base vs. new" not in html
 
 
-def test_percentages_and_all_images_follow_the_numbers_in_curves_and_tables(tmp_path):
+def test_percentages_and_all_images_follow_the_numbers(tmp_path):
     runs = MadeUpRuns(tmp_path)
     for shots, recorded in ((4, {}), ("10%", {"shots": -1, "train_fraction": 0.1}), ("all", {"shots": -1})):
         folder = runs.run("few_shot/train", "digits", "RPO", 1, shots=shots, right=3)
@@ -252,7 +253,7 @@ def test_old_runs_without_predictions_and_timings_give_a_page(tmp_path):
 
 def test_a_side_without_layers_is_not_drawn():
     text = {"text": TOWERS["text"]}
-    chart = attention_patterns("CoOp", Explanation(text, [], {}))
+    chart = attention_patterns("CoOp", Explanation(text, [], {}, {}))
     assert "text side" in chart.svg and "image side" not in chart.svg
 
 

@@ -22,7 +22,7 @@ def test_a_line_that_is_not_as_expected_is_shown_with_its_number(tmp_path, parse
         read_annotations(str(path), parse, "a number")
 
 
-def test_files_that_are_missing_or_folders_are_named(tmp_path):
+def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(MissingFile, match="absent.txt: expected a file"):
         read_annotations(str(tmp_path / "absent.txt"), str, "a word")
     with pytest.raises(MissingFile, match="absent.mat: expected a file"):
@@ -64,7 +64,7 @@ def test_class_names_keep_their_spaces_and_their_order(tmp_path):
     assert list(read_classnames(str(path)).items()) == [("n2", "great white shark"), ("n1", "tench")]
     assert list(name_classes(["n1", "n2"], str(path)).items()) == [("n1", "tench"), ("n2", "great white shark")]
     with pytest.raises(
-        UserError, match="1 of 2 class folders have no name there, first: n3. Add lines such as: n3\tthe"
+        UserError, match="expected names for 2 class folders, got none for 1, first: n3. Add lines such as: n3\tthe"
     ):
         name_classes(["n1", "n3"], str(path))
     path.write_text("great shark\twhite shark\nn1 tench\n")

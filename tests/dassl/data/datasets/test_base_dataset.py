@@ -33,7 +33,7 @@ def seed_and_shots(key):
 
 
 def assert_next_draws(expected, rng):
-    """The next numbers of all streams are those after the original's sampling."""
+    """Check that the next numbers of all streams are those after the original's sampling."""
     assert rng.random() == expected["random.random()"]
     assert rng.randrange(10**9) == expected["random.randrange(10**9)"]
     assert np.random.rand() == expected["numpy.random.rand()"]
@@ -99,7 +99,7 @@ def test_two_sources_in_one_call_are_sampled_like_the_original(key):
     assert_next_draws(expected["next_draws_after"], random)
 
 
-def test_below_one_shot_the_sources_come_back_untouched():
+def test_below_one_shot_the_sources_are_unchanged():
     dataset = DatasetBase.__new__(DatasetBase)
     one, other = items([2]), items([3])
     state = random.getstate()
@@ -112,7 +112,7 @@ def test_below_one_shot_the_sources_come_back_untouched():
 
 @pytest.fixture
 def files(tmp_path):
-    """Paths of six empty files in two folders."""
+    """Create six empty files in two folders."""
     paths = [tmp_path / folder / f"{n}.jpg" for folder in ("a", "b") for n in range(3)]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
@@ -143,11 +143,11 @@ def test_missing_images_are_counted_and_the_first_three_named(files, tmp_path):
     with pytest.raises(UserError) as error:
         check_images([Datum(path) for path in files + absent], "the split")
     message = str(error.value)
-    assert "the split: 4 of 10 image files are missing" in message
+    assert "the split: expected 10 image files, got 6" in message
     assert ", ".join(absent[:3]) in message and absent[3] not in message
 
 
-def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
+def test_each_folder_is_listed_once_to_find_all_images(files, monkeypatch):
     def no_stat(path):
         raise AssertionError(f"a single file was looked up: {path}")
 
@@ -158,9 +158,9 @@ def test_one_listing_a_folder_is_enough_to_find_all_images(files, monkeypatch):
 @pytest.mark.parametrize(
     ("labels", "test_labels", "expected"),
     [
-        ([], [], "there are no training images"),
+        ([], [], "expected training images, got none"),
         ([0, 2], [0], r"from 0 to 2 without gaps.*first classes without a training image: 1"),
-        ([0, 1], [0, 2], r"labels that no training image has: \[2\]"),
+        ([0, 1], [0, 2], r"expected val and test labels from 0 to 1, .* got \[2\]"),
         ([0, 10**15], [0], "from 0 to 1000000000000000 without gaps"),
         ([-1, 0], [0], "from -1 to 0"),
     ],
@@ -173,13 +173,13 @@ def test_labels_that_cannot_be_classes_are_refused(files, labels, test_labels, e
 
 
 def test_one_label_with_two_names_is_refused(files):
-    with pytest.raises(UserError, match="label 0 has more than one class name: cat, dog"):
+    with pytest.raises(UserError, match="expected one class name for label 0, got cat, dog"):
         DatasetBase(train_x=[Datum(files[0], 0, classname="dog"), Datum(files[1], 0, classname="cat")])
 
 
 def test_an_image_with_two_labels_is_refused(files):
     train = [Datum(files[0], 0, classname="cat"), Datum(files[0], 1, classname="dog")]
-    with pytest.raises(UserError, match="0.jpg has two labels, 0 and 1"):
+    with pytest.raises(UserError, match="expected one label for .*0.jpg, got 0 and 1"):
         check_duplicates(train, [], "Pets")
 
 
@@ -188,6 +188,6 @@ def test_images_in_train_and_test_and_shared_names_are_reported(files, capsys):
     check_duplicates(train, train[1:2], "Birds")
     noted = capsys.readouterr().out.splitlines()
     assert noted[0].startswith("Note: 1 images are in both train and test") and files[1] in noted[0]
-    assert noted[1] == "Note: 1 names belong to several classes, so their texts are equal: crane"
+    assert noted[1] == "Note: 1 names are shared by several classes, whose texts are equal: crane"
     check_duplicates([Datum(files[0], 0, classname="cat")], [Datum(files[1], 0, classname="cat")], "Pets")
     assert not capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Class folders: which folders and files count, in which order, and what is said about the rest."""
+"""Class folders: which folders and files count, in which order, and what is reported about the rest."""
 
 import os
 
@@ -10,7 +10,7 @@ from dassl.data.datasets import Datum, check_images, class_folders, read_class_f
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, and what must not become one."""
+    """Create two classes, and what must not become one."""
     for name in ("b/2.jpg", "b/10.PNG", "b/.hidden.jpg", "a/x.jpeg", ".git/a.jpg", "README.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -44,7 +44,7 @@ def test_linked_folders_are_class_folders(folder, tmp_path_factory):
 
 
 def test_classes_without_images_are_counted_and_named(folder):
-    with pytest.raises(UserError, match="2 of 3 class folders are missing or hold no images, first: c, d.$"):
+    with pytest.raises(UserError, match="expected images in 3 class folders, got none in 2, first: c, d.$"):
         read_class_folders(folder, {"a": "a", "c": "c", "d": "d"})
     with pytest.raises(UserError, match="expected class folders, got 1 files"):
         class_folders(os.path.join(folder, "a"))
@@ -67,4 +67,4 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
 def test_other_files_are_reported(folder, capsys):
     open(os.path.join(folder, "b", "notes.txt"), "w").close()
     assert len(read_class_folders(folder)) == 3
-    assert f"Note: skipped 1 files in {folder} with other names than images: b/notes.txt" in capsys.readouterr().out
+    assert f"Note: skipped 1 files in {folder} that do not have an image's name: b/notes.txt" in capsys.readouterr().out

@@ -64,7 +64,7 @@ def test_a_split_that_names_absent_files_is_refused(tmp_path):
     file = tmp_path / "split.json"
     file.write_text(json.dumps({"train": [["a.jpg", 0, "cat"]], "val": [], "test": [["b.jpg", 0, "cat"]]}))
     (tmp_path / "b.jpg").touch()
-    with pytest.raises(UserError, match="split.json: 1 of 2 image files are missing.*a.jpg"):
+    with pytest.raises(UserError, match="split.json: expected 2 image files, got 1.*a.jpg"):
         read_split(str(file), str(tmp_path))
 
 
@@ -75,11 +75,11 @@ def test_a_fifth_of_every_class_becomes_val():
 
 
 def test_a_class_too_small_for_a_val_image_is_refused():
-    with pytest.raises(UserError, match="'class 1' has 2 images"):
+    with pytest.raises(UserError, match="'class 1': expected enough images for 20% val, got 2"):
         split_trainval(items([0] * 10 + [1] * 2))
 
 
-def test_half_a_fifth_and_the_rest_of_every_class_become_train_val_and_test():
+def test_every_class_is_split_50_20_30():
     parts = split_by_class(items([1] * 10 + [0] * 5), rng=random.Random(1))
     assert [[item.label for item in part] for part in parts] == [[1] * 5 + [0] * 2, [1] * 2 + [0], [1] * 3 + [0] * 2]
     assert sorted(summary(sum(parts, []))) == sorted(summary(items([1] * 10 + [0] * 5)))
@@ -87,7 +87,7 @@ def test_half_a_fifth_and_the_rest_of_every_class_become_train_val_and_test():
 
 def test_a_class_too_small_for_three_parts_is_refused():
     assert [len(part) for part in split_by_class(items([0] * 4))] == [2, 1, 1]
-    with pytest.raises(UserError, match="'class 1' has 3 images: too few for 50% train, 20% val and 30% test"):
+    with pytest.raises(UserError, match="'class 1': expected enough images for 50% train, 20% val and 30% test, got 3"):
         split_by_class(items([0] * 4 + [1] * 3))
 
 
@@ -107,12 +107,12 @@ def test_base_is_the_first_half_rounded_up_and_new_is_relabeled(num_classes, num
     assert len(base) + len(new) == len(train)
 
 
-def test_all_classes_are_the_lists_themselves():
+def test_all_classes_return_the_lists_unchanged():
     train, test = items([0, 1]), items([1])
     kept = subsample_classes(train, test, subsample="all")
     assert kept[0] is train and kept[1] is test
 
 
-def test_another_subsample_is_refused():
+def test_an_unknown_subsample_is_refused():
     with pytest.raises(UserError, match="all, base, new, got 'old'"):
         subsample_classes(items([0]), subsample="old")

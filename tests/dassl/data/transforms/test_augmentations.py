@@ -1,4 +1,4 @@
-"""Our own augmentations do what they say, and draw from torch's stream alone."""
+"""Our own augmentations do what their names say, and draw from torch's stream alone."""
 
 import random
 
@@ -54,7 +54,7 @@ def test_translation_crops_or_resizes(picture):
     assert moved.size == plain.size and moved in crops
 
 
-def test_random_magnitudes_differ_from_call_to_call_and_p_zero_changes_nothing(picture):
+def test_magnitudes_vary_between_calls_and_p_zero_changes_nothing(picture):
     torch.manual_seed(0)
     augment = RandomMagnitudeAugment(2)
     assert len({augment(picture).tobytes() for _ in range(20)}) > 10

@@ -8,7 +8,7 @@ from basics import UserError
 from dassl.data.transforms import CHOICES, build_transform
 
 BICUBIC = T.InterpolationMode.BICUBIC
-SIZE = (8, 6)  # height and width differ, so that they cannot be taken for each other
+SIZE = (8, 6)  # height and width differ, so that they cannot be confused
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def normalize(cfg):
     return T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
 
 
-def test_coop_training_images(cfg, picture):
+def test_coops_training_images_are_cropped_flipped_and_normalized(cfg, picture):
     by_hand = T.Compose(
         [
             T.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=BICUBIC),
@@ -41,7 +41,7 @@ def test_coop_training_images(cfg, picture):
     assert_same(build_transform(cfg), by_hand, picture)
 
 
-def test_test_images(cfg, picture):
+def test_test_images_are_resized_cropped_and_normalized(cfg, picture):
     by_hand = T.Compose([T.Resize(8, BICUBIC), T.CenterCrop(SIZE), T.ToTensor(), normalize(cfg)])
     assert_same(build_transform(cfg, is_train=False), by_hand, picture)
 
@@ -89,7 +89,7 @@ def test_instance_norm_applies_to_test_images(cfg, picture):
     torch.testing.assert_close(image.std((1, 2)), torch.ones(3))
 
 
-def test_no_transform_leaves_images_alone(cfg, capsys):
+def test_no_transform_leaves_images_unchanged(cfg, capsys):
     cfg.INPUT.NO_TRANSFORM = True
     assert build_transform(cfg) is None
     assert "no transform is applied" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Imports point one way between the rooms of the house."""
+"""Imports point one way between the packages."""
 
 import ast
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("basics", "dassl", "clip", "trainers", "datasets", "promptlearn")
-ABOVE = ("train", "scripts", "benchmarks", "tests")  # import anything, and are imported by no room
+PACKAGES = ("basics", "dassl", "clip", "trainers", "datasets", "promptlearn")
+ABOVE = ("train", "scripts", "benchmarks", "tests")  # import anything, and are imported by no package
 BELOW = {
     "trainers": ("basics", "dassl", "clip"),
     "promptlearn": ("basics", "dassl", "clip", "trainers", "datasets"),
 }
 SHARED_BY_TRAINERS = tuple(
-    f"trainers.{name}" for name in ("base", "context", "finetuning", "inference", "prompted", "work")
+    f"trainers.{name}" for name in ("attention_maps", "base", "context", "finetuning", "inference", "prompted", "work")
 )
 
 
 def imports(path: Path, module: str) -> set[str]:
-    """Full names of all modules, and of what is taken from them, that a file imports anywhere."""
+    """List full names of all modules that a file imports anywhere, and of the names from them."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -36,29 +36,29 @@ def within(name: str, *modules: str) -> bool:
 
 
 def allowed(module: str, name: str, is_package: bool) -> bool:
-    """Whether `module` may import `name`, a module of this house or something in it."""
-    room = module.split(".")[0]
+    """Return whether `module` may import `name`, one of our modules or something in it."""
+    package = module.split(".")[0]
     if within(name, *ABOVE):
         return False
-    if within(name, room, "basics") and room != "trainers":
+    if within(name, package, "basics") and package != "trainers":
         return True
-    if room == "datasets":
+    if package == "datasets":
         return within(name, "dassl.data", "dassl.utils")
-    if room == "trainers" and within(name, "trainers"):  # the package itself gathers the methods; none knows another
+    if package == "trainers" and within(name, "trainers"):  # the package itself gathers the methods; none knows another
         return (is_package and module == "trainers") or within(name, module, *SHARED_BY_TRAINERS)
-    return within(name, *BELOW.get(room, ()))
+    return within(name, *BELOW.get(package, ()))
 
 
 def violations(root: Path) -> list[str]:
-    """`module imports name` for each import that points the wrong way."""
+    """List `module imports name` for each import that points the wrong way."""
     found = []
-    for room in ROOMS:
-        for path in sorted((root / room).rglob("*.py")):
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
             relative = path.relative_to(root)
             is_package = path.name == "__init__.py"
             module = ".".join((relative.parent if is_package else relative.with_suffix("")).parts)
             for name in sorted(imports(path, module)):
-                if within(name, *ROOMS, *ABOVE) and not allowed(module, name, is_package):
+                if within(name, *PACKAGES, *ABOVE) and not allowed(module, name, is_package):
                     found.append(f"{module} imports {name}")
     return found
 
@@ -67,9 +67,9 @@ def test_imports_point_one_way():
     assert violations(ROOT) == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_is_looked_at(room):
-    assert list((ROOT / room).rglob("*.py"))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_is_checked(package):
+    assert list((ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_room_is_looked_at(room):
         ("trainers/rpo.py", "import train", "trainers.rpo imports train"),
     ],
 )
-def test_a_planted_violation_is_found(tmp_path, path, line, found):
+def test_a_planted_violation_is_detected(tmp_path, path, line, found):
     plant(tmp_path, path, line)
     assert violations(tmp_path) == [found]
 
@@ -105,7 +105,7 @@ def test_a_planted_violation_is_found(tmp_path, path, line, found):
         ("clip/towers.py", "import torch\nfrom .attention import attend\nimport trainersomething"),
     ],
 )
-def test_what_the_plan_allows_is_not_found(tmp_path, path, line):
+def test_allowed_imports_are_not_violations(tmp_path, path, line):
     plant(tmp_path, path, line)
     assert violations(tmp_path) == []
 

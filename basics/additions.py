@@ -16,7 +16,7 @@ CONFIGS = "configs"
 
 
 def is_repository(folder: Path) -> bool:
-    """Return whether a folder is a checkout of this project or a repository of the CoOp family with its own train.py."""
+    """Return whether a folder is a checkout of this project, or a repository of the CoOp family with its train.py."""
     return (folder / "train.py").is_file() and (folder / CONFIGS).is_dir()
 
 
@@ -82,7 +82,7 @@ def config_folders(folder: Path, installed: Path) -> list[Path]:
 
 
 def find_config(path: str, installed: Path) -> str:
-    """Find a config file: `path` itself if it exists, or else configs/... of an installed package or of this project."""
+    """Find a config file: `path` itself if it exists, or else that of an installed package or of this project."""
     parts = Path(path).parts
     if parts[:1] == (CONFIGS,) and not Path(path).exists():
         for folder in config_folders(Path.cwd(), installed):

@@ -10,7 +10,7 @@ from basics import UserError
 from promptlearn.model_files import BACKBONE, CONFIG, TENSORS, Description
 
 CARD = "README.md"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 MOST_CLASSES = 100  # whose accuracies the card lists
 PAPERS = {
     "CoOp": "2109.01134",

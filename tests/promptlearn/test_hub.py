@@ -153,7 +153,7 @@ def stand_in():
 
 @pytest.fixture
 def classifier(tmp_path):
-    """A zero-shot model with a made-up training."""
+    """Save a zero-shot model with a made-up training."""
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / CONFIG).write_text(json.dumps(DESCRIPTION))
     save_file({}, tmp_path / "saved" / TENSORS)

@@ -76,6 +76,7 @@ setup(
         "torch>=2.9",
         "torchvision>=0.24",
         "open_clip_torch>=3.0",
+        "huggingface_hub>=0.30",
         "yacs>=0.1.8",
         "tabulate>=0.9",
         "gdown>=6",

@@ -9,6 +9,7 @@ clf.save_pretrained("model")
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from basics import NotApplicable, UserError, read_json
+from basics import NotApplicable, UserError, read_json, write_atomic
 from clip import CLIP, tokenize
 from clip.weights import find
 from dassl.config import get_cfg_default
@@ -36,7 +37,7 @@ from dassl.engine.checkpoints import (
     trained_tensors,
 )
 from dassl.utils import in_threads, read_image
-from promptlearn import model_files
+from promptlearn import hub, model_files
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.model_files import Description
 
@@ -131,18 +132,23 @@ class PromptedClassifier:
         device: str | torch.device | None = None,
         backbone: str | Path | None = None,
         epoch: int | None = None,
+        revision: str | None = None,
+        token: str | None = None,
     ) -> PromptedClassifier:
         """Load a model.
 
         Args:
-            name_or_path: the folder of a saved model or of a run, or a file in it.
+            name_or_path: the folder of a saved model or of a run, a file in it, or owner/name of one on the Hub.
             device: "cpu", "cuda", ...; None for the GPU if there is one.
             backbone: name or weights file of the backbone, if it is not found under the name it was trained with.
             epoch: of a run's checkpoint, from 1; None for the best one saved, or else the last.
+            revision, token: of the Hub: a branch, tag, or commit; and a token for a private model.
 
         Raises:
             UserError: the folder holds no model, a file is damaged, or the backbone is another one.
         """
+        if hub.is_hub_name(name_or_path):
+            name_or_path = hub.download(str(name_or_path), revision, token)
         folder = model_files.locate(name_or_path)
         if model_files.is_run(folder):
             description = model_files.read_description(folder / model_files.RUN_CONFIG)
@@ -158,7 +164,7 @@ class PromptedClassifier:
         return cls(description, loader(tensors, folder), device, backbone or model_files.backbone_file(folder))
 
     def save_pretrained(self, folder: str | Path, *, include_backbone: bool = False) -> None:
-        """Write config.json and model.safetensors into a folder, for the present classes.
+        """Write config.json, model.safetensors, and a model card (README.md) into a folder, for the present classes.
 
         Args:
             include_backbone: also copy the backbone's weights file, so that the folder needs nothing else.
@@ -169,9 +175,28 @@ class PromptedClassifier:
         folder = Path(folder)
         description = msgspec.structs.replace(self.description, classnames=self.classnames)
         model_files.write_model(folder, description, self._tensors())
+        write_atomic(folder / hub.CARD, hub.model_card(description).encode())
         if include_backbone:
             path = find(self._trainer.cfg.MODEL.BACKBONE.NAME)
             shutil.copyfile(path, folder / f"{model_files.BACKBONE}{path.suffix}")
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        include_backbone: bool = False,
+        commit_message: str = "Upload model",
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hub as owner/name, and return the address.
+
+        Raises:
+            UserError: no permission, or no network.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, include_backbone=include_backbone)
+            return hub.upload(Path(folder), name, private, token, commit_message)
 
     # ---- classes
 
@@ -312,7 +337,9 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
     """Return what a saved model keeps of its run's results.json."""
     kept = "dataset subsample shots train_fraction seed epochs trained_parameters prompts_sha256 draw_hash".split()
     metrics = results.get("metrics") or {}
-    return {key: results.get(key) for key in kept} | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n")}
+    per_class = {name: result["accuracy"] for name, result in metrics.get("per_class", {}).items()}
+    found = {key: results.get(key) for key in kept}
+    return found | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n"), "per_class": per_class}
 
 
 def array_image(array: np.ndarray) -> Image.Image:

@@ -172,7 +172,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_continues(runs, tmp
     third.kill()
     third.wait()
     fourth = runs.start(tmp_path / "run", command("RPO", *LONG))
-    fourth.until(lambda: f"ended without a status; was it killed? (process {third.pid} on " in fourth.text())
+    fourth.until(lambda: f"did not record its end; was it killed? (process {third.pid} on " in fourth.text())
     fourth.kill()
     fourth.wait()
 

@@ -119,7 +119,7 @@ def attention_maps(trainer: PromptTrainer) -> dict[str, np.ndarray]:
 
 
 def patches_from(keys: Sequence[tuple[str, int]]) -> int:
-    """The position of the first patch among the keys; CLS precedes it."""
+    """Return the position of the first patch among the keys; CLS precedes it."""
     position = 0
     for name, count in keys:
         if name == "image":

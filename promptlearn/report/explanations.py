@@ -87,7 +87,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def are_maps(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether arrays of these names are what `trainers.attention_maps` returns."""
+    """Return whether arrays of these names are what `trainers.attention_maps` returns."""
     attention, pictures = arrays["attention"], arrays["pictures"]
     expected = *(len(arrays[name]) for name in ("truth", "tokens", "layers")), *attention.shape[3:]
     kinds = [arrays[name].dtype.kind for name in ("attention", "pictures", "tokens", "layers", "truth", "predicted")]

@@ -237,7 +237,7 @@ def attention_maps(method: str, explanation: Explanation) -> Chart | None:
 
 
 def overlay(axes: Axes, picture: np.ndarray, weights: np.ndarray) -> None:
-    """A gray picture (h, w) under weights (g, g); without any weight, the picture alone."""
+    """Draw a gray picture (h, w) under weights (g, g); without any weight, the picture alone."""
     height, width = picture.shape
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     if weights.any():

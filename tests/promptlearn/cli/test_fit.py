@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 def test_the_folder_holds_all_that_is_needed(folder):
     model = folder / "model"
-    assert {path.name for path in model.iterdir()} == {"config.json", "model.safetensors", "run"}
+    assert {path.name for path in model.iterdir()} == {"README.md", "config.json", "model.safetensors", "run"}
     classifier = PromptedClassifier.from_pretrained(model)
     assert classifier.classnames == ["blue square", "red square"]
     trained = classifier.description.trained

@@ -126,17 +126,16 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     trainer = make("DATASET.NAME", "Fake", "DATASET.NUM_SHOTS", "4", "MODEL.BACKBONE.NAME", "tiny")
     trainer.train()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    expected = (
-        "format status task trainer dataset subsample dataset_dir shots train_fraction seed backbone metrics val epochs"
-    )
-    made_of = (
-        "nonfinite_steps trained_parameters prompts_sha256 draw_hash data_sha256 weights_sha256 model_dir load_epoch"
-    )
-    expected = f"{expected} {made_of} config versions device threads linear changed_on_resume seconds peak_memory_mib"
+    expected = """
+        format status task trainer dataset subsample dataset_dir shots train_fraction seed backbone metrics val epochs
+        nonfinite_steps trained_parameters gflop prompts_sha256 draw_hash data_sha256 weights_sha256 model_dir
+        load_epoch config versions device threads linear changed_on_resume seconds peak_memory_mib
+    """
     assert list(results) == expected.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}
     expected |= {"subsample": "all", "seed": 1, "backbone": "tiny", "val": None, "epochs": 4, "draw_hash": "ab12"}
-    expected |= dict.fromkeys(("linear", "weights_sha256", "model_dir", "load_epoch")) | {"trained_parameters": 13}
+    expected |= dict.fromkeys(("gflop", "linear", "weights_sha256", "model_dir", "load_epoch"))
+    expected["trained_parameters"] = 13
     assert expected.items() <= results.items()
     assert results["metrics"]["n"] == 20
     assert sum(of_class["n"] for of_class in results["metrics"]["per_class"].values()) == 20

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from basics import UserError
 from dassl.metrics.calibration import fit_temperature, measure_calibration
 from dassl.metrics.rejection import RULES, fit_threshold, measure_rejection
 
@@ -12,6 +13,7 @@ def logits_of(trainer, loader, name: str) -> tuple[Tensor, Tensor]:
     """Compute the logits (N, C), in float64 on the CPU, and the labels (N,) of a loader's readable images.
 
     Raises:
+        UserError: no image can be read.
         Stopped: a stop was requested; the training is saved.
     """
     logits, labels = [], []
@@ -22,6 +24,8 @@ def logits_of(trainer, loader, name: str) -> tuple[Tensor, Tensor]:
             labels.append(of_batch.cpu())
             trainer.signals.stop_if_requested("in the test after the training")
     readable = torch.cat(labels) >= 0
+    if not readable.any():
+        raise UserError(f"{name}: expected images, got {len(readable)} files, none of which could be read.")
     return torch.cat(logits)[readable], torch.cat(labels)[readable]
 
 
@@ -33,10 +37,10 @@ def calibrate(trainer) -> dict | None:
         the figures before and after are the validation images'; ECE in percent; test_ece_after is None without a test.
         None without validation images.
     """
-    logits, labels = logits_of(trainer, trainer.val_loader, "calibrate") if trainer.val_loader else (None, [])
-    if not len(labels):
-        print("Note: no temperature was fitted, because there are no validation images")
+    if trainer.val_loader is None:
+        print("Note: no temperature was fitted, because the dataset has no validation images")
         return None
+    logits, labels = logits_of(trainer, trainer.val_loader, "calibrate")
     fitted = fit_temperature(logits, labels)
     if fitted is None:
         print("Note: no temperature fits the validation images best; are all predictions correct? It stays 1")

@@ -21,8 +21,8 @@ from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from promptlearn import fitting
 from promptlearn.classifier import PromptedClassifier
-from promptlearn.fitting import FitOptions, fit
 
 
 class PromptClassifier(ClassifierMixin, BaseEstimator):
@@ -69,8 +69,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         """Train on the pictures X, paths (N,), with labels y, (N,).
 
         Raises:
-            ValueError: X is not a list of distinct paths, there are fewer than two classes, or two labels have one text.
-            UserError: pictures are missing, or the training failed.
+            ValueError: X is not a list of paths, there are fewer than two classes, or two labels have the same text.
+            UserError: pictures are missing or repeated, or the training failed.
         """
         paths, y = check_paths(X), column_or_1d(y, warn=True)
         check_consistent_length(paths, y)
@@ -90,19 +90,27 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
                     [("path", "label", "split"), *((paths[i], names[codes[i]], part) for i, part in rows)]
                 )
             settings = {"TEST.NO_TEST": True, **(self.settings or {})}
-            options = FitOptions(table, Path(folder, "model"), self.method, self.backbone, self.shots, self.epochs)
-            options.seed, options.prompt, options.settings = self.seed, self.prompt, settings
-            fit(options, quiet=True)
-            model = Path(folder, "model")
-            self._model = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
-        # The dataset sorts the texts; column i of the classifier is the class columns[i] here.
-        self._columns = np.argsort(np.argsort(names, kind="stable"), kind="stable")
+            options = fitting.FitOptions(
+                table,
+                Path(folder, "model"),
+                method=self.method,
+                backbone=self.backbone,
+                shots=self.shots,
+                epochs=self.epochs,
+                seed=self.seed,
+                prompt=self.prompt,
+                settings=settings,
+            )
+            fitting.fit(options, quiet=True)
+            self._model = {path.name: path.read_bytes() for path in options.output.iterdir() if path.is_file()}
+        self._loaded: PromptedClassifier | None = None
+        self._columns = [sorted(names).index(name) for name in names]  # the dataset sorts the texts
         return self
 
     @property
     def classifier_(self) -> PromptedClassifier:
-        check_is_fitted(self, "_model")
-        if getattr(self, "_loaded", None) is None:
+        check_is_fitted(self)
+        if self._loaded is None:
             with tempfile.TemporaryDirectory() as folder:
                 for name, content in self._model.items():
                     Path(folder, name).write_bytes(content)
@@ -128,8 +136,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: the files of the model in place of the loaded one."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
+        """Return what is pickled: the files of the model, without the loaded one."""
+        state = super().__getstate__()
+        return state | {"_loaded": None} if "_loaded" in state else state
 
 
 def check_paths(X: Sequence[str | Path]) -> list[str]:

@@ -267,9 +267,7 @@ class TrainerX(TrainerBase):
             raise
         self.record.write_config()
         metrics, seconds = self._test_and_record()
-        self.record.write_results(
-            "eval", metrics, seconds, **self._calibrate(), model_dir=model_dir, load_epoch=epoch
-        )
+        self.record.write_results("eval", metrics, seconds, **self._calibrate(), model_dir=model_dir, load_epoch=epoch)
 
     def load_for_test(self, directory, epoch=None) -> int | None:
         """Load a trained model (see `load_model`) and return its epoch; None if the method trains nothing.

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--format", choices=FORMATS, default="text", help="how to print (default: text)")
     p.add_argument("--costs", action="store_true", help="also print trained parameters and floating-point operations")
     p.add_argument(
-        "--calibration", action="store_true", help="also print calibration errors and how well unknown classes are rejected"
+        "--calibration", action="store_true", help="also print calibration errors and the rejection of unknown classes"
     )
     p.add_argument(
         "--statistics",

@@ -122,9 +122,9 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     yield Section("Confusions", [text], figures, listed)
     figures = [d for stage in stages if (d := predictions.reliability_diagrams(comparison, methods, dataset, stage))]
     text = (
-        "Height of a bar: the accuracy of the first seed's predictions of that confidence; full color: most predictions. "
-        "Black lines: the gap to the confidence, from the dashed line, where both are equal. ECE is the mean gap. "
-        "Probabilities are those before a temperature."
+        "Height of a bar: the accuracy of the first seed's predictions of that confidence; full color: most "
+        "predictions. Line: the gap between confidence and accuracy, which are equal on the dashed line. ECE is the "
+        "mean gap. Confidences are those before a temperature."
     )
     yield Section("Are the confidences right?", [text], figures)
     galleries = []

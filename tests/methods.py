@@ -50,8 +50,19 @@ METHODS = {
 SAME_START = ("CoOp-words", "LP")  # for every seed
 FITTED = ("LinearProbeCLIP",)  # at once, without steps, seed, or texts
 
-every_method = pytest.mark.parametrize("method", METHODS)
-every_method_with_steps = pytest.mark.parametrize("method", [name for name in METHODS if name not in FITTED])
+# Variants whose code the others run too, or that take long.
+SLOW = {"VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
+
+
+def each(names):
+    """Parameters for a test of methods, in which the SLOW ones are marked so."""
+    return pytest.mark.parametrize(
+        "method", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
+    )
+
+
+every_method = each(METHODS)
+every_method_with_steps = each([name for name in METHODS if name not in FITTED])
 
 
 def maker(make_trainer, settings):

@@ -63,6 +63,7 @@ def test_it_trains_on_base_classes_and_writes_the_family_s_files(repository, tra
     assert (repository / "DATA" / "shapes" / "split_fewshot" / "shot_4-seed_1.pkl").is_file()
 
 
+@pytest.mark.slow
 def test_its_model_is_tested_on_new_classes_and_the_log_is_parsed(repository, trained):
     flags = ("--model-dir", "output/base/seed1", "--load-epoch", "3", "--eval-only")
     printed = train(repository, "output/new/seed1", *FEW, "new", flags=flags)
@@ -73,6 +74,7 @@ def test_its_model_is_tested_on_new_classes_and_the_log_is_parsed(repository, tr
     assert "* accuracy: " in run(repository, "parse_test_res.py", "output/base")
 
 
+@pytest.mark.slow
 def test_with_several_gpus_it_trains_wrapped_on_batches_by_domain(repository):
     settings = ("DATALOADER.TRAIN_X.SAMPLER", "RandomDomainSampler", "DATALOADER.TRAIN_X.N_DOMAIN", "2")
     printed = train(repository, "output/styles", *settings, flags=DOMAINS, dataset="styles", before=SEVERAL_GPUS)

@@ -62,7 +62,7 @@ class LinearProbe(PromptedCLIP):
 
 def fit(features: Tensor, labels: Tensor, c: float) -> tuple[Tensor, Tensor]:
     """Fit the logistic regression of features (N, D) on labels (N,); return weight (C, D) and bias (C,)."""
-    from sklearn.exceptions import ConvergenceWarning  # here: scikit-learn is an extra, and slow to import
+    from sklearn.exceptions import ConvergenceWarning  # here: scikit-learn is slow to import
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
@@ -123,8 +123,6 @@ class LinearProbeCLIP(PromptTrainer):
         return self.model.tower_features(images.to(self.device)).cpu()
 
     def before_train(self) -> None:
-        import sklearn  # noqa: F401  (a missing package is reported before images are read)
-
         if self.val_loader is None:
             raise UserError(
                 f"DATASET.NAME: expected a dataset with validation images, on which {type(self).__name__} chooses C, "

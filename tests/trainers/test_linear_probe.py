@@ -1,14 +1,13 @@
 """LinearProbeCLIP is scikit-learn's logistic regression, with C searched as in CoOp's lpclip."""
 
 import json
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
-from basics import NotApplicable, UserError, explain_missing_package
+from basics import NotApplicable, UserError
 from trainers import linear_probe
 from trainers.linear_probe import fit, search
 
@@ -111,12 +110,3 @@ def test_without_validation_images_or_a_second_class_nothing_is_fit(make_trainer
         trainer.train()
     with pytest.raises(UserError, match="DATASET.NAME: expected two or more classes, got 1"):
         make_trainer("LinearProbeCLIP", classnames=["cat"], output="one").train()
-
-
-def test_a_missing_scikit_learn_is_reported_before_images_are_read(make_trainer, monkeypatch):
-    trainer = make_trainer("LinearProbeCLIP")
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    monkeypatch.setattr(trainer, "collect", lambda _: pytest.fail("images were read"))
-    with pytest.raises(ModuleNotFoundError) as error:
-        trainer.train()
-    assert str(explain_missing_package(error.value)).endswith("pip install 'promptlearn-clip[data]'")

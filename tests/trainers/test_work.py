@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from clip.counting import counted
-from tests.methods import every_method
+from tests.methods import METHODS
+
+FAST = ("CoOp", "CoCoOp", "MaPLe", "SEP", "RPO", "VPT-dropout", "VPT-mlp", "VPT-adapter", "LinearProbeCLIP")
 
 
 def test_a_test_image_of_zero_shot_clip_by_hand(make_trainer):
@@ -23,7 +25,9 @@ def test_a_test_image_of_zero_shot_clip_by_hand(make_trainer):
     assert trainer.count_gflop() == {"training_step": None, "test_image": expected / 1e9}
 
 
-@every_method
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in METHODS]
+)
 def test_counting_changes_nothing_and_counts_a_step(make, method):
     trainer = make(method)
     trainer.set_model_mode("train")

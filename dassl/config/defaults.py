@@ -245,9 +245,9 @@ _C.TEST.SPLIT = "test"
 _C.TEST.BAD_IMAGES = "error"
 # Model to test after training: last_step, or best_val (the best on the validation images, measured after every epoch).
 _C.TEST.FINAL_MODEL = "last_step"
-# After the test, fit a temperature and rejection thresholds on the validation images; see "calibration" in results.json.
+# After the test, fit a temperature and rejection thresholds on the validation images: "calibration" in results.json.
 _C.TEST.CALIBRATE = False
-# With SUBSAMPLE_CLASSES base: measure how well the new classes' test images are recognized as unknown; see "unknowns" in
+# With SUBSAMPLE_CLASSES base, measure how well the new classes' test images are recognized as unknown: "unknowns" in
 # results.json.
 _C.TEST.UNKNOWNS = False
 

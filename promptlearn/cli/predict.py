@@ -43,8 +43,8 @@ def run(arguments: list[str]) -> int:
         classifier.classnames = read_classes(args.classes)
     if args.reject and args.reject not in classifier.calibration.thresholds:
         raise UserError(
-            f"--reject: expected a model with a rejection threshold for its classes, got {args.model} without one. Train "
-            "it with TEST.CALIBRATE True and validation images, and do not change its classes."
+            f"--reject: expected a model with a rejection threshold for its classes, got {args.model} without one. "
+            "Train it with TEST.CALIBRATE True and validation images, and do not change its classes."
         )
     files = [str(path) for path in expand(args.pictures)]
     unreadable: dict[str, str] = {}

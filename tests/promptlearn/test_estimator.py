@@ -19,8 +19,8 @@ from promptlearn.estimator import PromptClassifier
 # The others do not apply, because all of them fit on a matrix of numbers, and X is a list of paths here:
 # - of the input: dtypes, NaN and infinity, complex, sparse, empty, or object matrices, memory maps, Fortran order, one
 #   sample or feature, n_features_in_, feature names, array API, sample order and subsets;
-# - of the estimator: fit returns self and changes no parameter, unfitted ones raise, pickles answer alike, labels of any
-#   type, one class, a second fit, pipelines. The tests below check these on pictures.
+# - of the estimator: fit returns self and changes no parameter, unfitted ones raise, pickles answer alike, labels of
+#   any type, one class, a second fit, pipelines. The tests below check these on pictures.
 CHECKS = (
     "check_estimator_cloneable",
     "check_estimator_tags_renamed",

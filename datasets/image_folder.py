@@ -5,7 +5,7 @@
 - a folder of class folders: ``photos/<class>/*.jpg``. Half of each class is train, 20 % val and 30 % test. That split
   is sampled from a fixed seed: it is the same for every SEED, as long as the images are the same;
 - a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``. Without ``test/``, ``val/`` is the test set, as in
-  ImageNet; with ``train/`` alone, its classes are split as above;
+  ImageNet, unless TEST.NO_TEST; with ``train/`` alone, its classes are split as above;
 - a CSV file with the header ``path,label`` or ``path,label,split`` (train, val or test); paths are relative to it.
 
 The classes are the folders (or labels) in sorted order. Their names are the folders' with ``_`` as spaces, or those of
@@ -49,6 +49,7 @@ class ImageFolder(FewShotDataset):
                 f"DATASET.ROOT: expected a folder of class folders or a CSV file, got {path}, which does not exist."
             )
         self._table = "" if os.path.isdir(path) else path
+        self._needs_test = not cfg.TEST.NO_TEST
         if not self._table:
             return path
         folder, file = os.path.split(path)
@@ -57,11 +58,11 @@ class ImageFolder(FewShotDataset):
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
         parts = self._read_table() if self._table else self._read_folders(root)
-        if "test" not in parts and "val" in parts:
+        if "test" not in parts and "val" in parts and self._needs_test:
             print("Note: no test images; using val as the test set")
             parts["test"] = parts.pop("val")
-        if "test" in parts:
-            return parts.get("train", []), parts.get("val", []), parts["test"]
+        if "test" in parts or "val" in parts:
+            return parts.get("train", []), parts.get("val", []), parts.get("test", [])
         return split_by_class(parts["train"], rng=random.Random(SPLIT_SEED))
 
     def _read_folders(self, root: str) -> dict[str, list[Datum]]:

@@ -268,8 +268,9 @@ def _all_rows(state: dict[str, Tensor], metadata: dict[str, str], path: Path) ->
         table[rows.long()] = used.float()
         return table
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # torch may add its stack
         raise UserError(
-            f"{path}: expected metadata about the rows of the vocabulary, got {error}. Create the file again."
+            f"{path}: expected metadata about the rows of the vocabulary, got {reason}. Create the file again."
         ) from error
 
 

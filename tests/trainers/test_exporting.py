@@ -15,6 +15,8 @@ from promptlearn.classifier import PromptedClassifier
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 ROOT = Path(__file__).parents[2]
+# torch 2.9 warns about the file that it reads itself.
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ GOOD = ("good.png", PNG.getvalue())
         ([("a.eps", EPS)], {}, 400, "a.eps: expected an image, got an unreadable file"),  # Pillow starts Ghostscript
         ([], {"pictures": "/etc/hostname"}, 400, "pictures: expected files in multipart/form-data"),
         ([GOOD] * (serving.MAX_PICTURES + 1), {}, 400, f"Maximum number of files is {serving.MAX_PICTURES}"),
-        ([GOOD], {"classes": ["fox", "fox"]}, 400, "classes: expected distinct class names, got 'fox' twice"),
+        ([GOOD], {"classes": ["fox", "fox"]}, 400, "classnames: expected distinct class names, got 'fox' twice"),
         ([GOOD], {"classes": ["fox " * 99]}, 400, "expected at most 77 tokens"),
         ([GOOD], {"top": "many"}, 400, "top: expected an integer of at least 1, got 'many'"),
         ([("large.png", bytes(serving.MAX_MEGABYTES * 10**6))], {}, 413, "expected at most 32 MB, got more"),
@@ -231,14 +231,14 @@ def test_edited_class_names_are_used_at_once(opened, folder):
     assert set(shares(window, "a.png")) == set(CLASSES)
     window.fill("#names", "a <b>bold</b> cat\n\n dog \n")
     window.get_by_role("button", name="Use these classes").click()
-    window.wait_for_function("document.querySelectorAll('#pictures ol li').length === 2")
+    window.locator("#pictures ol li", has_text="dog").wait_for()
     assert set(shares(window, "a.png")) == {"a <b>bold</b> cat", "dog"}
     window.get_by_role("button", name="Reset").click()
-    window.wait_for_function("document.querySelectorAll('#pictures ol li').length === 3")
+    window.locator("#pictures ol li", has_text="owl").wait_for()
     window.fill("#names", "cat\ncat")
     window.get_by_role("button", name="Use these classes").click()
     window.locator("#pictures .error").wait_for()
-    assert window.locator("#pictures .error").inner_text().startswith("classes: expected distinct class names")
+    assert window.locator("#pictures .error").inner_text().startswith("classnames: expected distinct class names")
 
 
 def test_dropped_files_are_classified_and_others_get_a_message(opened, folder):

@@ -117,7 +117,7 @@ GOOD = ("good.png", PNG.getvalue())
         ([], {"pictures": "/etc/hostname"}, 400, "pictures: expected files in multipart/form-data"),
         ([GOOD] * (serving.MAX_PICTURES + 1), {}, 400, f"Maximum number of files is {serving.MAX_PICTURES}"),
         ([GOOD], {"classes": ["fox", "fox"]}, 400, "classnames: expected distinct class names, got 'fox' twice"),
-        ([GOOD], {"classes": ["fox " * 99]}, 400, "expected at most 77 tokens"),
+        ([GOOD], {"classes": ["fox " * 99]}, 400, "expected at most 77 positions for its text"),
         ([GOOD], {"top": "many"}, 400, "top: expected an integer of at least 1, got 'many'"),
         ([("large.png", bytes(serving.MAX_MEGABYTES * 10**6))], {}, 413, "expected at most 32 MB, got more"),
     ],

@@ -45,9 +45,8 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS, formats=None, name=None):
     except Exception as error:  # for damaged files, Pillow's decoders raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{name}: cannot open the file: {error.strerror}.") from error
-        raise BadImage(
-            f"{name}: expected an image, got an unreadable file ({str(error) or type(error).__name__})."
-        ) from error
+        reason = str(error).replace(repr(path), repr(str(name))) or type(error).__name__  # not a file object's address
+        raise BadImage(f"{name}: expected an image, got an unreadable file ({reason}).") from error
 
 
 def _to_rgb(image):

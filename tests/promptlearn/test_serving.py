@@ -112,7 +112,12 @@ GOOD = ("good.png", PNG.getvalue())
 @pytest.mark.parametrize(
     ("files", "fields", "status", "message"),
     [
-        ([GOOD, ("notes.txt", b"text")], {}, 400, "notes.txt: expected an image, got an unreadable file"),
+        (
+            [GOOD, ("notes.txt", b"text")],
+            {},
+            400,
+            "notes.txt: expected an image, got an unreadable file (cannot identify image file 'notes.txt')",
+        ),
         ([("a.eps", EPS)], {}, 400, "a.eps: expected an image, got an unreadable file"),  # Pillow starts Ghostscript
         ([], {"pictures": "/etc/hostname"}, 400, "pictures: expected files in multipart/form-data"),
         ([GOOD] * (serving.MAX_PICTURES + 1), {}, 400, f"Maximum number of files is {serving.MAX_PICTURES}"),

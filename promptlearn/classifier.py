@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -41,6 +41,9 @@ from dassl.utils import in_threads, read_image
 from promptlearn import hub, model_files
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.model_files import Calibration, Description
+
+if TYPE_CHECKING:
+    from trainers.attention_maps import TokenMaps
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 Source = Picture | Sequence[Picture] | Iterable[Picture]
@@ -230,9 +233,13 @@ class PromptedClassifier:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Compute logits (B, C) of transformed images (B, 3, H, W), in float32 on the CPU."""
+        return self.model(images.to(self.device), self._text_features()).float().cpu()
+
+    def _text_features(self) -> Tensor:
+        """Compute the method's text features once for all pictures."""
         if self._text is None:
-            self._text = self.model.text_features()  # once for all pictures
-        return self.model(images.to(self.device), self._text).float().cpu()
+            self._text = self.model.text_features()
+        return self._text
 
     def predict(
         self, images: Source, *, top_k: int = 1, batch_size: int = 32, reject: str = "max_softmax"
@@ -318,6 +325,14 @@ class PromptedClassifier:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Compute the softmax of logits (N, C) at the temperature."""
         return F.softmax(logits / self.temperature, dim=-1)
+
+    @torch.no_grad()
+    def attention(self, images: Source) -> TokenMaps | None:
+        """Record where CLS and a few prompts attend to; None without an image transformer. `images` as in `predict`."""
+        from trainers.attention_maps import token_maps
+
+        batch = torch.stack(list(in_threads(self._transformed, list(expand(images)))))
+        return token_maps(self.model, batch.to(self.device), self._text_features())
 
     @torch.no_grad()
     def encode_image(self, images: Source, *, batch_size: int = 32) -> Tensor:

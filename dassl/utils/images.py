@@ -11,13 +11,17 @@ Image.MAX_IMAGE_PIXELS = None
 GRAY_16 = 2**16 - 1  # the largest value of a 16-bit pixel
 
 
-def read_image(path, max_megapixels=MAX_MEGAPIXELS):
-    """Read an image file as a PIL image in RGB.
+def read_image(path, max_megapixels=MAX_MEGAPIXELS, formats=None, name=None):
+    """Read an image file, or an open binary file, as a PIL image in RGB.
 
     The content counts, not the ending of the name. As with `convert("RGB")` in the CoOp family's code, CMYK and
     palettes are converted, transparency is dropped, an animation gives its first frame, and a rotation stored in
     EXIF is not applied. Unlike there, 16 bits of gray keep their upper 8, as 16 bits of color do (Pillow's conversion
     turns all but the darkest white). Gray in other ranges (floating point) is refused, because its white is unknown.
+
+    Args:
+        formats: Pillow's names of the formats that are read; None for all.
+        name: of the image in messages; None for its path.
 
     Raises:
         MissingFile: no such file.
@@ -25,24 +29,24 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS):
             before it is decoded.
         UserError: the file cannot be opened (permission, a failing disk).
     """
+    name = path if name is None else name
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=formats) as image:
             if image.width * image.height > max_megapixels * 1e6:
                 raise BadImage(
-                    f"{path}: expected at most {max_megapixels:g} million pixels (INPUT.MAX_MEGAPIXELS), got "
+                    f"{name}: expected at most {max_megapixels:g} million pixels (INPUT.MAX_MEGAPIXELS), got "
                     f"{image.width} x {image.height}. Shrink the image, or raise the limit."
                 )
             return _to_rgb(image)
     except BadImage:
         raise
     except FileNotFoundError as error:
-        raise MissingFile(f"{path}: expected an image file, got nothing.") from error
+        raise MissingFile(f"{name}: expected an image file, got nothing.") from error
     except Exception as error:  # for damaged files, Pillow's decoders raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{path}: cannot open the file: {error.strerror}.") from error
-        raise BadImage(
-            f"{path}: expected an image, got an unreadable file ({str(error) or type(error).__name__})."
-        ) from error
+            raise UserError(f"{name}: cannot open the file: {error.strerror}.") from error
+        reason = str(error).replace(repr(path), repr(str(name))) or type(error).__name__  # not a file object's address
+        raise BadImage(f"{name}: expected an image, got an unreadable file ({reason}).") from error
 
 
 def _to_rgb(image):

@@ -145,9 +145,10 @@ def answer(
         attention: whether to add where CLS and the prompts attend to.
 
     Returns:
-        {"pictures": [{"name", "classes": [{"name", "probability"}, ...] from the most probable one}, ...]}; with
-        `attention`, if the backbone has an image transformer, also {"tokens": [...], "layers": [...]} and in each
-        picture {"attention": token -> layer -> row -> column of the patches}, as in `TokenMaps`.
+        {"pictures": [{"name", "classes": [{"name", "probability"}, ...] from the most probable one, "rejected":
+        whether it probably shows none of them, if the model has a threshold}, ...]}; with `attention`, if the backbone
+        has an image transformer, also {"tokens": [...], "layers": [...]} and in each picture {"attention": token ->
+        layer -> row -> column of the patches}, as in `TokenMaps`.
 
     Raises:
         UserError: a file is not a picture, or the class names are unusable.
@@ -159,6 +160,9 @@ def answer(
     for (name, _), names, shares in zip(files, predictions.classnames, predictions.probabilities.tolist(), strict=True):
         classes = [{"name": n, "probability": round(share, 4)} for n, share in zip(names, shares, strict=True)]
         pictures.append({"name": name, "classes": classes})
+    if predictions.rejected is not None:
+        for picture, rejected in zip(pictures, predictions.rejected.tolist(), strict=True):
+            picture["rejected"] = rejected
     maps = classifier.attention(images) if attention else None
     if maps is None:
         return {"pictures": pictures}

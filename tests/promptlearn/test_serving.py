@@ -31,8 +31,9 @@ CLASSES = DESCRIPTION["classnames"]
 
 @pytest.fixture(scope="module")
 def classifier():
-    """Build RPO as it is before training."""
-    description = msgspec.convert(DESCRIPTION | {"method": "RPO"}, Description)
+    """Build RPO as it is before training, with a rejection threshold."""
+    calibration = {"thresholds": {"max_softmax": 0.999}}
+    description = msgspec.convert(DESCRIPTION | {"method": "RPO", "calibration": calibration}, Description)
     return PromptedClassifier(description, load=lambda learner: None, device="cpu")
 
 
@@ -81,6 +82,8 @@ def test_the_answers_are_those_of_the_classifier(url, folder, classifier, pictur
         assert picture["name"] == name
         assert [each["name"] for each in picture["classes"]] == names
         assert [each["probability"] for each in picture["classes"]] == pytest.approx(shares, abs=1e-4)
+    assert [picture["rejected"] for picture in found.json()["pictures"]] == expected.rejected.tolist() == [True, True]
+    assert "rejected" not in send(url, pictures[0], classes=["cat", "dog"]).json()["pictures"][0]
 
 
 def test_attention_is_added_on_request(url, folder, classifier, pictures):
@@ -116,11 +119,11 @@ GOOD = ("good.png", PNG.getvalue())
             [GOOD, ("notes.txt", b"text")],
             {},
             400,
-            "notes.txt: expected an image, got an unreadable file (cannot identify image file 'notes.txt')",
+            "notes.txt: expected an image, got an unreadable file",
         ),
         ([("a.eps", EPS)], {}, 400, "a.eps: expected an image, got an unreadable file"),  # Pillow starts Ghostscript
         ([], {"pictures": "/etc/hostname"}, 400, "pictures: expected files in multipart/form-data"),
-        ([GOOD] * (serving.MAX_PICTURES + 1), {}, 400, f"Maximum number of files is {serving.MAX_PICTURES}"),
+        ([GOOD] * (serving.MAX_PICTURES + 1), {}, 400, str(serving.MAX_PICTURES)),
         ([GOOD], {"classes": ["fox", "fox"]}, 400, "classnames: expected distinct class names, got 'fox' twice"),
         ([GOOD], {"classes": ["fox " * 99]}, 400, "expected at most 77 positions for its text"),
         ([GOOD], {"top": "many"}, 400, "top: expected an integer of at least 1, got 'many'"),
@@ -216,6 +219,7 @@ def test_the_page_shows_probabilities_and_where_the_prompts_look(opened, url, fo
     expected = classifier.predict(folder / "b.png", top_k=3)
     pairs = zip(expected.classnames[0], expected.probabilities[0].tolist(), strict=True)
     assert shares(window, "b.png") == {name: f"{100 * round(share, 4):.1f}%" for name, share in pairs}
+    assert window.get_by_text("probably none of these classes").count() == 2
     maps = classifier.attention(folder / "b.png")
     assert window.locator("#token option").all_inner_texts() == ["no overlay", *maps.tokens]
     assert window.locator("#token").evaluate("e => e.value") == maps.tokens[1]

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basics import UserError
-
 from .attention import Attention, KeysValues, KVCache, Layer, Segment, gather_tokens
 from .config import CLIPConfig, ResNetConfig, check_size
 from .linear import Linear

@@ -125,7 +125,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Sequence[str | Path]) -> np.ndarray:
         """Return the label of each picture, (N,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_model")

@@ -43,7 +43,7 @@ def calibrate(trainer) -> dict | None:
     logits, labels = logits_of(trainer, trainer.val_loader, "calibrate")
     fitted = fit_temperature(logits, labels)
     if fitted is None:
-        print("Note: no temperature fits the validation images best; are all predictions correct? It stays 1")
+        print("Note: the temperature stays 1; all predictions on the validation images are correct, or chance")
     temperature = fitted or 1.0
     figures = {"temperature": temperature, "n": len(labels)}
     for name, value in (("before", 1.0), ("after", temperature)):

@@ -31,8 +31,8 @@ CLASSES = DESCRIPTION["classnames"]
 
 @pytest.fixture(scope="module")
 def classifier():
-    """Build RPO as it is before training, with a rejection threshold."""
-    calibration = {"thresholds": {"max_softmax": 0.999}}
+    """Build RPO as it is before training, with a threshold that rejects every picture."""
+    calibration = {"thresholds": {"max_softmax": 1.01}}
     description = msgspec.convert(DESCRIPTION | {"method": "RPO", "calibration": calibration}, Description)
     return PromptedClassifier(description, load=lambda learner: None, device="cpu")
 

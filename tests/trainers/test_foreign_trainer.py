@@ -186,7 +186,8 @@ def test_a_file_that_registers_the_whole_model_saves_only_prompts(checkout, othe
 
 def test_a_file_that_registers_nothing_can_be_tested(checkout, others):
     foreign, builtin = results(checkout, "nothing"), results(checkout, "zero_shot")
-    assert foreign["metrics"] == builtin["metrics"]
+    errors = [found["metrics"].pop("ece") for found in (foreign, builtin)]  # by another order of sums
+    assert foreign["metrics"] == builtin["metrics"] and errors[0] == pytest.approx(errors[1], abs=1e-3)
     assert foreign["epochs"] == foreign["trained_parameters"] == 0
 
 

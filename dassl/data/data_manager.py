@@ -241,7 +241,7 @@ class DataManager:
         self.train_loader_u = loader(data.train_u, unlabeled, tfm_train, True) if data.train_u else None
         self.val_loader = loader(data.val, loaders.TEST, tfm_test, False) if data.val else None
         without_test = cfg.TEST.NO_TEST and not data.test
-        self.test_loader = None if without_test else loader(data.test, loaders.TEST, tfm_test, False)
+        self.test_loader: Any = None if without_test else loader(data.test, loaders.TEST, tfm_test, False)
         self.plain_train_loader = loader(data.train_x, loaders.TEST, tfm_test, False)
         self.plain_train_loader.dataset.count_bad = False  # a training image must be readable
         if cfg.VERBOSE:

@@ -1,5 +1,7 @@
 """What a run measures besides its metrics: a temperature and thresholds on validation images, and unknown classes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -45,16 +47,19 @@ def calibrate(trainer) -> dict | None:
     if fitted is None:
         print("Note: the temperature stays 1; all predictions on the validation images are correct, or chance")
     temperature = fitted or 1.0
-    figures = {"temperature": temperature, "n": len(labels)}
+    figures: dict[str, Any] = {"temperature": temperature, "n": len(labels)}
     for name, value in (("before", 1.0), ("after", temperature)):
         nll, error = measure_calibration(logits, labels, value)
-        figures |= {f"nll_{name}": nll, f"ece_{name}": 100 * error}
+        figures |= {f"nll_{name}": nll, f"ece_{name}": percent(error)}
     tested = trainer.evaluator.logits()
-    error = measure_calibration(*tested, temperature)[1] if tested else None
-    figures["test_ece_after"] = 100 * error if error is not None else None
+    figures["test_ece_after"] = percent(measure_calibration(tested[0], tested[1], temperature)[1]) if tested else None
     figures["thresholds"] = {rule: fit_threshold(score(logits, temperature)) for rule, score in RULES.items()}
     print(f"Temperature {temperature:.3g}: ECE {figures['ece_before']:.1f}% before, {figures['ece_after']:.1f}% after")
     return figures
+
+
+def percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def measure_unknowns(trainer, temperature: float) -> dict | None:
@@ -68,7 +73,7 @@ def measure_unknowns(trainer, temperature: float) -> dict | None:
         return None
     known = tested[0]
     unknown, _ = logits_of(trainer, trainer.unknown_loader(), "unknown classes")
-    found = {"known": len(known), "unknown": len(unknown)}
+    found: dict[str, Any] = {"known": len(known), "unknown": len(unknown)}
     for rule, score in RULES.items():
         found[rule] = measure_rejection(score(known, temperature), score(unknown, temperature))
         print(f"Unknown classes, {rule}: AUROC {found[rule]['auroc']:.1f}%, FPR {found[rule]['fpr95']:.1f}% at 95% TPR")

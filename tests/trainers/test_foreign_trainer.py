@@ -155,6 +155,7 @@ def test_the_weights_are_converted_once_into_the_cache(checkout, others):
     assert len(files(checkout)) == 1 and files(checkout)[0].endswith(".pt")
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_prompts(checkout, trained):
     command = ["train.py", *words("OldStyle", "killed", *BASE)]
     process = start(checkout, *command)

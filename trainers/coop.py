@@ -40,20 +40,26 @@ def extend_cfg(cfg: CfgNode) -> None:
 class PromptLearner(nn.Module):
     """The context: `ctx` (M, text width), or (C, M, text width) with CSC."""
 
-    def __init__(self, clip_model: CLIP, n_classes: int, options: CfgNode):
+    def __init__(self, ctx: nn.Parameter):
         super().__init__()
-        shape = (n_classes, options.N_CTX) if options.CSC else (options.N_CTX,)
-        self.ctx = context_vectors(clip_model, options.CTX_INIT, shape)
+        self.ctx = ctx
 
 
 class CoOpCLIP(PromptedCLIP):
-    """CLIP with a learned context in the class texts."""
+    """CLIP with a learned context in the class texts.
+
+    Args:
+        ctx: the initial context; None for the one that the options describe.
+    """
 
     frozen_image_encoder = True
 
-    def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
+    def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode, ctx: nn.Parameter | None = None):
         super().__init__(clip_model, len(classnames))
-        self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
+        if ctx is None:
+            shape = (len(classnames), options.N_CTX) if options.CSC else (options.N_CTX,)
+            ctx = context_vectors(clip_model, options.CTX_INIT, shape)
+        self.prompt_learner = PromptLearner(ctx)
         n_ctx = self.prompt_learner.ctx.shape[-2]  # M
         self.per_class_parameters = self.prompt_learner.ctx.dim() == 3
         self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))

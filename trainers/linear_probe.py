@@ -49,10 +49,6 @@ class LinearProbe(PromptedCLIP):
     def class_features(self, classes: slice) -> Tensor:
         return F.normalize(self.prompt_learner.weight[classes], dim=-1)
 
-    def tower_features(self, images: Tensor) -> Tensor:
-        """Return f(x): features (B, D), not normalized, of images (B, 3, H, W). They may be given instead."""
-        return images if images.dim() == 2 else self.clip.encode_image(images).float()
-
     def image_features(self, images: Tensor) -> Tensor:
         return F.normalize(self.tower_features(images), dim=-1)
 
@@ -96,6 +92,7 @@ class LinearProbeCLIP(PromptTrainer):
     model: LinearProbe
     checkpoint_name = "linear_probe"
     has_fixed_texts = False
+    unit_length_features = False
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         return iter(())
@@ -113,14 +110,6 @@ class LinearProbeCLIP(PromptTrainer):
     def build_model(self) -> None:
         super().build_model()
         self.max_epoch = 1
-
-    def feature_key(self) -> dict:
-        return {**super().feature_key(), "normalized": False}
-
-    @torch.no_grad()
-    def frozen_features(self, images: Tensor) -> Tensor:
-        self.signals.stop_if_requested("while image features were computed")
-        return self.model.tower_features(images.to(self.device)).cpu()
 
     def before_train(self) -> None:
         if self.val_loader is None:

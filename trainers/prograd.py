@@ -1,7 +1,7 @@
 """ProGrad: Zhu et al., Prompt-aligned Gradient for Prompt Tuning, arXiv 2205.14865.
 
-CoOp, whose step must not oppose what zero-shot CLIP knows. G_d is the gradient of the cross-entropy, and G_g that of the
-distance to zero-shot CLIP's predictions (section 3.2):
+CoOp, whose step must not oppose what zero-shot CLIP knows. G_d is the gradient of the cross-entropy, and G_g that of
+the distance to zero-shot CLIP's predictions (section 3.2):
 
     L_kl      = - sum_i p_zs(i | x) log p(i | x)
     G_prograd = G_d                                         if G_d . G_g >= 0
@@ -73,7 +73,8 @@ class ProGrad(TextGuided):
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         yield from PromptTrainer.texts(self, classnames)
-        yield from ((name, f"{text}.", self.n_context()) for name, text in zip(classnames, self.names(classnames)))
+        for name, text in zip(classnames, self.names(classnames), strict=True):
+            yield name, f"{text}.", self.n_context()
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         n_ctx, (words, *_) = self.n_context(), self.words()

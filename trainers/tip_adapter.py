@@ -6,16 +6,16 @@ feature f looks up how close it is to each key (section 3.1):
     A      = exp(-beta (1 - f F_train^T))              (eq. 4)
     logits = alpha A L_train + f W_c^T / tau           (eq. 5), W_c: the class texts
 
-Tip-Adapter trains nothing; Tip-Adapter-F trains the keys, by cross-entropy (section 3.2). As in the released code, a key
-is the normalized mean of the features of several augmented views of its image, and beta and alpha are those with the
-highest accuracy on the validation images, searched on a grid at the end.
+Tip-Adapter trains nothing; Tip-Adapter-F trains the keys, by cross-entropy (section 3.2). As in the released code, a
+key is the normalized mean of the features of several augmented views of its image, and beta and alpha are those with
+the highest accuracy on the validation images, searched on a grid at the end.
 
 Attention pattern: as zero-shot CLIP on both sides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -125,11 +125,9 @@ class TipAdapter(PromptTrainer):
     @torch.no_grad()
     def fill(self) -> None:
         """Set the keys and their labels to the training images."""
-        cache, keys, labels = self.model.prompt_learner, torch.zeros(()), torch.zeros(())
-        for features, labels in self.views():
-            keys = keys + features
-        cache.keys.copy_(F.normalize(keys, dim=-1))
-        cache.labels.copy_(labels)
+        features, labels = zip(*self.views(), strict=True)
+        self.model.prompt_learner.keys.copy_(F.normalize(sum(features), dim=-1))
+        self.model.prompt_learner.labels.copy_(labels[0])
 
     def views(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (N, D) and labels (N,) of all training images, in one augmented view of each at a time."""
@@ -140,7 +138,7 @@ class TipAdapter(PromptTrainer):
                 yield self.collect(DataLoader(self.train_loader_x.dataset, self.cfg.DATALOADER.TEST.BATCH_SIZE))
 
     @torch.no_grad()
-    def collect(self, batches: Iterator[dict]) -> tuple[Tensor, Tensor]:
+    def collect(self, batches: Iterable[dict]) -> tuple[Tensor, Tensor]:
         """Return features (N, D) and labels (N,) of all images, on the CPU."""
         pairs = [self.parse_batch_train(batch) for batch in batches]
         return torch.cat([self.model.image_features(x).cpu() for x, _ in pairs]), torch.cat([y.cpu() for _, y in pairs])

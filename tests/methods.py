@@ -39,7 +39,7 @@ METHODS = {
     "KgCoOp": ["TRAINER.KGCOOP.CTX_INIT", ""],
     "KgCoOp-words": [],
     "ProGrad": ["TRAINER.PROGRAD.N_CTX", 4],
-    "ProGrad-random": ["TRAINER.PROGRAD.N_CTX", 4, "TRAINER.PROGRAD.CTX_INIT", False],
+    "ProGrad-random": ["TRAINER.PROGRAD.N_CTX", 4, "TRAINER.PROGRAD.TEMPLATE_INIT", False],
     "CLIPAdapter": [],
     "TaskRes": [],
     "TipAdapter": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],

@@ -12,17 +12,14 @@ Attention pattern: as CoOp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
-from trainers.coop import CoOp, CoOpCLIP
-from trainers.prompted import PromptedCLIP, distance, frozen_text_features
+from trainers.context import GuidedContextCLIP, GuidedContextTrainer
+from trainers.prompted import PromptedCLIP, distance
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -36,42 +33,14 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.KGCOOP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
-class TextGuidedCLIP(CoOpCLIP):
-    """CLIP with a learned context, and frozen CLIP's features of hand-written texts, `frozen` (C, D), to compare."""
-
-    frozen: Tensor
-
-    def __init__(
-        self,
-        clip_model: CLIP,
-        classnames: list[str],
-        texts: Sequence[str | Sequence[str]],
-        options: CfgNode,
-        ctx: nn.Parameter | None = None,
-    ):
-        super().__init__(clip_model, classnames, options, ctx)
-        self.register_buffer("frozen", frozen_text_features(clip_model, texts), persistent=False)
-
-
-class TextGuided(CoOp):
-    """What KgCoOp and ProGrad share: CoOp next to zero-shot CLIP."""
-
-    model: TextGuidedCLIP
-    has_fixed_texts = True
-
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from PromptTrainer.texts(self, classnames)
-        yield from super().texts(classnames)
-
-
 @TRAINER_REGISTRY.register()
-class KgCoOp(TextGuided):
+class KgCoOp(GuidedContextTrainer):
     """Knowledge-guided context optimization: cross-entropy and the pull; only the context is trained."""
 
     config_node = "KGCOOP"
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return TextGuidedCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
+        return GuidedContextCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         text = self.model.text_features()

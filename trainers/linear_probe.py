@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.base import PromptTrainer
+from trainers.features import collect
 from trainers.prompted import PromptedCLIP
 
 EXPONENTS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # log10 of the first values of C
@@ -123,7 +124,10 @@ class LinearProbeCLIP(PromptTrainer):
 
     def run_epoch(self) -> None:
         """Find C, and set the head."""
-        (features, labels), (val_features, val_labels) = map(self.collect, (self.train_loader_x, self.val_loader))
+        assert self.val_loader is not None  # see before_train
+        (features, labels), (val_features, val_labels) = (
+            collect(self, loader) for loader in (self.train_loader_x, self.val_loader)
+        )
 
         @functools.cache
         def head(exponent: float) -> tuple[Tensor, Tensor]:
@@ -146,10 +150,3 @@ class LinearProbeCLIP(PromptTrainer):
         loss, acc = F.cross_entropy(logits, labels), compute_accuracy(logits, labels)[0]
         self.record.val_accuracy = accuracy(exponent)
         self.record.progress.add_step({"loss": loss, "acc": acc, "C": 10.0**exponent})
-
-    @torch.no_grad()
-    def collect(self, loader: Iterable[dict]) -> tuple[Tensor, Tensor]:
-        """Return features (N, D) and labels (N,) of all images, on the CPU."""
-        batches = [self.parse_batch_train(batch) for batch in loader]
-        features = [self.model.tower_features(images).cpu() for images, _ in batches]
-        return torch.cat(features), torch.cat([labels.cpu() for _, labels in batches])

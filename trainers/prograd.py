@@ -29,7 +29,7 @@ from dassl.data import prompt_template
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.compat import remove_opposing
 from trainers.base import PromptTrainer
-from trainers.kgcoop import TextGuided, TextGuidedCLIP
+from trainers.context import GuidedContextCLIP, GuidedContextTrainer
 from trainers.prompted import PromptedCLIP
 
 
@@ -40,13 +40,13 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.PROGRAD.T = 1.0  # temperature of the distance to zero-shot CLIP
     cfg.TRAINER.PROGRAD.N_CTX = 16  # M, the number of context vectors
     cfg.TRAINER.PROGRAD.CSC = False  # class-specific context: M vectors for each class
-    cfg.TRAINER.PROGRAD.CTX_INIT = True  # start from the words of the dataset's template; else at random
+    cfg.TRAINER.PROGRAD.TEMPLATE_INIT = True  # start from the words of the dataset's template; else at random
     cfg.TRAINER.PROGRAD.CLASS_TOKEN_POSITION = "end"  # end, middle or front
     cfg.TRAINER.PROGRAD.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
 @TRAINER_REGISTRY.register()
-class ProGrad(TextGuided):
+class ProGrad(GuidedContextTrainer):
     """Prompt-aligned gradient: cross-entropy, with the projected gradient; only the context is trained."""
 
     config_node = "PROGRAD"
@@ -62,14 +62,14 @@ class ProGrad(TextGuided):
     def words(self) -> tuple[str, str, str]:
         """Return the template's words before the class name, those that stay fixed, and what follows the name."""
         before, _, after = prompt_template(self.template()).partition("{}")
-        words, n_ctx = before.strip() if self.options.CTX_INIT else "", self.n_context()
+        words, n_ctx = before.strip() if self.options.TEMPLATE_INIT else "", self.n_context()
         padding = ["X"] * (n_ctx - len(words.split()))
         return words, split_words(" ".join([*padding, words]), n_ctx)[1], after.rstrip(".")
 
     def names(self, classnames: list[str]) -> list[str]:
         """Return each class name between the words that stay fixed."""
         _, fixed, after = self.words()
-        return [f"{fixed} {name}{after if self.options.CTX_INIT else ''}".strip() for name in classnames]
+        return [f"{fixed} {name}{after if self.options.TEMPLATE_INIT else ''}".strip() for name in classnames]
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         yield from PromptTrainer.texts(self, classnames)
@@ -84,7 +84,7 @@ class ProGrad(TextGuided):
             last = context_vectors(clip_model, words, (n_ctx,))[: len(words.split())]
             ctx = nn.Parameter(torch.zeros_like(ctx))
             ctx.data[..., n_ctx - len(last) :, :] = last
-        return TextGuidedCLIP(clip_model, self.names(classnames), self.fixed_texts(classnames), self.options, ctx)
+        return GuidedContextCLIP(clip_model, self.names(classnames), self.fixed_texts(classnames), self.options, ctx)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         model, t = self.model, self.options.T

@@ -15,22 +15,21 @@ Attention pattern: as zero-shot CLIP on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from clip import CLIP, add_parameter
 from dassl.config import Checks
-from dassl.data.feature_loader import FeatureLoader
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.base import PromptTrainer
+from trainers.features import augmented_views, collect
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 LOWEST = 0.1  # of the grid
@@ -125,23 +124,9 @@ class TipAdapter(PromptTrainer):
     @torch.no_grad()
     def fill(self) -> None:
         """Set the keys and their labels to the training images."""
-        features, labels = zip(*self.views(), strict=True)
+        features, labels = zip(*augmented_views(self, self.options.AUGMENT_EPOCH), strict=True)
         self.model.prompt_learner.keys.copy_(F.normalize(sum(features), dim=-1))
         self.model.prompt_learner.labels.copy_(labels[0])
-
-    def views(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield features (N, D) and labels (N,) of all training images, in one augmented view of each at a time."""
-        for view in range(self.options.AUGMENT_EPOCH):
-            if isinstance(self.train_loader_x, FeatureLoader):
-                yield self.train_loader_x.all_images(view)
-            else:
-                yield self.collect(DataLoader(self.train_loader_x.dataset, self.cfg.DATALOADER.TEST.BATCH_SIZE))
-
-    @torch.no_grad()
-    def collect(self, batches: Iterable[dict]) -> tuple[Tensor, Tensor]:
-        """Return features (N, D) and labels (N,) of all images, on the CPU."""
-        pairs = [self.parse_batch_train(batch) for batch in batches]
-        return torch.cat([self.model.image_features(x).cpu() for x, _ in pairs]), torch.cat([y.cpu() for _, y in pairs])
 
     def run_epoch(self) -> None:
         """Search on the validation images; there are no steps."""
@@ -154,7 +139,7 @@ class TipAdapter(PromptTrainer):
         if not options.SEARCH or self.val_loader is None:
             print(f"beta {options.BETA}, alpha {options.ALPHA}: not searched")
             return {}
-        f, labels = (each.to(self.device) for each in self.collect(self.val_loader))
+        f, labels = (each.to(self.device) for each in collect(self, self.val_loader))
         zero_shot, affinity, best = model.logits(f, model.features), f @ cache.keys.t(), -1.0
         betas, alphas = (
             [LOWEST + i * (largest - LOWEST) / steps for i in range(steps)]

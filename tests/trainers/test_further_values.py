@@ -16,7 +16,7 @@ CASES = json.loads((Path(__file__).parents[1] / "data" / "further_values.json").
 # Method in the file: our trainer, and its settings by name in the case.
 METHODS = {
     "KgCoOp": ("KgCoOp", {"n_ctx": "N_CTX", "ctx_init": "CTX_INIT", "w": "W"}),
-    "ProGrad": ("ProGrad", {"n_ctx": "N_CTX", "ctx_init": "CTX_INIT", "T": "T", "lambda_": "LAMBDA"}),
+    "ProGrad": ("ProGrad", {"n_ctx": "N_CTX", "ctx_init": "TEMPLATE_INIT", "T": "T", "lambda_": "LAMBDA"}),
     "CLIP-Adapter": ("CLIPAdapter", {"reduction": "REDUCTION", "ratio": "RATIO"}),
     "TaskRes": ("TaskRes", {"alpha": "ALPHA"}),
     "Tip-Adapter-F": ("TipAdapterF", {"alpha": "ALPHA", "beta": "BETA"}),

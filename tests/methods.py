@@ -62,15 +62,23 @@ FITTED = ("LinearProbeCLIP", "TipAdapter")  # at once, without steps, seed, or t
 SLOW = {"VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
 
 
-def each(names):
-    """Parameters for a test of methods, in which the SLOW ones are marked so."""
+def each(names, is_slow=SLOW.__contains__):
+    """Parameters for a test of methods, in which some are marked slow."""
     return pytest.mark.parametrize(
-        "method", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
+        "method", [pytest.param(name, marks=[pytest.mark.slow] if is_slow(name) else []) for name in names]
     )
 
 
+def is_variant(name):
+    return "-" in name
+
+
+WITH_STEPS = [name for name in METHODS if name not in FITTED]
 every_method = each(METHODS)
-every_method_with_steps = each([name for name in METHODS if name not in FITTED])
+every_method_with_steps = each(WITH_STEPS)
+# Their variants are slow: for claims that depend little on a method's settings.
+every_main_method = each(METHODS, is_variant)
+every_main_method_with_steps = each(WITH_STEPS, is_variant)
 
 
 def maker(make_trainer, settings):

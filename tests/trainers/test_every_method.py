@@ -4,8 +4,21 @@ import pytest
 import torch
 
 from basics import UserError
+<<<<<<< HEAD
 from dassl.engine import TRAINER_REGISTRY
 from tests.methods import FITTED, METHODS, SAME_START, every_method, every_method_with_steps, logits
+=======
+from tests.methods import (
+    FITTED,
+    METHODS,
+    SAME_START,
+    every_main_method,
+    every_main_method_with_steps,
+    every_method,
+    every_method_with_steps,
+    logits,
+)
+>>>>>>> share
 
 
 @every_method_with_steps
@@ -32,7 +45,7 @@ def test_trainable_parameters_change_and_nothing_else_does(make, method):
         assert name not in frozen or torch.equal(value, frozen[name]), name
 
 
-@every_method_with_steps
+@every_main_method_with_steps
 def test_the_loss_falls(make, method):
     trainer = make(method, "OPTIM.MAX_EPOCH", 8, "OPTIM.LR", 0.02)
     trainer.train()
@@ -67,7 +80,7 @@ def test_evaluation_is_independent_of_the_batch_size(make, method, capsys):
         torch.testing.assert_close(small.model(images.flip(0)).flip(0), whole, atol=1e-4, rtol=0)
 
 
-@every_method
+@every_main_method
 def test_a_run_is_a_function_of_its_seed(make, method):
     first, again, other = (make(method, "SEED", seed, output=f"{i}") for i, seed in enumerate((0, 0, 1)))
     for trainer in (first, again, other):
@@ -77,7 +90,7 @@ def test_a_run_is_a_function_of_its_seed(make, method):
         assert not torch.equal(logits(first), logits(other))
 
 
-@every_method_with_steps
+@every_main_method_with_steps
 @pytest.mark.parametrize("prec", ["bf16", "fp16", "amp"])
 def test_half_precision_trains_and_stays_near_float32(make, method, prec):
     node = f"TRAINER.{TRAINER_REGISTRY.get(method.split('-')[0]).config_node}.PREC"
@@ -99,7 +112,7 @@ def test_half_precision_trains_and_stays_near_float32(make, method, prec):
         assert (p.detach() != before[name]).any() == p.requires_grad, name
 
 
-@every_method_with_steps
+@every_main_method_with_steps
 def test_a_class_name_may_fill_the_context_but_not_exceed_it(make, method):
     fixed = 3 + 4  # start, ".", end; four vectors, or "a photo of a" in whole or in part
     if method.startswith("SEP"):

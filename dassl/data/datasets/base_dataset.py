@@ -57,20 +57,32 @@ def group_by_label(items: Iterable[Datum]) -> dict[int, list[Datum]]:
     return by_label
 
 
+def scan_folder(folder: str) -> list[os.DirEntry]:
+    """Return all entries of a folder, sorted by name, so that no sample depends on the file system.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+
+
 def list_folder(folder: str) -> list[str]:
     """Return all names in a folder, sorted.
 
     Raises:
         UserError: the folder cannot be listed.
     """
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+    return [entry.name for entry in scan_folder(folder)]
 
 
 def check_images(items: Iterable[Datum], source: str) -> None:
     """Check that every image file exists, by one listing per folder (a stat per file is slow on network disks).
+
+    Only links are followed one by one.
 
     Args:
         items: the images to look up.
@@ -87,14 +99,15 @@ def check_images(items: Iterable[Datum], source: str) -> None:
     missing = []
     for folder, names in wanted.items():
         if os.path.isdir(folder or "."):
-            unlisted = [os.path.join(folder, name) for name in names.difference(list_folder(folder or "."))]
-            # The second lookup is for file systems that ignore case or rewrite Unicode names.
+            listed = {entry.name for entry in scan_folder(folder or ".") if not entry.is_symlink()}
+            unlisted = [os.path.join(folder, name) for name in names - listed]
+            # The second lookup is for links, and for file systems that ignore case or rewrite Unicode names.
             missing += [path for path in unlisted if not os.path.isfile(path)]
         else:
             missing += [os.path.join(folder, name) for name in names]
     if missing:
         total = sum(len(names) for names in wanted.values())
-        first = ", ".join(sorted(missing)[:3])
+        first = ", ".join(f"{path}{' (a broken link)' * os.path.islink(path)}" for path in sorted(missing)[:3])
         raise UserError(
             f"{source}: expected {total:,} image files, got {total - len(missing):,}; the first missing ones: {first}. "
             "Unpack the dataset again, or correct --root or the list of files."
@@ -102,7 +115,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
 
 
 def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -> None:
-    """Check that the training labels are 0 to C - 1, each with one name, and that the other lists use no other labels.
+    """Check that the labels are 0 to C - 1, each with one name. Not every class needs a training image.
 
     Raises:
         UserError: names the wrong labels.
@@ -112,26 +125,25 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
         names[item.label].add(item.classname)
     if not names:
         raise UserError(f"{source}: expected training images, got none.")
-
-    others = list(others)
+    for item in others:
+        if item.classname or item.label not in names:
+            names[item.label].add(item.classname)
     if min(names) < 0 or max(names) >= len(names):
-        known = {item.label: f" ({item.classname})" for item in others}
         gaps = (label for label in range(max(names) + 1) if label not in names)
-        first = ", ".join(f"{label}{known.get(label, '')}" for label in islice(gaps, 10))
         raise UserError(
-            f"{source}: expected training labels from 0 to {max(names)} without gaps, got {len(names)} labels from "
-            f"{min(names)} to {max(names)}; first classes without a training image: {first}."
+            f"{source}: expected labels from 0 to {max(names)} without gaps, got {len(names)} labels from "
+            f"{min(names)} to {max(names)}; first labels without an image: {', '.join(map(str, islice(gaps, 10)))}."
         )
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:
         label, found = min(twice.items())
         raise UserError(f"{source}: expected one class name for label {label}, got {', '.join(found)}.")
-    unknown = sorted({item.label for item in others} - set(names))
-    if unknown:
-        raise UserError(
-            f"{source}: expected val and test labels from 0 to {max(names)}, as the training images have, "
-            f"got {unknown[:10]}."
-        )
+
+
+def untrained_classes(train: Iterable[Datum], others: Iterable[Datum]) -> list[str]:
+    """Return the names of the classes that have images, but no training image, in the order of their labels."""
+    trained = {item.label for item in train}
+    return list(dict(sorted((i.label, i.classname) for i in others if i.label not in trained)).values())
 
 
 def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str) -> None:
@@ -228,8 +240,9 @@ class DatasetBase:
         self._train_u = train_u
         self._val = val
         self._test = test
-        self._num_classes = self.get_num_classes(train_x)
-        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+        items = [*(test or []), *(val or []), *train_x]  # also classes without a training image
+        self._num_classes = self.get_num_classes(items)
+        self._lab2cname, self._classnames = self.get_lab2cname(items)
 
     @property
     def train_x(self) -> list[Datum]:

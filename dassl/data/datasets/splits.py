@@ -136,7 +136,7 @@ def split_by_class(
 def subsample_classes(*sources: list[Datum], subsample: str = "all"):
     """Keep all classes, the base classes (first half, rounded up) or the new classes (the rest), labeled from 0.
 
-    The classes are those of the first source, in the order of their labels.
+    The classes are those of all sources, in the order of their labels.
 
     Args:
         sources: lists of images, for example train, val and test.
@@ -154,7 +154,7 @@ def subsample_classes(*sources: list[Datum], subsample: str = "all"):
         return sources
 
     print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
-    labels = sorted({item.label for item in sources[0]})
+    labels = sorted({item.label for source in sources for item in source})
     half = math.ceil(len(labels) / 2)
     selected = labels[:half] if subsample == "base" else labels[half:]
     relabel = {label: new for new, label in enumerate(selected)}

@@ -117,6 +117,9 @@ setup(
         "tune": ["optuna>=4.2"],
         # dassl export
         "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.21"],
+        # images of phones (.heic) and of hospitals (.dcm)
+        "heif": ["pillow-heif>=0.18"],
+        "dicom": ["pydicom>=3"],
     },
     entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[

@@ -21,6 +21,7 @@ from basics import UserError, read_json
 from clip import CLIP, BackboneConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
 from dassl.data import prompt_template, with_features
+from dassl.data.datasets import untrained_classes
 from dassl.engine import TrainerX, device_of
 from dassl.engine.accelerate import Outputs, build_step, pick_text_block
 from dassl.engine.checkpoints import load_model_file
@@ -201,12 +202,22 @@ class PromptTrainer(TrainerX):
         cfg, learner = self.cfg, self.model.prompt_learner
         learner.backbone_shapes = whole_model_shapes(clip_model)
         if self.model.per_class_parameters:
+            self._refuse_untrained_classes()
             learner.classnames = classnames
         if cfg.MODEL.INIT_WEIGHTS:
             load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
             print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
         self.optim, self.sched = self.build_optimizer(learner)
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
+
+    def _refuse_untrained_classes(self) -> None:
+        data = self.dm.dataset
+        if untrained := untrained_classes(data.train_x, [*(data.val or []), *(data.test or [])]):
+            raise UserError(
+                f"TRAINER.NAME: expected a method that can classify {len(untrained)} classes without training images "
+                f"({', '.join(untrained[:5])}), got {self.cfg.TRAINER.NAME}, which has parameters of each class. Add "
+                "training images, remove the test images of these classes, or use a method without such parameters."
+            )
 
     def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
         """Return the optimizer and the schedule of the trained module; None if the method makes no steps."""

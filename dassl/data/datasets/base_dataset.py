@@ -115,7 +115,7 @@ def check_images(items: Iterable[Datum], source: str) -> None:
 
 
 def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -> None:
-    """Check that the labels are 0 to C - 1, each with one name. Not every class needs a training image.
+    """Check that the training labels are 0 to C - 1, each with one name, and that the other lists use no other labels.
 
     Raises:
         UserError: names the wrong labels.
@@ -125,19 +125,26 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
         names[item.label].add(item.classname)
     if not names:
         raise UserError(f"{source}: expected training images, got none.")
-    for item in others:
-        if item.classname or item.label not in names:
-            names[item.label].add(item.classname)
+
+    others = list(others)
     if min(names) < 0 or max(names) >= len(names):
+        known = {item.label: f" ({item.classname})" for item in others}
         gaps = (label for label in range(max(names) + 1) if label not in names)
+        first = ", ".join(f"{label}{known.get(label, '')}" for label in islice(gaps, 10))
         raise UserError(
-            f"{source}: expected labels from 0 to {max(names)} without gaps, got {len(names)} labels from "
-            f"{min(names)} to {max(names)}; first labels without an image: {', '.join(map(str, islice(gaps, 10)))}."
+            f"{source}: expected training labels from 0 to {max(names)} without gaps, got {len(names)} labels from "
+            f"{min(names)} to {max(names)}; first classes without a training image: {first}."
         )
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:
         label, found = min(twice.items())
         raise UserError(f"{source}: expected one class name for label {label}, got {', '.join(found)}.")
+    unknown = sorted({item.label for item in others} - set(names))
+    if unknown:
+        raise UserError(
+            f"{source}: expected val and test labels from 0 to {max(names)}, as the training images have, "
+            f"got {unknown[:10]}."
+        )
 
 
 def untrained_classes(train: Iterable[Datum], others: Iterable[Datum]) -> list[str]:
@@ -225,6 +232,7 @@ class DatasetBase:
 
     dataset_dir = ""  # folder of the dataset inside the DATA folder
     domains: Sequence[str] = ()  # names of the domains, in datasets that have them
+    own_images = False  # a user's own: classes need no training image (a method may know them by name), nor a test
 
     def __init__(
         self,
@@ -234,15 +242,16 @@ class DatasetBase:
         test: list[Datum] | None = None,
     ):
         source, train_x = type(self).__name__, train_x or []
-        check_labels(train_x, [*(val or []), *(test or [])], source)
+        others = [*(val or []), *(test or [])]
+        labeled = [*train_x, *others] if self.own_images else train_x
+        check_labels(labeled, others, source)
         check_images([item for items in (train_x, train_u, val, test) for item in items or []], source)
         self._train_x = train_x
         self._train_u = train_u
         self._val = val
         self._test = test
-        items = [*(test or []), *(val or []), *train_x]  # also classes without a training image
-        self._num_classes = self.get_num_classes(items)
-        self._lab2cname, self._classnames = self.get_lab2cname(items)
+        self._num_classes = self.get_num_classes(labeled)
+        self._lab2cname, self._classnames = self.get_lab2cname(labeled)
 
     @property
     def train_x(self) -> list[Datum]:

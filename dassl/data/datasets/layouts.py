@@ -20,7 +20,7 @@ from dassl.utils.images import why_not_read
 
 
 class Placed(NamedTuple):
-    """An image and where it was found: its part ("" where the folder has none), and its folders below that, in order."""
+    """An image: its path, its part ("" where the folder has none), and the names of the folders that it is in."""
 
     path: str
     part: str
@@ -64,7 +64,7 @@ def read_layout(root: str, level: int = 1, skipped: str = "") -> dict[str, list[
             f"{where}: expected class folders, got {len(loose):,} images in none. Put the images of each class into a "
             "folder of their own, or correct DATASET.CLASS_LEVEL."
         )
-    _check_empty(root, tops, placed, others)
+    _check_empty(root, tops, placed, others, skipped)
     report_skipped(root, others)
     if loose:
         print(f"Note: ignoring {len(loose):,} images that are in no class folder, first: {loose[0].path}")
@@ -89,7 +89,7 @@ def _place(root: str, images: list[str]) -> list[Placed]:
     return [Placed(path, "", names) for path, names in zip(images, folders, strict=True)]
 
 
-def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[str]) -> None:
+def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[str], skipped: str) -> None:
     """Refuse class folders whose images are missing or of another kind. Print a note on other folders without images.
 
     A class may have no images in val and test.
@@ -102,7 +102,7 @@ def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[
     empty, ignored = [], [name for name in list_folder(root) if name in CLUTTER]
     for folder in {root, *holders}:
         for entry in scan_folder(folder):
-            if not entry.is_dir() or is_clutter(entry.name) or entry.path in used:
+            if not entry.is_dir() or is_clutter(entry.name) or entry.name == skipped or entry.path in used:
                 continue
             below = [path for path in others if path.startswith(os.path.join(entry.path, ""))]
             if below and not why_not_read(map(ending, below)):

@@ -1,0 +1,86 @@
+"""What makes a dataset's numbers doubtful: equal images in training and test, in a list, or in two classes."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+
+from dassl.data.datasets.base_dataset import Datum
+from dassl.data.datasets.names import alike_names
+from dassl.utils.tools import in_threads
+
+START = 4096  # bytes that are compared before whole files are read
+
+
+def doubts(parts: dict[str, list[Datum]], classnames: Iterable[str], folder: str) -> list[str]:
+    """Return one line for each kind of doubt: equal images in several lists or classes, and class names that are alike.
+
+    Files are compared by content; only those of equal size are read, and most of them not to their end.
+
+    Args:
+        parts: the images by the name of their list: "train", "val", "test". What a list shares with an earlier one by
+            name (ImageNet validates on its test images) does not count.
+        classnames: the names of the classes.
+        folder: the lines name images relative to it.
+    """
+    part_of: dict[str, str] = {}
+    for part, items in parts.items():
+        for item in items:
+            part_of.setdefault(item.impath, part)
+    classes = {item.impath: item.classname for items in parts.values() for item in items}
+    groups = equal_files(part_of)
+
+    def line(pairs: list[tuple[str, str]], what: str) -> list[str]:
+        examples = "; ".join(" = ".join(os.path.relpath(path, folder) for path in pair) for pair in pairs[:3])
+        return [f"{len(pairs):,} {what}: {examples}{'; ...' if len(pairs) > 3 else ''}"] if pairs else []
+
+    leaks, repeated, contrary = [], [], []
+    for paths in groups:
+        first = {part_of[path]: path for path in reversed(paths)}
+        for path in paths:
+            part = part_of[path]
+            if part != "train" and "train" in first:
+                leaks.append((path, first["train"]))
+            if path != first[part]:
+                repeated.append((path, first[part]))
+            if classes[path] != classes[paths[0]]:
+                contrary.append((path, paths[0]))
+    return [
+        *line(leaks, "images of val or test are in train, too, which inflates the results"),
+        *line(repeated, "images repeat another one of their list"),
+        *line(contrary, "images have a copy in another class"),
+        *(f"class names that are alike: {', '.join(map(repr, names))}" for names in alike_names(classnames)),
+    ]
+
+
+def equal_files(paths: Iterable[str]) -> list[list[str]]:
+    """Return the groups of files with equal content, in the order of their first file; empty files do not count."""
+    groups = [list(paths)]
+    for key in (_size, _start, _content):
+        groups = [found for group in groups for found in _by(key, group)]
+    return groups
+
+
+def _by(key, paths: list[str]) -> list[list[str]]:
+    groups = defaultdict(list)
+    for path, value in zip(paths, in_threads(key, paths), strict=True):
+        if value:
+            groups[value].append(path)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # reported by check_images
+        return 0
+
+
+def _start(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(START)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

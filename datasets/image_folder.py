@@ -68,7 +68,7 @@ class ImageFolder(FewShotDataset):
         items = [item for found in parts.values() for item in found]
         check_images(items, self._table or root)
         parts = self._divide(parts)
-        for line in doubts(parts, dict.fromkeys(item.classname for item in items), root):
+        for line in doubts(parts, sorted({item.classname for item in items}), root):
             print(f"Note: {line}")
         if not parts["train"]:
             print("Note: no training images; testing only")

@@ -45,10 +45,10 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS):
             image = Image.open(path, formats=_formats())
         except UnidentifiedImageError as error:
             extra = _extra_for(path)
-            if not extra:
+            if extra and not _installed(extra):
+                raise ValueError(f"it needs a package: {_advice(extra)}") from error
+            if extra != "dicom":
                 raise
-            if not _installed(extra) or extra != "dicom":
-                raise ValueError(f"{_advice(extra)}") from error
             return _read_dicom(path, max_megapixels)
         with image:
             _check_size(path, image.width, image.height, max_megapixels)
@@ -68,10 +68,10 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS):
 def is_image(path) -> bool:
     """Return whether a file is an image: by the ending of its name, or, without a known ending, by its first bytes."""
     ending = os.path.splitext(path)[1].lower()
-    if ending in image_endings():
-        return True
     if ending in EXTRA_ENDINGS:
         return _installed(EXTRA_ENDINGS[ending])
+    if ending in image_endings():
+        return True
     if ending in CONVERT_ENDINGS:
         return False
     try:

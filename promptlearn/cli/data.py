@@ -16,6 +16,7 @@ from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, re
 from promptlearn.prepare.sources import Source, read_sources
 from promptlearn.prepare.verify import (
     Spread,
+    doubtful,
     image_sizes,
     images_per_class,
     splits,
@@ -41,7 +42,8 @@ Without an automatic download, it lists the files to put where; run it again to 
 
 VERIFY_HELP = """\
 Compare each dataset with its published sizes, and check that every image of its splits exists. Exit status 1 if
-anything is wrong.
+anything is wrong. Notes name images that occur twice (in training and test, in two classes), and class names that are
+alike; --root with your own photos for image_folder.
 """
 
 PUBLISHED_PARTS = ("train", "val", "test")
@@ -92,16 +94,16 @@ class Requested:
         with contextlib.redirect_stdout(sys.stderr):
             return build_dataset(cfg)
 
-    def faults(self, images: bool = False) -> list[str]:
-        """List what is wrong; files first, because without them nothing can be counted."""
+    def examine(self, images: bool = False) -> "tuple[list[str], DatasetBase | None]":
+        """List what is wrong (files first, because without them nothing can be counted), and return the dataset."""
         try:
             if self.source and (lines := wrong_files(self.source, self.root)):
-                return lines
+                return lines, None
             dataset = self.load()
         except UserError as error:
-            return [str(error)]
+            return [str(error)], None
         lines = wrong_counts(self.source, dataset) if self.source else []
-        return lines + (wrong_images(dataset) if images else [])
+        return lines + (wrong_images(dataset) if images else []), dataset
 
 
 def list_all(known: dict[str, str], sources: dict[str, Source], root: Path | None) -> int:
@@ -163,7 +165,8 @@ def prepare_one(each: Requested) -> bool:
     except UserError as error:
         notify(f"error: {error}")
         return False
-    if faults := each.faults():
+    faults, _ = each.examine()
+    if faults:
         notify("\n  ".join([f"error: {each.name} is laid out, but not as published:", *faults]))
         return False
     notify(f"{each.name}: prepared and verified")
@@ -177,9 +180,10 @@ def prepare_one(each: Requested) -> bool:
 def verify(requested: list[Requested], args: argparse.Namespace) -> int:
     wrong = 0
     for each in requested:
-        faults = each.faults(args.images)
+        faults, dataset = each.examine(args.images)
         wrong += bool(faults)
-        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults]))
+        notes = [f"Note: {line}" for line in doubtful(dataset)] if dataset else []
+        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults, *notes]))
     return int(wrong > 0)
 
 

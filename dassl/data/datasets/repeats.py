@@ -57,16 +57,13 @@ def equal_files(paths: Iterable[str]) -> list[list[str]]:
     """Return the groups of files with equal content, in the order of their first file; empty files do not count."""
     groups = [list(paths)]
     for key in (_size, _start, _content):
-        groups = [found for group in groups for found in _by(key, group)]
+        values = in_threads(key, [path for group in groups for path in group])
+        found: dict[tuple, list[str]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for path, value in zip(group, values, strict=False):  # the values of the other groups follow
+                found[number, value].append(path)
+        groups = [group for (_, value), group in found.items() if value and len(group) > 1]
     return groups
-
-
-def _by(key, paths: list[str]) -> list[list[str]]:
-    groups = defaultdict(list)
-    for path, value in zip(paths, in_threads(key, paths), strict=True):
-        if value:
-            groups[value].append(path)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _size(path: str) -> int:

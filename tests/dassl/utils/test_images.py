@@ -124,6 +124,13 @@ def test_a_kind_that_needs_a_package_names_its_extra(tmp_path, start, extra, mon
     assert why_not_read([".NEF", ".txt"]) == "To read .nef files, convert them to JPEG or PNG."
 
 
+def test_heic_is_read_with_its_package(tmp_path, colors):
+    pytest.importorskip("pillow_heif", reason="need pillow-heif (pip install 'promptlearn-clip[heif]')")
+    images.image_endings()  # registers it
+    colors.resize((64, 64)).save(tmp_path / "a.heic", quality=100)
+    assert is_image(str(tmp_path / "a.heic")) and pixels(tmp_path / "a.heic").shape == (64, 64, 3)
+
+
 def test_dicom_is_read_through_its_own_scale(tmp_path):
     pydicom = pytest.importorskip("pydicom", reason="need pydicom (pip install 'promptlearn-clip[dicom]')")
     from pydicom.dataset import FileDataset, FileMetaDataset

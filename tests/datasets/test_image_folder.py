@@ -93,6 +93,14 @@ def test_a_csv_file_is_a_dataset(build, tmp_path, put):
     assert paths(data.train_x, tmp_path) != paths(build("all.csv").train_x, tmp_path), "each table has its own records"
 
 
+def test_a_csv_file_from_windows_and_columns_of_other_names_are_read(build, tmp_path, put):
+    put(tmp_path, pictures(4))
+    rows = [f"{path.replace('/', chr(92))};{path.split('/')[0]}" for path in pictures(4)]
+    (tmp_path / "table.csv").write_text("\r\n".join(["where;what", *rows]), encoding="utf-16")
+    data = build("table.csv", COLUMNS="where,what", HOLD_OUT=False)
+    assert sorted(paths(data.train_x, tmp_path)) == sorted(pictures(4))
+
+
 def test_classnames_txt_names_the_classes(build, tmp_path, put):
     put(tmp_path, pictures(4))
     (tmp_path / "classnames.txt").write_text("toys wooden toy\ncats  tabby cat\nhouse_plants cactus\n")

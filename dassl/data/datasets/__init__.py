@@ -4,7 +4,7 @@ from dassl.data.datasets.annotations import name_classes, read_annotations, read
 from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, sample_fewshot, untrained_classes
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
 from dassl.data.datasets.fewshot import FewShotDataset, report_pickle
-from dassl.data.datasets.folders import class_folders, list_images, read_class_folders
+from dassl.data.datasets.folders import class_folders, list_files, read_class_folders
 from dassl.data.datasets.layouts import read_layout
 from dassl.data.datasets.names import class_names
 from dassl.data.datasets.repeats import doubts
@@ -21,7 +21,7 @@ __all__ = [
     "class_folders",
     "class_names",
     "doubts",
-    "list_images",
+    "list_files",
     "name_classes",
     "report_pickle",
     "read_annotations",

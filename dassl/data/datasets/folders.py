@@ -45,11 +45,6 @@ def _leads_back(link: str) -> bool:
     return os.path.join(os.path.realpath(os.path.dirname(link)), "").startswith(target)
 
 
-def list_images(folder: str | os.PathLike) -> list[str]:
-    """Return the paths of all images below a folder; see :func:`list_files`."""
-    return list_files(folder)[0]
-
-
 def class_folders(folder: str) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones and CLUTTER.
 

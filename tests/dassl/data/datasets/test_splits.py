@@ -52,7 +52,7 @@ def entries_of_each_kind():
         yield {"train": dicts[0], "val": [], "test": dicts[1]}, ""
 
 
-@pytest.mark.parametrize(("split", "note"), entries_of_each_kind())
+@pytest.mark.parametrize(("split", "note"), [*entries_of_each_kind()])
 def test_other_layouts_of_a_split_are_read_as_the_same_images(tmp_path, split, note, capsys):
     for name in "abc":
         (tmp_path / f"{name}.jpg").touch()

@@ -22,7 +22,7 @@ examples:
 
 
 def run(arguments: list[str]) -> int:
-    args = parser().parse_args(arguments)
+    args = parser().parse_intermixed_args(arguments)
     output = Path(args.output or f"models/{Path(args.source.rstrip('/')).stem}")
     options = FitOptions(
         Path(args.source),

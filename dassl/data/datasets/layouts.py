@@ -119,10 +119,12 @@ def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[
 def _propose_level(placed: list[Placed]) -> None:
     """Print that the classes may be one level deeper."""
     tops, below = (sorted({image.folders[depth] for image in placed}) for depth in (0, 1))
-    print(
-        f"Note: all images are in folders below the class folders ({_some(tops)}), such as "
-        f"{os.path.join(*placed[0].folders[:2])}. If these are the classes ({_some(below)}), set DATASET.CLASS_LEVEL 2."
-    )
+    if len(below) > 1:
+        print(
+            f"Note: all images are in folders below the class folders ({_some(tops)}), such as "
+            f"{os.path.join(*placed[0].folders[:2])}. If these are the classes ({_some(below)}), set "
+            "DATASET.CLASS_LEVEL 2."
+        )
 
 
 def _some(names: list[str]) -> str:

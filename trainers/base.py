@@ -21,7 +21,6 @@ from basics import UserError, read_json
 from clip import CLIP, BackboneConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
 from dassl.data import prompt_template, with_features
-from dassl.data.datasets import untrained_classes
 from dassl.engine import TrainerX, device_of
 from dassl.engine.accelerate import Outputs, build_step, pick_text_block
 from dassl.engine.checkpoints import load_model_file
@@ -211,8 +210,7 @@ class PromptTrainer(TrainerX):
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
 
     def _refuse_untrained_classes(self) -> None:
-        data = self.dm.dataset
-        if untrained := untrained_classes(data.train_x, [*(data.val or []), *(data.test or [])]):
+        if untrained := getattr(self.dm.dataset, "untrained", []):
             raise UserError(
                 f"TRAINER.NAME: expected a method that can classify {len(untrained)} classes without training images "
                 f"({', '.join(untrained[:5])}), got {self.cfg.TRAINER.NAME}, which has parameters of each class. Add "

@@ -1,7 +1,7 @@
 """Datasets: one image (Datum), the lists of a dataset (DatasetBase), few-shot datasets and their registry."""
 
 from dassl.data.datasets.annotations import name_classes, read_annotations, read_classnames, read_mat
-from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, sample_fewshot, untrained_classes
+from dassl.data.datasets.base_dataset import DatasetBase, Datum, check_images, sample_fewshot
 from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
 from dassl.data.datasets.fewshot import FewShotDataset, report_pickle
 from dassl.data.datasets.folders import class_folders, list_files, read_class_folders
@@ -36,5 +36,4 @@ __all__ = [
     "split_by_class",
     "split_trainval",
     "subsample_classes",
-    "untrained_classes",
 ]

@@ -147,12 +147,6 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
         )
 
 
-def untrained_classes(train: Iterable[Datum], others: Iterable[Datum]) -> list[str]:
-    """Return the names of the classes that have images, but no training image, in the order of their labels."""
-    trained = {item.label for item in train}
-    return list(dict(sorted((i.label, i.classname) for i in others if i.label not in trained)).values())
-
-
 def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str) -> None:
     """Check that no image has two labels. Print a note on images that are in train and test, and on shared class names.
 
@@ -226,6 +220,9 @@ class DatasetBase:
         val: validation images, or None.
         test: test images, or None.
 
+    Attributes:
+        untrained: names of the classes without a training image; only own images may have them.
+
     Raises:
         UserError: image files are missing, or the labels are not 0 to C - 1.
     """
@@ -252,6 +249,8 @@ class DatasetBase:
         self._test = test
         self._num_classes = self.get_num_classes(labeled)
         self._lab2cname, self._classnames = self.get_lab2cname(labeled)
+        trained = {item.label for item in train_x}
+        self.untrained = [name for label, name in self._lab2cname.items() if label not in trained]
 
     @property
     def train_x(self) -> list[Datum]:

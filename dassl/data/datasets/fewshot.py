@@ -19,7 +19,6 @@ from dassl.data.datasets.base_dataset import (
     list_folder,
     sample_fewshot,
     sample_fraction,
-    untrained_classes,
 )
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
 from dassl.data.templates import prompt_template
@@ -78,8 +77,6 @@ class FewShotDataset(DatasetBase):
 
         train, val, test = self.read(root)
         check_labels([*train, *val, *test] if self.own_images else train, [*val, *test], type(self).__name__)
-        if untrained := untrained_classes(train, [*val, *test]):
-            print(f"Note: {len(untrained)} classes have no training images: {', '.join(untrained[:5])}")
         if not self.test_only:  # else the test images are the training images, too
             check_duplicates(train, test, type(self).__name__)
         if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
@@ -92,6 +89,8 @@ class FewShotDataset(DatasetBase):
 
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
+        if self.untrained:
+            print(f"Note: {len(self.untrained)} classes have no training images: {', '.join(self.untrained[:5])}")
 
     def find_root(self, cfg) -> str:
         """Return the folder that contains ``dataset_dir``: the user's DATA folder.

@@ -68,7 +68,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "clip": ["tiny/*", "py.typed"],
-        "promptlearn": ["experiments/published.json", "report/page.*", "py.typed"],
+        "promptlearn": ["experiments/published.json", "report/page.*", "serving.html", "py.typed"],
     },
     cmdclass={"build_py": BuildWithBundle},
     # The oldest versions that the tests were run with; those of constraints.txt are the ones they always run with.
@@ -104,6 +104,9 @@ setup(
             "onnx>=1.18",
             "onnxscript>=0.5",
             "onnxruntime>=1.21",
+            "starlette>=0.46",
+            "uvicorn>=0.34",
+            "python-multipart>=0.0.20",
             "ruff",
             "codespell",
             "mypy",
@@ -117,6 +120,8 @@ setup(
         "tune": ["optuna>=4.2"],
         # dassl export
         "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.21"],
+        # dassl serve
+        "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
         # images of phones (.heic) and of hospitals (.dcm)
         "heif": ["pillow-heif>=0.18"],
         "dicom": ["pydicom>=3"],

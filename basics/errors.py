@@ -30,7 +30,10 @@ class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
 
 
-EXTRAS = {"optuna": "tune", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"}
+EXTRAS = {
+    **{"optuna": "tune", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"},
+    **{"starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"},
+}
 
 
 def explain_missing_package(error):

@@ -150,3 +150,12 @@ def _count(state: dict[str, Tensor], pattern: str) -> int:
 def _grid(positions: Tensor) -> int:
     """Return the number of cells per side, from the positions (1 + cells, width) of an image tower."""
     return round((positions.shape[0] - 1) ** 0.5)
+
+
+def check_size(images: Tensor, size: int) -> None:
+    """Raise UserError for images (B, 3, H, W) that are not `size` pixels high and wide."""
+    if tuple(images.shape[-2:]) != (size, size):
+        raise UserError(
+            f"INPUT.SIZE: expected {size} x {size} pixels, as the backbone does, got {images.shape[-2]} x "
+            f'{images.shape[-1]}. Set INPUT.SIZE "({size}, {size})".'
+        )

@@ -9,8 +9,7 @@ from __future__ import annotations
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
-from .config import NoImageTokens, ResNetConfig
-from .towers import check_size
+from .config import NoImageTokens, ResNetConfig, check_size
 
 
 class ResNet(ModifiedResNet):

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basics import UserError
-
 from .attention import Attention, KeysValues, KVCache, Layer, Segment, gather_tokens
-from .config import CLIPConfig, ResNetConfig
+from .config import CLIPConfig, ResNetConfig, check_size
 from .linear import Linear
 from .ragged import pattern
 
@@ -363,15 +361,6 @@ def image_tower(config: CLIPConfig | ResNetConfig) -> VisionTransformer | ResNet
     from .resnet import ResNet  # imports open_clip, which takes seconds
 
     return ResNet(config)
-
-
-def check_size(images: Tensor, size: int) -> None:
-    """Raise UserError for images (B, 3, H, W) that are not `size` pixels high and wide."""
-    if tuple(images.shape[-2:]) != (size, size):
-        raise UserError(
-            f"INPUT.SIZE: expected {size} x {size} pixels, as the backbone does, got {images.shape[-2]} x "
-            f'{images.shape[-1]}. Set INPUT.SIZE "({size}, {size})".'
-        )
 
 
 def end_of_text(tokens: Tensor) -> Tensor:

@@ -6,7 +6,7 @@
   is sampled from a fixed seed: it is the same for every SEED, as long as the images are the same. Of a class with fewer
   than 4 images, at least half are train and the rest is test. DATASET.HOLD_OUT False makes all of them train;
 - a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``, also by other common names (see layouts.py). Without
-  ``test/``, ``val/`` is the test set, as in ImageNet; with ``train/`` alone, its classes are split as above; ``test/``
+  ``test/``, ``val/`` is the test set, as in ImageNet, unless TEST.NO_TEST; with ``train/`` alone, its classes are split as above; ``test/``
   alone is for ``--eval-only`` and for methods that train nothing;
 - a CSV file with columns such as ``path,label`` or ``path,label,split`` (see tables.py); paths are relative to it;
 - a split file of the CoOp family, ``*.json``; paths are relative to it.
@@ -57,6 +57,7 @@ class ImageFolder(FewShotDataset):
                 f"DATASET.ROOT: expected a folder of class folders or a CSV file, got {path}, which does not exist."
             )
         self._table = "" if os.path.isdir(path) else path
+        self._needs_test = not cfg.TEST.NO_TEST
         if not self._table:
             return path
         folder, file = os.path.split(path)
@@ -103,10 +104,10 @@ class ImageFolder(FewShotDataset):
     def _divide(self, parts: dict[str, list[Datum]]) -> dict[str, list[Datum]]:
         """Return train, val and test: those that exist, or else made from the training images."""
         parts = {"train": [], "val": [], "test": []} | {part: found for part, found in parts.items() if found}
-        if not parts["test"] and parts["val"]:
+        if not parts["test"] and parts["val"] and self._needs_test:
             print("Note: no test images; using val as the test set")
             parts["test"], parts["val"] = parts["val"], []
-        if parts["test"] or not self._options.HOLD_OUT:
+        if parts["test"] or parts["val"] or not self._options.HOLD_OUT:
             return parts
         train, val, test = split_by_class(parts["train"], rng=random.Random(SPLIT_SEED), refuse_small=False)
         print(

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from basics import NotApplicable, UserError, read_json, write_atomic
+from basics import NotApplicable, UserError, write_atomic
 from clip import CLIP, tokenize
 from clip.weights import find
 from dassl.config import get_cfg_default
@@ -36,11 +36,15 @@ from dassl.engine.checkpoints import (
     prompts_sha256,
     trained_tensors,
 )
+from dassl.metrics.rejection import RULES
 from dassl.utils import in_threads, read_image
 from dassl.utils.images import why_not_read
 from promptlearn import hub, model_files
 from promptlearn.experiments.checkout import Checkout
-from promptlearn.model_files import Description
+from promptlearn.model_files import Calibration, Description
+
+if TYPE_CHECKING:
+    from trainers.attention_maps import TokenMaps
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 Source = Picture | Sequence[Picture] | Iterable[Picture]
@@ -55,12 +59,16 @@ class Predictions:
         probabilities: theirs, (N, k), on the CPU.
         logits: of all C classes, (N, C), on the CPU, before the temperature.
         paths: of the pictures, where they are files; else "".
+        scores: (N,), higher for pictures of a known class; None if the model has no rejection threshold.
+        rejected: (N,) bool, whether the score is below the threshold: the picture shows none of the classes.
     """
 
     classnames: list[list[str]]
     probabilities: Tensor
     logits: Tensor
     paths: list[str]
+    scores: Tensor | None = None
+    rejected: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.classnames)
@@ -154,7 +162,8 @@ class PromptedClassifier:
         if model_files.is_run(folder):
             description = model_files.read_description(folder / model_files.RUN_CONFIG)
             results = folder / "results.json"
-            description.trained = summary(read_json(results)) if results.is_file() else None
+            if results.is_file():
+                description.trained = summary(model_files.read_results(results, description))
 
             def load(learner: nn.Module) -> object:
                 return load_model_file(learner, find_checkpoint(folder, description.checkpoint, epoch))
@@ -174,7 +183,8 @@ class PromptedClassifier:
             UserError: the folder cannot be written, or the backbone has no file of its own.
         """
         folder = Path(folder)
-        description = msgspec.structs.replace(self.description, classnames=self.classnames)
+        calibration = self.calibration if self.description.calibration else None
+        description = msgspec.structs.replace(self.description, classnames=self.classnames, calibration=calibration)
         model_files.write_model(folder, description, self._tensors())
         write_atomic(folder / hub.CARD, hub.model_card(description).encode())
         if include_backbone:
@@ -224,11 +234,17 @@ class PromptedClassifier:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Compute logits (B, C) of transformed images (B, 3, H, W), in float32 on the CPU."""
-        if self._text is None:
-            self._text = self.model.text_features()  # once for all pictures
-        return self.model(images.to(self.device), self._text).float().cpu()
+        return self.model(images.to(self.device), self._text_features()).float().cpu()
 
-    def predict(self, images: Source, *, top_k: int = 1, batch_size: int = 32) -> Predictions:
+    def _text_features(self) -> Tensor:
+        """Compute the method's text features once for all pictures."""
+        if self._text is None:
+            self._text = self.model.text_features()
+        return self._text
+
+    def predict(
+        self, images: Source, *, top_k: int = 1, batch_size: int = 32, reject: str = "max_softmax"
+    ) -> Predictions:
         """Classify pictures.
 
         Args:
@@ -236,6 +252,7 @@ class PromptedClassifier:
                 tensor (H, W, 3) with values 0 to 255, a float tensor (3, H, W) from `transform`.
             top_k: number of classes that are named for each picture.
             batch_size: pictures at a time.
+            reject: the rule for pictures of other classes, "max_softmax" or "energy"; used if the model has thresholds.
 
         Raises:
             UserError: a file is not a picture, or a folder contains none.
@@ -245,10 +262,16 @@ class PromptedClassifier:
         pictures = list(expand(images))
         parts = [self.logits(batch) for batch in self._batches(pictures, batch_size)]
         logits = torch.cat(parts) if parts else torch.empty(0, len(self._classnames))
-        return self._predictions(logits, pictures, top_k)
+        return self._predictions(logits, pictures, top_k, reject)
 
     def stream(
-        self, files: Sequence[str], unreadable: dict[str, str], *, top_k: int = 1, batch_size: int = 32
+        self,
+        files: Sequence[str],
+        unreadable: dict[str, str],
+        *,
+        top_k: int = 1,
+        batch_size: int = 32,
+        reject: str = "max_softmax",
     ) -> Iterator[Predictions]:
         """Classify picture files batch by batch; what cannot be read is added to `unreadable`, {path: reason}."""
 
@@ -264,13 +287,23 @@ class PromptedClassifier:
             pairs = [(path, x) for path, x in zip(paths, in_threads(read, paths), strict=True) if x is not None]
             if pairs:
                 logits = self.logits(torch.stack([x for _, x in pairs]))
-                yield self._predictions(logits, [path for path, _ in pairs], top_k)
+                yield self._predictions(logits, [path for path, _ in pairs], top_k, reject)
 
-    def _predictions(self, logits: Tensor, pictures: Sequence[Picture], top_k: int) -> Predictions:
+    def _predictions(self, logits: Tensor, pictures: Sequence[Picture], top_k: int, reject: str) -> Predictions:
         probabilities, numbers = self.probabilities(logits).topk(min(top_k, logits.shape[1]), dim=-1)
         names = [[self._classnames[i] for i in row] for row in numbers.tolist()]
         paths = [str(picture) if isinstance(picture, str | Path) else "" for picture in pictures]
-        return Predictions(names, probabilities, logits, paths)
+        return Predictions(names, probabilities, logits, paths, *self._rejection(logits, reject))
+
+    def _rejection(self, logits: Tensor, rule: str) -> tuple[Tensor | None, Tensor | None]:
+        """Return the scores of logits (N, C) and whether each is below the threshold, as in `Predictions`."""
+        if rule not in RULES:
+            raise UserError(f"reject: expected one of {', '.join(RULES)}, got {rule!r}.")
+        threshold = self.calibration.thresholds.get(rule)
+        if threshold is None:
+            return None, None
+        scores = RULES[rule](logits.double(), self.temperature)
+        return scores, scores < threshold
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -278,13 +311,29 @@ class PromptedClassifier:
         return tuple(self._trainer.cfg.INPUT.SIZE)
 
     @property
+    def calibration(self) -> Calibration:
+        """What was fitted on validation images. Thresholds hold for the classes of the training only."""
+        fitted = self.description.calibration or Calibration()
+        if self._classnames == self.description.classnames:
+            return fitted
+        return Calibration(fitted.temperature)
+
+    @property
     def temperature(self) -> float:
         """What logits are divided by before the softmax; 1 unless one was fitted."""
-        return (self.description.calibration or {}).get("temperature", 1.0)
+        return self.calibration.temperature
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Compute the softmax of logits (N, C) at the temperature."""
         return F.softmax(logits / self.temperature, dim=-1)
+
+    @torch.no_grad()
+    def attention(self, images: Source) -> TokenMaps | None:
+        """Record where CLS and a few prompts attend to; None without an image transformer. `images` as in `predict`."""
+        from trainers.attention_maps import token_maps
+
+        batch = torch.stack(list(in_threads(self._transformed, list(expand(images)))))
+        return token_maps(self.model, batch.to(self.device), self._text_features())
 
     @torch.no_grad()
     def encode_image(self, images: Source, *, batch_size: int = 32) -> Tensor:

@@ -98,7 +98,8 @@ def arguments(options: FitOptions, checkout: Checkout, run: Path) -> list[str]:
         default = checkout.settings("few_shot", demo=False)["configs"].get(options.method)
         config = choose_config(configs_of(checkout, options.method, None, default), DATASET, options.shots or 16)
     config_file = checkout.config(f"trainers/{options.method}/{config}.yaml")
-    settings: dict[str, object] = {"DATASET.NUM_SHOTS": options.shots or -1, **for_this_machine(config_file)}
+    settings: dict[str, object] = {"DATASET.NUM_SHOTS": options.shots or -1, "TEST.CALIBRATE": True}
+    settings |= for_this_machine(config_file)
     if options.epochs:
         settings["OPTIM.MAX_EPOCH"] = options.epochs
     if options.prompt:

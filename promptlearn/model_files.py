@@ -24,12 +24,24 @@ Name = Annotated[str, Meta(min_length=1, max_length=1000)]
 Setting = bool | int | float | str | list[Any]
 
 
+class Calibration(Struct):
+    """What was fitted on validation images.
+
+    Attributes:
+        temperature: what logits are divided by before the softmax.
+        thresholds: {rule of `dassl.metrics.rejection`: the score below which a picture shows none of the classes}.
+    """
+
+    temperature: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    thresholds: dict[Literal["max_softmax", "energy"], float] = {}
+
+
 class Description(Struct):
     """config.json or model.json; see `trainers.inference.describe`.
 
     Attributes:
         trained: what is known of the training, from results.json.
-        calibration: the temperature and the rejection threshold that were fitted on validation images.
+        calibration: the temperature and the rejection thresholds, if they were fitted.
     """
 
     format: Literal[1]
@@ -41,7 +53,13 @@ class Description(Struct):
     settings: dict[str, Setting]
     class_texts: dict[str, list[str]] | None = None
     trained: dict[str, Any] | None = None
-    calibration: dict[str, float] | None = None
+    calibration: Calibration | None = None
+
+
+class RunResults(Struct):
+    """The part of results.json that a saved model takes over."""
+
+    calibration: Calibration | None = None
 
 
 def read_description(path: Path) -> Description:
@@ -57,6 +75,20 @@ def read_description(path: Path) -> Description:
         raise UserError(f"{path}: expected the description of a model, got another content ({error}).") from error
     check_classnames(found.classnames, str(path))
     return found
+
+
+def read_results(path: Path, description: Description) -> dict[str, Any]:
+    """Read a run's results.json, and take its calibration over into the description.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    results = read_json(path)
+    try:
+        description.calibration = msgspec.convert(results, RunResults).calibration
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: expected the results of a run, got another content ({error}).") from error
+    return results
 
 
 def check_classnames(classnames: list[str], source: str) -> None:

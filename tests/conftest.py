@@ -20,6 +20,9 @@ from basics.stopping import STOP_SIGNALS  # noqa: E402
 # How long torch waits for a worker that ended in an error: 5 s for each.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
 
+# Nothing here cuts the power, and a test would wait several milliseconds for each file. Processes of their own do wait.
+os.fsync = lambda descriptor: None
+
 # In the background of a script, or under nohup, a shell starts processes that ignore some of these.
 for signum in STOP_SIGNALS:
     if signal.getsignal(signum) is signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""Where CLS and the prompts look: attention weights over the patches of a few test images, layer by layer.
+"""Where CLS and the prompts look: attention weights over the patches of images, layer by layer.
 
 The weights are computed again from the tokens that enter each layer, by the layer's own maps, because the fused kernels
 do not return them.
@@ -7,7 +7,7 @@ do not return them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from clip import KVCache, Segment
 from clip.towers import BeforeLayer, Transformer, VisionTransformer
+from trainers.prompted import PromptedCLIP
 
 if TYPE_CHECKING:
     from trainers.base import PromptTrainer
@@ -72,24 +73,35 @@ class WeightRecorder:
         pass
 
 
-def attention_maps(trainer: PromptTrainer) -> dict[str, np.ndarray]:
-    """Record where the tokens of the image tower attend to, for a few correct and wrong test images.
+class TokenMaps(NamedTuple):
+    """Where T tokens of the image tower attend to in L layers, for I images.
 
-    Returns:
-        attention (I, T, L, g, g): for I images, T tokens, and L layers, the weights on the g x g patches; each token's
-        weights over all keys sum to 1. 0 where a token does not exist in a layer. pictures (I, h, w): the images as
-        the model sees them, in gray. tokens (T,), layers (L,), counted from 1, truth (I,), predicted (I,): names.
-        Empty for a backbone without an image transformer, or without test images.
+    Attributes:
+        weights: (I, T, L, g, g), on the g x g patches; each token's weights over all keys sum to 1. 0 where a token
+            does not exist in a layer.
+        tokens: names of the T tokens.
+        layers: numbers of the L layers, from 1.
     """
-    tower = trainer.model.clip.visual
-    images, truth, predicted = choose_images(trainer)
-    if not isinstance(tower, VisionTransformer) or not truth:
-        return {}
+
+    weights: Tensor
+    tokens: list[str]
+    layers: list[int]
+
+
+@torch.no_grad()
+def token_maps(model: PromptedCLIP, images: Tensor, text: Tensor | None = None) -> TokenMaps | None:
+    """Record where CLS and a few prompts attend to in images (I, 3, H, W); None without an image transformer.
+
+    Args:
+        text: the result of `text_features`, if already computed.
+    """
+    tower = model.clip.visual
+    if not isinstance(tower, VisionTransformer):
+        return None
     recorder = WeightRecorder(tower.transformer)
     tower.transformer.trace = recorder
     try:
-        with torch.no_grad():
-            trainer.model(images, trainer.model.text_features())
+        model(images, text)
     finally:
         tower.transformer.trace = None
     found = max(recorder.passes, key=len)  # a method may also run the frozen tower
@@ -106,13 +118,28 @@ def attention_maps(trainer: PromptTrainer) -> dict[str, np.ndarray]:
                 first = patches_from(recorder.keys[name])
                 weights = found[name, layer][:, token, first : first + side**2]
                 maps[:, t, column] = weights.unflatten(1, (side, side)).cpu()
+    return TokenMaps(maps, [label for label, _, _ in shown], [layer + 1 for layer in layers])
+
+
+def attention_maps(trainer: PromptTrainer) -> dict[str, np.ndarray]:
+    """Record where the tokens of the image tower attend to, for a few correct and wrong test images.
+
+    Returns:
+        attention (I, T, L, g, g), tokens (T,), layers (L,): see `TokenMaps`. pictures (I, h, w): the images as the
+        model sees them, in gray. truth (I,), predicted (I,): names. Empty for a backbone without an image transformer,
+        or without test images.
+    """
+    images, truth, predicted = choose_images(trainer)
+    maps = token_maps(trainer.model, images) if truth else None
+    if maps is None:
+        return {}
     gray = F.interpolate(images.float().mean(dim=1, keepdim=True), size=min(SIDE, images.shape[-1]), mode="area")[:, 0]
     low, high = gray.amin(dim=(1, 2), keepdim=True), gray.amax(dim=(1, 2), keepdim=True)
     return {
-        "attention": maps.numpy().astype(np.float16),
+        "attention": maps.weights.numpy().astype(np.float16),
         "pictures": (255 * (gray - low) / (high - low).clamp(min=1e-6)).cpu().numpy().astype(np.uint8),
-        "tokens": np.array([label for label, _, _ in shown]),
-        "layers": np.array([layer + 1 for layer in layers]),
+        "tokens": np.array(maps.tokens),
+        "layers": np.array(maps.layers),
         "truth": np.array(truth),
         "predicted": np.array(predicted),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -345,13 +346,12 @@ class PromptTrainer(TrainerX):
             self.update_lr()
         return {"loss": loss.detach(), **self.loss_parts, "acc": compute_accuracy(logits, labels)[0]}
 
-    @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
-        self.set_model_mode("eval")
-        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        with super().evaluation(), torch.autocast(self.device.type, enabled=self.precision == "amp"):
             self.text = self.model.text_features()  # once per evaluation, not per batch
             try:
-                return super().test(split)
+                yield
             finally:
                 self.text = None  # training changes them
 

@@ -256,6 +256,11 @@ _C.TEST.SPLIT = "test"
 _C.TEST.BAD_IMAGES = "error"
 # Model to test after training: last_step, or best_val (the best on the validation images, measured after every epoch).
 _C.TEST.FINAL_MODEL = "last_step"
+# After the test, fit a temperature and rejection thresholds on the validation images: "calibration" in results.json.
+_C.TEST.CALIBRATE = False
+# With SUBSAMPLE_CLASSES base, measure how well the new classes' test images are recognized as unknown: "unknowns" in
+# results.json.
+_C.TEST.UNKNOWNS = False
 
 # ---- Trainer
 _C.TRAINER = CN()

@@ -52,7 +52,17 @@ def trained_parameters(modules: Iterable[nn.Module]) -> int:
     return sum(unique.values())
 
 
-def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_epoch=None, status="done") -> dict:
+def collect_results(
+    trainer,
+    task,
+    metrics,
+    test_seconds,
+    calibration=None,
+    unknowns=None,
+    model_dir=None,
+    load_epoch=None,
+    status="done",
+) -> dict:
     """Return the content of `results.json`.
 
     Except for `seconds` and `peak_memory_mib`, it is a function of config, seed, data and machine, unless the run was
@@ -62,6 +72,7 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         task: "train" or "eval".
         metrics: the evaluator's summary of the test; None without a test.
         test_seconds: how long the test took; None without a test.
+        calibration, unknowns: as `dassl.engine.calibration` measures them; None if it did not.
         model_dir, load_epoch: for "eval", where the tested model comes from.
         status: "done"; "n/a" if the model is bound to other classes, so that there is nothing to test.
     """
@@ -81,6 +92,8 @@ def collect_results(trainer, task, metrics, test_seconds, model_dir=None, load_e
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "metrics": metrics,
         "val": record.best_val,
+        "calibration": calibration,
+        "unknowns": unknowns,
         "epochs": len(record.rows),
         "nonfinite_steps": trainer.watch.skipped,
         "trained_parameters": trained_parameters(trainer._models.values()),

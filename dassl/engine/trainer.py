@@ -5,6 +5,8 @@ also steps the learning-rate schedule, by `update_lr()` in the last batch of an 
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from basics import NotApplicable, StopSignals, UserError
 from dassl.data import DataManager
 from dassl.engine import compat
+from dassl.engine.calibration import calibrate, measure_unknowns
 from dassl.engine.checkpoints import BEST_FILE
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
@@ -245,7 +248,7 @@ class TrainerX(TrainerBase):
                 self.load_model(self.output_dir)
             metrics, seconds = self._test_and_record()
         print(f"Elapsed: {timedelta(seconds=round(time.monotonic() - self.time_start))}")
-        self.record.write_results("train", metrics, seconds)
+        self.record.write_results("train", metrics, seconds, **self._calibrate())
         self.close_writer()
 
     # ---- test
@@ -266,7 +269,7 @@ class TrainerX(TrainerBase):
             raise
         self.record.write_config()
         metrics, seconds = self._test_and_record()
-        self.record.write_results("eval", metrics, seconds, model_dir=model_dir, load_epoch=epoch)
+        self.record.write_results("eval", metrics, seconds, **self._calibrate(), model_dir=model_dir, load_epoch=epoch)
 
     def load_for_test(self, directory, epoch=None) -> int | None:
         """Load a trained model (see `load_model`) and return its epoch; None if the method trains nothing.
@@ -289,14 +292,35 @@ class TrainerX(TrainerBase):
         self.record.write_predictions(self.evaluator.predictions(), self.tested)
         return self.evaluator.summary(), seconds
 
-    @torch.no_grad()
+    def _calibrate(self) -> dict[str, dict | None]:
+        """Return what TEST.CALIBRATE and TEST.UNKNOWNS add to the results, after the test."""
+        options = self.cfg.TEST
+        calibration = calibrate(self) if options.CALIBRATE else None
+        unknowns = None
+        if options.UNKNOWNS and self.cfg.DATASET.SUBSAMPLE_CLASSES == "base":
+            unknowns = measure_unknowns(self, calibration["temperature"] if calibration else 1.0)
+        return {"calibration": calibration, "unknowns": unknowns}
+
+    def unknown_loader(self):
+        """Return a loader of the new classes' test images, for a model of the base classes."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATASET.SUBSAMPLE_CLASSES, cfg.VERBOSE = "new", False
+        return DataManager(cfg).test_loader
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Prepare the model for tests inside, without gradients; for methods to extend."""
+        self.set_model_mode("eval")
+        with torch.no_grad():
+            yield
+
     def test(self, split=None):
         """Measure the model on a split: "test", or "val" if there is one; None for TEST.SPLIT.
 
         Returns:
             float: the evaluator's first result (accuracy, percent).
         """
-        self.set_model_mode("eval")
         self.evaluator.reset()
         self.tested = []
         is_final = split is None  # otherwise it is a short measurement during training, and the epoch is finished first
@@ -308,12 +332,13 @@ class TrainerX(TrainerBase):
         if loader is None:
             raise UserError(f"DATASET.NAME: expected test images in {self.cfg.DATASET.NAME}, got none.")
         print(f"Evaluate on the *{split}* set")
-        for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
-            images, labels = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(images), labels)
-            self.tested += batch.get("impath", [])
-            if is_final:
-                self.signals.stop_if_requested("in the test after the training")
+        with self.evaluation():
+            for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
+                images, labels = self.parse_batch_test(batch)
+                self.evaluator.process(self.model_inference(images), labels)
+                self.tested += batch.get("impath", [])
+                if is_final:
+                    self.signals.stop_if_requested("in the test after the training")
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)

@@ -8,6 +8,7 @@ import torch
 from basics import UserError
 from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
+from dassl.metrics import calibration_error
 from dassl.utils import save_tensors
 
 CONFIDENCE_DIGITS = 6  # decimals; finer differences come from the machine, not the model
@@ -53,6 +54,10 @@ class EvaluatorBase:
         """Return one dict per image, in the order of `process`; None if it has none."""
         return None
 
+    def logits(self):
+        """Return logits (N, C), in float64 on the CPU, and labels (N,) of readable images; None if it keeps none."""
+        return None
+
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
@@ -71,6 +76,7 @@ class Classification(EvaluatorBase):
         self._y_true: list[torch.Tensor] = []
         self._y_pred: list[torch.Tensor] = []
         self._confidence: list[torch.Tensor] = []
+        self._logits: list[torch.Tensor] = []
 
     def process(self, model_output, ground_truth):
         """Collect logits (B, C) and labels (B,). Both stay on their device until the last batch.
@@ -83,6 +89,8 @@ class Classification(EvaluatorBase):
         self._y_true.append(torch.where(unreadable, UNREADABLE - ground_truth, ground_truth))
         confidence = model_output.float().softmax(dim=1).amax(dim=1)
         self._confidence.append(confidence.masked_fill(unreadable, 0.0))
+        if self.cfg.TEST.CALIBRATE or self.cfg.TEST.UNKNOWNS:
+            self._logits.append(model_output.double().cpu())
 
     def _answers(self):
         if not self._y_true:
@@ -93,8 +101,9 @@ class Classification(EvaluatorBase):
         """Return the results as a plain dict (percent, not rounded), for `results.json`.
 
         Returns:
-            {accuracy, error_rate, macro_f1, n, unreadable, per_class: {class name: {n, correct, accuracy}}}, only
-            classes that occur, in the order of their labels. Macro F1 is averaged over the labels that occur.
+            {accuracy, error_rate, macro_f1, ece, n, unreadable, per_class: {class name: {n, correct, accuracy}}}, only
+            classes that occur, in the order of their labels. Macro F1 is averaged over the labels that occur. ece is
+            the expected calibration error over the readable images; None without any.
         """
         y_true, y_pred = self._answers()
         hits = y_true == y_pred
@@ -108,14 +117,29 @@ class Classification(EvaluatorBase):
             n, correct = len(of_class), int(of_class.sum())
             per_class[name] = {"n": n, "correct": correct, "accuracy": 100.0 * correct / n}
         accuracy = 100.0 * int(hits.sum()) / len(hits)
+        readable = y_pred != UNREADABLE
+        confidence = torch.cat(self._confidence).cpu().double().round(decimals=CONFIDENCE_DIGITS)
+        error = calibration_error(confidence[readable], hits[readable])
         return {
             "accuracy": accuracy,
             "error_rate": 100.0 - accuracy,
             "macro_f1": 100.0 * macro_f1(y_true, y_pred),
+            "ece": 100.0 * error if error is not None else None,
             "n": len(hits),
             "unreadable": int((y_pred == UNREADABLE).sum()),
             "per_class": per_class,
         }
+
+    def logits(self):
+        """Return logits (N, C), in float64 on the CPU, and labels (N,) of the readable images.
+
+        None unless TEST.CALIBRATE or TEST.UNKNOWNS needs them.
+        """
+        if not self._logits:
+            return None
+        y_true, y_pred = self._answers()
+        readable = y_pred != UNREADABLE
+        return torch.cat(self._logits)[readable], y_true[readable]
 
     def predictions(self):
         """Return one dict per image: label, predicted, confidence (softmax of the prediction), and both class names.

@@ -24,8 +24,8 @@ PACKAGES = {"heif": "pillow_heif", "dicom": "pydicom"}
 CONVERT_ENDINGS = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".svg", ".pdf", ".eps", ".jxl")
 
 
-def read_image(path, max_megapixels=MAX_MEGAPIXELS):
-    """Read an image file as a PIL image in RGB.
+def read_image(path, max_megapixels=MAX_MEGAPIXELS, formats=None, name=None):
+    """Read an image file, or an open binary file, as a PIL image in RGB.
 
     The content counts, not the ending of the name. As with `convert("RGB")` in the CoOp family's code, CMYK and
     palettes are converted, transparency is dropped, an animation gives its first frame, and a rotation stored in
@@ -34,35 +34,39 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS):
 
     HEIC needs the package pillow-heif, DICOM needs pydicom.
 
+    Args:
+        formats: Pillow's names of the formats that are read; None for all but NOT_READ.
+        name: of the image in messages; None for its path.
+
     Raises:
         MissingFile: no such file.
         BadImage: not an image, a damaged one, or one with more than `max_megapixels` million pixels, which is refused
             before it is decoded.
         UserError: the file cannot be opened (permission, a failing disk).
     """
+    name = path if name is None else name
     try:
         try:
-            image = Image.open(path, formats=_formats())
+            image = Image.open(path, formats=formats or _formats())
         except UnidentifiedImageError as error:
-            extra = _extra_for(path)
+            extra = _extra_for(path) if isinstance(path, str | os.PathLike) else ""
             if extra and not _installed(extra):
                 raise ValueError(f"it needs a package: {_advice(extra)}") from error
             if extra != "dicom":
                 raise
             return _read_dicom(path, max_megapixels)
         with image:
-            _check_size(path, image.width, image.height, max_megapixels)
+            _check_size(name, image.width, image.height, max_megapixels)
             return _to_rgb(image)
     except BadImage:
         raise
     except FileNotFoundError as error:
-        raise MissingFile(f"{path}: expected an image file, got nothing.") from error
+        raise MissingFile(f"{name}: expected an image file, got nothing.") from error
     except Exception as error:  # for damaged files, Pillow's decoders raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{path}: cannot open the file: {error.strerror}.") from error
-        raise BadImage(
-            f"{path}: expected an image, got an unreadable file ({str(error) or type(error).__name__})."
-        ) from error
+            raise UserError(f"{name}: cannot open the file: {error.strerror}.") from error
+        reason = str(error).replace(repr(path), repr(str(name))) or type(error).__name__  # not a file object's address
+        raise BadImage(f"{name}: expected an image, got an unreadable file ({reason}).") from error
 
 
 def is_image(path) -> bool:
@@ -124,10 +128,10 @@ def _extra_for(path) -> str:
     return "heif" if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1") else ""
 
 
-def _check_size(path, width: int, height: int, max_megapixels: float) -> None:
+def _check_size(name, width: int, height: int, max_megapixels: float) -> None:
     if width * height > max_megapixels * 1e6:
         raise BadImage(
-            f"{path}: expected at most {max_megapixels:g} million pixels (INPUT.MAX_MEGAPIXELS), got "
+            f"{name}: expected at most {max_megapixels:g} million pixels (INPUT.MAX_MEGAPIXELS), got "
             f"{width} x {height}. Shrink the image, or raise the limit."
         )
 
@@ -140,9 +144,8 @@ def _to_rgb(image):
         return Image.fromarray(gray).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colors; Pillow warns when converting directly
-    deep = any(
-        ";16" in str(tile.args) for tile in getattr(image, "tile", ())
-    )  # 16 bits a color, of which Pillow reads the upper 8
+    # Of 16 bits a color, Pillow reads the upper 8.
+    deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
     image = image.convert("RGB")
     if deep:
         most = max(high for _, high in image.getextrema())

@@ -41,6 +41,7 @@ commands:
   fit                     train a classifier on your pictures
   predict                 classify pictures with a saved model
   export                  write a saved model to an ONNX file
+  serve                   try a saved model in the browser, or use it over HTTP
   train                   train or test one model: `python train.py ...`
   base2new                train on the base classes, test on base and new classes
   few_shot                all classes, with 1 to 16 shots
@@ -81,7 +82,7 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("reproduce", "fit", "predict", "export", "tune", "data", "results", "report", "doctor")
+OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "doctor")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

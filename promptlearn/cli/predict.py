@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 HELP = """\
 Classify pictures with a saved model or a trained run. Folders stand for all pictures below them. Pictures that cannot
 be read are reported and counted. If the folders of the pictures are named after classes, the accuracy and a confusion
-matrix follow.
+matrix follow. With --reject, pictures that probably show none of the classes are marked as rejected.
 
 examples:
   dassl predict models/photos picture.jpg
   dassl predict models/photos holiday/ --top 3 --format csv > holiday.csv
   dassl predict models/photos holiday/ --classes "red fox" "gray wolf" owl
+  dassl predict models/photos holiday/ --reject energy
 """
 
 LARGEST_MATRIX = 20  # classes whose confusion matrix is printed
@@ -40,18 +41,28 @@ def run(arguments: list[str]) -> int:
     classifier = PromptedClassifier.from_pretrained(args.model, device=args.device, backbone=args.backbone)
     if args.classes:
         classifier.classnames = read_classes(args.classes)
+    if args.reject and args.reject not in classifier.calibration.thresholds:
+        raise UserError(
+            f"--reject: expected a model with a rejection threshold for its classes, got {args.model} without one. "
+            "Train it with TEST.CALIBRATE True and validation images, and do not change its classes."
+        )
     files = [str(path) for path in expand(args.pictures)]
     unreadable: dict[str, str] = {}
     counted: Counter[tuple[str, str]] = Counter()  # (true class, predicted class)
+    rejected = 0
+    options = {"top_k": args.top, "batch_size": args.batch_size, "reject": args.reject or "max_softmax"}
     with writer(args.format) as write, tqdm(total=len(files), unit="picture", disable=None) as bar:
-        for predictions in classifier.stream(files, unreadable, top_k=args.top, batch_size=args.batch_size):
-            write(rows(predictions))
+        for predictions in classifier.stream(files, unreadable, **options):
+            write(rows(predictions, bool(args.reject)))
+            rejected += int(predictions.rejected.sum()) if args.reject else 0
             counted.update(zip(map(folder_name, predictions.paths), predictions.top, strict=True))
             bar.update(len(predictions))
     for path, reason in unreadable.items():
         notify(f"skipped: {reason if path in reason else f'{path}: {reason}'}")
     if unreadable:
         notify(f"{len(unreadable)} of {len(files)} pictures could not be read")
+    if args.reject:
+        notify(f"rejected: {rejected} of {counted.total()} pictures")
     if not counted:
         raise UserError(f"expected pictures, got {len(files)} files, none of which could be read.")
     print_accuracy(classifier, counted)
@@ -63,8 +74,8 @@ def folder_name(path: str) -> str:
     return Path(path).resolve().parent.name.replace("_", " ")
 
 
-def rows(predictions: "Predictions") -> list[dict]:
-    """Return a row per picture: its path, the class, its probability, and further classes with theirs."""
+def rows(predictions: "Predictions", with_rejection: bool) -> list[dict]:
+    """Return a row per picture: its path, the class, its probability, further classes with theirs, and rejection."""
     found = []
     for path, names, shares in zip(
         predictions.paths, predictions.classnames, predictions.probabilities.tolist(), strict=True
@@ -74,6 +85,9 @@ def rows(predictions: "Predictions") -> list[dict]:
             number = str(place) if place > 1 else ""
             row |= {f"class{number}": name, f"probability{number}": round(share, 4)}
         found.append(row)
+    if with_rejection:
+        for row, score, rejected in zip(found, predictions.scores.tolist(), predictions.rejected.tolist(), strict=True):
+            row |= {"score": round(score, 4), "rejected": rejected}
     return found
 
 
@@ -100,9 +114,10 @@ def writer(form: str) -> Iterator:
 
 
 def shares(row: dict) -> str:
-    """Format the classes of a row with their probabilities in percent."""
-    values = list(row.values())[1:]
-    return ", ".join(f"{name} {100 * share:.1f}%" for name, share in zip(values[::2], values[1::2], strict=True))
+    """Format the classes of a row with their probabilities in percent, and whether it is rejected."""
+    values = [value for key, value in row.items() if key.startswith(("class", "probability"))]
+    text = ", ".join(f"{name} {100 * share:.1f}%" for name, share in zip(values[::2], values[1::2], strict=True))
+    return f"{text}, rejected" if row.get("rejected") else text
 
 
 def read_classes(given: list[str]) -> list[str]:
@@ -145,6 +160,7 @@ def parser() -> argparse.ArgumentParser:
     add("--top", type=integer_from(1), default=1, metavar="K", help="classes per picture (default: 1)")
     add("--format", choices=("table", "csv", "jsonl"), default="table", help="(default: table)")
     add("--classes", nargs="+", metavar="NAME", help="other class names, or a text file with one per line")
+    add("--reject", choices=("max_softmax", "energy"), help="mark pictures of other classes by this score")
     add("--batch-size", type=integer_from(1), default=32, metavar="N", help="pictures at a time (default: 32)")
     add("--device", metavar="NAME", help="cpu, cuda, ... (default: the GPU if there is one)")
     add("--backbone", metavar="FILE", help="weights of the backbone, if they are not found under its name")

@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> int:
         lines = summarize(protocol, jobs)
         if len(protocols) > 1:
             print(f"{protocol.name}: {protocol.title}\n")
-        print(table(protocol, lines, args.format, args.costs))
+        print(table(protocol, lines, args.format, args.costs, args.calibration))
         if args.statistics is not None:
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
     p.add_argument("--format", choices=FORMATS, default="text", help="how to print (default: text)")
     p.add_argument("--costs", action="store_true", help="also print trained parameters and floating-point operations")
+    p.add_argument(
+        "--calibration", action="store_true", help="also print calibration errors and the rejection of unknown classes"
+    )
     p.add_argument(
         "--statistics",
         nargs="?",

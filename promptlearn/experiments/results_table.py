@@ -36,6 +36,8 @@ NOTES = {
     TARGETS: f"{TARGETS}: mean of all columns except the source",
     "GFLOP/step": "GFLOP/step: 10^9 operations of a training step (a batch, forward and backward); GFLOP/image: of a "
     "test image",
+    "ECE": "ECE: expected calibration error in percent, T: the temperature fitted on validation images; AUROC, FPR95: "
+    "known against unknown classes by maximum softmax, FPR95 at 95% true positives; medians over the first test column",
     "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard "
     "deviations over our seeds, or theirs if we have one seed",
 }
@@ -43,6 +45,15 @@ COSTS: dict[str, Callable[[dict], float | None]] = {  # columns of `dassl result
     "parameters": lambda result: result.get("trained_parameters"),
     "GFLOP/step": lambda result: (result.get("gflop") or {}).get("training_step"),
     "GFLOP/image": lambda result: (result.get("gflop") or {}).get("test_image"),
+}
+CALIBRATION: dict[str, Callable[[dict], float | None]] = {  # columns of --calibration, from a test in the first column
+    "ECE": lambda result: result["metrics"].get("ece"),
+    "T": lambda result: (result.get("calibration") or {}).get("temperature"),
+    "ECE at T": lambda result: (result.get("calibration") or {}).get("test_ece_after"),
+    "AUROC": lambda result: _unknowns(result, "max_softmax", "auroc"),
+    "FPR95": lambda result: _unknowns(result, "max_softmax", "fpr95"),
+    "AUROC (energy)": lambda result: _unknowns(result, "energy", "auroc"),
+    "FPR95 (energy)": lambda result: _unknowns(result, "energy", "fpr95"),
 }
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
@@ -58,7 +69,8 @@ class Line:
         seeds: the number of seeds that every column should have.
         backbones: the backbones of the runs.
         not_applicable: the columns for whose classes the method has no answer.
-        costs: {name in COSTS: median over the training runs, or None where none recorded it}.
+        medians: {name in COSTS: median over the training runs; name in CALIBRATION: median over the runs of the first
+            column}, or None where none recorded it.
     """
 
     row: Row
@@ -67,7 +79,7 @@ class Line:
     seeds: int
     backbones: frozenset[str] = frozenset()
     not_applicable: frozenset[str] = frozenset()
-    costs: Mapping[str, float | None] = field(default_factory=dict)
+    medians: Mapping[str, float | None] = field(default_factory=dict)
 
     def is_complete(self, column: str) -> bool:
         """Return whether no run is missing: none of the column's, or for H none of the line's."""
@@ -177,12 +189,18 @@ def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int
     backbones = frozenset(r.get("backbone", "") for of in done.values() for r in of.values())
     finished = [r for of in done.values() for r in of.values()]
     trained = [r for r in finished if r.get("task") != "eval"] or finished
-    return Line(row, method, columns, max(map(len, results.values())), backbones, without, costs_of(trained))
+    medians = medians_of(COSTS, trained) | medians_of(CALIBRATION, next(iter(done.values())).values())
+    return Line(row, method, columns, max(map(len, results.values())), backbones, without, medians)
 
 
-def costs_of(results: list[dict]) -> dict[str, float | None]:
-    """Return the median of each cost over runs that recorded it."""
-    return {name: median([cost(result) for result in results]) for name, cost in COSTS.items()}
+def _unknowns(result: dict, rule: str, figure: str) -> float | None:
+    return result["unknowns"][rule][figure] if result.get("unknowns") else None
+
+
+def medians_of(figures: Mapping[str, Callable], results: Iterable[dict]) -> dict[str, float | None]:
+    """Return the median of each figure over the runs that recorded it."""
+    results = list(results)
+    return {name: median([figure(result) for result in results]) for name, figure in figures.items()}
 
 
 def median(values: list[float | None]) -> float | None:
@@ -220,8 +238,8 @@ def averages(lines: list[Line]) -> list[Line]:
             columns[column] = _by_seed(statistics.mean, values) if whole and same_seeds else {}
         backbones = frozenset().union(*(line.backbones for line in own))
         without = frozenset().union(*(line.not_applicable for line in own))
-        costs = {name: median([line.costs.get(name) for line in own]) for name in COSTS}
-        changes = {"backbones": backbones, "not_applicable": without, "costs": costs}
+        medians = {name: median([line.medians.get(name) for line in own]) for name in COSTS | CALIBRATION}
+        changes = {"backbones": backbones, "not_applicable": without, "medians": medians}
         found.append(replace(own[0], row=row, columns=columns, **changes))
     return found if len(datasets) > 1 else []
 
@@ -232,13 +250,15 @@ def columns_of(lines: Iterable[Line]) -> list[str]:
     return [name for column in columns for name in ([H_OF_MEANS] if column == H_OF_SEEDS else []) + [column]]
 
 
-def table(protocol: Protocol, lines: list[Line], style: str = "text", costs: bool = False) -> str:
+def table(
+    protocol: Protocol, lines: list[Line], style: str = "text", costs: bool = False, calibration: bool = False
+) -> str:
     """Format the lines and their averages in one of FORMATS. All but CSV end with notes on the figures.
 
     Published figures stand next to the results that can be compared with them.
 
     Args:
-        costs: with a column for each of COSTS.
+        costs, calibration: with a column for each of COSTS, or of CALIBRATION.
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
@@ -250,12 +270,12 @@ def table(protocol: Protocol, lines: list[Line], style: str = "text", costs: boo
     if any(compared):
         header += ["published", "difference"]
         body = [row + list(figures or ("", "")) for row, figures in zip(body, compared, strict=True)]
-    if costs:
-        header += COSTS
-        body = [
-            row + [f"{line.costs[name]:,.6g}" if line.costs.get(name) is not None else "" for name in COSTS]
-            for row, line in zip(body, everything, strict=True)
-        ]
+    for wanted, names, form in ((costs, COSTS, ",.6g"), (calibration, CALIBRATION, ".2f")):
+        if wanted:
+            header += names
+            for row, line in zip(body, everything, strict=True):
+                medians = (line.medians.get(name) for name in names)
+                row += ["" if value is None else format(value, form) for value in medians]
     align = ["left", "left", *["right"] * (len(header) - 2)]
     notes = [note for key, note in NOTES.items() if not key or key in header]
     # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.

@@ -29,8 +29,24 @@ class ClassResult(Struct):
 
 class Metrics(Struct):
     accuracy: Percent
+    ece: Percent | None = None
     n: Count | None = None
     per_class: dict[str, ClassResult] = {}
+
+
+class Calibration(Struct):
+    temperature: Amount
+    test_ece_after: Percent | None = None
+
+
+class Separation(Struct):
+    auroc: Percent
+    fpr95: Percent
+
+
+class Unknowns(Struct):
+    max_softmax: Separation
+    energy: Separation
 
 
 class Result(Struct):
@@ -44,6 +60,8 @@ class Result(Struct):
     shots: int
     seed: Annotated[int, Meta(ge=0)]
     metrics: Metrics | None
+    calibration: Calibration | None = None
+    unknowns: Unknowns | None = None
     train_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     backbone: str | None = None
     dataset_dir: str | None = None

@@ -120,6 +120,13 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     listed = [html_tables.confusions(comparison, pairs)] if any(pairs.values()) else []
     text = f"The first seed's predictions on {dataset}. Rows: true class; columns: prediction; blue: correct."
     yield Section("Confusions", [text], figures, listed)
+    figures = [d for stage in stages if (d := predictions.reliability_diagrams(comparison, methods, dataset, stage))]
+    text = (
+        "Height of a bar: the accuracy of the first seed's predictions of that confidence; full color: most "
+        "predictions. Line: the gap between confidence and accuracy, which are equal on the dashed line. ECE is the "
+        "mean gap. Confidences are those before a temperature."
+    )
+    yield Section("Are the confidences right?", [text], figures)
     galleries = []
     for method, run in first.items():
         if not (run.is_from_here or comparison.foreign_images):

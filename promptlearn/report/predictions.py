@@ -7,12 +7,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from matplotlib.patches import Rectangle
 
 from basics import UserError
+from dassl.metrics import calibration_error, reliability
 from dassl.utils import read_image
-from promptlearn.report.charts import ROW, WIDTH
-from promptlearn.report.drawing import FROZEN, GAIN, LEARNED, LOSS, MUTED, Chart, draw, plain_axes, short
+from promptlearn.report.charts import ROW, WIDTH, color
+from promptlearn.report.drawing import FROZEN, GAIN, INK, LEARNED, LOSS, MUTED, Chart, draw, plain_axes, short
 from promptlearn.report.runs import Comparison, Run
 
 MAX_CLASSES = 20  # in a confusion matrix
@@ -156,6 +158,56 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
     )
     alt = f"Confusion matrices on {dataset}, {stage}; rows: true class, columns: prediction. {summary}."
     return draw(title, alt, (WIDTH, 0.3 + 2.5 * lines), paint, wide=True)
+
+
+def reliability_diagrams(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
+    """Draw accuracy against confidence for each method's first seed."""
+    binned: dict[str, list[tuple[float, float, float]]] = {}  # (predictions, mean confidence, accuracy) of each bin
+    errors: dict[str, float] = {}
+    for method in methods:
+        for run in comparison.select(method, dataset, stage)[:1]:
+            rows = [row for row in run.predictions if int(row["predicted"]) >= 0]  # readable images
+            if rows:
+                confidence = torch.tensor([float(row["confidence"]) for row in rows], dtype=torch.float64)
+                correct = torch.tensor([is_correct(row) for row in rows])
+                sums = zip(*(total.tolist() for total in reliability(confidence, correct)), strict=True)
+                binned[method] = [(n, own / max(n, 1), hits / max(n, 1)) for n, own, hits in sums]
+                errors[method] = 100 * calibration_error(confidence, correct)
+    if not binned:
+        return None
+    lines = -(-len(binned) // PANELS)
+
+    def paint(canvas) -> None:
+        panels = list(canvas.subplots(lines, PANELS, squeeze=False, sharex=True, sharey=True).flat)
+        for axes in panels[len(binned) :]:
+            axes.set_visible(False)
+        for axes, (method, bins) in zip(panels, binned.items(), strict=False):
+            own, width, most = color(comparison, method), 1 / len(bins), max(n for n, _, _ in bins)
+            axes.plot([0, 1], [0, 1], linestyle="--", color=MUTED, linewidth=1)
+            for number, (n, confidence, accuracy) in enumerate(bins):
+                if n:
+                    axes.bar((number + 0.5) * width, accuracy, 0.92 * width, color=own, alpha=0.2 + 0.6 * n / most)
+                    axes.plot([confidence, confidence], [confidence, accuracy], color=INK, linewidth=1.2)
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1)
+            axes.set_aspect("equal")
+            axes.set_title(f"{method}\nECE {errors[method]:.1f}%")
+            axes.set_xlabel("confidence")
+            axes.tick_params(labelsize=7.5)
+        panels[0].set_ylabel("accuracy")
+
+    summary = "; ".join(
+        f"{method}: expected calibration error {errors[method]:.1f}%, mean confidence "
+        f"{100 * mean_of(bins, 1):.1f}%, accuracy {100 * mean_of(bins, 2):.1f}%"
+        for method, bins in binned.items()
+    )
+    alt = f"Reliability diagrams on {dataset}, {stage}: accuracy of the predictions by confidence. {summary}."
+    return draw(f"Reliability: {dataset}, {stage}", alt, (WIDTH, 0.3 + 2.7 * lines), paint, wide=True)
+
+
+def mean_of(bins: list[tuple[float, float, float]], figure: int) -> float:
+    """Return the mean of a figure of the bins over the predictions."""
+    return sum(each[0] * each[figure] for each in bins) / sum(n for n, _, _ in bins)
 
 
 def frequent_confusions(run: Run) -> list[tuple[str, str, int, float]]:

@@ -17,27 +17,12 @@ from basics import UserError
 from promptlearn import hub
 from promptlearn.classifier import PromptedClassifier
 from promptlearn.model_files import CONFIG, TENSORS, read_description
+from tests.made_up_models import DESCRIPTION
 
 ROOT = Path(__file__).parents[2]
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TRAINED = {"dataset": "Digits", "shots": 16, "seed": 1, "accuracy": 82.5, "images": 1397, "draw_hash": "f" * 64}
-DESCRIPTION = {
-    "format": 1,
-    "method": "ZeroshotCLIP",
-    "checkpoint": "prompt_learner",
-    "classnames": ["red | fox", "gray_wolf"],
-    "template": "a photo of a {}.",
-    "weights_sha256": "0c6b1cc9413a0eb3b0dc710e2c906c55541ff90becb9e2791a376717fe5640f9",
-    "settings": {
-        "MODEL.BACKBONE.NAME": "tiny",
-        "INPUT.SIZE": [40, 40],
-        "INPUT.INTERPOLATION": "bicubic",
-        "INPUT.TRANSFORMS": ["normalize"],
-        "INPUT.PIXEL_MEAN": [0.5, 0.5, 0.5],
-        "INPUT.PIXEL_STD": [0.27, 0.27, 0.27],
-    },
-    "trained": TRAINED | {"trained_parameters": 1234, "per_class": {"red | fox": 50.0, "gray_wolf": 75.0}},
-}
+TRAINED |= {"trained_parameters": 1234, "per_class": {"red | fox": 50.0, "gray_wolf": 75.0}}
 
 
 class StandIn:
@@ -155,7 +140,8 @@ def stand_in():
 def classifier(tmp_path):
     """Save a zero-shot model with a made-up training."""
     (tmp_path / "saved").mkdir()
-    (tmp_path / "saved" / CONFIG).write_text(json.dumps(DESCRIPTION))
+    described = DESCRIPTION | {"classnames": ["red | fox", "gray_wolf"], "trained": TRAINED}
+    (tmp_path / "saved" / CONFIG).write_text(json.dumps(described))
     save_file({}, tmp_path / "saved" / TENSORS)
     return PromptedClassifier.from_pretrained(tmp_path / "saved", device="cpu")
 

@@ -60,6 +60,7 @@ def test_a_step_that_fails_to_compile_runs_uncompiled_with_a_message(make_traine
     )
 
 
+@pytest.mark.slow
 def test_a_compiled_step_returns_the_parts_of_the_loss(make_trainer, backend):
     backend("eager")
     trainers = [

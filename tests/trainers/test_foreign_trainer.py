@@ -155,6 +155,7 @@ def test_the_weights_are_converted_once_into_the_cache(checkout, others):
     assert len(files(checkout)) == 1 and files(checkout)[0].endswith(".pt")
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_prompts(checkout, trained):
     command = ["train.py", *words("OldStyle", "killed", *BASE)]
     process = start(checkout, *command)
@@ -186,7 +187,8 @@ def test_a_file_that_registers_the_whole_model_saves_only_prompts(checkout, othe
 
 def test_a_file_that_registers_nothing_can_be_tested(checkout, others):
     foreign, builtin = results(checkout, "nothing"), results(checkout, "zero_shot")
-    assert foreign["metrics"] == builtin["metrics"]
+    errors = [found["metrics"].pop("ece") for found in (foreign, builtin)]  # by another order of sums
+    assert foreign["metrics"] == builtin["metrics"] and errors[0] == pytest.approx(errors[1], abs=1e-3)
     assert foreign["epochs"] == foreign["trained_parameters"] == 0
 
 

@@ -78,6 +78,7 @@ def change(folder, **changes):
         ({"method": "Nothing"}, "method: expected one of CoCoOp, "),
         ({"format": 2}, "expected the description of a model"),
         ({"weights_sha256": "0" * 64}, "expected the backbone that the model was trained on"),
+        ({"calibration": {"temperature": 0}}, "expected the description of a model"),
         ({"classnames": []}, "expected the description of a model"),
         ({"classnames": ["cat", "cat"]}, "expected distinct class names, got 'cat' twice"),
         ({"settings": {"TRAINER.RPO.NOTHING": 1}}, "TRAINER.RPO.NOTHING"),

@@ -224,7 +224,13 @@ def _read_record(path: Path) -> dict:
 def _what_changed(recorded: dict, entries: list[list]) -> str:
     """Say why a recorded sample no longer fits the images; `entries`: those of the train and val images."""
     classes = {path: name for path, _, name in entries}
-    drawn = {path: name for part in ("train", "val") for path, _, name in recorded[part]}
+    drawn = {
+        entry[0]: entry[2]
+        for entry in (*recorded["train"], *recorded["val"])
+        if isinstance(entry, list)
+        and len(entry) == 3
+        and isinstance(entry[0], str)  # it is a file, which may hold more
+    }
     gone = [path for path in drawn if path not in classes]
     renamed = [path for path in drawn if path in classes and classes[path] != drawn[path]]
     if gone:

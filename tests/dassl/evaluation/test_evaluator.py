@@ -81,6 +81,26 @@ def test_each_answer_comes_with_its_confidence_and_names():
     assert second["predicted"] == second["predicted_classname"] == 2  # a class without a name
 
 
+def test_the_calibration_error_is_that_of_the_readable_images():
+    e = evaluator()
+    for labels in ([0, 0], [1, UNREADABLE - 1]):  # both predictions of a batch have the same logits
+        e.process(torch.tensor([[2.0, 0.0, 0.0]] * 2), torch.tensor(labels))
+    confidence = torch.tensor([2.0, 0.0, 0.0]).softmax(0)[0].item()
+    assert e.summary()["ece"] == pytest.approx(100 * abs(2 / 3 - confidence), abs=1e-4)
+    e.reset()
+    e.process(torch.eye(3)[:1], torch.tensor([UNREADABLE - 0]))
+    assert e.summary()["ece"] is None
+
+
+def test_logits_are_kept_only_where_they_are_needed():
+    plain, calibrated = evaluator(), evaluator("TEST.CALIBRATE", "True")
+    for e in (plain, calibrated):
+        e.process(torch.eye(3), torch.tensor([0, UNREADABLE - 1, 1]))
+    assert plain.logits() is None
+    logits, labels = calibrated.logits()
+    assert torch.equal(logits, torch.eye(3).double()[[0, 2]]) and labels.tolist() == [0, 1]
+
+
 def test_two_classes_of_one_name_are_kept_apart():
     e = evaluator(lab2cname={0: "missile", 1: "missile", 2: "crane"})
     feed(e, [0, 0], [0, 1])

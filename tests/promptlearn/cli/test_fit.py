@@ -82,6 +82,22 @@ def test_predict_writes_tables_of_several_forms(folder, capsys, form):
         assert row["probability"] + row["probability2"] == pytest.approx(1, abs=2e-4)
 
 
+def test_pictures_of_other_classes_are_marked_on_request(folder, capsys):
+    classifier = PromptedClassifier.from_pretrained(folder / "model")
+    results = json.loads((folder / "model" / "run" / "results.json").read_text())
+    assert classifier.calibration.thresholds == results["calibration"]["thresholds"]
+    assert classifier.temperature == results["calibration"]["temperature"]
+    command = ["predict", str(folder / "model"), str(folder / "photos"), "--format", "jsonl", "--reject", "energy"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    threshold = results["calibration"]["thresholds"]["energy"]
+    assert all(row["rejected"] == (row["score"] < threshold) for row in rows if abs(row["score"] - threshold) > 1e-3)
+    assert f"rejected: {sum(row['rejected'] for row in rows)} of 16 pictures" in err
+    assert main([*command, "--classes", "fox", "owl"]) == 2
+    assert "--reject: expected a model with a rejection threshold for its classes" in capsys.readouterr().err
+
+
 def test_unreadable_pictures_are_reported_and_counted(folder, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     good = folder / "photos" / "red_square" / "0.png"

@@ -9,7 +9,7 @@ import pytest
 from tests.made_up_runs import MadeUpRuns
 
 ROOT = Path(__file__).parents[3]
-SLOW = ("torch", "torchvision", "scipy", "sklearn", "matplotlib", "pandas", "open_clip")
+SLOW = ("torch", "torchvision", "scipy", "sklearn", "matplotlib", "pandas", "open_clip", "starlette")
 COMMANDS = {
     "dassl --help": 0,
     "dassl --version": 0,
@@ -27,6 +27,7 @@ COMMANDS = {
     "dassl fit . --method PRO": 2,
     "dassl predict --help": 0,
     "dassl export --help": 0,
+    "dassl serve --help": 0,
     "dassl doctor --help": 0,
     "dassl base2nwe": 2,
     "dassl base2new --trainrs RPO": 2,

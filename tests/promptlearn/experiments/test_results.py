@@ -100,6 +100,25 @@ def test_costs_are_medians_over_the_training_runs(put, lines):
     assert next(row for row in text.splitlines() if "CoOp" in row and "letters" in row).split()[-1] == "1"
 
 
+def test_calibration_is_that_of_the_first_column(put, lines):
+    separation = {"auroc": 81.25, "fpr95": 40.0}
+    unknowns = {"known": 9, "unknown": 9, "max_softmax": separation, "energy": separation | {"auroc": 75.0}}
+    calibration = {"temperature": 1.5, "test_ece_after": 2.0}
+    put(
+        *("base2new/train_base", "digits", "RPO", 1, 90.0),
+        metrics={"accuracy": 90.0, "ece": 6.5},
+        calibration=calibration,
+        unknowns=unknowns,
+    )
+    put("base2new/test_new", "digits", "RPO", 1, 60.0, metrics={"accuracy": 60.0, "ece": 30.0})
+    put("base2new/train_base", "digits", "CoOp", 1, 50.0)
+    text = table(BASE2NEW, lines(), calibration=True)
+    rows = {row.split()[1]: row.split() for row in text.splitlines() if row.startswith("digits")}
+    assert rows["RPO"][-7:] == ["6.50", "1.50", "2.00", "81.25", "40.00", "75.00", "40.00"]
+    assert rows["CoOp"][-1] == "1"  # the number of seeds: nothing was measured
+    assert "ECE: expected calibration error" in text and "ECE" not in table(BASE2NEW, lines())
+
+
 def test_a_missing_run_does_not_count_as_zero(put, shown):
     put("base2new/train_base", "digits", "RPO", 1, 90.0)
     put("base2new/train_base", "digits", "RPO", 2, 92.0)

@@ -21,6 +21,7 @@ FIGURES = [
     "Accuracy and its costs",
     "Gains and losses per class over zero-shot CLIP: digits",
     *["Confusion: digits, base", "Confusion: digits, new"],
+    *["Reliability: digits, base", "Reliability: digits, new"],
     "Attention pattern: RPO",
     "Where RPO looks",
     "Image features: digits",

@@ -107,6 +107,8 @@ setup(
             "starlette>=0.46",
             "uvicorn>=0.34",
             "python-multipart>=0.0.20",
+            "pillow-heif>=0.18",
+            "pydicom>=3",
             "ruff",
             "codespell",
             "mypy",

@@ -6,8 +6,8 @@
   is sampled from a fixed seed: it is the same for every SEED, as long as the images are the same. Of a class with fewer
   than 4 images, at least half are train and the rest is test. DATASET.HOLD_OUT False makes all of them train;
 - a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``, also by other common names (see layouts.py). Without
-  ``test/``, ``val/`` is the test set, as in ImageNet, unless TEST.NO_TEST; with ``train/`` alone, its classes are split as above; ``test/``
-  alone is for ``--eval-only`` and for methods that train nothing;
+  ``test/``, ``val/`` is the test set, as in ImageNet, unless TEST.NO_TEST; with ``train/`` alone, its classes are split
+  as above; ``test/`` alone is for ``--eval-only`` and for methods that train nothing;
 - a CSV file with columns such as ``path,label`` or ``path,label,split`` (see tables.py); paths are relative to it;
 - a split file of the CoOp family, ``*.json``; paths are relative to it.
 

@@ -227,9 +227,7 @@ def _what_changed(recorded: dict, entries: list[list]) -> str:
     drawn = {
         entry[0]: entry[2]
         for entry in (*recorded["train"], *recorded["val"])
-        if isinstance(entry, list)
-        and len(entry) == 3
-        and isinstance(entry[0], str)  # it is a file, which may hold more
+        if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)  # the file may be damaged
     }
     gone = [path for path in drawn if path not in classes]
     renamed = [path for path in drawn if path in classes and classes[path] != drawn[path]]

@@ -121,4 +121,4 @@ class ImageFolder(FewShotDataset):
         path = os.path.join(self.dataset_dir, "classnames.txt")
         if os.path.isfile(path):
             return name_classes(folders, path)
-        return class_names(folders, self._options.STRIP_NUMBERS)
+        return class_names(folders, path, self._options.STRIP_NUMBERS)

@@ -12,13 +12,14 @@ NUMBERED = re.compile(r"(?:n\d{8}|\d+)[\s._-]+(?=\D)")  # 001.Black_footed_Albat
 OPAQUE = re.compile(r"(?:(?:class|label|category|cat|type|group|folder|id|c|n)[\s._-]*)?\d+", re.IGNORECASE)
 
 
-def class_names(folders: Iterable[str], strip_numbers: bool = False) -> dict[str, str]:
+def class_names(folders: Iterable[str], names_file: str, strip_numbers: bool = False) -> dict[str, str]:
     """Return the class names of folders (or labels): ``_`` as spaces, ImageNet's synsets by name.
 
     Prints a note on names that say nothing to CLIP, and on what was translated.
 
     Args:
         folders: names of the folders, in the order of the labels.
+        names_file: where the user can name the classes, for the note.
         strip_numbers: remove the number that a name starts with.
     """
     folders = list(folders)
@@ -34,8 +35,8 @@ def class_names(folders: Iterable[str], strip_numbers: bool = False) -> dict[str
     if opaque:
         print(
             f"Note: {len(opaque):,} of {len(names):,} class names say nothing to CLIP, which reads them as words: "
-            f"{_some(opaque)}. Name the classes in a file classnames.txt next to the images, with a line for each "
-            "class: the folder (or label), a tab, and the class name."
+            f"{_some(opaque)}. Name the classes in {names_file}, with a line for each class: the folder (or label), a "
+            "tab, and the class name."
         )
     if numbered and not strip_numbers:
         print(

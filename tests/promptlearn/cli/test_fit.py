@@ -135,11 +135,14 @@ def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capsys):
         (["fit", "FOLDER/photos", "--method", "PRO"], "Did you mean 'RPO'?"),
         (["predict", "FOLDER/nothing", "a.jpg"], "expected the folder of a saved model"),
         (["predict", "FOLDER/model", "FOLDER/empty"], "expected pictures in this folder, got none"),
+        (["predict", "FOLDER/model", "FOLDER/raw"], "got none. To read .nef files, convert them to JPEG or PNG."),
         (["predict", "FOLDER/model", "FOLDER/photos", "--classes", "fox", "fox"], "distinct class names, got 'fox'"),
         (["export", "FOLDER/model", "--output", "model.bin"], "expected a file name with .onnx or .pt2, got .bin"),
     ],
 )
 def test_a_mistake_gives_one_message(folder, capsys, arguments, message):
     (folder / "empty").mkdir(exist_ok=True)
+    (folder / "raw").mkdir(exist_ok=True)
+    (folder / "raw" / "0.nef").touch()
     assert main([word.replace("FOLDER", str(folder)) for word in arguments]) == 2
     assert message in capsys.readouterr().err

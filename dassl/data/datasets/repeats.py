@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 
 from dassl.data.datasets.base_dataset import Datum
 from dassl.data.datasets.names import alike_names
@@ -67,17 +68,18 @@ def equal_files(paths: Iterable[str]) -> list[list[str]]:
 
 
 def _size(path: str) -> int:
-    try:
+    with suppress(OSError):  # reported when the image is read
         return os.path.getsize(path)
-    except OSError:  # reported by check_images
-        return 0
+    return 0
 
 
 def _start(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with suppress(OSError), open(path, "rb") as file:
         return file.read(START)
+    return b""
 
 
 def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with suppress(OSError), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+    return b""

@@ -23,6 +23,7 @@ def test_files_are_equal_if_all_of_their_content_is(make, tmp_path):
     paths = [item.impath for item in make(files).values()]
     assert repeats.equal_files(paths) == [paths[0:2], paths[3:5]]
     assert repeats.equal_files([*paths[:1], str(tmp_path / "missing")]) == []
+    assert repeats.equal_files([str(tmp_path), *paths[:2], str(tmp_path)]) == [paths[:2]]  # what cannot be read
 
 
 def test_only_files_of_equal_size_are_read(make, monkeypatch):

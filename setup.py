@@ -107,6 +107,8 @@ setup(
             "starlette>=0.46",
             "uvicorn>=0.34",
             "python-multipart>=0.0.20",
+            "pillow-heif>=0.18",
+            "pydicom>=3",
             "ruff",
             "codespell",
             "mypy",
@@ -122,6 +124,9 @@ setup(
         "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.21"],
         # dassl serve
         "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
+        # images of phones (.heic) and of hospitals (.dcm)
+        "heif": ["pillow-heif>=0.18"],
+        "dicom": ["pydicom>=3"],
     },
     entry_points={"console_scripts": ["dassl = promptlearn.cli:main"]},
     classifiers=[

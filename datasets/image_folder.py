@@ -1,22 +1,23 @@
-"""Your own photos: a folder of class folders, or a CSV file. No code is needed.
+"""Your own photos: a folder of class folders, a CSV file, or a split file. No code is needed.
 
 ``DATASET.ROOT`` is one of
 
 - a folder of class folders: ``photos/<class>/*.jpg``. Half of each class is train, 20 % val and 30 % test. That split
-  is sampled from a fixed seed: it is the same for every SEED, as long as the images are the same;
-- a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``. Without ``test/``, ``val/`` is the test set, as in
-  ImageNet, unless TEST.NO_TEST; with ``train/`` alone, its classes are split as above;
-- a CSV file with the header ``path,label`` or ``path,label,split`` (train, val or test); paths are relative to it.
+  is sampled from a fixed seed: it is the same for every SEED, as long as the images are the same. Of a class with fewer
+  than 4 images, at least half are train and the rest is test. DATASET.HOLD_OUT False makes all of them train;
+- a folder of parts: ``photos/{train,val,test}/<class>/*.jpg``, also by other common names (see layouts.py). Without
+  ``test/``, ``val/`` is the test set, as in ImageNet, unless TEST.NO_TEST; with ``train/`` alone, its classes are split
+  as above; ``test/`` alone is for ``--eval-only`` and for methods that train nothing;
+- a CSV file with columns such as ``path,label`` or ``path,label,split`` (see tables.py); paths are relative to it;
+- a split file of the CoOp family, ``*.json``; paths are relative to it.
 
-The classes are the folders (or labels) in sorted order. Their names are the folders' with ``_`` as spaces, or those of
-a ``classnames.txt`` next to them with lines such as ``folder the class name``, separated by a tab where a folder's
-name has spaces.
+The classes are the folders (or labels) of all parts in sorted order; DATASET.CLASS_LEVEL says how deep the folders are.
+Their names are the folders' with ``_`` as spaces (see names.py), or those of a ``classnames.txt`` next to them with
+lines such as ``folder the class name``, separated by a tab where a folder's name has spaces.
 """
 
-import csv
 import os
 import random
-from collections import Counter
 
 from basics import UserError
 from dassl.data.datasets import (
@@ -24,20 +25,27 @@ from dassl.data.datasets import (
     Datum,
     FewShotDataset,
     check_images,
-    class_folders,
+    class_names,
+    doubts,
     name_classes,
-    read_class_folders,
+    read_layout,
+    read_split,
+    read_table,
     split_by_class,
 )
 
-PARTS = ("train", "val", "test")
 SPLIT_SEED = 0  # of the split that is made here; cfg.SEED draws the shots, and must not move the test set
-HEADERS = (["path", "label"], ["path", "label", "split"])
 
 
 @DATASET_REGISTRY.register()
 class ImageFolder(FewShotDataset):
-    """Images in class folders, with or without train/, val/ and test/, or named by a CSV file."""
+    """Images in class folders, with or without train/, val/ and test/, or named by a CSV file or a split file."""
+
+    own_images = True
+
+    def __init__(self, cfg):
+        self._options = cfg.DATASET
+        super().__init__(cfg)
 
     def find_root(self, cfg) -> str:
         """Return the folder of the images, or of the CSV file."""
@@ -57,74 +65,60 @@ class ImageFolder(FewShotDataset):
         return folder
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        parts = self._read_table() if self._table else self._read_folders(root)
-        if "test" not in parts and "val" in parts and self._needs_test:
-            print("Note: no test images; using val as the test set")
-            parts["test"] = parts.pop("val")
-        if "test" in parts or "val" in parts:
-            return parts.get("train", []), parts.get("val", []), parts.get("test", [])
-        return split_by_class(parts["train"], rng=random.Random(SPLIT_SEED))
+        parts = self._read_parts(root)
+        items = [item for found in parts.values() for item in found]
+        check_images(items, self._table or root)
+        parts = self._divide(parts)
+        for line in doubts(parts, sorted({item.classname for item in items}), root):
+            print(f"Note: {line}")
+        if not parts["train"]:
+            print("Note: no training images; testing only")
+            self.test_only = True
+            return parts["test"], parts["val"], parts["test"]
+        return parts["train"], parts["val"], parts["test"]
 
-    def _read_folders(self, root: str) -> dict[str, list[Datum]]:
-        """Read the images of each part that has a folder; without such folders, all of them as train."""
-        folders = [name for name in class_folders(root) if name != self.record_dir]
-        if "train" not in folders or not set(folders) <= set(PARTS):
-            return {"train": read_class_folders(root, self._names(folders))}
-        classes = self._names(class_folders(os.path.join(root, "train")))
-        parts = {}
-        for part in folders:
-            folder = os.path.join(root, part)
-            unknown = [name for name in class_folders(folder) if name not in classes]
-            if unknown:
-                raise UserError(
-                    f"{folder}: expected the class folders of train/, got {len(unknown)} others: "
-                    f"{', '.join(unknown[:3])}."
-                )
-            parts[part] = read_class_folders(folder, classes)
-        return parts
-
-    def _read_table(self) -> dict[str, list[Datum]]:
-        """Read the images of each part that the table's column split names; without it, all of them as train."""
-        rows = read_rows(self._table)
-        names = self._names(sorted({row["label"] for row in rows}))
+    def _read_parts(self, root: str) -> dict[str, list[Datum]]:
+        """Read the images of each part that has some; without parts, all of them as train."""
+        if self._table.lower().endswith(".json"):
+            return dict(zip(("train", "val", "test"), read_split(self._table, root), strict=True))
+        if self._table:
+            found = self._read_table(root)
+        else:
+            found = read_layout(root, self._options.CLASS_LEVEL, skipped=self.record_dir)
+        names = self._names(sorted({folder for images in found.values() for _, folder in images}))
         labels = {folder: label for label, folder in enumerate(names)}
-        parts: dict[str, list[Datum]] = {}
-        for row in rows:
-            path, folder = os.path.join(self.dataset_dir, row["path"]), row["label"]
-            datum = Datum(path, labels[folder], classname=names[folder])
-            parts.setdefault(row.get("split", "train"), []).append(datum)
-        check_images([datum for items in parts.values() for datum in items], self._table)
+        return {
+            part: [Datum(path, labels[folder], classname=names[folder]) for path, folder in images]
+            for part, images in found.items()
+        }
+
+    def _read_table(self, root: str) -> dict[str, list[tuple[str, str]]]:
+        parts: dict[str, list[tuple[str, str]]] = {}
+        for name, label, part in read_table(self._table, self._options.COLUMNS):
+            path = os.path.join(root, name)
+            if "\\" in name and not os.path.exists(path):
+                path = os.path.join(root, name.replace("\\", os.sep))  # written on Windows
+            parts.setdefault(part or "train", []).append((path, label))
         return parts
+
+    def _divide(self, parts: dict[str, list[Datum]]) -> dict[str, list[Datum]]:
+        """Return train, val and test: those that exist, or else made from the training images."""
+        parts = {"train": [], "val": [], "test": []} | {part: found for part, found in parts.items() if found}
+        if not parts["test"] and parts["val"] and self._needs_test:
+            print("Note: no test images; using val as the test set")
+            parts["test"], parts["val"] = parts["val"], []
+        if parts["test"] or parts["val"] or not self._options.HOLD_OUT:
+            return parts
+        train, val, test = split_by_class(parts["train"], rng=random.Random(SPLIT_SEED), refuse_small=False)
+        print(
+            f"Held out of training: {len(val):,} val and {len(test):,} test images of {len(parts['train']):,}. To hold "
+            "out none, set DATASET.HOLD_OUT False."
+        )
+        return {"train": train, "val": val, "test": test}
 
     def _names(self, folders: list[str]) -> dict[str, str]:
         """Return class names by folder, in the order of the labels."""
         path = os.path.join(self.dataset_dir, "classnames.txt")
         if os.path.isfile(path):
             return name_classes(folders, path)
-        return {folder: folder.replace("_", " ") for folder in folders}
-
-
-def read_rows(path: str) -> list[dict[str, str]]:
-    """Read the rows of a CSV file with one of HEADERS, as dicts without spaces at the values' ends.
-
-    Raises:
-        UserError: not such a file; a row is incomplete or names no part; an image is named twice.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets write a byte-order mark
-            header, *rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: expected a CSV file, got an error: {error}.") from error
-    if header not in HEADERS or not rows:
-        raise UserError(
-            f"{path}: expected the header path,label or path,label,split and a line for each image, got "
-            f"{','.join(header)!r} and {len(rows)} lines."
-        )
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header) or not all(row) or (len(row) == 3 and row[2] not in PARTS):
-            parts = f" (split: {', '.join(PARTS)})" if len(header) == 3 else ""
-            raise UserError(f"{path}, image {number}: expected {','.join(header)}{parts}, got {','.join(row)!r}.")
-    twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: expected each image once, got {len(twice)} repeated ones: {', '.join(twice[:3])}.")
-    return [dict(zip(header, row, strict=True)) for row in rows]
+        return class_names(folders, path, self._options.STRIP_NUMBERS)

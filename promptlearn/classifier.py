@@ -26,7 +26,7 @@ from basics import NotApplicable, UserError, write_atomic
 from clip import CLIP, tokenize
 from clip.weights import find
 from dassl.config import get_cfg_default
-from dassl.data.datasets import list_images
+from dassl.data.datasets import list_files
 from dassl.data.transforms import build_transform
 from dassl.engine.checkpoints import (
     class_dependent,
@@ -38,6 +38,7 @@ from dassl.engine.checkpoints import (
 )
 from dassl.metrics.rejection import RULES
 from dassl.utils import in_threads, read_image
+from dassl.utils.images import why_not_read
 from promptlearn import hub, model_files
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.model_files import Calibration, Description
@@ -417,9 +418,10 @@ def expand(images: Source) -> Iterator[Picture]:
     several: Iterable[Any] = [images] if is_one else images  # type: ignore[assignment]
     for image in several:
         if isinstance(image, str | Path) and Path(image).is_dir():
-            files = list_images(image)
+            files, others = list_files(image)
             if not files:
-                raise UserError(f"{image}: expected pictures in this folder, got none.")
+                advice = why_not_read(Path(path).suffix for path in others)
+                raise UserError(f"{image}: expected pictures in this folder, got none. {advice}".rstrip())
             yield from files
         else:
             yield image

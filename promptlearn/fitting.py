@@ -53,7 +53,7 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     """Return train, and save the model. The same call resumes a training that was interrupted.
 
     Args:
-        quiet: without the output of train.py (which is in run/log.txt) and its progress bar.
+        quiet: without the notes and the progress bar of train.py, whose whole output is in run/log.txt.
 
     Raises:
         UserError: an unknown method, no pictures, or train.py failed; the message is train.py's.
@@ -65,17 +65,22 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     run = options.output / RUN
     command = [sys.executable, str(checkout.root / "train.py"), *arguments(options, checkout, run)]
     environment = os.environ | for_this_process() | ({"TQDM_DISABLE": "1"} if quiet else {})
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=checkout.folder,
         env=environment,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
         stderr=subprocess.PIPE if quiet else None,
-    )
-    if done.returncode:
-        text = (done.stderr or b"").decode(errors="replace").strip().removeprefix("error: ")
+        text=True,
+        errors="replace",
+    ) as child:
+        for line in child.stdout or ():
+            if line.startswith("Note: "):  # about the pictures, such as class names that say nothing to CLIP
+                notify(line.rstrip())
+        errors = (child.stderr.read() if child.stderr else "").strip().removeprefix("error: ")
+    if child.returncode:
         raise UserError(
-            text or f"{run}: train.py ended with exit status {done.returncode}. Its log is in log.txt there."
+            errors or f"{run}: train.py ended with exit status {child.returncode}. Its log is in log.txt there."
         )
     from promptlearn.classifier import PromptedClassifier  # imports torch
 

@@ -204,12 +204,21 @@ class PromptTrainer(TrainerX):
         cfg, learner = self.cfg, self.model.prompt_learner
         learner.backbone_shapes = whole_model_shapes(clip_model)
         if self.model.per_class_parameters:
+            self._refuse_untrained_classes()
             learner.classnames = classnames
         if cfg.MODEL.INIT_WEIGHTS:
             load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
             print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
         self.optim, self.sched = self.build_optimizer(learner)
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
+
+    def _refuse_untrained_classes(self) -> None:
+        if untrained := getattr(self.dm.dataset, "untrained", []):
+            raise UserError(
+                f"TRAINER.NAME: expected a method that can classify {len(untrained)} classes without training images "
+                f"({', '.join(untrained[:5])}), got {self.cfg.TRAINER.NAME}, which has parameters of each class. Add "
+                "training images, remove the test images of these classes, or use a method without such parameters."
+            )
 
     def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
         """Return the optimizer and the schedule of the trained module; None if the method makes no steps."""

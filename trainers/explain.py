@@ -50,6 +50,8 @@ def explain(trainer: PromptTrainer) -> None:
         raise UserError(
             f"--explain: expected a method built on trainers/base.py, got {trainer.cfg.TRAINER.NAME}. Omit --explain."
         )
+    if trainer.dm.test_loader is None:
+        raise UserError(f"--explain: expected test images in {trainer.cfg.DATASET.NAME}, got none. Omit --explain.")
     trainer.set_model_mode("eval")
     folder = Path(trainer.output_dir)
     arrays = io.BytesIO()

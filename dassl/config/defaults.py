@@ -95,6 +95,17 @@ _C.DATASET.CLASS_TEXTS = ""
 # Keep underscores in class names ("american_bulldog") instead of replacing them with spaces. The released code of RPO
 # and of its linear probe keeps them; such a name has more tokens.
 _C.DATASET.KEEP_UNDERSCORES = False
+# Own photos (ImageFolder). How deep the class folders are: 1 for photos/cat, 2 for photos/animals/cat, ...; -1 for the
+# folder that an image is in.
+_C.DATASET.CLASS_LEVEL = 1
+# Own photos: a CSV file's columns of path, label, and split (optional), separated by commas. If empty, they are found.
+_C.DATASET.COLUMNS = ""
+# Own photos: remove the number that class names start with (001.Black_footed_Albatross).
+_C.DATASET.STRIP_NUMBERS = False
+# Own photos without a split: hold out 20% of each class for val and 30% for test. False: train on all, test nothing.
+_C.DATASET.HOLD_OUT = True
+# If images have changed since NUM_SHOTS were sampled with this seed: sample again; the old record is kept next to it.
+_C.DATASET.REDRAW = False
 # Unused: share of the training images held out for validation.
 _C.DATASET.VAL_PERCENT = 0.1
 # Unused: settings of STL-10, CIFAR-C and semi-supervised learning.
@@ -264,6 +275,7 @@ FREE_TO_CHANGE = {
     "USE_CUDA",
     "VERBOSE",
     "DATASET.ROOT",
+    "DATASET.REDRAW",
     "INPUT.MAX_MEGAPIXELS",
     "INPUT.VIEWS_GIB",
     "DATALOADER.NUM_WORKERS",

@@ -202,7 +202,7 @@ class DataManager:
     Attributes:
         dataset: the dataset.
         train_loader_x, train_loader_u, val_loader, test_loader: loaders; train_loader_u and val_loader are None where
-            the dataset has no such images, and test_loader too with TEST.NO_TEST.
+            the dataset has no such images, and test_loader too with TEST.NO_TEST or own images.
         plain_train_loader: loads all training images in order, transformed as test images.
     """
 
@@ -241,7 +241,7 @@ class DataManager:
         self.train_loader_x = loader(data.train_x, loaders.TRAIN_X, tfm_train, True)
         self.train_loader_u = loader(data.train_u, unlabeled, tfm_train, True) if data.train_u else None
         self.val_loader = loader(data.val, loaders.TEST, tfm_test, False) if data.val else None
-        without_test = cfg.TEST.NO_TEST and not data.test
+        without_test = not data.test and (cfg.TEST.NO_TEST or getattr(data, "own_images", False))
         self.test_loader: Any = None if without_test else loader(data.test, loaders.TEST, tfm_test, False)
         self.plain_train_loader = loader(data.train_x, loaders.TEST, tfm_test, False)
         self.plain_train_loader.dataset.count_bad = False  # a training image must be readable

@@ -240,7 +240,9 @@ class TrainerX(TrainerBase):
         print("Finish training")
         print("Finished training")
         metrics = seconds = None
-        if not self.cfg.TEST.NO_TEST:
+        if self.test_loader is None:
+            print("No test images: nothing is tested")
+        elif not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
                 print("Deploy the model with the best val performance")
                 self.load_model(self.output_dir)
@@ -327,6 +329,8 @@ class TrainerX(TrainerBase):
             loader = self.val_loader
         else:
             split, loader = "test", self.test_loader
+        if loader is None:
+            raise UserError(f"DATASET.NAME: expected test images in {self.cfg.DATASET.NAME}, got none.")
         print(f"Evaluate on the *{split}* set")
         with self.evaluation():
             for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):

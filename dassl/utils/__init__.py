@@ -1,7 +1,7 @@
 """Helpers that do not depend on models or datasets."""
 
 from basics import mkdir_if_missing, read_json, write_json
-from dassl.utils.images import MAX_MEGAPIXELS, read_image
+from dassl.utils.images import MAX_MEGAPIXELS, is_image, read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.memory import free_memory, keep_freed_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
@@ -48,6 +48,7 @@ __all__ = [
     "get_most_similar_str_to_a_from_b",
     "get_random_state",
     "in_threads",
+    "is_image",
     "init_network_weights",
     "keep_freed_memory",
     "last_checkpoint",

@@ -32,6 +32,14 @@ def integer_from(least: int):
     return parse
 
 
+def key_value(text: str) -> tuple[str, str]:
+    """Split KEY=VALUE, as an argparse type. A value may contain "=" itself."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    return key, value
+
+
 def add_run_options(add: Callable) -> None:
     """Add the options that `folders_of` and `run_jobs` read, and --checkout."""
     add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ from tqdm import tqdm
 
 from basics import UserError, notify
 from dassl.config import get_cfg_default, merge
+from promptlearn.cli.common import key_value
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared
 from promptlearn.prepare.sources import Source, read_sources
 from promptlearn.prepare.verify import (
     Spread,
+    doubtful,
     image_sizes,
     images_per_class,
     splits,
@@ -41,7 +44,8 @@ Without an automatic download, it lists the files to put where; run it again to 
 
 VERIFY_HELP = """\
 Compare each dataset with its published sizes, and check that every image of its splits exists. Exit status 1 if
-anything is wrong.
+anything is wrong. Notes name images that occur twice (in training and test, in two classes), and class names that are
+alike; --root with your own photos for image_folder.
 """
 
 PUBLISHED_PARTS = ("train", "val", "test")
@@ -57,7 +61,8 @@ def run(arguments: list[str]) -> int:
     if args.verb == "list":
         return list_all(known, sources, args.root)
     names = config_names(args.names, known)
-    return args.do([Requested(checkout, name, sources.get(known[name]), args.root) for name in names], args)
+    settings = getattr(args, "settings", ())
+    return args.do([Requested(checkout, name, sources.get(known[name]), args.root, settings) for name in names], args)
 
 
 def config_names(names: list[str], known: dict[str, str]) -> list[str]:
@@ -74,10 +79,18 @@ class Requested:
         name: its file in configs/datasets/, without .yaml.
         source: where it comes from; None for one that renders itself or is the user's own.
         root: the DATA folder, or None.
+        settings: (key, value) of further settings.
     """
 
-    def __init__(self, checkout: Checkout, name: str, source: Source | None, root: Path | None):
-        self.checkout, self.name, self.source, self.root = checkout, name, source, root
+    def __init__(
+        self,
+        checkout: Checkout,
+        name: str,
+        source: Source | None,
+        root: Path | None,
+        settings: Iterable[tuple[str, str]] = (),
+    ):
+        self.checkout, self.name, self.source, self.root, self.settings = checkout, name, source, root, settings
         if source and root is None:
             raise UserError(f"--root: expected the DATA folder for {name}, got nothing.")
 
@@ -87,21 +100,22 @@ class Requested:
 
         self.checkout.load("datasets")
         cfg = get_cfg_default()
-        merge(cfg, [self.checkout.config(f"datasets/{self.name}.yaml")])
+        words = [word for setting in self.settings for word in setting]
+        merge(cfg, [self.checkout.config(f"datasets/{self.name}.yaml")], words)
         cfg.DATASET.ROOT = str(self.root or "")
         with contextlib.redirect_stdout(sys.stderr):
             return build_dataset(cfg)
 
-    def faults(self, images: bool = False) -> list[str]:
-        """List what is wrong; files first, because without them nothing can be counted."""
+    def examine(self, images: bool = False) -> "tuple[list[str], DatasetBase | None]":
+        """List what is wrong (files first, because without them nothing can be counted), and return the dataset."""
         try:
             if self.source and (lines := wrong_files(self.source, self.root)):
-                return lines
+                return lines, None
             dataset = self.load()
         except UserError as error:
-            return [str(error)]
+            return [str(error)], None
         lines = wrong_counts(self.source, dataset) if self.source else []
-        return lines + (wrong_images(dataset) if images else [])
+        return lines + (wrong_images(dataset) if images else []), dataset
 
 
 def list_all(known: dict[str, str], sources: dict[str, Source], root: Path | None) -> int:
@@ -163,7 +177,8 @@ def prepare_one(each: Requested) -> bool:
     except UserError as error:
         notify(f"error: {error}")
         return False
-    if faults := each.faults():
+    faults, _ = each.examine()
+    if faults:
         notify("\n  ".join([f"error: {each.name} is laid out, but not as published:", *faults]))
         return False
     notify(f"{each.name}: prepared and verified")
@@ -177,9 +192,10 @@ def prepare_one(each: Requested) -> bool:
 def verify(requested: list[Requested], args: argparse.Namespace) -> int:
     wrong = 0
     for each in requested:
-        faults = each.faults(args.images)
+        faults, dataset = each.examine(args.images)
         wrong += bool(faults)
-        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults]))
+        notes = [f"Note: {line}" for line in doubtful(dataset)] if dataset else []
+        print("\n  ".join([f"{each.name}: {'WRONG' if faults else 'ok'}", *faults, *notes]))
     return int(wrong > 0)
 
 
@@ -223,8 +239,16 @@ def parser() -> argparse.ArgumentParser:
     add_verb("prepare", "download, check, unpack, and verify", prepare, PREPARE_HELP).add_argument(
         "--delete-archives", action="store_true", help="delete a dataset's archives once it is verified"
     )
-    add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP).add_argument(
-        "--images", action="store_true", help="decode every image, too"
-    )
-    add_verb("stats", "classes, images per class, sizes of images", stats)
+    verifies = add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP)
+    verifies.add_argument("--images", action="store_true", help="decode every image, too")
+    for verb in (verifies, add_verb("stats", "classes, images per class, sizes of images", stats)):
+        verb.add_argument(
+            "--set",
+            dest="settings",
+            action="append",
+            default=[],
+            type=key_value,
+            metavar="KEY=VALUE",
+            help="a setting, such as DATASET.CLASS_LEVEL=2 of image_folder",
+        )
     return parser

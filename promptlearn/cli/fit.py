@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import notify
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.common import integer_from, key_value
 from promptlearn.fitting import FitOptions, fit
 
 HELP = """\
@@ -16,12 +16,13 @@ The same command resumes an interrupted training.
 examples:
   dassl fit photos/
   dassl fit photos/ --shots 16 --epochs 20 --prompt "a satellite photo of {}."
+  dassl fit photos/ DATASET.HOLD_OUT=False DATASET.CLASS_LEVEL=2
   dassl fit table.csv --method CoOp --backbone ViT-B/32 --output birds
 """
 
 
 def run(arguments: list[str]) -> int:
-    args = parser().parse_args(arguments)
+    args = parser().parse_intermixed_args(arguments)
     output = Path(args.output or f"models/{Path(args.source.rstrip('/')).stem}")
     options = FitOptions(
         Path(args.source),
@@ -32,6 +33,7 @@ def run(arguments: list[str]) -> int:
         args.epochs,
         args.seed,
         args.prompt,
+        dict(args.settings),
     )
     classifier = fit(options)
     trained = classifier.description.trained or {}
@@ -57,4 +59,5 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=integer_from(1), metavar="N", help="(default: those of the method's config)")
     add("--prompt", default="", metavar="TEXT", help="the text around a class name, with {} for the name")
     add("--seed", type=integer_from(0), default=1, metavar="S", help="(default: 1)")
+    add("settings", nargs="*", type=key_value, metavar="KEY=VALUE", help="other settings of train.py")
     return p

@@ -53,6 +53,16 @@ def wrong_images(dataset: DatasetBase) -> list[str]:
     return [reason for reason in _for_each_image(dataset, _why_unreadable, "decoding") if reason]
 
 
+def doubtful(dataset: DatasetBase) -> list[str]:
+    """Return one line for each kind of doubt about a dataset that is not wrong; see `dassl.data.datasets.doubts`."""
+    from dassl.data.datasets import doubts  # imports torch
+
+    parts = splits(dataset)
+    if getattr(dataset, "test_only", False):  # the training images are the test images
+        parts = {"test": parts["test"]}
+    return doubts(parts, dataset.classnames, dataset.dataset_dir or ".")
+
+
 def splits(dataset: DatasetBase) -> dict[str, list[Datum]]:
     return {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test or []}
 

@@ -57,20 +57,32 @@ def group_by_label(items: Iterable[Datum]) -> dict[int, list[Datum]]:
     return by_label
 
 
+def scan_folder(folder: str) -> list[os.DirEntry]:
+    """Return all entries of a folder, sorted by name, so that no sample depends on the file system.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+
+
 def list_folder(folder: str) -> list[str]:
     """Return all names in a folder, sorted.
 
     Raises:
         UserError: the folder cannot be listed.
     """
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+    return [entry.name for entry in scan_folder(folder)]
 
 
 def check_images(items: Iterable[Datum], source: str) -> None:
     """Check that every image file exists, by one listing per folder (a stat per file is slow on network disks).
+
+    Only links are followed one by one.
 
     Args:
         items: the images to look up.
@@ -87,14 +99,15 @@ def check_images(items: Iterable[Datum], source: str) -> None:
     missing = []
     for folder, names in wanted.items():
         if os.path.isdir(folder or "."):
-            unlisted = [os.path.join(folder, name) for name in names.difference(list_folder(folder or "."))]
-            # The second lookup is for file systems that ignore case or rewrite Unicode names.
+            listed = {entry.name for entry in scan_folder(folder or ".") if not entry.is_symlink()}
+            unlisted = [os.path.join(folder, name) for name in names - listed]
+            # The second lookup is for links, and for file systems that ignore case or rewrite Unicode names.
             missing += [path for path in unlisted if not os.path.isfile(path)]
         else:
             missing += [os.path.join(folder, name) for name in names]
     if missing:
         total = sum(len(names) for names in wanted.values())
-        first = ", ".join(sorted(missing)[:3])
+        first = ", ".join(f"{path}{' (a broken link)' * os.path.islink(path)}" for path in sorted(missing)[:3])
         raise UserError(
             f"{source}: expected {total:,} image files, got {total - len(missing):,}; the first missing ones: {first}. "
             "Unpack the dataset again, or correct --root or the list of files."
@@ -207,12 +220,16 @@ class DatasetBase:
         val: validation images, or None.
         test: test images, or None.
 
+    Attributes:
+        untrained: names of the classes without a training image; only own images may have them.
+
     Raises:
         UserError: image files are missing, or the labels are not 0 to C - 1.
     """
 
     dataset_dir = ""  # folder of the dataset inside the DATA folder
     domains: Sequence[str] = ()  # names of the domains, in datasets that have them
+    own_images = False  # a user's own: classes need no training image (a method may know them by name), nor a test
 
     def __init__(
         self,
@@ -222,14 +239,18 @@ class DatasetBase:
         test: list[Datum] | None = None,
     ):
         source, train_x = type(self).__name__, train_x or []
-        check_labels(train_x, [*(val or []), *(test or [])], source)
+        others = [*(val or []), *(test or [])]
+        labeled = [*train_x, *others] if self.own_images else train_x
+        check_labels(labeled, others, source)
         check_images([item for items in (train_x, train_u, val, test) for item in items or []], source)
         self._train_x = train_x
         self._train_u = train_u
         self._val = val
         self._test = test
-        self._num_classes = self.get_num_classes(train_x)
-        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+        self._num_classes = self.get_num_classes(labeled)
+        self._lab2cname, self._classnames = self.get_lab2cname(labeled)
+        trained = {item.label for item in train_x}
+        self.untrained = [name for label, name in self._lab2cname.items() if label not in trained]
 
     @property
     def train_x(self) -> list[Datum]:

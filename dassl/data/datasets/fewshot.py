@@ -1,6 +1,7 @@
 """Few-shot datasets: a split, a sample of a few images per class, and the base or new half of the classes."""
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -41,7 +42,7 @@ class FewShotDataset(DatasetBase):
     which depends on nothing but the seed, so it is not recorded.
 
     Args:
-        cfg: the config; reads SEED and DATASET.{ROOT, NUM_SHOTS, TRAIN_FRACTION, SUBSAMPLE_CLASSES, PROMPT}.
+        cfg: the config; reads SEED and DATASET.{ROOT, NUM_SHOTS, TRAIN_FRACTION, REDRAW, SUBSAMPLE_CLASSES, PROMPT}.
 
     Attributes:
         dataset_dir: folder of the dataset.
@@ -75,11 +76,11 @@ class FewShotDataset(DatasetBase):
         self._made_split = False
 
         train, val, test = self.read(root)
-        check_labels(train, [*val, *test], type(self).__name__)
+        check_labels([*train, *val, *test] if self.own_images else train, [*val, *test], type(self).__name__)
         if not self.test_only:  # else the test images are the training images, too
             check_duplicates(train, test, type(self).__name__)
         if cfg.DATASET.NUM_SHOTS >= 1 and not self.test_only:
-            train, val = self._sample(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED)
+            train, val = self._sample(train, val, cfg.DATASET.NUM_SHOTS, cfg.SEED, cfg.DATASET.REDRAW)
         elif cfg.DATASET.TRAIN_FRACTION < 1 and not self.test_only:
             rng = random.Random(f"fraction {cfg.SEED}" if cfg.SEED >= 0 else None)
             train = sample_fraction(train, cfg.DATASET.TRAIN_FRACTION, rng)
@@ -88,6 +89,8 @@ class FewShotDataset(DatasetBase):
 
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
+        if self.untrained:
+            print(f"Note: {len(self.untrained)} classes have no training images: {', '.join(self.untrained[:5])}")
 
     def find_root(self, cfg) -> str:
         """Return the folder that contains ``dataset_dir``: the user's DATA folder.
@@ -143,7 +146,7 @@ class FewShotDataset(DatasetBase):
         )
 
     def _sample(
-        self, train: list[Datum], val: list[Datum], num_shots: int, seed: int
+        self, train: list[Datum], val: list[Datum], num_shots: int, seed: int, redraw: bool
     ) -> tuple[list[Datum], list[Datum]]:
         """Sample the shots of all classes, and check or write their record."""
         few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
@@ -179,9 +182,17 @@ class FewShotDataset(DatasetBase):
             if kept_train is not None and kept_val is not None:
                 print(f"Using the sample in {path}, made together with the split")
                 return kept_train, kept_val
+        if redraw:
+            kept = _free_name(path)
+            write_json(recorded, kept)
+            write_json(record, path)
+            print(f"Note: the images or the split have changed; recorded a new sample, and kept the old one as {kept}")
+            return sampled_train, sampled_val
         raise UserError(
-            f"{path}: expected this dataset's sample of {num_shots} shots for seed {seed}, got another; the images or "
-            "the split have changed. Delete the file to use the new sample."
+            f"{path}: expected this dataset's sample of {num_shots} shots for seed {seed}, got another: "
+            f"{_what_changed(recorded, relative_entries([*train, *val], self.dataset_dir))}. Put the images back, or "
+            "set DATASET.REDRAW True for a new sample; the old record is kept next to it, and other samples are "
+            "unchanged."
         )
 
     def _find(self, entries: list[list], items: list[Datum], sampled: list[Datum]) -> list[Datum] | None:
@@ -208,6 +219,29 @@ def _read_record(path: Path) -> dict:
             "which will be written again."
         )
     return {"after_making_split": False, **record}
+
+
+def _what_changed(recorded: dict, entries: list[list]) -> str:
+    """Say why a recorded sample no longer fits the images; `entries`: those of the train and val images."""
+    classes = {path: name for path, _, name in entries}
+    drawn = {
+        entry[0]: entry[2]
+        for entry in (*recorded["train"], *recorded["val"])
+        if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)  # the file may be damaged
+    }
+    gone = [path for path in drawn if path not in classes]
+    renamed = [path for path in drawn if path in classes and classes[path] != drawn[path]]
+    if gone:
+        return f"{len(gone)} of its {len(drawn)} images are no longer train or val images, first: {gone[0]}"
+    if renamed:
+        return f"{len(renamed)} of its {len(drawn)} images have another class, first: {renamed[0]}"
+    return f"its {len(drawn)} images exist, but the others or the order of the classes have changed since"
+
+
+def _free_name(path: Path) -> Path:
+    """Return a name next to a record for its old content, which no other old record has."""
+    numbers = itertools.count(1)
+    return next(name for n in numbers if not (name := path.with_suffix(f".old{n}.json")).exists())
 
 
 def _draw_hash(train: list[list], val: list[list]) -> str:

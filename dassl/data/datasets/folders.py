@@ -1,42 +1,60 @@
 """Images in class folders, listed in sorted order so that no sample depends on the file system."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from basics import UserError
-from dassl.data.datasets.base_dataset import Datum, list_folder
+from dassl.data.datasets.base_dataset import Datum, scan_folder
+from dassl.utils.images import is_image, why_not_read
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+# Folders that operating systems and tools create next to what they unpack or index.
+CLUTTER = {
+    "__MACOSX", ".ipynb_checkpoints", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "__pycache__"
+}  # fmt: skip
 
 
-def list_images(folder: str | os.PathLike) -> list[str]:
-    """Return the paths of all images below a folder, sorted, judged by their names. Hidden files are skipped.
+def is_clutter(name: str) -> bool:
+    """Return whether a file or folder of this name is skipped without a look: hidden ones, and those of CLUTTER."""
+    return name.startswith(".") or name in CLUTTER
+
+
+def list_files(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
+    """Return the paths of all images and of all other files below a folder, sorted folder by folder.
+
+    Hidden files and CLUTTER are skipped, and so are links that lead back to a folder above them.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    images = []
-    for name in list_folder(os.fspath(folder)):
-        path = os.path.join(folder, name)
-        if name.startswith("."):
+    images: list[str] = []
+    others: list[str] = []
+    for entry in scan_folder(os.fspath(folder)):
+        if is_clutter(entry.name) or entry.is_symlink() and _leads_back(entry.path):
             continue
-        if os.path.isdir(path):
-            images += list_images(path)
-        elif name.lower().endswith(IMAGE_ENDINGS):
-            images.append(path)
-    return images
+        if entry.is_dir():
+            below = list_files(entry.path)
+            images += below[0]
+            others += below[1]
+        else:
+            (images if is_image(entry.path) else others).append(entry.path)
+    return images, others
+
+
+def _leads_back(link: str) -> bool:
+    target = os.path.join(os.path.realpath(link), "")
+    return os.path.join(os.path.realpath(os.path.dirname(link)), "").startswith(target)
 
 
 def class_folders(folder: str) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without hidden ones.
+    """Return the names of the folders in a folder, sorted, without hidden ones and CLUTTER.
 
     Raises:
         UserError: the folder does not exist, has no folders in it, or cannot be listed.
     """
     if not os.path.isdir(folder):
         raise UserError(f"{folder}: expected a folder of class folders, got none. Unpack the dataset again.")
-    entries = [name for name in list_folder(folder) if not name.startswith(".")]
-    names = [name for name in entries if os.path.isdir(os.path.join(folder, name))]
+    entries = [entry for entry in scan_folder(folder) if not is_clutter(entry.name)]
+    names = [entry.name for entry in entries if entry.is_dir()]
     if not names:
         raise UserError(
             f"{folder}: expected class folders, got {len(entries):,} files. Put the images of each class into a "
@@ -46,9 +64,9 @@ def class_folders(folder: str) -> list[str]:
 
 
 def read_class_folders(folder: str, classes: Mapping[str, str] | None = None) -> list[Datum]:
-    """Return all images in the given class folders, by class, and sorted by name within a class.
+    """Return all images below the given class folders, by class, and sorted by name within a class.
 
-    Hidden files are skipped, and so are files whose names do not end like an image's (with a note).
+    Hidden files are skipped, and so are files that are no images (with a note).
 
     Args:
         folder: where the class folders are.
@@ -62,20 +80,34 @@ def read_class_folders(folder: str, classes: Mapping[str, str] | None = None) ->
     items, empty, others = [], [], []
     for label, (name, classname) in enumerate(classes.items()):
         place = os.path.join(folder, name)
-        files = [file for file in list_folder(place) if not file.startswith(".")] if os.path.isdir(place) else []
-        images = [file for file in files if file.lower().endswith(IMAGE_ENDINGS)]
-        items += [Datum(os.path.join(place, file), label, classname=classname) for file in images]
+        images, skipped = list_files(place) if os.path.isdir(place) else ([], [])
+        items += [Datum(path, label, classname=classname) for path in images]
+        others += skipped
         if not images:
             empty.append(name)
-        if len(images) < len(files):
-            others += [os.path.join(name, file) for file in files if not file.lower().endswith(IMAGE_ENDINGS)]
     if empty:
-        raise UserError(
-            f"{folder}: expected images in {len(classes):,} class folders, got none in {len(empty):,}, first: "
-            f"{', '.join(empty[:3])}."
-        )
-    if others:
-        print(
-            f"Note: skipped {len(others):,} files in {folder} that do not have an image's name: {', '.join(others[:3])}"
-        )
+        refuse_empty(folder, len(classes), empty, others)
+    report_skipped(folder, others)
     return items
+
+
+def refuse_empty(folder: str, classes: int, empty: list[str], others: Iterable[str]) -> None:
+    """Raise the UserError about class folders without images; `others`: the paths of the files that are no images."""
+    advice = why_not_read(map(ending, others))
+    raise UserError(
+        f"{folder}: expected images in {classes:,} class folders, got none in {len(empty):,}, first: "
+        f"{', '.join(empty[:3])}.{' ' + advice if advice else ''}"
+    )
+
+
+def report_skipped(folder: str, others: list[str]) -> None:
+    """Print a note on files that are no images, and how to read those that are some of another kind."""
+    if others:
+        first = ", ".join(os.path.relpath(path, folder) for path in others[:3])
+        advice = why_not_read(map(ending, others))
+        print(f"Note: skipped {len(others):,} files in {folder} that are no images: {first} {advice}".rstrip())
+
+
+def ending(path: str) -> str:
+    """Return the ending of a file's name, such as ".jpg"."""
+    return os.path.splitext(path)[1]

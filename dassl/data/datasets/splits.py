@@ -3,18 +3,25 @@
 import math
 import os
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from basics import UserError, read_json, write_json
 from dassl.data.datasets.base_dataset import Datum, check_images, group_by_label
+from dassl.data.datasets.tables import PATH, part_of, plain
 
 SUBSAMPLES = ("all", "base", "new")
+# Common names of the fields of a split's entries; those of the path are a table's.
+LABEL_NUMBER = ("label", "labelid", "classid", "categoryid", "target", "y")
+CLASS_NAME = ("classname", "labelname", "categoryname", "class", "category", "name")
 
 
 def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
-    """Read a split file of the CoOp family.
+    """Read a split file of the CoOp family, or one like it.
 
-    The file is a JSON object with the keys train, val and test, each a list of [path, label, class name].
+    The file is a JSON object with the keys train, val and test, each a list of [path, label, class name]. Also read,
+    with a note: dicts with these three; labels that start at 1; no val; and labels that each list counts differently,
+    which are then numbered by their names.
 
     Args:
         filepath: the split file.
@@ -29,14 +36,46 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
     print(f"Reading split from {filepath}")
     split = read_json(filepath)
     try:
-        train, val, test = ([_datum(path_prefix, *e) for e in split[part]] for part in ("train", "val", "test"))
-    except (ValueError, KeyError, TypeError) as error:
+        lists = {part_of(key) or key: entries for key, entries in split.items()}
+        if "val" not in lists:
+            print(f"Note: {filepath} has no val; there are no validation images")
+            lists["val"] = []
+        parts = [[_datum(path_prefix, *_fields(entry)) for entry in lists[part]] for part in ("train", "val", "test")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{filepath}: expected a split file, an object with train, val and test, each a list of [path, label, "
             f"class name], got {type(error).__name__}: {error}. Download it again."
         ) from error
+    train, val, test = _count_from_zero(filepath, parts)
     check_images([*train, *val, *test], filepath)
     return train, val, test
+
+
+def _fields(entry: Any) -> Any:
+    """Return path, label and class name of an entry."""
+    if not isinstance(entry, dict):
+        return entry
+    fields = {plain(key): value for key, value in entry.items()}
+
+    def field(names: Sequence[str]) -> Any:
+        return fields[next((name for name in names if name in fields), names[0])]
+
+    return field(PATH), field(LABEL_NUMBER), field(CLASS_NAME)
+
+
+def _count_from_zero(filepath: str, parts: list[list[Datum]]) -> list[list[Datum]]:
+    """Return the lists with labels from 0; if they give a label different names, with one label for each name."""
+    names: list[dict[int, str]] = [{item.label: item.classname for item in part} for part in parts]
+    merged = {label: name for found in names for label, name in found.items()}
+    if any(merged[label] != name for found in names for label, name in found.items()):
+        in_order = dict.fromkeys(found[label] for found in names for label in sorted(found))
+        number = {name: label for label, name in enumerate(in_order)}
+        print(f"Note: {filepath} numbers the classes of its lists differently; numbering them by their names")
+        return [[Datum(i.impath, number[i.classname], i.domain, i.classname) for i in part] for part in parts]
+    if merged and min(merged) == 1:
+        print(f"Note: {filepath} counts labels from 1; counting from 0")
+        return [[Datum(i.impath, i.label - 1, i.domain, i.classname) for i in part] for part in parts]
+    return parts
 
 
 def _datum(folder: str, path: Any, label: Any, classname: Any) -> Datum:
@@ -101,7 +140,7 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
 
 
 def split_by_class(
-    items: list[Datum], p_train: float = 0.5, p_val: float = 0.2, rng=random
+    items: list[Datum], p_train: float = 0.5, p_val: float = 0.2, rng=random, refuse_small: bool = True
 ) -> tuple[list[Datum], list[Datum], list[Datum]]:
     """Divide the images of every class into train, val and test, exactly as the CoOp family does.
 
@@ -109,34 +148,44 @@ def split_by_class(
         items: the images to divide.
         p_train, p_val: shares of each class (rounded) for train and val; the rest is test.
         rng: a ``random.Random``, or the module ``random`` for Python's global stream.
+        refuse_small: refuse classes that are too small for this. Otherwise, at least half of such a class are train,
+            the rest is test, and one image is train.
 
     Returns:
         The train, val and test images, by class in the order of each class's first image.
 
     Raises:
-        UserError: a class is too small to give an image to each part.
+        UserError: a class is too small to give an image to each part, and `refuse_small`.
     """
     parts = f"{p_train:.0%} train, {p_val:.0%} val and {1 - p_train - p_val:.0%} test"
     print(f"Splitting into {parts}")
-    train, val, test = [], [], []
+    train, val, test, small = [], [], [], []
     for members in group_by_label(items).values():
         rng.shuffle(members)
         num_train, num_val = round(len(members) * p_train), round(len(members) * p_val)
         if min(num_train, num_val, len(members) - num_train - num_val) < 1:
-            raise UserError(
-                f"class {members[0].classname!r}: expected enough images for {parts}, got {len(members)}. "
-                "Add images, or divide them yourself."
-            )
+            small.append(f"{members[0].classname} ({len(members)})")
+            if refuse_small:
+                raise UserError(
+                    f"class {members[0].classname!r}: expected enough images for {parts}, got {len(members)}. "
+                    "Add images, or divide them yourself."
+                )
+            num_train, num_val = math.ceil(len(members) / 2), 0
         train += members[:num_train]
         val += members[num_train : num_train + num_val]
         test += members[num_train + num_val :]
+    if small:
+        print(
+            f"Note: {len(small)} classes have too few images for that: at least half are train, the rest is test, "
+            f"first: {', '.join(small[:3])}"
+        )
     return train, val, test
 
 
 def subsample_classes(*sources: list[Datum], subsample: str = "all"):
     """Keep all classes, the base classes (first half, rounded up) or the new classes (the rest), labeled from 0.
 
-    The classes are those of the first source, in the order of their labels.
+    The classes are those of all sources, in the order of their labels.
 
     Args:
         sources: lists of images, for example train, val and test.
@@ -154,7 +203,7 @@ def subsample_classes(*sources: list[Datum], subsample: str = "all"):
         return sources
 
     print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
-    labels = sorted({item.label for item in sources[0]})
+    labels = sorted({item.label for source in sources for item in source})
     half = math.ceil(len(labels) / 2)
     selected = labels[:half] if subsample == "base" else labels[half:]
     relabel = {label: new for new, label in enumerate(selected)}

@@ -142,6 +142,30 @@ def test_a_split_of_another_size_is_a_failure(call, monkeypatch):
 
 
 class TestVerify:
+    def test_settings_of_own_photos_are_used(self, call):
+        for name in ("animals/cat", "animals/dog", "plants/oak"):
+            (call.folder.parent / name).mkdir(parents=True)
+            (call.folder.parent / name / "0.jpg").write_bytes(picture(len(name)))
+        status, out, _ = call("stats", "image_folder", "--set", "DATASET.CLASS_LEVEL=2")
+        assert status == 0 and [line.split()[1] for line in out.splitlines()[2:5]] == ["cat", "dog", "oak"]
+        with pytest.raises(SystemExit):
+            call("verify", "image_folder", "--set", "DATASET.CLASS_LEVEL")
+
+    def test_own_photos_are_checked_for_leaks_and_alike_names(self, call, tmp_path):
+        for name in ("train/Cat/0", "train/cats/0", "test/Cat/0"):
+            (tmp_path / "DATA" / name).parent.mkdir(parents=True)
+            (tmp_path / "DATA" / f"{name}.jpg").write_bytes(picture(name.count("cats")))
+        status, out, _ = call("verify", "image_folder", "--images")
+        assert (status, out.splitlines()) == (
+            0,
+            [
+                "image_folder: ok",
+                "  Note: 1 images of val or test are in train, too, which inflates the results: "
+                "test/Cat/0.jpg = train/Cat/0.jpg",
+                "  Note: class names that are alike: 'Cat', 'cats'",
+            ],
+        )
+
     def test_missing_files_are_named(self, call):
         status, out, _ = call("verify", "oxford_pets")
         assert status == 1

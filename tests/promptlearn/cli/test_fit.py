@@ -117,6 +117,17 @@ def test_other_classes_come_from_the_command_line_or_a_file(folder, tmp_path, ca
         assert json.loads(capsys.readouterr().out)["class"] in ("fox", "owl")
 
 
+def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capsys):
+    for name in ("animals/7", "plants/oak"):
+        (tmp_path / "photos" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "test" / name / "0.png")
+    command = ["fit", str(tmp_path / "photos"), "--backbone", "tiny", "--output", str(tmp_path / "model")]
+    assert main([*command, "DATASET.CLASS_LEVEL=2"]) == 2  # nothing to train on
+    err = capsys.readouterr().err
+    assert "Note: 1 of 2 class names say nothing to CLIP, which reads them as words: 7." in err
+    assert "Note: no training images; testing only" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,11 +135,14 @@ def test_other_classes_come_from_the_command_line_or_a_file(folder, tmp_path, ca
         (["fit", "FOLDER/photos", "--method", "PRO"], "Did you mean 'RPO'?"),
         (["predict", "FOLDER/nothing", "a.jpg"], "expected the folder of a saved model"),
         (["predict", "FOLDER/model", "FOLDER/empty"], "expected pictures in this folder, got none"),
+        (["predict", "FOLDER/model", "FOLDER/raw"], "got none. To read .nef files, convert them to JPEG or PNG."),
         (["predict", "FOLDER/model", "FOLDER/photos", "--classes", "fox", "fox"], "distinct class names, got 'fox'"),
         (["export", "FOLDER/model", "--output", "model.bin"], "expected a file name with .onnx or .pt2, got .bin"),
     ],
 )
 def test_a_mistake_gives_one_message(folder, capsys, arguments, message):
     (folder / "empty").mkdir(exist_ok=True)
+    (folder / "raw").mkdir(exist_ok=True)
+    (folder / "raw" / "0.nef").touch()
     assert main([word.replace("FOLDER", str(folder)) for word in arguments]) == 2
     assert message in capsys.readouterr().err

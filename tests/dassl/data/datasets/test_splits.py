@@ -39,6 +39,31 @@ def test_a_saved_split_reads_back_and_has_relative_paths(tmp_path):
     assert [summary(part) for part in read_split(file, str(folder))] == [summary(part) for part in parts]
 
 
+def entries_of_each_kind():
+    """Yield (a split of two classes in another layout, part of the note about it)."""
+    train, test = [["a.jpg", 0, "ant"], ["b.jpg", 1, "bee"]], [["c.jpg", 1, "bee"]]
+    yield {"train": train, "test": test}, "has no val"
+    yield {"Training": train, "valid": [], "testing": test}, ""
+    yield {"train": [["a.jpg", 1, "ant"], ["b.jpg", 2, "bee"]], "val": [], "test": [["c.jpg", 2, "bee"]]}, "from 1"
+    yield {"train": train, "val": [], "test": [["c.jpg", 0, "bee"]]}, "numbering them by their names"
+    for path, label, name in (("path", "label", "classname"), ("file_name", "class_id", "class")):
+        keys = (path, label, name)
+        dicts = [[dict(zip(keys, entry, strict=True)) for entry in part] for part in (train, test)]
+        yield {"train": dicts[0], "val": [], "test": dicts[1]}, ""
+
+
+@pytest.mark.parametrize(("split", "note"), [*entries_of_each_kind()])
+def test_other_layouts_of_a_split_are_read_as_the_same_images(tmp_path, split, note, capsys):
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").touch()
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    parts = [summary(part) for part in read_split(str(tmp_path / "split.json"), str(tmp_path))]
+    a, b, c = (str(tmp_path / f"{name}.jpg") for name in "abc")
+    assert parts == [[(a, 0, "ant"), (b, 1, "bee")], [], [(c, 1, "bee")]]
+    out = capsys.readouterr().out
+    assert note in out and ("Note" in out) == bool(note)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -48,6 +73,7 @@ def test_a_saved_split_reads_back_and_has_relative_paths(tmp_path):
             for entry in (
                 *('["a.jpg", 0.9, "cat"]', '["a.jpg", true, "cat"]', '["a.jpg", null, "cat"]', '["a.jpg", "x", "cat"]'),
                 *('["a.jpg", 0, ""]', '["a.jpg", 0, " "]', '["a.jpg", 0, ["cat"]]', '["a.jpg", 0, "\\ud800"]'),
+                *('{"path": "a.jpg", "label": 0}', '{"label": 0, "classname": "cat"}', "{}"),
                 *('["", 0, "cat"]', '["a\\u0000", 0, "cat"]', '[3, 0, "cat"]', '"abc"', "3"),
             )
         ),

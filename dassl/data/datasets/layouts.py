@@ -1,0 +1,131 @@
+"""Folders of images as people have them: with or without parts (train, valid, ...), the classes at any depth."""
+
+import os
+from collections import defaultdict
+from typing import NamedTuple
+
+from basics import UserError
+from dassl.data.datasets.base_dataset import list_folder, scan_folder
+from dassl.data.datasets.folders import (
+    CLUTTER,
+    class_folders,
+    ending,
+    is_clutter,
+    list_files,
+    refuse_empty,
+    report_skipped,
+)
+from dassl.data.datasets.tables import part_of
+from dassl.utils.images import why_not_read
+
+
+class Placed(NamedTuple):
+    """An image: its path, its part ("" where the folder has none), and the names of the folders that it is in."""
+
+    path: str
+    part: str
+    folders: tuple[str, ...]
+
+
+def read_layout(root: str, level: int = 1, skipped: str = "") -> dict[str, list[tuple[str, str]]]:
+    """List the images of a folder of class folders, by part.
+
+    If every folder in it, or every folder in its class folders, has the name of a part ("train", "Valid", "Test_Set":
+    see `part_of`), these are the parts. All images below a class folder belong to that class.
+
+    Args:
+        root: the folder.
+        level: how deep the class folders are below root, or below a part's folder: 1, 2, ...; -1: an image's class is
+            the folder that it is in.
+        skipped: name of a folder in root that is none of this.
+
+    Returns:
+        {"train": [(path of an image, name of its class folder), ...], "val": ..., "test": ...}, only parts that have
+        images, sorted by class; everything is "train" if the folder has no parts.
+
+    Raises:
+        UserError: no class folders, a class folder without images, or a folder cannot be listed.
+    """
+    if level == 0 or level < -1:
+        raise UserError(f"DATASET.CLASS_LEVEL: expected 1, 2, ..., or -1, got {level}.")
+    tops = [name for name in class_folders(root) if name != skipped]
+    images, others = [], []
+    for top in tops:
+        found, more = list_files(os.path.join(root, top))
+        images += found
+        others += more
+    if not images:
+        refuse_empty(root, len(tops), tops, others)
+    placed = _place(root, images)
+    loose = [image for image in placed if len(image.folders) < abs(level)]
+    if len(loose) == len(placed):
+        where = os.path.dirname(loose[0].path)
+        raise UserError(
+            f"{where}: expected class folders, got {len(loose):,} images in none. Put the images of each class into a "
+            "folder of their own, or correct DATASET.CLASS_LEVEL."
+        )
+    _check_empty(root, tops, placed, others, skipped)
+    report_skipped(root, others)
+    if loose:
+        print(f"Note: ignoring {len(loose):,} images that are in no class folder, first: {loose[0].path}")
+    placed = [image for image in placed if len(image.folders) >= abs(level)]
+    if level == 1 and all(len(image.folders) > 1 for image in placed):
+        _propose_level(placed)
+    parts = defaultdict(list)
+    index = level - 1 if level > 0 else -1
+    for image in placed:
+        parts[image.part or "train"].append((image.path, image.folders[index]))
+    return {part: sorted(found, key=lambda image: image[1]) for part, found in parts.items()}
+
+
+def _place(root: str, images: list[str]) -> list[Placed]:
+    folders = [tuple(os.path.relpath(os.path.dirname(path), root).split(os.sep)) for path in images]
+    for depth in (0, 1):
+        if all(len(names) > depth and part_of(names[depth]) for names in folders):
+            return [
+                Placed(path, part_of(names[depth]), names[:depth] + names[depth + 1 :])
+                for path, names in zip(images, folders, strict=True)
+            ]
+    return [Placed(path, "", names) for path, names in zip(images, folders, strict=True)]
+
+
+def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[str], skipped: str) -> None:
+    """Refuse class folders whose images are missing or of another kind. Print a note on other folders without images.
+
+    A class may have no images in val and test.
+    """
+    used = {os.path.dirname(image.path) for image in placed}
+    while above := {os.path.dirname(folder) for folder in used if folder != root} - used:
+        used |= above
+    of_train = [os.path.join(root, top) for top in tops if part_of(top) == "train"]
+    holders = of_train if all(image.part for image in placed) and of_train else [root]
+    empty, ignored = [], [name for name in list_folder(root) if name in CLUTTER]
+    for folder in {root, *holders}:
+        for entry in scan_folder(folder):
+            if not entry.is_dir() or is_clutter(entry.name) or entry.name == skipped or entry.path in used:
+                continue
+            below = [path for path in others if path.startswith(os.path.join(entry.path, ""))]
+            if below and not why_not_read(map(ending, below)):
+                ignored.append(os.path.relpath(entry.path, root))
+            elif folder in holders:
+                empty.append(os.path.relpath(entry.path, root))
+    if empty:
+        classes = {image.folders[0] for image in placed}
+        refuse_empty(root, len(classes) + len(empty), sorted(empty), others)
+    if ignored:
+        print(f"Note: ignoring {len(ignored)} folders in {root} that hold no images: {', '.join(sorted(ignored)[:5])}")
+
+
+def _propose_level(placed: list[Placed]) -> None:
+    """Print that the classes may be one level deeper."""
+    tops, below = (sorted({image.folders[depth] for image in placed}) for depth in (0, 1))
+    if len(below) > 1:
+        print(
+            f"Note: all images are in folders below the class folders ({_some(tops)}), such as "
+            f"{os.path.join(*placed[0].folders[:2])}. If these are the classes ({_some(below)}), set "
+            "DATASET.CLASS_LEVEL 2."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -1,0 +1,85 @@
+"""What makes a dataset's numbers doubtful: equal images in training and test, in a list, or in two classes."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+
+from dassl.data.datasets.base_dataset import Datum
+from dassl.data.datasets.names import alike_names
+from dassl.utils.tools import in_threads
+
+START = 4096  # bytes that are compared before whole files are read
+
+
+def doubts(parts: dict[str, list[Datum]], classnames: Iterable[str], folder: str) -> list[str]:
+    """Return one line for each kind of doubt: equal images in several lists or classes, and class names that are alike.
+
+    Files are compared by content; only those of equal size are read, and most of them not to their end.
+
+    Args:
+        parts: the images by the name of their list: "train", "val", "test". What a list shares with an earlier one by
+            name (ImageNet validates on its test images) does not count.
+        classnames: the names of the classes.
+        folder: the lines name images relative to it.
+    """
+    part_of: dict[str, str] = {}
+    for part, items in parts.items():
+        for item in items:
+            part_of.setdefault(item.impath, part)
+    classes = {item.impath: item.classname for items in parts.values() for item in items}
+    groups = equal_files(part_of)
+
+    def line(pairs: list[tuple[str, str]], what: str) -> list[str]:
+        examples = "; ".join(" = ".join(os.path.relpath(path, folder) for path in pair) for pair in pairs[:3])
+        return [f"{len(pairs):,} {what}: {examples}{'; ...' if len(pairs) > 3 else ''}"] if pairs else []
+
+    leaks, repeated, contrary = [], [], []
+    for paths in groups:
+        first = {part_of[path]: path for path in reversed(paths)}
+        for path in paths:
+            part = part_of[path]
+            if part != "train" and "train" in first:
+                leaks.append((path, first["train"]))
+            if path != first[part]:
+                repeated.append((path, first[part]))
+            if classes[path] != classes[paths[0]]:
+                contrary.append((path, paths[0]))
+    return [
+        *line(leaks, "images of val or test are in train, too, which inflates the results"),
+        *line(repeated, "images repeat another one of their list"),
+        *line(contrary, "images have a copy in another class"),
+        *(f"class names that are alike: {', '.join(map(repr, names))}" for names in alike_names(classnames)),
+    ]
+
+
+def equal_files(paths: Iterable[str]) -> list[list[str]]:
+    """Return the groups of files with equal content, in the order of their first file; empty files do not count."""
+    groups = [list(paths)]
+    for key in (_size, _start, _content):
+        values = in_threads(key, [path for group in groups for path in group])
+        found: dict[tuple, list[str]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for path, value in zip(group, values, strict=False):  # the values of the other groups follow
+                found[number, value].append(path)
+        groups = [group for (_, value), group in found.items() if value and len(group) > 1]
+    return groups
+
+
+def _size(path: str) -> int:
+    with suppress(OSError):  # reported when the image is read
+        return os.path.getsize(path)
+    return 0
+
+
+def _start(path: str) -> bytes:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(START)
+    return b""
+
+
+def _content(path: str) -> bytes:
+    with suppress(OSError), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+    return b""

@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from basics import UserError
-<<<<<<< HEAD
 from dassl.engine import TRAINER_REGISTRY
-from tests.methods import FITTED, METHODS, SAME_START, every_method, every_method_with_steps, logits
-=======
 from tests.methods import (
     FITTED,
     METHODS,
@@ -18,7 +15,6 @@ from tests.methods import (
     every_method_with_steps,
     logits,
 )
->>>>>>> share
 
 
 @every_method_with_steps

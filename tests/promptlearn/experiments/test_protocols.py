@@ -121,6 +121,17 @@ def test_zero_shot_clip_requested_alone_runs_once(checkout):
     assert len(commands(checkout, trainers=["ZeroshotCLIP"])) == 2
 
 
+def test_groups_stand_for_their_methods(checkout):
+    def trainers(*names):
+        jobs = plan(
+            PROTOCOLS["few_shot"], checkout, Path("output"), None, RunRequest(list(names), ["digits"], seeds=[1])
+        )
+        return list(dict.fromkeys(job.row.trainer for job in jobs))
+
+    assert trainers("cache", "CoOp") == ["ZeroshotCLIP", "TipAdapter", "TipAdapterF", "CoOp"]
+    assert set(trainers("all")) == set(checkout.trainers()) - {"ZeroshotCLIP2", "Own"}
+
+
 def test_an_empty_request_means_the_protocols_defaults(checkout):
     lines = commands(checkout)
     assert len(lines) == 2 + METHODS * 3 * 2

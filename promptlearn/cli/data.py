@@ -224,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
         "--delete-archives", action="store_true", help="delete a dataset's archives once it is verified"
     )
     add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP).add_argument(
-        "--images", action="store_true", help="decode every image, too"
+        "--images", action="store_true", help="also decode every image"
     )
     add_verb("stats", "classes, images per class, sizes of images", stats)
     return parser

@@ -202,7 +202,7 @@ def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
 
 
 def attention_maps(method: str, explanation: Explanation) -> Chart | None:
-    """Test images under the weights on their patches: a block per image, a row per token, a column per layer."""
+    """Draw test images under the weights on their patches: a block per image, a row per token, a column per layer."""
     maps = explanation.maps
     if not maps:
         return None

@@ -43,7 +43,7 @@ class Example:
 
 
 def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
-    """Compute each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
+    """Draw each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
     gains: dict[tuple[str, str], float] = {}
     classes: dict[str, list[str]] = {}  # stage -> names
     for stage in comparison.stages[:MAX_STAGES]:
@@ -102,7 +102,7 @@ def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> 
 
 
 def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
-    """Compute the confusion matrices of each method's first seed: rows are true classes, columns predictions."""
+    """Draw the confusion matrices of each method's first seed: rows are true classes, columns predictions."""
     counted, labels = {}, {}
     for method in methods:
         for run in comparison.select(method, dataset, stage)[:1]:

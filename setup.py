@@ -23,7 +23,7 @@ def version() -> str:
 
 
 class BuildWithBundle(build_py):
-    """Copies what a checkout has beside the packages into promptlearn/bundle/."""
+    """Copies what a checkout has next to the packages into promptlearn/bundle/."""
 
     def run(self) -> None:
         super().run()
@@ -37,7 +37,7 @@ class BuildWithBundle(build_py):
 
     @staticmethod
     def bundled_files(bundle: Path) -> list[tuple[Path, Path]]:
-        """(source, target) of each file."""
+        """Return (source, target) of each file."""
         roots = [HERE / name for name in BUNDLED]
         files = [file for root in roots for file in ([root] if root.is_file() else sorted(root.rglob("*")))]
         wanted = [file for file in files if file.is_file() and "__pycache__" not in file.parts]

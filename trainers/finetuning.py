@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from basics import UserError
-from clip.towers import LayerAdapter, ResidualAttentionBlock
+from clip.towers import LayerAdapter, ResidualAttentionBlock, VisionTransformer
 
+TUNES_TOWER = ("partial", "bias", "prompts+bias", "full")
 HEAD_BIAS = -math.log(99)  # of the released linear head: every class starts with a probability of 1 %
 HEAD_DROPOUT = 0.1  # of the released MLP head
 SIDE_FEATURES = 256 * 6 * 6  # of AlexNet: channels x positions
@@ -39,18 +40,26 @@ def build_head(width: int, n_classes: int, layers: int) -> nn.Sequential | nn.Li
     return nn.Sequential(*hidden, last)
 
 
-def is_tuned(name: str, tune: str, last: range) -> bool:
-    """Return whether a protocol trains this parameter of the image tower; `proj`, which is the text head's, is frozen.
+def head_groups(learner: nn.Module) -> list[dict]:
+    """Exempt the bias of the last map of `learner.head` from weight decay, as the released code does."""
+    *_, last = learner.get_submodule("head").modules()
+    rest = [p for p in learner.parameters() if p is not last.bias]
+    return [{"params": rest}, {"params": [last.bias], "weight_decay": 0.0}]
+
+
+def unfreeze(tower: VisionTransformer, tune: str, partial: int) -> VisionTransformer:
+    """Select the parameters that a protocol trains; `proj`, which is the text head's, stays frozen.
 
     Args:
-        tune: partial, bias, prompts+bias, or full.
-        last: the layers that partial trains.
+        tune: one of TUNES_TOWER.
+        partial: the number of layers, from the last one, that `partial` trains with the final LayerNorm.
     """
-    if name == "proj":
-        return False
-    if tune == "partial":
-        return name.startswith(("ln_post.", *(f"transformer.resblocks.{i}." for i in last)))
-    return tune == "full" or name.endswith("bias")
+    layers = len(tower.transformer.blocks)
+    last = ("ln_post.", *(f"transformer.resblocks.{i}." for i in range(layers - partial, layers)))
+    for name, p in tower.named_parameters():
+        tuned = name.startswith(last) if tune == "partial" else tune == "full" or name.endswith("bias")
+        p.requires_grad_(tuned and name != "proj")
+    return tower
 
 
 class Adapter(LayerAdapter):
@@ -70,7 +79,7 @@ class Adapter(LayerAdapter):
 
 
 class SideNetwork(nn.Module):
-    """AlexNet next to the frozen tower; all of it is trained. It sees the pictures as they are normalized for CLIP.
+    """AlexNet next to the frozen tower; all of it is trained. It gets the images normalized for CLIP.
 
     Args:
         width: of the image tower.

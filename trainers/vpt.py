@@ -28,7 +28,7 @@ from clip.towers import VisionTransformer
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
-from trainers.finetuning import Adapter, SideNetwork, build_head, is_tuned
+from trainers.finetuning import TUNES_TOWER, Adapter, SideNetwork, build_head, head_groups, unfreeze
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 CHOICES = {
@@ -39,7 +39,6 @@ CHOICES = {
     "SIDE_WEIGHTS": ("imagenet", "random"),
     "TUNE": ("prompts", "linear", "partial", "bias", "prompts+bias", "full", "adapter", "side"),
 }
-TUNES_TOWER = ("partial", "bias", "prompts+bias", "full")
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -78,10 +77,7 @@ class PromptLearner(nn.Module):
         for name in dict.fromkeys(self.names):
             add_parameter(self, name, torch.empty(self.prompt_shape(tower)).uniform_(-bound, bound))
         if options.TUNE in TUNES_TOWER:
-            self.tower = tower
-            last = range(len(blocks) - options.PARTIAL, len(blocks))
-            for name, p in tower.named_parameters():
-                p.requires_grad_(is_tuned(name, options.TUNE, last))
+            self.tower = unfreeze(tower, options.TUNE, options.PARTIAL)
         if options.TUNE == "adapter":
             self.adapters = nn.ModuleList(Adapter(width, options.ADAPTER_REDUCTION) for _ in blocks)
         if options.TUNE == "side":
@@ -144,11 +140,9 @@ class VPTCLIP(FixedTextCLIP):
         adapters = dict(enumerate(getattr(self.prompt_learner, "adapters", ())))
         add_prompts = self.add_prompts if self.location == "add" else None
         x = tower.transformer(segments, before_layer=add_prompts, adapters=adapters)
-        tokens = {"cls": x["image"], "patches": x["image"][:, 1:], "prompts": x.get("prompts")}
-        if self.pool == "all":
-            tokens["all"] = torch.cat(
-                [each for name, each in tokens.items() if name != "cls" and each is not None], dim=1
-            )
+        patches, prompts = x["image"][:, 1:], x.get("prompts")
+        both = patches if prompts is None else torch.cat([patches, prompts], dim=1)
+        tokens = {"cls": x["image"], "patches": patches, "prompts": prompts, "all": both}
         return tower.ln_post(tokens[self.pool]).mean(dim=1)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -180,29 +174,21 @@ class VPT(PromptTrainer):
         checks.holds("DROPOUT", 0 <= options.DROPOUT < 1, "at least 0 and below 1")
         checks.holds("HEAD", tune == "prompts" or head == "linear", f"linear with TUNE {tune}")
         checks.holds("HEAD_LAYERS", options.HEAD_LAYERS == 1 or head == "linear", f"1 with HEAD {head}")
-        checks.holds(
-            "PREC", tune not in TUNES_TOWER or options.PREC in ("fp32", "amp"), f"fp32 or amp with TUNE {tune}"
-        )
-        checks.holds("PROMPT_DEPTH_VISION", location != "pixel" or depth == 1, "1 with LOCATION pixel")
-        checks.holds(
-            "PROMPTS_FROM", location != "pixel" or options.PROMPTS_FROM == "first", "first with LOCATION pixel"
-        )
+        if tune in TUNES_TOWER:
+            checks.holds("PREC", options.PREC in ("fp32", "amp"), f"fp32 or amp with TUNE {tune}")
+        if location == "pixel":
+            checks.holds("PROMPT_DEPTH_VISION", depth == 1, "1 with LOCATION pixel")
+            checks.holds("PROMPTS_FROM", options.PROMPTS_FROM == "first", "first with LOCATION pixel")
         expected = f"cls, patches, or all with TUNE {tune} and LOCATION {location}"
         checks.holds("POOL", options.POOL != "prompts" or has_prompt_tokens, expected)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        layers = sizes.vision_layers
         for key in ("PROMPT_DEPTH_VISION", "PARTIAL"):
-            checks.at_most(key, layers, "the layers of the backbone's image tower")
+            checks.at_most(key, sizes.vision_layers, "the layers of the backbone's image tower")
         checks.at_most("ADAPTER_REDUCTION", sizes.vision_width, "the width of the backbone's image tower")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return VPTCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
-        """Exempt the bias of the head's last map from weight decay, as the released code does."""
-        if self.options.HEAD == "text":
-            return None
-        *_, last = learner.get_submodule("head").modules()
-        rest = [p for p in learner.parameters() if p is not last.bias]
-        return [{"params": rest}, {"params": [last.bias], "weight_decay": 0.0}]
+        return head_groups(learner) if self.options.HEAD == "linear" else None

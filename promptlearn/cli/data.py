@@ -240,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
         "--delete-archives", action="store_true", help="delete a dataset's archives once it is verified"
     )
     verifies = add_verb("verify", "compare with the published sizes", verify, VERIFY_HELP)
-    verifies.add_argument("--images", action="store_true", help="decode every image, too")
+    verifies.add_argument("--images", action="store_true", help="also decode every image")
     for verb in (verifies, add_verb("stats", "classes, images per class, sizes of images", stats)):
         verb.add_argument(
             "--set",

@@ -76,7 +76,7 @@ def several_shots(given: object, source: str) -> list[Shots]:
 def rows_of(
     trainer: str, dataset: str, configs: dict[Shots, str], grids: list[dict[str, list]], shots: list[Shots]
 ) -> Iterator[tuple[Row, Overrides]]:
-    """Yield a method's rows on a dataset, with what differs from the config; one in all if it trains nothing."""
+    """Yield a method's rows on a dataset, with what differs from the config; a single row if it trains nothing."""
     fixed = trainer in UNTRAINED
     for label, overrides in [("", ())] if fixed else variants(grids):
         for n in [max(shots, key=shots_order)] if fixed else shots:
@@ -149,7 +149,7 @@ def choose_config(configs: dict[Shots, str], dataset: str, shots: Shots) -> str:
 
 
 def explain_configs(jobs: list[Job]) -> list[str]:
-    """Return one line per method: which config its runs use where, and which texts of its own."""
+    """Return one line per method: which config and which of its own texts its runs use, and where."""
     lines = []
     for trainer in unique(job.row.trainer for job in jobs):
         own = [job for job in jobs if job.row.trainer == trainer]

@@ -218,8 +218,8 @@ def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float
 def averages(lines: list[Line]) -> list[Line]:
     """Average each method's results over the datasets, seed by seed. Empty for a single dataset.
 
-    The columns are empty for a method without a run on some dataset or has other seeds on some: its average would be
-    over something else.
+    The columns are empty for a method that has no run on some dataset or other seeds on some: its average would be over
+    something else.
     """
     datasets = {line.row.dataset for line in lines}
     ambiguous = with_several_configs(line.row for line in lines)

@@ -7,16 +7,7 @@ from matplotlib.axes import Axes
 
 from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS
 from promptlearn.experiments.shots import Shots
-from promptlearn.report.drawing import (
-    GRID,
-    INK,
-    MARKERS,
-    PAPER,
-    Chart,
-    draw,
-    series,
-    spread_out,
-)
+from promptlearn.report.drawing import GRID, INK, MARKERS, PAPER, Chart, draw, series, spread_out, tiles
 from promptlearn.report.runs import Comparison
 
 WIDTH, HALF = 10.6, 5.2  # inches: full and half width of the page
@@ -58,12 +49,8 @@ def one_base_and_new(comparison: Comparison, place: str) -> Chart:
             axes.plot(of[NEW], height, "o", color=own, markersize=8, markerfacecolor=PAPER, markeredgewidth=1.8)
             axes.plot(of[H_OF_MEANS], height, "|", color=INK, markersize=11, markeredgewidth=1.8)
             axes.annotate(f"{of[H_OF_MEANS]:.1f}", (1.01, height), xycoords=("axes fraction", "data"), va="center")
-        axes.set_yticks(range(len(methods)), methods)
-        axes.set_ylim(-0.6, len(methods) - 0.4)
         axes.set_xlabel("accuracy, %      ● base   ○ new   | H")
-        axes.grid(axis="x")
-        axes.tick_params(length=0)
-        axes.spines[["left", "bottom"]].set_visible(False)
+        name_rows(axes, methods)
 
     summary = "; ".join(
         f"{method}: base {of[BASE]:.1f}, new {of[NEW]:.1f}, H {of[H_OF_MEANS]:.1f}"
@@ -71,6 +58,15 @@ def one_base_and_new(comparison: Comparison, place: str) -> Chart:
     )
     alt = f"Base and new accuracy in percent, {place}, best harmonic mean first. {summary or 'No complete runs'}."
     return draw(f"Base and new: {place}", alt, (HALF, 0.8 + ROW * max(len(methods), 2)), paint)
+
+
+def name_rows(axes: Axes, methods: list[str]) -> None:
+    """Name the rows of a chart, from the bottom, and draw a grid instead of a frame."""
+    axes.set_yticks(range(len(methods)), methods)
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    axes.grid(axis="x")
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def curves(comparison: Comparison, stage: str) -> list[Chart]:
@@ -149,25 +145,19 @@ def spread(comparison: Comparison, dataset: str) -> Chart | None:
     if not any(len(runs) > 1 for of in values.values() for runs in of.values()):
         return None
     columns = min(len(values), PANELS)
-    rows = -(-len(values) // columns)
+    methods = comparison.methods[::-1]
 
     def paint(canvas) -> None:
-        panels = canvas.subplots(rows, columns, sharey=True, squeeze=False).flat
-        for axes, (stage, of) in zip(panels, values.items(), strict=False):
-            for height, method in enumerate(reversed(comparison.methods)):
+        panels = tiles(canvas, len(values), columns, sharey=True)
+        for axes, (stage, of) in zip(panels, values.items(), strict=True):
+            for height, method in enumerate(methods):
                 runs, own = of[method], color(comparison, method)
                 if len(runs) > 1:
                     box(axes, runs, height, own)
                 axes.plot(runs, [height] * len(runs), "o", color=own, markersize=4.5)
             axes.set_title(stage)
             axes.set_xlabel("accuracy, %")
-            axes.set_yticks(range(len(comparison.methods)), reversed(comparison.methods))
-            axes.set_ylim(-0.6, len(comparison.methods) - 0.4)
-            axes.grid(axis="x")
-            axes.tick_params(length=0)
-            axes.spines[["left", "bottom"]].set_visible(False)
-        for axes in list(panels):
-            axes.set_visible(False)
+            name_rows(axes, methods)
 
     summary = "; ".join(
         f"{method}, {stage}: {min(runs):.1f} to {max(runs):.1f}, n = {len(runs)}"
@@ -176,7 +166,7 @@ def spread(comparison: Comparison, dataset: str) -> Chart | None:
         if runs
     )
     alt = f"Spread of accuracy over the seeds on {dataset}. {summary}."
-    height = rows * (1.1 + ROW * len(comparison.methods))
+    height = -(-len(values) // columns) * (1.1 + ROW * len(methods))
     return draw(f"Spread over the seeds: {dataset}", alt, (WIDTH, height), paint, wide=True)
 
 
@@ -216,7 +206,7 @@ def costs(comparison: Comparison) -> Chart | None:
             ):
                 axes.plot(cost, heights[method], "o", color=color(comparison, method), markersize=8, zorder=3)
                 label_point(axes, method, (cost, heights[method]), height, color(comparison, method))
-            for method in heights.keys() - placed.keys():
+            for method in [each for each in heights if each not in placed]:
                 axes.axhline(heights[method], color=color(comparison, method), linestyle="--", linewidth=1.4)
             if placed and max(placed.values()) > DECADE * min(placed.values()):
                 axes.set_xscale("log")

@@ -123,5 +123,20 @@ def plain_axes(axes: Axes) -> None:
     """Remove frame, ticks and numbers."""
     axes.set_xticks([])
     axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
+
+
+def tiles(figure: Figure, count: int, columns: int, **options: bool) -> list[Axes]:
+    """Divide a figure into `count` panels, `columns` in a row; `options` are those of matplotlib's subplots."""
+    panels = list(figure.subplots(-(-count // columns), columns, squeeze=False, **options).flat)
+    for unused in panels[count:]:
+        unused.set_visible(False)
+    return panels[:count]
+
+
+def name_cells(axes: Axes, rows: list[str], columns: list[str]) -> None:
+    """Name the rows and columns of a matrix, which has neither frame nor ticks."""
+    plain_axes(axes)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)

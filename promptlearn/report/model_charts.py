@@ -20,6 +20,7 @@ from promptlearn.report.drawing import (
     plain_axes,
     series,
     short,
+    tiles,
 )
 from promptlearn.report.explanations import Explanation
 
@@ -157,21 +158,20 @@ def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart 
     # Start from frozen CLIP's layout: what does not move stays in place in the chart, too.
     layouts = {"frozen CLIP": before} | {method: embed(of["after"], before) for method, of in changed.items()}
     names = dict(zip(first["label"].tolist(), first["classname"].tolist(), strict=True))
-    rows = -(-(len(layouts)) // PANELS)
+    rows = -(-len(layouts) // PANELS)
 
     def paint(canvas) -> None:
-        panels = list(canvas.subplots(rows, PANELS, squeeze=False).flat)
-        for axes in panels:
-            plain_axes(axes)
-        for axes, (method, places) in zip(panels, layouts.items(), strict=False):
+        panels = tiles(canvas, len(layouts), PANELS)
+        for axes, (method, places) in zip(panels, layouts.items(), strict=True):
             for number, (label, name) in enumerate(names.items()):
                 own = places[first["label"] == label]
                 look = {"color": series(number), "marker": MARKERS[number % len(MARKERS)], "alpha": 0.75}
                 axes.scatter(*own.T, s=11, linewidths=0, label=short(name), **look)
             axes.set_title(method)
             axes.set_aspect("equal", adjustable="datalim")
-            for spine in axes.spines.values():
-                spine.set_visible(True)
+            axes.spines[:].set_visible(True)
+            axes.set_xticks([])
+            axes.set_yticks([])
         legend = canvas.legend(
             *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, markerscale=2.2
         )
@@ -202,7 +202,7 @@ def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
 
 
 def attention_maps(method: str, explanation: Explanation) -> Chart | None:
-    """Test images under the weights on their patches: a block per image, a row per token, a column per layer."""
+    """Draw test images under the weights on their patches: a block per image, a row per token, a column per layer."""
     maps = explanation.maps
     if not maps:
         return None
@@ -243,7 +243,4 @@ def overlay(axes: Axes, picture: np.ndarray, weights: np.ndarray) -> None:
     if weights.any():
         scale = {"cmap": "inferno", "vmin": 0, "vmax": weights.max(), "interpolation": "bilinear"}
         axes.imshow(weights, alpha=0.6, extent=(0, width, height, 0), **scale)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.grid(False)
+    plain_axes(axes)

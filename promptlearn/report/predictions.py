@@ -14,7 +14,7 @@ from basics import UserError
 from dassl.metrics import calibration_error, reliability
 from dassl.utils import read_image
 from promptlearn.report.charts import ROW, WIDTH, color
-from promptlearn.report.drawing import FROZEN, GAIN, INK, LEARNED, LOSS, MUTED, Chart, draw, plain_axes, short
+from promptlearn.report.drawing import FROZEN, GAIN, INK, LEARNED, LOSS, MUTED, Chart, draw, name_cells, short, tiles
 from promptlearn.report.runs import Comparison, Run
 
 MAX_CLASSES = 20  # in a confusion matrix
@@ -43,7 +43,7 @@ class Example:
 
 
 def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
-    """Compute each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
+    """Draw each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
     gains: dict[tuple[str, str], float] = {}
     classes: dict[str, list[str]] = {}  # stage -> names
     for stage in comparison.stages[:MAX_STAGES]:
@@ -72,10 +72,7 @@ def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
                 axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center", fontsize=8)
         axes.set_xlim(-0.6, len(shown) - 0.4)
         axes.set_ylim(-0.6, len(methods) - 0.4)
-        plain_axes(axes)
-        axes.set_yticks(range(len(methods)), reversed(methods))
-        axes.set_xticks(range(len(shown)), map(short, shown), rotation=40, ha="right", rotation_mode="anchor")
-        axes.tick_params(length=0)
+        name_cells(axes, methods[::-1], [short(name) for name in shown])
         edge = 0
         for of in classes.values():  # a line between the classes of two stages
             edge += sum(name in of for name in shown)
@@ -105,7 +102,7 @@ def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> 
 
 
 def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
-    """Compute the confusion matrices of each method's first seed: rows are true classes, columns predictions."""
+    """Draw the confusion matrices of each method's first seed: rows are true classes, columns predictions."""
     counted, labels = {}, {}
     for method in methods:
         for run in comparison.select(method, dataset, stage)[:1]:
@@ -128,10 +125,8 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
     lines = -(-len(counted) // PANELS)
 
     def paint(canvas) -> None:
-        panels = list(canvas.subplots(lines, PANELS, squeeze=False).flat)
-        for axes in panels[len(counted) :]:
-            axes.set_visible(False)
-        for axes, (method, count) in zip(panels, counted.items(), strict=False):
+        panels = tiles(canvas, len(counted), PANELS)
+        for axes, (method, count) in zip(panels, counted.items(), strict=True):
             for y, truth in enumerate(names):
                 total = sum(number for (own, _), number in count.items() if own == truth)
                 for x, predicted in enumerate(names):
@@ -178,10 +173,8 @@ def reliability_diagrams(comparison: Comparison, methods: list[str], dataset: st
     lines = -(-len(binned) // PANELS)
 
     def paint(canvas) -> None:
-        panels = list(canvas.subplots(lines, PANELS, squeeze=False, sharex=True, sharey=True).flat)
-        for axes in panels[len(binned) :]:
-            axes.set_visible(False)
-        for axes, (method, bins) in zip(panels, binned.items(), strict=False):
+        panels = tiles(canvas, len(binned), PANELS, sharex=True, sharey=True)
+        for axes, (method, bins) in zip(panels, binned.items(), strict=True):
             own, width, most = color(comparison, method), 1 / len(bins), max(n for n, _, _ in bins)
             axes.plot([0, 1], [0, 1], linestyle="--", color=MUTED, linewidth=1)
             for number, (n, confidence, accuracy) in enumerate(bins):

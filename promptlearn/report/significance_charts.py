@@ -7,7 +7,7 @@ from matplotlib.patches import Rectangle
 
 from promptlearn.experiments.significance import ALPHA, Difference, Ranks
 from promptlearn.report.charts import HALF, ROW, WIDTH, color
-from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Chart, draw, plain_axes
+from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Chart, draw, name_cells
 from promptlearn.report.runs import Comparison
 
 SQUARES = 8  # minimum that a row of differences has room for, so that a few are not stretched
@@ -37,10 +37,7 @@ def difference_matrix(comparison: Comparison, found: list[Difference], measure: 
                 axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", fontsize=8, color=ink)
         axes.set_xlim(-0.6, max(len(names), SQUARES) - 0.4)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        plain_axes(axes)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.tick_params(length=0)
+        name_cells(axes, names, names)
 
     listed = [f"{a} minus {b} {d:+.1f}" for (a, b), (d, significant) in of.items() if significant and d > 0]
     alt = f"Mean differences in {measure} between all pairs of methods. Significant: {'; '.join(listed) or 'none'}."

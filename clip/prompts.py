@@ -5,7 +5,7 @@ The layout of the class texts is in `clip.words`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from .attention import Segment
 from .tokenizer import decode, encode, tokenize
-from .towers import CLIP, BeforeLayer, end_of_text
-from .words import ClassWords
+from .towers import CLIP, BeforeLayer, LayerAdapter, end_of_text
+from .words import ClassWords, FixedWords
 
 
 def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.Parameter:
@@ -79,6 +79,30 @@ def encode_words(
     return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
 
 
+def encode_fixed_words(
+    clip_model: CLIP,
+    words: FixedWords,
+    adapters: Mapping[int, LayerAdapter] | None = None,
+    classes: slice = slice(None),
+) -> Tensor:
+    """Encode fixed texts in a text tower with trained parts (as in `Transformer.forward`): unit length, (C, D).
+
+    [SOS] and the shared words attend to themselves; the rest of each text attends to these and to itself.
+
+    Args:
+        classes: the C classes to encode.
+    """
+    packed = words.packed(classes)
+    start, rest = packed.embed(words.shared[None])
+    dtype = clip_model.dtype
+    segments = {
+        "start": Segment(start.to(dtype), attends_to=("start",), wanted=False),
+        "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
+    }
+    x = clip_model.transformer(segments, adapters=adapters)["rest"]
+    return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
+
+
 def image_segments(
     clip_model: CLIP, images: Tensor, prompts: Tensor, deep: Sequence[Tensor] = (), first_layer: int = 0
 ) -> dict[str, Segment]:
@@ -100,11 +124,21 @@ def image_segments(
     }
 
 
-def encode_image(clip_model: CLIP, segments: dict[str, Segment], before_layer: BeforeLayer | None = None) -> Tensor:
-    """Encode `image_segments` as unit-length CLS features (B, D). before_layer: as in `Transformer.forward`."""
+def plain_image_segments(clip_model: CLIP, images: Tensor) -> dict[str, Segment]:
+    """Return [CLS, patches] of images (B, 3, H, W), which attend to each other."""
+    return {"image": Segment(clip_model.visual.embed(images), attends_to=("image",))}
+
+
+def encode_image(
+    clip_model: CLIP,
+    segments: dict[str, Segment],
+    before_layer: BeforeLayer | None = None,
+    adapters: Mapping[int, LayerAdapter] | None = None,
+) -> Tensor:
+    """Encode `image_segments` as unit-length CLS features (B, D). The rest is as in `Transformer.forward`."""
     tower, image = clip_model.visual, segments["image"]
     image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
-    x = tower.transformer(segments, before_layer=before_layer)["image"][:, 0]
+    x = tower.transformer(segments, before_layer=before_layer, adapters=adapters)["image"][:, 0]
     return F.normalize(tower.project(x).float(), dim=-1)
 
 

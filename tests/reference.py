@@ -70,6 +70,11 @@ def reference_images(batch, salt=0):
     return uniform("images", (batch, 3, 224, 224), 1.0, salt)
 
 
+def prompt_std(name):
+    """Return the standard deviation of a learnable tensor that is not a norm's."""
+    return 0.05 if any(part in name for part in ("meta_net", "proj", "mlp", "attention")) else 0.3
+
+
 def set_prompts(module, learnable, salt=0):
     """Copy the reference values of the learnable tensors into the module of a method: all of them, and no others."""
     parameters = dict(module.named_parameters())
@@ -78,8 +83,7 @@ def set_prompts(module, learnable, salt=0):
         for name, shape in learnable.items():
             if name.endswith(("scale1", "scale2")):
                 continue  # they keep their initial values
-            small = any(part in name for part in ("meta_net", "proj", "mlp", "attention"))
-            value = uniform(name, shape, 0.1 if ".ln_" in name else 0.05 if small else 0.3, salt)
+            value = uniform(name, shape, 0.1 if ".ln_" in name else prompt_std(name), salt)
             if ".ln_" in name and name.endswith("weight"):
                 value += 1.0
             parameters[name].copy_(value.view_as(parameters[name]))

@@ -71,7 +71,7 @@ def reference_images(batch, salt=0):
 
 
 def prompt_std(name):
-    """Return the standard deviation of a learnable tensor that is not a norm's."""
+    """Return the standard deviation of a learnable tensor."""
     return 0.05 if any(part in name for part in ("meta_net", "proj", "mlp", "attention")) else 0.3
 
 

@@ -29,6 +29,7 @@ from clip.tokenizer import encode  # noqa: E402
 from dassl.engine.accelerate import GraphedStep, Outputs  # noqa: E402
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
 from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
+from trainers.context import ContextCLIP  # noqa: E402
 from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402
 
 NOUNS = (
@@ -182,7 +183,7 @@ def build_rpo(case, clip_model, names, texts, half):
 
 
 def build_coop(case, clip_model, names, texts, half):
-    fast, state = coop.CoOpCLIP(clip_model, names, options(coop, N_CTX=case.prompts)), clip_model.state_dict()
+    fast, state = ContextCLIP(clip_model, names, options(coop, N_CTX=case.prompts)), clip_model.state_dict()
     learner = fast.prompt_learner
     return fast, lambda x: plain_clip.coop(state, half(x), names, half(learner.ctx), "end", heads_of(clip_model)), {}
 

@@ -20,6 +20,12 @@ PAPERS = {
     "VPT": "2203.12119",
     "SEP": "2405.15549",
     "RPO": "2308.14960",
+    "KgCoOp": "2303.13283",
+    "ProGrad": "2205.14865",
+    "CLIPAdapter": "2110.04544",
+    "TaskRes": "2211.10277",
+    "TipAdapter": "2207.09519",
+    "TipAdapterF": "2207.09519",
 }
 OPENAI_LICENSE = "MIT (OpenAI)"
 LICENSES = {"tiny": "MIT (part of this package)", **dict.fromkeys(("ViT-B/16", "ViT-B/32", "ViT-L/14"), OPENAI_LICENSE)}

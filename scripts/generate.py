@@ -13,6 +13,12 @@ METHODS = {
     "maple": "MaPLe",
     "sep": "SEP",
     "rpo": "RPO",
+    "kgcoop": "KgCoOp",
+    "prograd": "ProGrad",
+    "clip_adapter": "CLIPAdapter",
+    "taskres": "TaskRes",
+    "tip_adapter": "TipAdapter",
+    "tip_adapter_f": "TipAdapterF",
 }
 PROTOCOLS = {
     "base2new": "train on the base classes, test on base and new classes",
@@ -24,7 +30,8 @@ PROTOCOLS = {
 }
 WITH_ABLATION = {"rpo", "sep", "vpt"}  # configs/protocols/ablation.yaml
 WITHOUT = {("variance", "zeroshot_clip")}
-WITHOUT |= {(protocol, "linear_probe") for protocol in PROTOCOLS if protocol != "few_shot"}  # bound to its classes
+BOUND_TO_CLASSES = ("linear_probe", "taskres", "tip_adapter", "tip_adapter_f")
+WITHOUT |= {(protocol, method) for protocol in PROTOCOLS if protocol != "few_shot" for method in BOUND_TO_CLASSES}
 SCRIPT = """\
 #!/usr/bin/env bash
 # {method}, {text}: [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/{folder}/{protocol}.sh [DATASET ...]

@@ -36,6 +36,14 @@ METHODS = {
     "VPT-adapter": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "adapter"],
     "VPT-side": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "side", "TRAINER.VPT.SIDE_WEIGHTS", "random"],
     "VPT-full": ["TRAINER.VPT.HEAD", "linear", "TRAINER.VPT.TUNE", "full"],
+    "KgCoOp": ["TRAINER.KGCOOP.CTX_INIT", ""],
+    "KgCoOp-words": [],
+    "ProGrad": ["TRAINER.PROGRAD.N_CTX", 4],
+    "ProGrad-random": ["TRAINER.PROGRAD.N_CTX", 4, "TRAINER.PROGRAD.TEMPLATE_INIT", False],
+    "CLIPAdapter": [],
+    "TaskRes": [],
+    "TipAdapter": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
+    "TipAdapterF": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
     "LP": [],
     "LinearProbeCLIP": [],
     "SEP": ["TRAINER.SEP.LAYERS", [1]],
@@ -47,8 +55,8 @@ METHODS = {
     "RPO-text": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "text"],
     "RPO-image": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "image", "TRAINER.RPO.INIT", "random"],
 }
-SAME_START = ("CoOp-words", "LP")  # for every seed
-FITTED = ("LinearProbeCLIP",)  # at once, without steps, seed, or texts
+SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "LP", "TaskRes", "TipAdapter", "TipAdapterF")  # for every seed
+FITTED = ("LinearProbeCLIP", "TipAdapter")  # at once, without steps, seed, or texts
 
 # Variants whose code the others run too, or that take long.
 SLOW = {"VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}

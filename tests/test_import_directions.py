@@ -13,7 +13,8 @@ BELOW = {
     "promptlearn": ("basics", "dassl", "clip", "trainers", "datasets"),
 }
 SHARED_BY_TRAINERS = tuple(
-    f"trainers.{name}" for name in ("attention_maps", "base", "context", "finetuning", "inference", "prompted", "work")
+    f"trainers.{name}"
+    for name in ("attention_maps", "base", "context", "features", "finetuning", "inference", "prompted", "work")
 )
 
 

@@ -71,12 +71,14 @@ class PromptTrainer(TrainerX):
         config_node: the method's node under TRAINER; "" if it has none.
         checkpoint_name: the folder of its checkpoints, named as in the released code.
         has_fixed_texts: whether it encodes class texts without learned vectors.
+        unit_length_features: whether the cached features of a frozen image encoder are normalized.
     """
 
     model: PromptedCLIP
     config_node = ""
     checkpoint_name = "prompt_learner"
     has_fixed_texts = True
+    unit_length_features = True
 
     @property
     def options(self) -> CfgNode:
@@ -230,14 +232,16 @@ class PromptTrainer(TrainerX):
 
     def feature_key(self) -> dict:
         """Return what identifies `frozen_features` in the store, besides the images and their transform."""
-        return {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
+        key = {"weights": self.weights_sha256, "precision": self.precision, "device": device_name(self.device)}
+        return key if self.unit_length_features else {**key, "normalized": False}
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> Tensor:
-        """Compute frozen CLIP's unit-length features of images (B, 3, H, W): (B, D), on the CPU."""
+        """Compute frozen CLIP's features of images (B, 3, H, W): (B, D), on the CPU."""
         self.signals.stop_if_requested("while image features were computed")  # before training, so nothing is lost
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
-            return PromptedCLIP.image_features(self.model, images.to(self.device)).cpu()
+            features = self.model.tower_features(images.to(self.device))
+            return (F.normalize(features, dim=-1) if self.unit_length_features else features).cpu()
 
     def _linear_library(self, clip_model: CLIP) -> str:
         """Select the library for frozen linear maps (MODEL.LINEAR); a resumed run keeps its first choice."""

@@ -1,4 +1,4 @@
-"""What the methods with a learned context in their class texts share: the texts, the size checks, the encoding.
+"""What the methods with a learned context in their class texts share: CoOp's model, the size checks, the encoding.
 
 A class text is `[SOS] context words name . [EOS]`: M learned vectors, and possibly words that stay fixed.
 Letters: B images, C classes, D the shared embedding's width.
@@ -6,15 +6,69 @@ Letters: B images, C classes, D the shared embedding's width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from yacs.config import CfgNode
 
-from clip import CLIP, BackboneConfig, Segment, encode, split_words
+from clip import CLIP, BackboneConfig, ClassWords, Segment, context_vectors, encode, split_words
 from clip.words import PackedWords
 from dassl.config import Checks
 from trainers.base import PromptTrainer
+from trainers.prompted import PromptedCLIP, frozen_text_features
+
+POSITIONS = {"end": lambda m: m, "middle": lambda m: m // 2, "front": lambda m: 0}  # context vectors before the name
+
+
+class PromptLearner(nn.Module):
+    """The context: `ctx` (M, text width), or (C, M, text width) with CSC."""
+
+    def __init__(self, ctx: nn.Parameter):
+        super().__init__()
+        self.ctx = ctx
+
+
+class ContextCLIP(PromptedCLIP):
+    """CLIP with a learned context in the class texts, as trainers/coop.py describes it.
+
+    Args:
+        ctx: the initial context; None for the one that the options describe.
+    """
+
+    frozen_image_encoder = True
+
+    def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode, ctx: nn.Parameter | None = None):
+        super().__init__(clip_model, len(classnames))
+        if ctx is None:
+            shape = (len(classnames), options.N_CTX) if options.CSC else (options.N_CTX,)
+            ctx = context_vectors(clip_model, options.CTX_INIT, shape)
+        self.prompt_learner = PromptLearner(ctx)
+        n_ctx = self.prompt_learner.ctx.shape[-2]  # M
+        self.per_class_parameters = self.prompt_learner.ctx.dim() == 3
+        self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
+
+    def class_features(self, classes: slice) -> Tensor:
+        ctx, packed = self.prompt_learner.ctx, self.words.packed(classes)
+        start, rest = packed.embed(ctx[classes][packed.class_of_row] if self.per_class_parameters else ctx[None])
+        return encode_around_context(self.clip, packed, start, rest)
+
+
+class GuidedContextCLIP(ContextCLIP):
+    """CLIP with a learned context, and frozen CLIP's features of hand-written texts, `frozen` (C, D), to compare."""
+
+    frozen: Tensor
+
+    def __init__(
+        self,
+        clip_model: CLIP,
+        classnames: list[str],
+        texts: Sequence[str | Sequence[str]],
+        options: CfgNode,
+        ctx: nn.Parameter | None = None,
+    ):
+        super().__init__(clip_model, classnames, options, ctx)
+        self.register_buffer("frozen", frozen_text_features(clip_model, texts), persistent=False)
 
 
 class ContextTrainer(PromptTrainer):
@@ -37,6 +91,8 @@ class ContextTrainer(PromptTrainer):
 
     def check_options(self, checks: Checks) -> None:
         checks.at_least(self.n_ctx_key, 1)
+        if "CLASS_TOKEN_POSITION" in self.options:
+            checks.one_of("CLASS_TOKEN_POSITION", POSITIONS)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
@@ -45,6 +101,17 @@ class ContextTrainer(PromptTrainer):
         n_ctx = self.n_context()
         names = fixed_words_and_names(classnames, self.options.CTX_INIT, n_ctx) if self.splits_words else classnames
         yield from ((name, f"{words}.", n_ctx) for name, words in zip(classnames, names, strict=True))
+
+
+class GuidedContextTrainer(ContextTrainer):
+    """Trains a context next to frozen CLIP's features of hand-written texts (KgCoOp, ProGrad)."""
+
+    model: GuidedContextCLIP
+    has_fixed_texts = True
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+        yield from PromptTrainer.texts(self, classnames)
+        yield from super().texts(classnames)
 
 
 def fixed_words_and_names(classnames: list[str], words: str, n_ctx: int) -> list[str]:

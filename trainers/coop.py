@@ -15,16 +15,12 @@ period.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, context_vectors
-from dassl.config import Checks
+from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
-from trainers.context import ContextTrainer, encode_around_context
+from trainers.context import ContextCLIP, ContextTrainer
 from trainers.prompted import PromptedCLIP
-
-POSITIONS = {"end": lambda m: m, "middle": lambda m: m // 2, "front": lambda m: 0}  # context vectors before the name
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -37,44 +33,13 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.COOP.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
-class PromptLearner(nn.Module):
-    """The context: `ctx` (M, text width), or (C, M, text width) with CSC."""
-
-    def __init__(self, clip_model: CLIP, n_classes: int, options: CfgNode):
-        super().__init__()
-        shape = (n_classes, options.N_CTX) if options.CSC else (options.N_CTX,)
-        self.ctx = context_vectors(clip_model, options.CTX_INIT, shape)
-
-
-class CoOpCLIP(PromptedCLIP):
-    """CLIP with a learned context in the class texts."""
-
-    frozen_image_encoder = True
-
-    def __init__(self, clip_model: CLIP, classnames: list[str], options: CfgNode):
-        super().__init__(clip_model, len(classnames))
-        self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
-        n_ctx = self.prompt_learner.ctx.shape[-2]  # M
-        self.per_class_parameters = self.prompt_learner.ctx.dim() == 3
-        self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
-
-    def class_features(self, classes: slice) -> Tensor:
-        ctx, packed = self.prompt_learner.ctx, self.words.packed(classes)
-        start, rest = packed.embed(ctx[classes][packed.class_of_row] if self.per_class_parameters else ctx[None])
-        return encode_around_context(self.clip, packed, start, rest)
-
-
 @TRAINER_REGISTRY.register()
 class CoOp(ContextTrainer):
     """Context optimization: cross-entropy; only the context is trained."""
 
     config_node = "COOP"
 
-    def check_options(self, checks: Checks) -> None:
-        checks.one_of("CLASS_TOKEN_POSITION", POSITIONS)
-        super().check_options(checks)
-
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.CSC and self.options.CTX_INIT:
             print("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT sets one context for all classes")
-        return CoOpCLIP(clip_model, classnames, self.options)
+        return ContextCLIP(clip_model, classnames, self.options)

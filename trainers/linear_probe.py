@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.base import PromptTrainer
+from trainers.features import collect
 from trainers.prompted import PromptedCLIP
 
 EXPONENTS = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # log10 of the first values of C
@@ -48,10 +49,6 @@ class LinearProbe(PromptedCLIP):
 
     def class_features(self, classes: slice) -> Tensor:
         return F.normalize(self.prompt_learner.weight[classes], dim=-1)
-
-    def tower_features(self, images: Tensor) -> Tensor:
-        """Return f(x): features (B, D), not normalized, of images (B, 3, H, W). They may be given instead."""
-        return images if images.dim() == 2 else self.clip.encode_image(images).float()
 
     def image_features(self, images: Tensor) -> Tensor:
         return F.normalize(self.tower_features(images), dim=-1)
@@ -96,6 +93,7 @@ class LinearProbeCLIP(PromptTrainer):
     model: LinearProbe
     checkpoint_name = "linear_probe"
     has_fixed_texts = False
+    unit_length_features = False
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         return iter(())
@@ -114,14 +112,6 @@ class LinearProbeCLIP(PromptTrainer):
         super().build_model()
         self.max_epoch = 1
 
-    def feature_key(self) -> dict:
-        return {**super().feature_key(), "normalized": False}
-
-    @torch.no_grad()
-    def frozen_features(self, images: Tensor) -> Tensor:
-        self.signals.stop_if_requested("while image features were computed")
-        return self.model.tower_features(images.to(self.device)).cpu()
-
     def before_train(self) -> None:
         if self.val_loader is None:
             raise UserError(
@@ -134,7 +124,10 @@ class LinearProbeCLIP(PromptTrainer):
 
     def run_epoch(self) -> None:
         """Find C, and set the head."""
-        (features, labels), (val_features, val_labels) = map(self.collect, (self.train_loader_x, self.val_loader))
+        assert self.val_loader is not None  # see before_train
+        (features, labels), (val_features, val_labels) = (
+            collect(self, loader) for loader in (self.train_loader_x, self.val_loader)
+        )
 
         @functools.cache
         def head(exponent: float) -> tuple[Tensor, Tensor]:
@@ -157,10 +150,3 @@ class LinearProbeCLIP(PromptTrainer):
         loss, acc = F.cross_entropy(logits, labels), compute_accuracy(logits, labels)[0]
         self.record.val_accuracy = accuracy(exponent)
         self.record.progress.add_step({"loss": loss, "acc": acc, "C": 10.0**exponent})
-
-    @torch.no_grad()
-    def collect(self, loader: Iterable[dict]) -> tuple[Tensor, Tensor]:
-        """Return features (N, D) and labels (N,) of all images, on the CPU."""
-        batches = [self.parse_batch_train(batch) for batch in loader]
-        features = [self.model.tower_features(images).cpu() for images, _ in batches]
-        return torch.cat(features), torch.cat([labels.cpu() for _, labels in batches])

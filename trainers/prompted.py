@@ -75,11 +75,13 @@ class PromptedCLIP(nn.Module):
         blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
         return torch.cat([checkpoint(one, block, use_reentrant=False) for block in blocks], dim)
 
+    def tower_features(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) as frozen CLIP's features (B, D), not normalized. They may be given instead."""
+        return images if images.dim() == 2 else self.clip.encode_image(images).float()
+
     def image_features(self, images: Tensor) -> Tensor:
         """Encode images (B, 3, H, W) as unit-length features (B, D): frozen CLIP's, which may be given instead."""
-        if images.dim() == 2:
-            return images
-        return F.normalize(self.clip.encode_image(images).float(), dim=-1)
+        return images if images.dim() == 2 else F.normalize(self.tower_features(images), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """Compute cosines of (B, D) and (C, D), times CLIP's learned scale: (B, C) (arXiv 2103.00020, figure 3)."""
@@ -101,16 +103,34 @@ class FixedTextCLIP(PromptedCLIP):
 
     def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]]):
         super().__init__(clip_model, len(texts))
-        of_class = [[each] if isinstance(each, str) else each for each in texts]
-        tokens = tokenize([text for own in of_class for text in own], clip_model.context_length)
-        blocks = tokens.to(clip_model.logit_scale.device).split(TEXTS_AT_ONCE)
-        with torch.no_grad():
-            features = F.normalize(torch.cat([clip_model.encode_text(block).float() for block in blocks]), dim=-1)
-            means = torch.stack([own.mean(dim=0) for own in features.split([len(own) for own in of_class])])
-        self.register_buffer("features", F.normalize(means, dim=-1), persistent=False)
+        self.register_buffer("features", frozen_text_features(clip_model, texts), persistent=False)
 
     def class_features(self, classes: slice) -> Tensor:
         return self.features[classes]
+
+
+def frozen_text_features(clip_model: CLIP, texts: Sequence[str | Sequence[str]]) -> Tensor:
+    """Return the unit-length mean of the unit-length features of each class's one or several texts: (C, D)."""
+    means = [F.normalize(own, dim=-1).mean(dim=0) for own in encode_texts(clip_model, texts)]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+@torch.no_grad()
+def encode_texts(clip_model: CLIP, texts: Sequence[str | Sequence[str]]) -> tuple[Tensor, ...]:
+    """Return frozen CLIP's features, not normalized, of the one or several texts of each class: C times (n, D)."""
+    of_class = [[each] if isinstance(each, str) else each for each in texts]
+    tokens = tokenize([text for own in of_class for text in own], clip_model.context_length)
+    blocks = tokens.to(clip_model.logit_scale.device).split(TEXTS_AT_ONCE)
+    features = torch.cat([clip_model.encode_text(block).float() for block in blocks])
+    return features.split([len(own) for own in of_class])
+
+
+def distance(features: Tensor, frozen: Tensor) -> Tensor:
+    """Return 1 minus the mean cosine of learned and frozen CLIP's features, both (N, D): a scalar.
+
+    The pull toward frozen CLIP of KgCoOp, TCP, SEP, and MMRL.
+    """
+    return 1 - F.cosine_similarity(features, frozen).mean()
 
 
 def whole_model_shapes(clip_model: CLIP) -> dict[str, torch.Size]:

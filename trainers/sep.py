@@ -38,7 +38,7 @@ from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
-from trainers.prompted import FixedTextCLIP, PromptedCLIP
+from trainers.prompted import FixedTextCLIP, PromptedCLIP, distance
 
 PROTOTYPE_SCALE = 10.0  # of the released code
 HEAD_WIDTH, MLP_WIDTH = 64, 256  # of its fusion module
@@ -234,8 +234,7 @@ class SEP(ContextTrainer):
         (i0, i), t0, t = model.both_image_features(images), model.features, model.text_features()
         logits, v = model.logits(i, t), F.normalize(model.prompt_learner.VPT_fc.weight, dim=-1)
         prototypes = sum(cross_entropy(PROTOTYPE_SCALE * f @ v.t(), labels) for f in (i, i0))
-        consistency = self.options.W * (1 - F.cosine_similarity(t, t0).mean())
-        consistency += self.options.W_V * (1 - F.cosine_similarity(i, i0).mean())
+        consistency = self.options.W * distance(t, t0) + self.options.W_V * distance(i, i0)
         parts = {"ce": cross_entropy(logits, labels), "consistency": consistency}
         parts["prototypes"] = self.options.W_P * prototypes
         self.loss_parts = {name: part.detach() for name, part in parts.items()}

@@ -74,7 +74,7 @@ class FeatureLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[dict]:
-        features, labels = self._all(getattr(self.sampler, "view", 0))
+        features, labels = self.all_images(getattr(self.sampler, "view", 0))
         for keys in self.batch_sampler:
             indices = [key[1] if isinstance(key, tuple) else key for key in keys]
             items = [self.dataset.data_source[index] for index in indices]
@@ -86,7 +86,7 @@ class FeatureLoader:
                 "index": torch.tensor(indices),
             }
 
-    def _all(self, view: int) -> tuple[Tensor, Tensor]:
+    def all_images(self, view: int) -> tuple[Tensor, Tensor]:
         """Return features (N, D) and labels (N,) of all images, in one view of each."""
         if view in self._held:
             return self._held[view]

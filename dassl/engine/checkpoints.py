@@ -97,6 +97,9 @@ def load_trained(
         UserError: a trained tensor is missing, of another shape or kind, or not finite; a tensor of the backbone has
             another shape; or a key is unknown. One line for each.
     """
+    resize = getattr(module, "resize", None)
+    if callable(resize):  # its size depends on the training images, not on the config
+        resize(tensors)
     known, backbone = module.state_dict(), getattr(module, "backbone_shapes", {})
     expected = {name: tensor for name, tensor in trained_tensors(module).items() if not ignored(name)}
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}

@@ -106,6 +106,14 @@ def load_model(trainer, directory, epoch=None):
         raise MissingFile(str(error)) from error
 
 
+def remove_opposing(parameters, directions, lambda_=1):
+    """Subtract `lambda_` times the part of each parameter's gradient that opposes its direction, for ProGrad."""
+    for parameter, direction in zip(parameters, directions, strict=True):
+        unit = nn.functional.normalize(direction.flatten(), dim=0).view_as(direction)
+        opposing = (parameter.grad * unit).sum().clamp(max=0)
+        parameter.grad -= lambda_ * opposing * unit
+
+
 def prograd_backward_and_update(trainer, loss_a, loss_b, lambda_=1, names=None):
     """Make ProGrad's step (Zhu et al., Prompt-aligned Gradient for Prompt Tuning, ICCV 2023); a method of its fork.
 
@@ -121,8 +129,5 @@ def prograd_backward_and_update(trainer, loss_a, loss_b, lambda_=1, names=None):
     trainer.model_backward(loss_a)
     if trainer.step_skipped:
         return
-    for parameter, direction in zip(parameters, general, strict=True):
-        unit = nn.functional.normalize(direction.flatten(), dim=0).view_as(direction)
-        opposing = (parameter.grad * unit).sum().clamp(max=0)
-        parameter.grad -= lambda_ * opposing * unit
+    remove_opposing(parameters, general, lambda_)
     trainer.model_update(names)

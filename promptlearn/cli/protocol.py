@@ -39,7 +39,8 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = p.add_argument
-    add("--trainers", nargs="+", metavar="METHOD", help="folders of configs/trainers/")
+    add("--trainers", nargs="+", metavar="METHOD", help="folders of configs/trainers/, or prompts, adapters, "
+        "cache, all")  # fmt: skip
     datasets = "the datasets to test on" if protocol.transfer else "datasets"
     add("--datasets", nargs="*", metavar="NAME", help=f"{datasets}: files of configs/datasets/ without .yaml")
     if protocol.transfer:

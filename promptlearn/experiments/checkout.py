@@ -10,7 +10,7 @@ from basics.additions import config_folders
 from dassl.config import FREE_TO_CHANGE, decode, flatten, read_yaml
 
 # The keys of configs/protocols/*.yaml; configs/protocols/defaults.yaml explains them.
-SETTINGS = ("shots", "seeds", "trainers", "datasets", "source", "configs", "prompts", "variants", "builtin")
+SETTINGS = ("shots", "seeds", "trainers", "groups", "datasets", "source", "configs", "prompts", "variants", "builtin")
 
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ Overrides = tuple[tuple[str, str], ...]  # (key, value)
 class RunRequest:
     """What a user requests; None: the protocol file's value."""
 
-    trainers: list[str] | None = None
+    trainers: list[str] | None = None  # methods, groups of them, or "all"
     datasets: list[str] | None = None  # for a transfer: the targets
     source: str | None = None  # for a transfer: the dataset to train on
     seeds: list[int] | None = None
@@ -36,13 +36,13 @@ def plan(
     """
     request = request or RunRequest()
     settings = checkout.settings(protocol.name, demo=not data)
-    trainers = unique([ZERO_SHOT, *(request.trainers or settings["trainers"])])
+    trainers = unique([ZERO_SHOT, *members(request.trainers or settings["trainers"], settings["groups"])])
     datasets = unique(request.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
     shots = unique(request.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))
     source = request.source or settings["source"]
 
-    refuse_unknown("trainer", trainers, checkout.trainers())
+    refuse_unknown("trainer", trainers, [*checkout.trainers(), *settings["groups"], "all"])
     used = unique([source, *datasets]) if protocol.transfer else datasets
     refuse_unknown("dataset", used, checkout.datasets())
     if not data:
@@ -60,6 +60,12 @@ def plan(
                 for seed in [1] if trainer in UNTRAINED else seeds:
                     jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
     return jobs
+
+
+def members(names: list[str], groups: dict[str, list[str]]) -> list[str]:
+    """Replace the names of groups by the methods in them."""
+    groups = {**groups, "all": [method for group in groups.values() for method in group]}
+    return [method for name in names for method in groups.get(name, [name])]
 
 
 def several_shots(given: object, source: str) -> list[Shots]:

@@ -18,7 +18,7 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import FewShotDataset
 from dassl.evaluation import build_evaluator
 from dassl.utils import read_image
-from trainers.coop import CoOpCLIP
+from trainers.context import ContextCLIP
 
 CLASSES = ("ant", "bee", "cat")
 OPTIONS = CfgNode({"N_CTX": 4, "CTX_INIT": "", "CSC": False, "CLASS_TOKEN_POSITION": "end"})
@@ -109,7 +109,7 @@ def test_any_class_names_are_read_or_refused(names):
     try:
         tokens = tokenize([f"a photo of a {name}." for name in names], truncate=True)
         assert tokens.shape == (len(names), 77) and tokens.max() < SMALL.vocab_size
-        features = CoOpCLIP(SMALL, names, OPTIONS).text_features()
+        features = ContextCLIP(SMALL, names, OPTIONS).text_features()
         assert features.shape[0] == len(names) and features.isfinite().all()
     except UserError as error:
         one_message(error)

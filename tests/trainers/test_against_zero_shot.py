@@ -6,6 +6,7 @@ from reference import options, reference_clip
 from torch import nn
 
 from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt
+from trainers.context import ContextCLIP
 from trainers.prompted import FixedTextCLIP
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory"]
@@ -20,7 +21,7 @@ def without_meta_net(model):
 
 IMAGE_ONLY = {"PROMPT_DEPTH_TEXT": 0, "PROMPT_DEPTH_VISION": 2}
 REMOVED = {
-    "CoOp": lambda c: coop.CoOpCLIP(c, NAMES, options(coop, CTX_INIT="a photo of a")),
+    "CoOp": lambda c: ContextCLIP(c, NAMES, options(coop, CTX_INIT="a photo of a")),
     "CoCoOp": lambda c: without_meta_net(cocoop.CoCoOpCLIP(c, NAMES, options(cocoop, CTX_INIT="a photo of a"))),
     "MaPLe": lambda c: maple.MaPLeCLIP(c, NAMES, options(maple, N_CTX=0, PROMPT_DEPTH=2)),
     "IVLP": lambda c: ivlp.IVLPCLIP(c, NAMES, TEXTS, options(ivlp, N_CTX_VISION=0, **IMAGE_ONLY)),
@@ -46,7 +47,7 @@ def vit_b16():
 LEARNED = {
     "RPO, K 24": (30_720, lambda c: rpo.RPOCLIP(c, TEXTS, options(rpo))),
     "RPO, K 4": (5_120, lambda c: rpo.RPOCLIP(c, TEXTS, options(rpo, K=4))),
-    "CoOp, 4 vectors": (2_048, lambda c: coop.CoOpCLIP(c, NAMES, options(coop, N_CTX=4))),
+    "CoOp, 4 vectors": (2_048, lambda c: ContextCLIP(c, NAMES, options(coop, N_CTX=4))),
     "CoCoOp, 4 vectors": (35_360, lambda c: cocoop.CoCoOpCLIP(c, NAMES, options(cocoop, N_CTX=4))),
     "LP": (262_656, lambda c: lp.LPCLIP(c, TEXTS)),
     "MaPLe, 2 vectors, 9 layers": (3_555_072, lambda c: maple.MaPLeCLIP(c, NAMES, options(maple))),

@@ -9,14 +9,14 @@ from small_clip import SMALL_HEADS
 from yacs.config import CfgNode
 
 from basics import NotApplicable, UserError
-from trainers import coop
+from trainers.context import ContextCLIP
 
 NAMES = ["cat", "Boeing 747-400", "abandoned factory", "x", "hawk (bird)", "U.S.A."]  # ")." is a single token
 
 
 def build(model, n_ctx=4, position="end", csc=False, init="", names=NAMES):
     options = CfgNode({"N_CTX": n_ctx, "CSC": csc, "CTX_INIT": init, "CLASS_TOKEN_POSITION": position})
-    return coop.CoOpCLIP(model, names, options)
+    return ContextCLIP(model, names, options)
 
 
 @pytest.mark.parametrize("csc", [False, True])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from basics import UserError
+from dassl.engine import TRAINER_REGISTRY
 from tests.methods import FITTED, METHODS, SAME_START, every_method, every_method_with_steps, logits
 
 
@@ -79,7 +80,7 @@ def test_a_run_is_a_function_of_its_seed(make, method):
 @every_method_with_steps
 @pytest.mark.parametrize("prec", ["bf16", "fp16", "amp"])
 def test_half_precision_trains_and_stays_near_float32(make, method, prec):
-    node = f"TRAINER.{method.split('-')[0].upper()}.PREC"
+    node = f"TRAINER.{TRAINER_REGISTRY.get(method.split('-')[0]).config_node}.PREC"
     if method in ("VPT-bias", "VPT-partial", "VPT-both", "VPT-full") and prec != "amp":
         with pytest.raises(UserError, match="PREC: expected fp32 or amp with TUNE"):
             make(method, node, prec)

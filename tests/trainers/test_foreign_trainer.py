@@ -22,6 +22,7 @@ from basics import UserError
 from dassl.config import family, get_cfg_default
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from trainers import coop
+from trainers.context import ContextCLIP
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = ROOT / "tests" / "foreign"
@@ -220,7 +221,7 @@ def test_an_old_coop_file_gives_the_logits_of_the_built_in_coop(old_style, cfg, 
     monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
     names = ["cat", "Boeing 747-400", "sea horse"]
     old = old_style.CustomCLIP(cfg, names, old_style.load_clip_to_cpu(cfg).float())
-    builtin = coop.CoOpCLIP(clip.load_clip("tiny"), names, cfg.TRAINER.COOP)
+    builtin = ContextCLIP(clip.load_clip("tiny"), names, cfg.TRAINER.COOP)
     builtin.prompt_learner.ctx.data.copy_(old.prompt_learner.ctx.data.mul_(20))
     images = torch.randn(4, 3, 40, 40, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from basics import NotApplicable, UserError
 from trainers import linear_probe
+from trainers.features import collect
 from trainers.linear_probe import fit, search
 
 
@@ -65,7 +66,7 @@ def test_the_chosen_c_and_its_validation_accuracy_are_reported(make_trainer, tmp
     trainer.train()
     (row,) = trainer.record.rows
     assert row["val_accuracy"] == trainer.test(split="val")
-    train, val = trainer.collect(trainer.train_loader_x), trainer.collect(trainer.val_loader)
+    train, val = collect(trainer, trainer.train_loader_x), collect(trainer, trainer.val_loader)
 
     def accuracy(c):
         return (F.linear(val[0], *fit(*train, c)).argmax(dim=1) == val[1]).float().mean().item()

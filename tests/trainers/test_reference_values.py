@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from reference import CASES, HEADS, options, reference_clip, reference_images, set_prompts
 
 from trainers import cocoop, coop, maple, rpo, sep, vpt
+from trainers.context import ContextCLIP
 
 METHODS = [case["case"]["method"] for case in CASES]
 # The plain path takes most of the time, so only its first case of each method runs by default.
@@ -75,7 +76,7 @@ def build(case, clip_model):
     else:
         settings = {"N_CTX": case["n_ctx"], "CTX_INIT": case.get("ctx_init", ""), "CSC": case.get("csc", False)}
         position = case.get("position", "end")
-        model = coop.CoOpCLIP(clip_model, names, options(coop, CLASS_TOKEN_POSITION=position, **settings))
+        model = ContextCLIP(clip_model, names, options(coop, CLASS_TOKEN_POSITION=position, **settings))
         learner = model.prompt_learner
 
         def plain(x):

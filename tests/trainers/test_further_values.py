@@ -1,0 +1,111 @@
+"""Further methods compute what their authors' released code computes (tests/data/further_values.json)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from reference import prompt_std, reference_clip, reference_images, uniform
+
+import trainers
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.models import TrainerBase
+
+CASES = json.loads((Path(__file__).parents[1] / "data" / "further_values.json").read_text())
+# Method in the file: our trainer, and its settings by name in the case.
+METHODS = {
+    "KgCoOp": ("KgCoOp", {"n_ctx": "N_CTX", "ctx_init": "CTX_INIT", "w": "W"}),
+    "ProGrad": ("ProGrad", {"n_ctx": "N_CTX", "ctx_init": "TEMPLATE_INIT", "T": "T", "lambda_": "LAMBDA"}),
+    "CLIP-Adapter": ("CLIPAdapter", {"reduction": "REDUCTION", "ratio": "RATIO"}),
+    "TaskRes": ("TaskRes", {"alpha": "ALPHA"}),
+    "Tip-Adapter-F": ("TipAdapterF", {"alpha": "ALPHA", "beta": "BETA"}),
+}
+KEEP_UNDERSCORES = ("TaskRes",)  # as released
+REFERENCES = [each for each in CASES if each["case"]["method"] in METHODS]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """Return backbone(layers): a frozen CLIP with the reference weights."""
+    torch.backends.cudnn.allow_tf32 = False  # as in train.py
+    made = {}
+
+    def of(layers):
+        if layers not in made:
+            made[layers] = reference_clip(layers)
+        return made[layers]
+
+    return of
+
+
+def make_trainer(case, clip_model):
+    """Return the trainer of a case, with its model, but without data and optimizer."""
+    name, keys = METHODS[case["method"]]
+    trainer = object.__new__(TRAINER_REGISTRY.get(name))
+    TrainerBase.__init__(trainer)
+    trainer.cfg = get_cfg_default()
+    trainers.extend_cfg(trainer.cfg)
+    for key, ours in keys.items():
+        if key in case or ours == "CTX_INIT":
+            trainer.options[ours] = case.get(key, "")
+    trainer.cfg.DATASET.KEEP_UNDERSCORES = case["method"] in KEEP_UNDERSCORES
+    classnames = trainer.names_in_texts(case["classnames"])
+    templates = case.get("templates") or [case.get("teacher_template") or case["template"]]
+    trainer.cfg.DATASET.PROMPT = templates[0]
+    texts = {name.replace("_", " "): [each.replace("{}", name) for each in templates] for name in classnames}
+    trainer.given_texts = lambda: texts
+    trainer.device = clip_model.logit_scale.device
+    trainer.model = trainer.build_method(clip_model, classnames).to(trainer.device)
+    return trainer
+
+
+def set_keys(model, reference, images):
+    """Set the keys of Tip-Adapter to the shortest ones with the affinities of the case.
+
+    The file does not say of which images the keys are. Only their products with the image features count, and steps
+    change them only along these features.
+    """
+    (same,) = (each for each in CASES if each["case"] == {**reference["case"], "method": "Tip-Adapter"})
+    features = model.image_features(images).double()
+    keys = torch.linalg.pinv(features) @ torch.tensor(same["affinity"], dtype=torch.float64).to(features)
+    model.prompt_learner.resize({"adapter.weight": keys.t()})
+    model.prompt_learner.keys.data.copy_(keys.t())
+    model.prompt_learner.labels.copy_(torch.tensor(same["cache_labels"]))
+
+
+def set_tensors(module, reference):
+    """Set all trained tensors of a module to those of the case."""
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    assert parameters.keys() == reference["learnable"].keys()
+    for name, shape in reference["learnable"].items():
+        plus, _, std = str(reference.get("std", {}).get(name, prompt_std(name))).rpartition(" + ")
+        value = uniform(name, shape, float(std), reference["case"]["salt"]) + float(plus or 0)
+        parameters[name].data.copy_(value.view_as(parameters[name]))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("reference", REFERENCES, ids=lambda each: f"{each['case']['method']}-{each['case']['batch']}")
+def test_logits_gradients_and_four_steps_equal_the_released_code(reference, device, backbone):
+    case, norms = reference["case"], reference["grad_norm"]
+    trainer = make_trainer(case, backbone(case["layers"]).to(device))
+    learner = trainer.model.prompt_learner
+    images = reference_images(case["batch"], case["salt"]).to(device)
+    labels = torch.arange(case["batch"], device=device)
+    if case["method"] == "Tip-Adapter-F":
+        set_keys(trainer.model, reference, images)
+    else:
+        set_tensors(learner, reference)
+    with torch.no_grad():
+        logits = trainer.model.eval()(images).cpu()
+    torch.testing.assert_close(logits, torch.tensor(reference["logits"]), atol=2e-3, rtol=0)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=case["lr"])
+    for step, expected in enumerate(reference["losses"]):
+        loss, _ = trainer.loss(images, labels)
+        assert loss.item() == pytest.approx(expected, abs=1e-3)
+        optimizer.zero_grad()
+        trainer.model_backward(loss)
+        if step == 0:
+            found = {name: p.grad.norm().item() for name, p in learner.named_parameters()}
+            assert found == pytest.approx(norms, rel=0.01)
+        optimizer.step()

@@ -83,22 +83,26 @@ def encode_fixed_words(
     clip_model: CLIP,
     words: FixedWords,
     adapters: Mapping[int, LayerAdapter] | None = None,
+    inserted: Segment | None = None,
     classes: slice = slice(None),
 ) -> Tensor:
-    """Encode fixed texts in a text tower with trained parts (as in `Transformer.forward`): unit length, (C, D).
+    """Encode fixed texts in a text tower with trained parts: unit length, (C, D).
 
     [SOS] and the shared words attend to themselves; the rest of each text attends to these and to itself.
 
     Args:
+        adapters: as in `Transformer.forward`.
+        inserted: tokens after [SOS], to which all words attend; it may name "start" and "inserted" in `attends_to`.
         classes: the C classes to encode.
     """
     packed = words.packed(classes)
-    start, rest = packed.embed(words.shared[None])
-    dtype = clip_model.dtype
-    segments = {
-        "start": Segment(start.to(dtype), attends_to=("start",), wanted=False),
-        "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
-    }
+    start, rest = (x.to(clip_model.dtype) for x in packed.embed(words.shared[None]))
+    segments = {"start": Segment(start if inserted is None else start[:, :1], ("start",), wanted=False)}
+    if inserted is not None:
+        segments["inserted"] = inserted
+        if start.shape[1] > 1:
+            segments["shared"] = Segment(start[:, 1:], (*segments, "shared"), wanted=False)
+    segments["rest"] = Segment(rest, (*segments, "rest"), output=packed.end, packing=packed.packing)
     x = clip_model.transformer(segments, adapters=adapters)["rest"]
     return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
 
@@ -110,12 +114,12 @@ def image_segments(
 
     Args:
         images: (B, 3, H, W).
-        prompts: (n, vision width) or (B, n, vision width); they pass through `ln_pre` if they join before layer 0.
+        prompts: (n, vision width), (B, n, vision width), or (M, 1, n, vision width) for M runs of each image; they pass through `ln_pre` if they join before layer 0.
         deep: their replacements before the following layers, of the same shape; these do not pass through `ln_pre`.
         first_layer: the layer before which the prompts join.
     """
     dtype, tower = clip_model.dtype, clip_model.visual
-    first, *later = (p.to(dtype) if p.dim() == 3 else p[None].to(dtype) for p in (prompts, *deep))
+    first, *later = (p[None].to(dtype) if p.dim() == 2 else p.to(dtype) for p in (prompts, *deep))
     first = first if first_layer else tower.ln_pre(first)
     every_segment = ("image", "prompts")
     return {
@@ -135,10 +139,10 @@ def encode_image(
     before_layer: BeforeLayer | None = None,
     adapters: Mapping[int, LayerAdapter] | None = None,
 ) -> Tensor:
-    """Encode `image_segments` as unit-length CLS features (B, D). The rest is as in `Transformer.forward`."""
+    """Encode `image_segments` as unit-length CLS features (*batch, D). The rest is as in `Transformer.forward`."""
     tower, image = clip_model.visual, segments["image"]
     image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
-    x = tower.transformer(segments, before_layer=before_layer, adapters=adapters)["image"][:, 0]
+    x = tower.transformer(segments, before_layer=before_layer, adapters=adapters)["image"][..., 0, :]
     return F.normalize(tower.project(x).float(), dim=-1)
 
 

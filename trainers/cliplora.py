@@ -93,7 +93,7 @@ class CLIPLoRACLIP(PromptedCLIP):
         self.words = FixedWords(clip_model, texts)
 
     def class_features(self, classes: slice) -> Tensor:
-        return encode_fixed_words(self.clip, self.words, self.prompt_learner.adapters("text"), classes)
+        return encode_fixed_words(self.clip, self.words, self.prompt_learner.adapters("text"), classes=classes)
 
     def image_features(self, images: Tensor) -> Tensor:
         segments = plain_image_segments(self.clip, images)

@@ -19,6 +19,28 @@ METHODS = {
     "ProGrad": ("ProGrad", {"n_ctx": "N_CTX", "ctx_init": "TEMPLATE_INIT", "T": "T", "lambda_": "LAMBDA"}),
     "CLIP-Adapter": ("CLIPAdapter", {"reduction": "REDUCTION", "ratio": "RATIO"}),
     "TaskRes": ("TaskRes", {"alpha": "ALPHA"}),
+    "CLIP-LoRA": ("CLIPLoRA", {"r": "R", "alpha": "ALPHA", "params": "PARAMS", "position": "POSITION"}),
+    "MMA": (
+        "MMA",
+        {f"adapter_{key}": f"ADAPTER_{key.upper()}" for key in ("start", "end", "dim", "scale")},
+    ),
+    "MMRL": (
+        "MMRL",
+        {"rep_layers": "REP_LAYERS", "n_rep_tokens": "N_REP_TOKENS", "rep_dim": "REP_DIM", "reg_weight": "REG_WEIGHT"},
+    ),
+    "TCP": ("TCP", {"n_ctx": "N_CTX", "w": "W", "inject_layer": "INJECT_LAYER"}),
+    "PromptSRC": (
+        "PromptSRC",
+        {
+            **{"n_ctx_text": "N_CTX_TEXT", "n_ctx_vision": "N_CTX_VISION", "ctx_init": "CTX_INIT"},
+            **{"depth_text": "PROMPT_DEPTH_TEXT", "depth_vision": "PROMPT_DEPTH_VISION"},
+            **{"text_loss_weight": "TEXT_LOSS_WEIGHT", "image_loss_weight": "IMAGE_LOSS_WEIGHT"},
+        },
+    ),
+    "PLOT++": (
+        "PLOTPP",
+        {"M": "M", "n_ctx_v": "N_CTX_V", "prompt_prefixes": "CTX_INIT", "update": "UPDATE", "trade_off": "TRADE_OFF"},
+    ),
     "Tip-Adapter-F": ("TipAdapterF", {"alpha": "ALPHA", "beta": "BETA"}),
 }
 KEEP_UNDERSCORES = ("TaskRes",)  # as released
@@ -51,7 +73,9 @@ def make_trainer(case, clip_model):
             trainer.options[ours] = case.get(key, "")
     trainer.cfg.DATASET.KEEP_UNDERSCORES = case["method"] in KEEP_UNDERSCORES
     classnames = trainer.names_in_texts(case["classnames"])
-    templates = case.get("templates") or [case.get("teacher_template") or case["template"]]
+    templates = case.get("templates") or [
+        case.get("teacher_template") or case.get("prompt_template") or case.get("template", "a photo of a {}.")
+    ]
     trainer.cfg.DATASET.PROMPT = templates[0]
     texts = {name.replace("_", " "): [each.replace("{}", name) for each in templates] for name in classnames}
     trainer.given_texts = lambda: texts

@@ -14,7 +14,7 @@ NAMES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # as in CLIP
 
 
 class LowRank(nn.Module):
-    """The update x -> scale B A dropout(x) of a square map, of rank r. B starts at zero, so the map starts unchanged."""
+    """The update x -> scale B A dropout(x) of a square map, of rank r. B starts at zero: the map starts unchanged."""
 
     def __init__(self, width: int, rank: int, scale: float, dropout: float):
         super().__init__()

@@ -114,7 +114,8 @@ def image_segments(
 
     Args:
         images: (B, 3, H, W).
-        prompts: (n, vision width), (B, n, vision width), or (M, 1, n, vision width) for M runs of each image; they pass through `ln_pre` if they join before layer 0.
+        prompts: (n, vision width) or (B, n, vision width), or (M, 1, n, vision width) for M runs of each image; they
+            pass through `ln_pre` if they join before layer 0.
         deep: their replacements before the following layers, of the same shape; these do not pass through `ln_pre`.
         first_layer: the layer before which the prompts join.
     """
@@ -138,12 +139,19 @@ def encode_image(
     segments: dict[str, Segment],
     before_layer: BeforeLayer | None = None,
     adapters: Mapping[int, LayerAdapter] | None = None,
+    normalize: bool = True,
 ) -> Tensor:
-    """Encode `image_segments` as unit-length CLS features (*batch, D). The rest is as in `Transformer.forward`."""
+    """Encode `image_segments` as CLS features (*batch, D).
+
+    Args:
+        before_layer, adapters: as in `Transformer.forward`.
+        normalize: to unit length.
+    """
     tower, image = clip_model.visual, segments["image"]
     image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
     x = tower.transformer(segments, before_layer=before_layer, adapters=adapters)["image"][..., 0, :]
-    return F.normalize(tower.project(x).float(), dim=-1)
+    features = tower.project(x).float()
+    return F.normalize(features, dim=-1) if normalize else features
 
 
 def deep_names(side: str, depth: int) -> list[str]:

@@ -6,8 +6,8 @@ In layers k to L of both towers, an adapter runs next to the MLP. Its middle map
     A_j(z) = up_j(shared_j(down_j(z)))          down, shared: a linear map and ReLU; up: a linear map    (eq. 7)
 
 x_in is the layer's input. The released code rescales gradients, which the paper does not mention: that of A_j is not
-multiplied by alpha on its way in, but on its way out to the layer's input. So the adapters learn at a rate that does not
-depend on alpha, and the input gets the exact gradient. The texts are fixed, and the loss is cross-entropy.
+multiplied by alpha on its way in, but on its way out to the layer's input. So the adapters learn at a rate that does
+not depend on alpha, and the input gets the exact gradient. The texts are fixed, and the loss is cross-entropy.
 
 Attention pattern: zero-shot CLIP's. The words that all texts begin with run once for all classes.
 """
@@ -80,7 +80,7 @@ class AdapterLearner(nn.Module):
         self.shared_adapter = nn.ModuleDict(shared)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 nn.init.zeros_(module.bias)
 
     @staticmethod

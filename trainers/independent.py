@@ -35,6 +35,8 @@ from trainers.prompted import FixedTextCLIP, PromptedCLIP
 class PromptLearner(nn.Module):
     """`ctx` and deep text prompts; image prompts; each named by its position in the released code."""
 
+    ignored_keys = ("ZS_image_encoder",)  # frozen CLIP's image tower, in PromptSRC's released files
+
     def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
         self.text, self.image = [], []  # names of the parameters, by layer

@@ -68,6 +68,8 @@ class Adapter(LayerAdapter):
 class AdapterLearner(nn.Module):
     """The adapters of both towers by layer, counted from 1: `text_adapter`, `visual_adapter`, `shared_adapter`."""
 
+    ignored_keys = ("token_embedding", "tokenized_prompts")  # of the class texts, in released files
+
     def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
         dim, scale = options.ADAPTER_DIM, options.ADAPTER_SCALE

@@ -49,6 +49,8 @@ def extend_cfg(cfg: CfgNode) -> None:
 class RepresentationLearner(nn.Module):
     """The table of tokens, its maps to both towers' layers, and the projection of the image tokens."""
 
+    ignored_keys = ("prompt_embeddings",)  # of the class texts, in released files
+
     def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
         tokens, dim, layers = options.N_REP_TOKENS, options.REP_DIM, len(options.REP_LAYERS)

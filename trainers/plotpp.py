@@ -1,7 +1,7 @@
 """PLOT++: Chen et al., PLOT: Prompt Learning with Optimal Transport for Vision-Language Models, 2210.01253.
 
-N contexts give N features G_c of a class, and M sets of image prompts M features F of an image. Their similarity is that
-under the optimal transport plan between the two sets (section 3.3):
+N contexts give N features G_c of a class, and M sets of image prompts M features F of an image. Their similarity is
+that under the optimal transport plan between the two sets (section 3.3):
 
     T = argmin <T, 1 - F G_c'> - eps h(T), with sums 1/M along rows and 1/N along columns    (eq. 4)
     p(y = c | x) = softmax_c(<T, F G_c'> / tau)                                              (eq. 6)
@@ -128,6 +128,7 @@ class PLOTPP(PromptTrainer):
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, max(map(n_context, self.options.CTX_INIT), default=0))
+        _ = sizes.vision_layers  # raises a UserError for a ResNet
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         yield from ((name, f"{name}.", n_context(self.options.CTX_INIT[0])) for name in classnames)

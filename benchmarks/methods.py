@@ -27,7 +27,7 @@ from benchmarks.floor import FLOORS, Step  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
 from dassl.engine.accelerate import GraphedStep, Outputs  # noqa: E402
-from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
+from trainers import cocoop, coop, independent, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
 from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
 from trainers.context import ContextCLIP  # noqa: E402
 from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402
@@ -233,7 +233,7 @@ def build_ivlp(case, clip_model, names, texts, half):
     depth = min(MAPLE_DEPTH, least_layers(clip_model))
     vectors = {"N_CTX_TEXT": case.prompts, "N_CTX_VISION": case.prompts, "CTX_INIT": ""}
     settings = options(ivlp, PROMPT_DEPTH_TEXT=depth, PROMPT_DEPTH_VISION=depth, **vectors)
-    fast, state = ivlp.IVLPCLIP(clip_model, names, texts, settings), clip_model.state_dict()
+    fast, state = independent.IndependentCLIP(clip_model, names, texts, settings), clip_model.state_dict()
     learner = fast.prompt_learner
 
     def plain(x):

@@ -3,27 +3,33 @@
 from .attention import KeysValues, KVCache, Segment, gather_tokens
 from .clip import load
 from .config import BackboneConfig, CLIPConfig
+from .low_rank import LowRankUpdates
 from .prompts import (
     add_parameter,
     context_vectors,
     deep_names,
+    encode_fixed_words,
     encode_image,
     encode_words,
     image_segments,
+    plain_image_segments,
     split_words,
 )
 from .ragged import leading_tokens
 from .tokenizer import encode, tokenize
-from .towers import CLIP, end_of_text
+from .towers import CLIP, LayerAdapter, end_of_text
 from .weights import available_models, backbone_config, load_clip
-from .words import ClassWords
+from .words import ClassWords, FixedWords
 
 __all__ = [
     "CLIP",
     "BackboneConfig",
     "ClassWords",
+    "FixedWords",
     "KeysValues",
     "KVCache",
+    "LayerAdapter",
+    "LowRankUpdates",
     "Segment",
     "CLIPConfig",
     "add_parameter",
@@ -32,6 +38,7 @@ __all__ = [
     "context_vectors",
     "deep_names",
     "encode",
+    "encode_fixed_words",
     "encode_image",
     "encode_words",
     "end_of_text",
@@ -39,6 +46,7 @@ __all__ = [
     "leading_tokens",
     "load",
     "load_clip",
+    "plain_image_segments",
     "split_words",
     "gather_tokens",
     "tokenize",

@@ -14,7 +14,7 @@ and the class words have (C,), so the context runs once, not C times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .linear import Linear, linear
 
 Packing = tuple[tuple[int, int], ...]  # (number of rows, their length), group by group: see `clip.ragged`
+LinearUpdate = Callable[[str, Tensor], Tensor | None]  # see `clip.towers.LayerAdapter.linear_update`
 
 
 @dataclass
@@ -94,25 +95,32 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = Linear(width, width)
 
-    def queries(self, x: Tensor) -> Tensor:
+    def queries(self, x: Tensor, update: LinearUpdate | None = None) -> Tensor:
         """Compute the queries of tokens x (*batch, n, width): (*batch, heads, n, head width)."""
-        return self._project(x, 0, 1)[0]
+        return self._project(x, 0, 1, update)[0]
 
-    def keys_values(self, x: Tensor) -> KeysValues:
+    def keys_values(self, x: Tensor, update: LinearUpdate | None = None) -> KeysValues:
         """Compute the keys and values of tokens x (*batch, n, width)."""
-        return KeysValues(*self._project(x, 1, 3))
+        return KeysValues(*self._project(x, 1, 3, update))
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, KeysValues]:
+    def queries_keys_values(self, x: Tensor, update: LinearUpdate | None = None) -> tuple[Tensor, KeysValues]:
         """Compute queries, and keys with values, of tokens x (*batch, n, width), in one matrix product."""
-        queries, keys, values = self._project(x, 0, 3)
+        queries, keys, values = self._project(x, 0, 3, update)
         return queries, KeysValues(keys, values)
 
-    def _project(self, x: Tensor, first: int, last: int) -> list[Tensor]:
+    def _project(self, x: Tensor, first: int, last: int, update: LinearUpdate | None) -> list[Tensor]:
         """Compute parts first to last - 1 of the queries, keys, and values."""
         width = x.shape[-1]
         rows = slice(first * width, last * width)
         parts = linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).split(width, dim=-1)
+        if update is not None:
+            parts = [add(p, update(name, x)) for p, name in zip(parts, "qkv"[first:last], strict=True)]
         return [p.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for p in parts]
+
+    def project_output(self, x: Tensor, update: LinearUpdate | None = None) -> Tensor:
+        """Map the heads' results x (*batch, m, width) by `out_proj`."""
+        out = self.out_proj(x)
+        return out if update is None else add(out, update("o", x))
 
     def attend_heads(self, queries: Tensor, kv: KeysValues, mask: Tensor | None, causal: bool) -> Tensor:
         """Compute scaled dot-product attention, heads concatenated, before `out_proj`; arguments as in `attend`."""
@@ -128,7 +136,14 @@ class Attention(nn.Module):
         x = x.transpose(1, 2).flatten(2)
         return x.reshape(*batch, *x.shape[1:])
 
-    def attend(self, queries: Tensor, kv: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def attend(
+        self,
+        queries: Tensor,
+        kv: KeysValues,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        update: LinearUpdate | None = None,
+    ) -> Tensor:
         """Return the update of the tokens that the queries belong to.
 
         Args:
@@ -136,11 +151,12 @@ class Attention(nn.Module):
             kv: with a batch shape that broadcasts with that of the queries.
             mask: bool, broadcastable to (*batch, m, number of keys), True where attention is allowed; None allows all.
             causal: each token attends to the tokens up to itself; queries and keys belong to the same tokens.
+            update: of `out_proj`.
 
         Returns:
             (*batch, m, width), batch shapes broadcast.
         """
-        return self.out_proj(self.attend_heads(queries, kv, mask, causal))
+        return self.project_output(self.attend_heads(queries, kv, mask, causal), update)
 
     def cross_attend(self, x: Tensor, to: Tensor) -> Tensor:
         """Let tokens x (*batch, m, width) attend to other tokens (*batch, n, width): (*batch, m, width)."""
@@ -164,17 +180,25 @@ class Pattern:
         self.mask = None if self.causal else mask
         self.output_mask = mask if mask is None or output is None else gather_tokens(mask, output)
 
-    def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
+    def attend(
+        self,
+        attention: Attention,
+        queries: Tensor,
+        layer: Layer,
+        output_only: bool,
+        update: LinearUpdate | None = None,
+    ) -> Tensor:
         """Return the update of the segment's tokens (*batch, m, width).
 
         Args:
             queries: (*batch, heads, m, head width): of all tokens, or with `output_only` of those at `output`.
             layer: keys and values of this layer.
+            update: of the attention's `out_proj`.
         """
         kv = layer.joined(self.attends_to)
         if output_only:
-            return attention.attend(queries, kv, self.output_mask)
-        return attention.attend(queries, kv, self.mask, self.causal)
+            return attention.attend(queries, kv, self.output_mask, update=update)
+        return attention.attend(queries, kv, self.mask, self.causal, update)
 
 
 class Layer(dict[str, KeysValues]):
@@ -208,6 +232,11 @@ def attention_mask(name: str, segments: dict[str, Segment], cache: KVCache, caus
             block, needed = block & (torch.arange(size, device=tokens.device) < lengths[..., None, None]), True
         blocks.append(block)
     return concatenate(blocks, dim=-1) if needed else None
+
+
+def add(x: Tensor, update: Tensor | None) -> Tensor:
+    """Add an update, if there is one."""
+    return x if update is None else x + update
 
 
 def join(parts: Iterable[KeysValues]) -> KeysValues:

@@ -5,7 +5,7 @@ The layout of the class texts is in `clip.words`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from .attention import Segment
 from .tokenizer import decode, encode, tokenize
-from .towers import CLIP, BeforeLayer, end_of_text
-from .words import ClassWords
+from .towers import CLIP, BeforeLayer, LayerAdapter, end_of_text
+from .words import ClassWords, FixedWords
 
 
 def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.Parameter:
@@ -79,6 +79,34 @@ def encode_words(
     return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
 
 
+def encode_fixed_words(
+    clip_model: CLIP,
+    words: FixedWords,
+    adapters: Mapping[int, LayerAdapter] | None = None,
+    inserted: Segment | None = None,
+    classes: slice = slice(None),
+) -> Tensor:
+    """Encode fixed texts in a text tower with trained parts: unit length, (C, D).
+
+    [SOS] and the shared words attend to themselves; the rest of each text attends to these and to itself.
+
+    Args:
+        adapters: as in `Transformer.forward`.
+        inserted: tokens after [SOS], to which all words attend; it may name "start" and "inserted" in `attends_to`.
+        classes: the C classes to encode.
+    """
+    packed = words.packed(classes)
+    start, rest = (x.to(clip_model.dtype) for x in packed.embed(words.shared[None]))
+    segments = {"start": Segment(start if inserted is None else start[:, :1], ("start",), wanted=False)}
+    if inserted is not None:
+        segments["inserted"] = inserted
+        if start.shape[1] > 1:
+            segments["shared"] = Segment(start[:, 1:], (*segments, "shared"), wanted=False)
+    segments["rest"] = Segment(rest, (*segments, "rest"), output=packed.end, packing=packed.packing)
+    x = clip_model.transformer(segments, adapters=adapters)["rest"]
+    return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
+
+
 def image_segments(
     clip_model: CLIP, images: Tensor, prompts: Tensor, deep: Sequence[Tensor] = (), first_layer: int = 0
 ) -> dict[str, Segment]:
@@ -86,12 +114,13 @@ def image_segments(
 
     Args:
         images: (B, 3, H, W).
-        prompts: (n, vision width) or (B, n, vision width); they pass through `ln_pre` if they join before layer 0.
+        prompts: (n, vision width) or (B, n, vision width), or (M, 1, n, vision width) for M runs of each image; they
+            pass through `ln_pre` if they join before layer 0.
         deep: their replacements before the following layers, of the same shape; these do not pass through `ln_pre`.
         first_layer: the layer before which the prompts join.
     """
     dtype, tower = clip_model.dtype, clip_model.visual
-    first, *later = (p.to(dtype) if p.dim() == 3 else p[None].to(dtype) for p in (prompts, *deep))
+    first, *later = (p[None].to(dtype) if p.dim() == 2 else p.to(dtype) for p in (prompts, *deep))
     first = first if first_layer else tower.ln_pre(first)
     every_segment = ("image", "prompts")
     return {
@@ -100,12 +129,29 @@ def image_segments(
     }
 
 
-def encode_image(clip_model: CLIP, segments: dict[str, Segment], before_layer: BeforeLayer | None = None) -> Tensor:
-    """Encode `image_segments` as unit-length CLS features (B, D). before_layer: as in `Transformer.forward`."""
+def plain_image_segments(clip_model: CLIP, images: Tensor) -> dict[str, Segment]:
+    """Return [CLS, patches] of images (B, 3, H, W), which attend to each other."""
+    return {"image": Segment(clip_model.visual.embed(images), attends_to=("image",))}
+
+
+def encode_image(
+    clip_model: CLIP,
+    segments: dict[str, Segment],
+    before_layer: BeforeLayer | None = None,
+    adapters: Mapping[int, LayerAdapter] | None = None,
+    normalize: bool = True,
+) -> Tensor:
+    """Encode `image_segments` as CLS features (*batch, D).
+
+    Args:
+        before_layer, adapters: as in `Transformer.forward`.
+        normalize: to unit length.
+    """
     tower, image = clip_model.visual, segments["image"]
     image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
-    x = tower.transformer(segments, before_layer=before_layer)["image"][:, 0]
-    return F.normalize(tower.project(x).float(), dim=-1)
+    x = tower.transformer(segments, before_layer=before_layer, adapters=adapters)["image"][..., 0, :]
+    features = tower.project(x).float()
+    return F.normalize(features, dim=-1) if normalize else features
 
 
 def deep_names(side: str, depth: int) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .attention import Attention, KeysValues, KVCache, Layer, Packing, Pattern, Segment, concatenate, join
+from .attention import Attention, KeysValues, KVCache, Layer, LinearUpdate, Packing, Pattern, Segment, concatenate, join
 
 
 class RaggedPattern:
@@ -45,7 +45,14 @@ class RaggedPattern:
             token, row = token + rows * length, row + rows
         return masks
 
-    def attend(self, attention: Attention, queries: Tensor, layer: Layer, output_only: bool) -> Tensor:
+    def attend(
+        self,
+        attention: Attention,
+        queries: Tensor,
+        layer: Layer,
+        output_only: bool,
+        update: LinearUpdate | None = None,
+    ) -> Tensor:
         """Attend as `Pattern.attend`: queries (*batch, heads, m, head width) of packed rows -> (*batch, m, width)."""
         own = unpack_keys_values(layer[self.name], self.packing) if self.name in self.attends_to else []
         masks = self.output_masks if output_only else self.masks
@@ -56,7 +63,7 @@ class RaggedPattern:
             x = attention.attend_heads(group.transpose(-3, -4), kv, masks[i], causal=False)
             outputs.append(x.flatten(-3, -2))
             first += rows
-        return attention.out_proj(torch.cat(outputs, dim=-2))
+        return attention.project_output(torch.cat(outputs, dim=-2), update)
 
 
 def pattern(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Pattern | RaggedPattern:

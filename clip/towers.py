@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, KeysValues, KVCache, Layer, Segment, gather_tokens
+from .attention import Attention, KeysValues, KVCache, Layer, LinearUpdate, Segment, gather_tokens
 from .config import CLIPConfig, ResNetConfig, check_size
 from .linear import Linear
 from .ragged import pattern
@@ -45,6 +45,18 @@ ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 class LayerAdapter(nn.Module):
     """Trained parts that a method adds to one frozen layer. These defaults add nothing."""
+
+    def linear_update(self, name: str, x: Tensor) -> Tensor | None:
+        """Return what is added to the result of one of the attention's linear maps.
+
+        Args:
+            name: "q", "k", "v", or "o" (`out_proj`).
+            x: the input of the map, (*batch, n, width).
+
+        Returns:
+            (*batch, n, width), or None for nothing.
+        """
+        return None
 
     def mlp_update(self, block: ResidualAttentionBlock, tokens: Tensor, update: Tensor) -> Tensor:
         """Return what is added to the tokens instead of the MLP's output.
@@ -151,10 +163,13 @@ class Transformer(nn.Module):
                 before_layer(depth, running)
             # Every segment provides its keys and values before any segment attends.
             layer, queries = Layer(cache.layers[depth] if cache.layers else {}), {}
+            adapter = adapters.get(depth)
+            update = None if adapter is None else adapter.linear_update
             for name, s in running.items():
                 # No queries for tokens that are about to be replaced, or that are not wanted after the last layer.
                 needs_queries = s.wanted if last else depth - s.first_layer >= len(s.deep)
-                q, kv = project(block, s, needs_queries, name in needs_keys_values, s.output if last else None)
+                output = s.output if last else None
+                q, kv = project(block, s, needs_queries, name in needs_keys_values, output, update)
                 if q is not None:
                     queries[name] = q
                 if kv is not None:
@@ -163,8 +178,8 @@ class Transformer(nn.Module):
                 s = running[name]
                 output = s.output if last else None
                 tokens = s.tokens if output is None else gather_tokens(s.tokens, output)
-                attended = patterns[name].attend(block.attn, q, layer, output is not None)
-                s.tokens = block.update(tokens, attended, adapters.get(depth))
+                attended = patterns[name].attend(block.attn, q, layer, output is not None, update)
+                s.tokens = block.update(tokens, attended, adapter)
         return {name: s.tokens for name, s in running.items() if s.wanted}
 
     @torch.no_grad()
@@ -219,16 +234,21 @@ def insert_deep_prompts(segments: dict[str, Segment], depth: int) -> None:
 
 
 def project(
-    block: ResidualAttentionBlock, segment: Segment, queries: bool, keys_values: bool, output: Tensor | None
+    block: ResidualAttentionBlock,
+    segment: Segment,
+    queries: bool,
+    keys_values: bool,
+    output: Tensor | None,
+    update: LinearUpdate | None,
 ) -> tuple[Tensor | None, KeysValues | None]:
     """Project a segment to its queries (of all tokens, or of those at `output`) and keys with values, as requested."""
     if not queries and not keys_values:
         return None, None
     x = block.ln_1(segment.tokens)
     if queries and keys_values and output is None:
-        return block.attn.queries_keys_values(x)
-    q = block.attn.queries(x if output is None else gather_tokens(x, output)) if queries else None
-    return q, block.attn.keys_values(x) if keys_values else None
+        return block.attn.queries_keys_values(x, update)
+    q = block.attn.queries(x if output is None else gather_tokens(x, output), update) if queries else None
+    return q, block.attn.keys_values(x, update) if keys_values else None
 
 
 class VisionTransformer(nn.Module):

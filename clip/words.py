@@ -8,6 +8,7 @@ all classes, sorted by length, are packed into one segment without padding (`cli
 from __future__ import annotations
 
 from itertools import groupby
+from os.path import commonprefix
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class ClassWords(nn.Module):
         n_ctx: M, the number of context vectors.
         before: how many of them precede the name (default: all); the others follow it.
         at_least: the fewest positions kept after the context, even if a text is shorter.
+        ending: what follows each name.
 
     Attributes:
         start: [SOS], (1, 1, text width).
@@ -41,7 +43,13 @@ class ClassWords(nn.Module):
     positions: Tensor
 
     def __init__(
-        self, clip_model: CLIP, classnames: list[str], n_ctx: int, before: int | None = None, at_least: int = 0
+        self,
+        clip_model: CLIP,
+        classnames: list[str],
+        n_ctx: int,
+        before: int | None = None,
+        at_least: int = 0,
+        ending: str = ".",
     ):
         super().__init__()
         self.before = n_ctx if before is None else before
@@ -52,7 +60,7 @@ class ClassWords(nn.Module):
                 f"context vectors: expected at most {clip_model.context_length - needed} (the backbone has "
                 f"{clip_model.context_length} positions, and the other tokens need {needed}), got {n_ctx}. Use fewer."
             )
-        tokens = tokenize([f"{name}." for name in classnames], room)
+        tokens = tokenize([f"{name}{ending}" for name in classnames], room)
         self.texts = end_of_text(tokens).tolist()  # tokens of "name . [EOS]"
         self.lengths = [max(n, at_least) for n in self.texts]
         # The period may share a token with the end of a name, so names are counted without it.
@@ -71,6 +79,27 @@ class ClassWords(nn.Module):
         if (first, last) not in self._packed:
             self._packed[first, last] = PackedWords(self, first, last)
         return self._packed[first, last]
+
+
+class FixedWords(ClassWords):
+    """The texts of all classes without learned context. The words that all of them begin with run once.
+
+    Args:
+        texts: of C classes.
+
+    Attributes:
+        shared: the embeddings of the shared words, (n, text width).
+    """
+
+    shared: Tensor
+
+    def __init__(self, clip_model: CLIP, texts: list[str]):
+        beginning = commonprefix(texts).rpartition(" ")[0]
+        tokens = encode(beginning)
+        super().__init__(clip_model, [text[len(beginning) :] for text in texts], len(tokens), ending="")
+        with torch.no_grad():
+            embeddings = clip_model.token_embedding(torch.tensor(tokens, dtype=torch.long, device=self.words.device))
+        self.register_buffer("shared", embeddings, persistent=False)
 
 
 class PackedWords:

@@ -26,6 +26,11 @@ PAPERS = {
     "TaskRes": "2211.10277",
     "TipAdapter": "2207.09519",
     "TipAdapterF": "2207.09519",
+    "CLIPLoRA": "2405.18541",
+    "MMRL": "2503.08497",
+    "TCP": "2311.18231",
+    "PromptSRC": "2307.06948",
+    "PLOTPP": "2210.01253",
 }
 OPENAI_LICENSE = "MIT (OpenAI)"
 LICENSES = {"tiny": "MIT (part of this package)", **dict.fromkeys(("ViT-B/16", "ViT-B/32", "ViT-L/14"), OPENAI_LICENSE)}

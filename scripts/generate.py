@@ -19,6 +19,12 @@ METHODS = {
     "taskres": "TaskRes",
     "tip_adapter": "TipAdapter",
     "tip_adapter_f": "TipAdapterF",
+    "clip_lora": "CLIPLoRA",
+    "mma": "MMA",
+    "mmrl": "MMRL",
+    "tcp": "TCP",
+    "promptsrc": "PromptSRC",
+    "plotpp": "PLOTPP",
 }
 PROTOCOLS = {
     "base2new": "train on the base classes, test on base and new classes",

@@ -44,6 +44,14 @@ METHODS = {
     "TaskRes": [],
     "TipAdapter": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
     "TipAdapterF": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
+    "CLIPLoRA": [],
+    "CLIPLoRA-text": ["TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.PARAMS", ["q", "o"]],
+    "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2, "TRAINER.MMA.ADAPTER_SCALE", 0.1],
+    "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 8],
+    "TCP": ["TRAINER.TCP.INJECT_LAYER", 1],
+    "PromptSRC": ["TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3],
+    "PLOTPP": [],
+    "PLOTPP-vision": ["TRAINER.PLOTPP.MODEL_UPD", "vision", "TRAINER.PLOTPP.TRADE_OFF", True],
     "LP": [],
     "LinearProbeCLIP": [],
     "SEP": ["TRAINER.SEP.LAYERS", [1]],
@@ -59,7 +67,7 @@ SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "LP", "TaskRes", "TipAdap
 FITTED = ("LinearProbeCLIP", "TipAdapter")  # at once, without steps, seed, or texts
 
 # Variants whose code the others run too, or that take long.
-SLOW = {"VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
+SLOW = {"CLIPLoRA-text", "VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
 
 
 def each(names, is_slow=SLOW.__contains__):

@@ -14,7 +14,10 @@ BELOW = {
 }
 SHARED_BY_TRAINERS = tuple(
     f"trainers.{name}"
-    for name in ("attention_maps", "base", "context", "features", "finetuning", "inference", "prompted", "work")
+    for name in (
+        *("attention_maps", "base", "context", "features", "finetuning", "independent", "inference", "prompted"),
+        "work",
+    )
 )
 
 

@@ -120,13 +120,16 @@ def fixed_words_and_names(classnames: list[str], words: str, n_ctx: int) -> list
     return [f"{fixed} {name}" for name in classnames]
 
 
-def encode_around_context(clip_model: CLIP, packed: PackedWords, start: Tensor, rest: Tensor) -> Tensor:
+def encode_around_context(
+    clip_model: CLIP, packed: PackedWords, start: Tensor, rest: Tensor, normalize: bool = True
+) -> Tensor:
     """Encode texts as unit-length features (*batch, C, D). `start` attends to itself, the rest to both, causally.
 
     Args:
         packed: the texts of C classes.
         start: `[SOS]` and the context before the name, (*batch, N, tokens, text width); N is 1 if all classes share it.
         rest: the packed remainder of the texts, (tokens, text width).
+        normalize: False for features as the tower projects them.
     """
     dtype = clip_model.dtype
     segments = {
@@ -134,4 +137,5 @@ def encode_around_context(clip_model: CLIP, packed: PackedWords, start: Tensor, 
         "rest": Segment(rest.to(dtype), attends_to=("start", "rest"), output=packed.end, packing=packed.packing),
     }
     x = clip_model.transformer(segments)["rest"]
-    return F.normalize(clip_model.project_text(x).float(), dim=-1)[..., packed.row_of_class, :]
+    features = clip_model.project_text(x).float()[..., packed.row_of_class, :]
+    return F.normalize(features, dim=-1) if normalize else features

@@ -50,6 +50,8 @@ def save_state(trainer, path):
         "rows": record.rows,
         "random": get_random_state(),
     }
+    if method_state := trainer.method_state():
+        state["method"] = method_state
     save_tensors(state, path)
 
 
@@ -180,6 +182,7 @@ def restore_state(trainer, path) -> int:
     trainer.record.rows = state["rows"]
     trainer.record.changes = [*state.get("changes", []), *_report_changes(state.get("machine", {}), _machine(trainer))]
     trainer.keep_auto_settings(state["picked"])
+    trainer.load_method_state(state.get("method", {}))
     trainer.watch.skipped = state["nonfinite_steps"]
     if state["progress"] is not None:
         trainer.record.progress.load_state_dict(state["progress"])

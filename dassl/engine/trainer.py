@@ -97,6 +97,13 @@ class TrainerX(TrainerBase):
     def keep_auto_settings(self, auto_settings: dict) -> None:
         """Take over the `auto_settings` of the run that this one resumes."""
 
+    def method_state(self) -> dict[str, torch.Tensor]:
+        """Return what the rest of the run depends on besides the registered models and optimizers."""
+        return {}
+
+    def load_method_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over the `method_state` of the run that this one resumes."""
+
     def describe_model(self) -> dict | None:
         """Return what is needed to use the model without its dataset, for model.json; None if that is not known."""
         return None

@@ -5,7 +5,7 @@ import torch
 from reference import options, reference_clip
 from torch import nn
 
-from trainers import cocoop, coop, ivlp, lp, maple, rpo, sep, vpt
+from trainers import cocoop, coop, independent, ivlp, lp, maple, rpo, sep, vpt
 from trainers.context import ContextCLIP
 from trainers.prompted import FixedTextCLIP
 
@@ -24,7 +24,7 @@ REMOVED = {
     "CoOp": lambda c: ContextCLIP(c, NAMES, options(coop, CTX_INIT="a photo of a")),
     "CoCoOp": lambda c: without_meta_net(cocoop.CoCoOpCLIP(c, NAMES, options(cocoop, CTX_INIT="a photo of a"))),
     "MaPLe": lambda c: maple.MaPLeCLIP(c, NAMES, options(maple, N_CTX=0, PROMPT_DEPTH=2)),
-    "IVLP": lambda c: ivlp.IVLPCLIP(c, NAMES, TEXTS, options(ivlp, N_CTX_VISION=0, **IMAGE_ONLY)),
+    "IVLP": lambda c: independent.IndependentCLIP(c, NAMES, TEXTS, options(ivlp, N_CTX_VISION=0, **IMAGE_ONLY)),
     "VPT": lambda c: vpt.VPTCLIP(c, NAMES, TEXTS, options(vpt, N_CTX_VISION=0, PROMPT_DEPTH_VISION=3)),
     "LP": lambda c: lp.LPCLIP(c, TEXTS),
 }

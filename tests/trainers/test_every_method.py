@@ -96,7 +96,8 @@ def test_half_precision_trains_and_stays_near_float32(make, method, prec):
         return
     exact, half = make(method, output="exact"), make(method, node, prec, output="half")
     # bf16 keeps 8 of 24 significant bits, fp16 11: cosines are within 0.02. SEP-batch also selects tokens by rank.
-    scale = exact.model.clip.logit_scale.exp().item()
+    fixed_scale = method.startswith(("CLIPLoRA", "MMRL"))
+    scale = 100 if fixed_scale else exact.model.clip.logit_scale.exp().item()
     assert (logits(half).float() - logits(exact)).abs().max().item() < scale * (0.05 if method == "SEP-batch" else 0.02)
     half.set_model_mode("train")
     before = half.model.prompt_learner.state_dict()
@@ -113,6 +114,8 @@ def test_a_class_name_may_fill_the_context_but_not_exceed_it(make, method):
     fixed = 3 + 4  # start, ".", end; four vectors, or "a photo of a" in whole or in part
     if method.startswith("SEP"):
         fixed += 2  # six vectors
+    if method == "PromptSRC":
+        fixed += 4  # the longest of its templates
     if method.startswith("RPO"):
         fixed += METHODS[method][1]  # K follow the words
     room = 77 - fixed

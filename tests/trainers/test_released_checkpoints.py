@@ -25,6 +25,16 @@ METHODS = {
     ),
     "VPT": (["TRAINER.VPT.PROMPT_DEPTH_VISION", 3], "prompt_learner", True),
     "SEP": (["TRAINER.SEP.LAYERS", [1]], "prompt_learner", False),
+    "CLIPLoRA": ([], "lora_weights", False),
+    "MMA": (["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2], "adapter_learner", False),
+    "MMRL": (["TRAINER.MMRL.REP_LAYERS", [1, 2]], "MultiModalRepresentationLearner", True),
+    "TCP": (["TRAINER.TCP.INJECT_LAYER", 1], "prompt_learner", False),
+    "PromptSRC": (
+        ["TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3],
+        "VLPromptLearner",
+        True,
+    ),
+    "PLOTPP": ([], "prompt_learner", True),
 }
 EPOCH = 5
 
@@ -43,6 +53,7 @@ def released(trainer, dtype=torch.float16):
     learned.pop("VPT_fc.weight", None)  # SEP's prototypes belong to the classes
     tensors = {name: torch.randn(p.shape, generator=generator).mul(0.1).to(dtype) for name, p in learned.items()}
     words = {"token_prefix": torch.ones(9, 1, 16), "token_midfix": torch.ones(1), "token_suffix": torch.ones(9, 60, 16)}
+    words |= {key: torch.ones(9) for key in getattr(trainer.model.prompt_learner, "ignored_keys", ())}
     if "ctx_visual" in learned:  # SEP's files hold prototypes and unused modules
         words |= {"VPT_fc.weight": torch.ones(9, 64), "meta_net_.scale1": torch.ones(1)}
         words |= {"visual_meta_net_.ln_pa_1_token.bias": torch.ones(32), "visual_prompts.1.scale2": torch.ones(1)}
@@ -138,6 +149,18 @@ def test_training_may_start_from_a_released_file(make, tmp_path, method):
     torch.save({"ctx_of_another": torch.ones(1)}, path)
     with pytest.raises(UserError, match="ctx_of_another: expected no tensor of this name"):
         make(method, "MODEL.INIT_WEIGHTS", str(path))
+
+
+def test_the_nested_file_of_cliplora_is_loaded(make, tmp_path):
+    tensors, _ = released(make("CLIPLoRA", output="original"))
+    nested = {}
+    for name, tensor in tensors.items():
+        layer, module, last = name.split(".")
+        nested.setdefault(layer, {}).setdefault(module, {})[last] = tensor
+    torch.save({"weights": nested, "metadata": {"r": 2, "position": "all"}}, tmp_path / "lora_weights.pt")
+    trainer = make("CLIPLoRA", "MODEL.INIT_WEIGHTS", str(tmp_path / "lora_weights.pt"))
+    for name, tensor in tensors.items():
+        assert torch.equal(trainer.model.prompt_learner.get_parameter(name), tensor.float())
 
 
 def test_evaluation_of_a_released_file_writes_results(make, tmp_path):

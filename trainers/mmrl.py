@@ -1,0 +1,160 @@
+"""MMRL: Guo and Gu, Multi-Modal Representation Learning for Vision-Language Models, arXiv 2503.08497.
+
+K representation tokens, linear maps of one shared table R (K x r), join both towers at layer J and are replaced before
+each later layer (section 3.2); layers are counted from 1:
+
+    V_l = F^v_l(R), T_l = F^t_l(R)        l = J..L
+    f = CLS through the frozen projection; f_r = mean of the K tokens through a trained one, P^r
+    L = alpha CE(100 f t) + (1 - alpha) CE(100 f_r t) + lambda (1 - cos(f, f_0)) + lambda (1 - cos(t, t_0))
+
+f_0 and t_0 are frozen CLIP's. Logits are alpha f t + (1 - alpha) f_r t on the classes that were trained on, and f t on
+others. As in the released code, inserted text tokens get no positions, all maps of a side start equal, and P^r starts
+at random, not at CLIP's projection.
+
+Attention pattern: from layer J on, [CLS, patches] and the K tokens attend to each other; on the text side the tokens
+follow [SOS], and all words attend to them.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip import CLIP, BackboneConfig, FixedWords, Segment, add_parameter, encode_fixed_words, image_segments
+from dassl.config import Checks
+from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
+from trainers.prompted import PromptedCLIP, distance, frozen_text_features
+
+LOGIT_SCALE = 100
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Add TRAINER.MMRL."""
+    cfg.TRAINER.MMRL = CfgNode()
+    cfg.TRAINER.MMRL.N_REP_TOKENS = 5  # K, the number of representation tokens
+    cfg.TRAINER.MMRL.REP_DIM = 512  # r, the width of their table
+    cfg.TRAINER.MMRL.REP_LAYERS = [6, 7, 8, 9, 10, 11, 12]  # J..L, the layers with these tokens, counted from 1
+    cfg.TRAINER.MMRL.ALPHA = 0.7  # alpha, the share of the class token
+    cfg.TRAINER.MMRL.REG_WEIGHT = 0.5  # lambda, the weight of the pulls toward frozen CLIP
+    cfg.TRAINER.MMRL.PREC = "fp32"  # fp32, fp16, bf16 or amp
+
+
+class RepresentationLearner(nn.Module):
+    """The table of tokens, its maps to both towers' layers, and the projection of the image tokens."""
+
+    ignored_keys = ("prompt_embeddings",)  # of the class texts, in released files
+
+    def __init__(self, clip_model: CLIP, options: CfgNode):
+        super().__init__()
+        tokens, dim, layers = options.N_REP_TOKENS, options.REP_DIM, len(options.REP_LAYERS)
+        text_width, (width, embed_dim) = clip_model.text_projection.shape[0], clip_model.visual.proj.shape
+        learner = self.representation_learner = nn.Module()
+        learner.compound_rep_tokens = nn.Parameter(0.02 * torch.randn(tokens, dim))
+        for side, out in (("v", width), ("t", text_width)):
+            first = nn.Linear(dim, out)
+            learner.add_module(
+                f"compound_rep_tokens_r2{side}proj", nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
+            )
+        add_parameter(self, "image_encoder.proj_rep", width**-0.5 * torch.randn(width, embed_dim))
+
+    def tokens(self, side: str) -> list[Tensor]:
+        """Return the tokens of each layer, (K, width), of the image ("v") or the text tower ("t")."""
+        learner = self.representation_learner
+        maps = learner.get_submodule(f"compound_rep_tokens_r2{side}proj")
+        return [project(learner.compound_rep_tokens) for project in maps]
+
+
+class MMRLCLIP(PromptedCLIP):
+    """CLIP with representation tokens in the upper layers of both towers."""
+
+    frozen: Tensor  # (C, D), frozen CLIP's class features
+    mixes = True  # whether the representation tokens take part in the logits outside of training
+
+    def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
+        super().__init__(clip_model, len(texts))
+        self.prompt_learner = RepresentationLearner(clip_model, options)
+        self.first_layer, self.alpha = options.REP_LAYERS[0] - 1, options.ALPHA
+        self.words = FixedWords(clip_model, texts)
+        self.register_buffer("frozen", frozen_text_features(clip_model, texts), persistent=False)
+
+    def class_features(self, classes: slice) -> Tensor:
+        first, *deep = (x[None].to(self.clip.dtype) for x in self.prompt_learner.tokens("t"))
+        inserted = Segment(first, ("start", "inserted"), deep, self.first_layer, wanted=False)
+        return encode_fixed_words(self.clip, self.words, inserted=inserted, classes=classes)
+
+    def both_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f and f_r of images (B, 3, H, W), both (B, D) of unit length."""
+        first, *deep = self.prompt_learner.tokens("v")
+        tower, segments = self.clip.visual, image_segments(self.clip, images, first, deep, self.first_layer)
+        segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
+        segments["prompts"].wanted = True
+        x = tower.transformer(segments)
+        proj = self.prompt_learner.get_parameter("image_encoder.proj_rep")
+        f = tower.project(x["image"][:, 0])
+        f_r = tower.ln_post(x["prompts"]).mean(dim=1).to(proj) @ proj
+        return F.normalize(f.float(), dim=-1), F.normalize(f_r.float(), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return self.both_features(images)[0]
+
+    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        f, f_r = self.both_features(images)
+        text = self.text_features() if text is None else text
+        mixed = self.alpha * f + (1 - self.alpha) * f_r if self.mixes else f
+        return LOGIT_SCALE * mixed @ text.t()
+
+
+@TRAINER_REGISTRY.register()
+class MMRL(PromptTrainer):
+    """Multi-modal representation learning: two cross-entropies and two pulls; tokens, maps, and P^r are trained."""
+
+    model: MMRLCLIP
+    config_node = "MMRL"
+    checkpoint_name = "MultiModalRepresentationLearner"
+    has_fixed_texts = False
+
+    def check_options(self, checks: Checks) -> None:
+        for key in ("N_REP_TOKENS", "REP_DIM"):
+            checks.at_least(key, 1)
+        layers = self.options.REP_LAYERS
+        increasing = bool(layers) and layers[0] >= 1 and layers == list(range(layers[0], layers[0] + len(layers)))
+        checks.holds("REP_LAYERS", increasing, "consecutive numbers from 1")
+        checks.holds("ALPHA", 0 <= self.options.ALPHA <= 1, "between 0 and 1")
+        checks.at_least("REG_WEIGHT", 0)
+
+    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
+        layers = (sizes.text_layers, sizes.vision_layers)
+        within = max(self.options.REP_LAYERS, default=0) <= min(layers)
+        checks.holds("REP_LAYERS", within, f"at most {min(layers)}, the layers of both of the backbone's towers")
+
+    def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
+        model = MMRLCLIP(clip_model, self.class_texts(classnames), self.options)
+        model.mixes = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new"
+        return model
+
+    def load_model(self, directory, epoch=None) -> int | None:
+        config = Path(directory or "") / "config.yaml"
+        if config.is_file():  # of another dataset: other classes
+            trained_on = yaml.safe_load(config.read_text())["DATASET"]["NAME"]
+            self.model.mixes = self.model.mixes and trained_on == self.cfg.DATASET.NAME
+        return super().load_model(directory, epoch)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        model, options = self.model, self.options
+        f, f_r = model.both_features(images)
+        text = model.text_features()
+        logits, logits_r = LOGIT_SCALE * f @ text.t(), LOGIT_SCALE * f_r @ text.t()
+        with torch.no_grad():
+            f_0 = PromptedCLIP.image_features(model, images)
+        ce, ce_r = F.cross_entropy(logits, labels), F.cross_entropy(logits_r, labels)
+        pull = options.REG_WEIGHT * (distance(f, f_0) + distance(text, model.frozen))
+        self.loss_parts = {"ce": ce.detach(), "ce_r": ce_r.detach(), "pull": pull.detach()}
+        mixed = options.ALPHA * logits + (1 - options.ALPHA) * logits_r
+        return options.ALPHA * ce + (1 - options.ALPHA) * ce_r + pull, mixed

@@ -10,8 +10,7 @@ each later layer (section 3.2); layers are counted from 1:
 f_0 and t_0 are frozen CLIP's. Logits are alpha f t + (1 - alpha) f_r t on the trained classes, and f t on others.
 As released, inserted text tokens get no positions, a side's maps start equal, and P^r does not start at CLIP's.
 
-Attention pattern: from layer J on, [CLS, patches] and the K tokens attend to each other; all words attend to [SOS] and
-the text tokens that follow it.
+Attention pattern: [CLS, patches] and the K tokens attend to each other; all words attend to the tokens after [SOS].
 """
 
 from __future__ import annotations
@@ -98,6 +97,9 @@ class MMRLCLIP(PromptedCLIP):
         f, f_r = tower.project(x["image"][:, 0]), tower.ln_post(x["prompts"]).mean(dim=1).to(proj) @ proj
         return F.normalize(f.float(), dim=-1), F.normalize(f_r.float(), dim=-1)
 
+    def image_features(self, images: Tensor) -> Tensor:
+        return self.both_features(images)[0]
+
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         f, f_r = self.both_features(images)
         mixed = self.alpha * f + (1 - self.alpha) * f_r if self.mixes else f
@@ -117,8 +119,8 @@ class MMRL(PromptTrainer):
         for key, least in {"N_REP_TOKENS": 1, "REP_DIM": 1, "REG_WEIGHT": 0}.items():
             checks.at_least(key, least)
         layers = self.options.REP_LAYERS
-        increasing = bool(layers) and layers[0] >= 1 and layers == list(range(layers[0], layers[0] + len(layers)))
-        checks.holds("REP_LAYERS", increasing, "consecutive numbers from 1")
+        consecutive = bool(layers) and layers == list(range(max(layers[0], 1), layers[0] + len(layers)))
+        checks.holds("REP_LAYERS", consecutive, "consecutive numbers from 1")
         checks.holds("ALPHA", 0 <= self.options.ALPHA <= 1, "between 0 and 1")
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
@@ -135,16 +137,14 @@ class MMRL(PromptTrainer):
     def load_model(self, directory, epoch=None) -> int | None:
         config = Path(directory or "") / "config.yaml"
         if config.is_file():  # of another dataset: other classes
-            trained_on = yaml.safe_load(config.read_text())["DATASET"]["NAME"]
-            self.model.mixes = self.model.mixes and trained_on == self.cfg.DATASET.NAME
+            self.model.mixes &= yaml.safe_load(config.read_text())["DATASET"]["NAME"] == self.cfg.DATASET.NAME
         return super().load_model(directory, epoch)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         model, options, alpha = self.model, self.options, self.options.ALPHA
         (f, f_r), text = model.both_features(images), model.text_features()
         logits, logits_r = LOGIT_SCALE * f @ text.t(), LOGIT_SCALE * f_r @ text.t()
-        with torch.no_grad():
-            f_0 = PromptedCLIP.image_features(model, images)
+        f_0 = PromptedCLIP.image_features(model, images)  # frozen: no graph
         ce, ce_r = F.cross_entropy(logits, labels), F.cross_entropy(logits_r, labels)
         pull = options.REG_WEIGHT * (distance(f, f_0) + distance(text, model.frozen))
         self.loss_parts = {"ce": ce.detach(), "ce_r": ce_r.detach(), "pull": pull.detach()}

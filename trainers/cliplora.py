@@ -13,6 +13,7 @@ Attention pattern: zero-shot CLIP's. The words that all texts begin with run onc
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -81,7 +82,8 @@ class LowRankLearner(nn.Module):
     def adapters(self, side: str) -> dict[int, LowRankUpdates]:
         """Return the updates of a tower ("text" or "vision") by layer."""
         first = len(self.depths["text"]) if side == "vision" else 0
-        return {depth: self.get_submodule(f"layer_{first + i}") for i, depth in enumerate(self.depths[side])}
+        modules = (self.get_submodule(f"layer_{first + i}") for i in range(len(self.depths[side])))
+        return {depth: cast(LowRankUpdates, module) for depth, module in zip(self.depths[side], modules, strict=True)}
 
 
 class CLIPLoRACLIP(PromptedCLIP):

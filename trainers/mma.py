@@ -14,6 +14,8 @@ Attention pattern: zero-shot CLIP's. The words that all texts begin with run onc
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -53,9 +55,8 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 class Adapter(LayerAdapter):
     """The maps `down` and `up` of one layer of one tower; the map between them is shared by the towers."""
 
-    def __init__(self, width: int, shared: nn.Sequential, scale: float):
+    def __init__(self, width: int, dim: int, shared: nn.Module, scale: float):
         super().__init__()
-        dim = shared[0].in_features
         self.down, self.up = nn.Sequential(nn.Linear(width, dim), nn.ReLU()), nn.Linear(dim, width)
         self.shared, self.scale = (shared,), scale  # in a tuple, so that it is registered only once, by the learner
 
@@ -77,7 +78,7 @@ class AdapterLearner(nn.Module):
         widths = clip_model.text_projection.shape[0], clip_model.visual.proj.shape[0]
         shared = {i: nn.Sequential(nn.Linear(dim, dim), nn.ReLU()) for i in layers}
         self.text_adapter, self.visual_adapter = (
-            nn.ModuleDict({i: Adapter(width, shared[i], scale) for i in layers}) for width in widths
+            nn.ModuleDict({i: Adapter(width, dim, shared[i], scale) for i in layers}) for width in widths
         )
         self.shared_adapter = nn.ModuleDict(shared)
         for module in self.modules():
@@ -88,7 +89,7 @@ class AdapterLearner(nn.Module):
     @staticmethod
     def by_depth(adapters: nn.ModuleDict) -> dict[int, Adapter]:
         """Return a tower's adapters by layer, counted from 0."""
-        return {int(i) - 1: adapter for i, adapter in adapters.items()}
+        return {int(i) - 1: cast(Adapter, adapter) for i, adapter in adapters.items()}
 
 
 class MMACLIP(PromptedCLIP):

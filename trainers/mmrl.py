@@ -7,18 +7,17 @@ each later layer (section 3.2); layers are counted from 1:
     f = CLS through the frozen projection; f_r = mean of the K tokens through a trained one, P^r
     L = alpha CE(100 f t) + (1 - alpha) CE(100 f_r t) + lambda (1 - cos(f, f_0)) + lambda (1 - cos(t, t_0))
 
-f_0 and t_0 are frozen CLIP's. Logits are alpha f t + (1 - alpha) f_r t on the classes that were trained on, and f t on
-others. As in the released code, inserted text tokens get no positions, all maps of a side start equal, and P^r starts
-at random, not at CLIP's projection.
+f_0 and t_0 are frozen CLIP's. Logits are alpha f t + (1 - alpha) f_r t on the trained classes, and f t on others.
+As released, inserted text tokens get no positions, a side's maps start equal, and P^r does not start at CLIP's.
 
-Attention pattern: from layer J on, [CLS, patches] and the K tokens attend to each other; on the text side the tokens
-follow [SOS], and all words attend to them.
+Attention pattern: [CLS, patches] and the K tokens attend to each other; all words attend to the tokens after [SOS].
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -59,16 +58,14 @@ class RepresentationLearner(nn.Module):
         learner.compound_rep_tokens = nn.Parameter(0.02 * torch.randn(tokens, dim))
         for side, out in (("v", width), ("t", text_width)):
             first = nn.Linear(dim, out)
-            learner.add_module(
-                f"compound_rep_tokens_r2{side}proj", nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
-            )
+            maps = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
+            learner.add_module(f"compound_rep_tokens_r2{side}proj", maps)
         add_parameter(self, "image_encoder.proj_rep", width**-0.5 * torch.randn(width, embed_dim))
 
     def tokens(self, side: str) -> list[Tensor]:
         """Return the tokens of each layer, (K, width), of the image ("v") or the text tower ("t")."""
-        learner = self.representation_learner
-        maps = learner.get_submodule(f"compound_rep_tokens_r2{side}proj")
-        return [project(learner.compound_rep_tokens) for project in maps]
+        maps = self.representation_learner.get_submodule(f"compound_rep_tokens_r2{side}proj")
+        return [project(self.representation_learner.compound_rep_tokens) for project in cast(nn.ModuleList, maps)]
 
 
 class MMRLCLIP(PromptedCLIP):
@@ -97,8 +94,7 @@ class MMRLCLIP(PromptedCLIP):
         segments["prompts"].wanted = True
         x = tower.transformer(segments)
         proj = self.prompt_learner.get_parameter("image_encoder.proj_rep")
-        f = tower.project(x["image"][:, 0])
-        f_r = tower.ln_post(x["prompts"]).mean(dim=1).to(proj) @ proj
+        f, f_r = tower.project(x["image"][:, 0]), tower.ln_post(x["prompts"]).mean(dim=1).to(proj) @ proj
         return F.normalize(f.float(), dim=-1), F.normalize(f_r.float(), dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -106,9 +102,8 @@ class MMRLCLIP(PromptedCLIP):
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         f, f_r = self.both_features(images)
-        text = self.text_features() if text is None else text
         mixed = self.alpha * f + (1 - self.alpha) * f_r if self.mixes else f
-        return LOGIT_SCALE * mixed @ text.t()
+        return LOGIT_SCALE * mixed @ (self.text_features() if text is None else text).t()
 
 
 @TRAINER_REGISTRY.register()
@@ -121,18 +116,18 @@ class MMRL(PromptTrainer):
     has_fixed_texts = False
 
     def check_options(self, checks: Checks) -> None:
-        for key in ("N_REP_TOKENS", "REP_DIM"):
-            checks.at_least(key, 1)
+        for key, least in {"N_REP_TOKENS": 1, "REP_DIM": 1, "REG_WEIGHT": 0}.items():
+            checks.at_least(key, least)
         layers = self.options.REP_LAYERS
-        increasing = bool(layers) and layers[0] >= 1 and layers == list(range(layers[0], layers[0] + len(layers)))
-        checks.holds("REP_LAYERS", increasing, "consecutive numbers from 1")
+        consecutive = bool(layers) and layers == list(range(max(layers[0], 1), layers[0] + len(layers)))
+        checks.holds("REP_LAYERS", consecutive, "consecutive numbers from 1")
         checks.holds("ALPHA", 0 <= self.options.ALPHA <= 1, "between 0 and 1")
-        checks.at_least("REG_WEIGHT", 0)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        layers = (sizes.text_layers, sizes.vision_layers)
-        within = max(self.options.REP_LAYERS, default=0) <= min(layers)
-        checks.holds("REP_LAYERS", within, f"at most {min(layers)}, the layers of both of the backbone's towers")
+        most = min(sizes.text_layers, sizes.vision_layers)
+        checks.holds(
+            "REP_LAYERS", max(self.options.REP_LAYERS, default=0) <= most, f"at most {most}, the layers of both towers"
+        )
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         model = MMRLCLIP(clip_model, self.class_texts(classnames), self.options)
@@ -142,19 +137,15 @@ class MMRL(PromptTrainer):
     def load_model(self, directory, epoch=None) -> int | None:
         config = Path(directory or "") / "config.yaml"
         if config.is_file():  # of another dataset: other classes
-            trained_on = yaml.safe_load(config.read_text())["DATASET"]["NAME"]
-            self.model.mixes = self.model.mixes and trained_on == self.cfg.DATASET.NAME
+            self.model.mixes &= yaml.safe_load(config.read_text())["DATASET"]["NAME"] == self.cfg.DATASET.NAME
         return super().load_model(directory, epoch)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        model, options = self.model, self.options
-        f, f_r = model.both_features(images)
-        text = model.text_features()
+        model, options, alpha = self.model, self.options, self.options.ALPHA
+        (f, f_r), text = model.both_features(images), model.text_features()
         logits, logits_r = LOGIT_SCALE * f @ text.t(), LOGIT_SCALE * f_r @ text.t()
-        with torch.no_grad():
-            f_0 = PromptedCLIP.image_features(model, images)
+        f_0 = PromptedCLIP.image_features(model, images)  # frozen: no graph
         ce, ce_r = F.cross_entropy(logits, labels), F.cross_entropy(logits_r, labels)
         pull = options.REG_WEIGHT * (distance(f, f_0) + distance(text, model.frozen))
         self.loss_parts = {"ce": ce.detach(), "ce_r": ce_r.detach(), "pull": pull.detach()}
-        mixed = options.ALPHA * logits + (1 - options.ALPHA) * logits_r
-        return options.ALPHA * ce + (1 - options.ALPHA) * ce_r + pull, mixed
+        return alpha * ce + (1 - alpha) * ce_r + pull, alpha * logits + (1 - alpha) * logits_r

@@ -72,8 +72,8 @@ class PromptLearner(nn.Module):
 
     def __init__(self, clip_model: CLIP, options: CfgNode):
         super().__init__()
-        starts = [context_vectors(clip_model, words, (n_context(words),)) for words in options.CTX_INIT]
-        self.ctx = nn.Parameter(torch.stack(starts).detach(), requires_grad=options.MODEL_UPD == "joint")
+        starts = [context_vectors(clip_model, words, (n_context(words),)).detach() for words in options.CTX_INIT]
+        self.ctx = nn.Parameter(torch.stack(starts), requires_grad=options.MODEL_UPD == "joint")
         width = clip_model.visual.proj.shape[0]
         self.ctx_vision = nn.Parameter(0.02 * torch.randn(options.M, options.N_CTX_V, width))
 

@@ -23,7 +23,7 @@ from yacs.config import CfgNode
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.averaging import EpochAverage, gaussian_weights
-from trainers.independent import IndependentTrainer
+from trainers.independent import IndependentCLIP, IndependentTrainer
 from trainers.prompted import PromptedCLIP
 
 TEMPLATES = zero_shot_metadata.OPENAI_IMAGENET_TEMPLATES[:60]  # the released list
@@ -48,6 +48,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 class PromptSRC(IndependentTrainer):
     """Self-regulating prompts: cross-entropy and three consistency terms; all context vectors are trained."""
 
+    model: IndependentCLIP
     config_node = "PROMPTSRC"
 
     def check_options(self, checks: Checks) -> None:

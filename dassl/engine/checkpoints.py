@@ -190,8 +190,8 @@ def copy_best(source: str | Path, target: str | Path, names: list[str]) -> None:
 def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, float | None]:
     """Load a checkpoint's trained tensors into a module, except those that belong to the class names.
 
-    The file may also be a bare state dict, or CLIP-LoRA's: nested dicts of tensors as "weights". A module whose weights belong to single classes lists these in its attribute
-    `classnames`, and refuses the weights of other classes.
+    The file may also be a bare state dict, or CLIP-LoRA's: nested dicts of tensors as "weights". A module whose weights
+    belong to single classes lists these in its attribute `classnames`, and refuses the weights of other classes.
 
     Returns:
         (epochs done, val_result) as stored in the file; None where it has none.
@@ -202,7 +202,8 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
     """
     checkpoint = load_checkpoint(path)
     if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
-        checkpoint = {"state_dict": _joined_names(checkpoint.get("weights", checkpoint))}
+        weights = checkpoint.get("weights", checkpoint)
+        checkpoint = {"state_dict": _joined_names(weights) if isinstance(weights, dict) else weights}
     tensors = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
     if not _are_tensors(tensors):
         raise UserError(f'{path}: expected a checkpoint, with a dict of tensors as "state_dict", got something else.')
@@ -219,10 +220,8 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
     return epoch, val_result
 
 
-def _joined_names(tensors: object, prefix: str = "") -> object:
+def _joined_names(tensors: dict, prefix: str = "") -> dict[str, object]:
     """Flatten nested dicts into one whose names are joined by dots."""
-    if not isinstance(tensors, dict):
-        return tensors
     joined: dict[str, object] = {}
     for name, value in tensors.items():
         joined |= _joined_names(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}

@@ -96,6 +96,8 @@ class LinearProbeCLIP(PromptTrainer):
     model: LinearProbe
     checkpoint_name = "linear_probe"
     has_fixed_texts = False
+    honors_loss_options = False
+    is_fitted = True
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         return iter(())

@@ -340,7 +340,8 @@ class PromptTrainer(TrainerX):
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the training loss (here `self.cross_entropy`) and the logits (B, C) of a batch.
 
-        The options of the loss need that function. `labels` may be shares of the classes (B, C). A method whose loss has several parts may store them in `self.loss_parts` ({name: detached}) for the logs.
+        The options of the loss need that function; `labels` may be shares of the classes (B, C). A method whose loss
+        has several parts may store them in `self.loss_parts` ({name: detached}) for the logs.
         """
         logits = self.model(images)
         return self.cross_entropy(logits, labels), logits

@@ -1,4 +1,4 @@
-"""The cross-entropy of a training step, and the options that change it: label smoothing, class weights, mixed images."""
+"""The cross-entropy of a training step and the options that change it: label smoothing, class weights, mixed images."""
 
 from collections.abc import Callable, Sequence
 

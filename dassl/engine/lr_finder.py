@@ -6,7 +6,7 @@ the rate at which it rises again.
 
 import math
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 from basics import NonFiniteLoss, UserError, write_atomic
@@ -33,11 +33,12 @@ def find_lr(trainer, lowest: float = LOWEST, highest: float = HIGHEST, steps: in
     trainer.before_train()
     trainer.set_model_mode("train")
     trainer.num_batches = steps * trainer.accumulate + 1  # the last batch, which steps the schedule, is never reached
-    groups = [(group, group["lr"] / optims[0].param_groups[0]["lr"]) for optim in optims for group in optim.param_groups]
+    groups = [group for optim in optims for group in optim.param_groups]
+    ratios = [group["lr"] / groups[0]["lr"] for group in groups]
     batches, rows, smoothed, best = _endless(trainer), [], 0.0, math.inf
     for step in range(steps):
         lr = lowest * (highest / lowest) ** (step / (steps - 1))
-        for group, ratio in groups:
+        for group, ratio in zip(groups, ratios, strict=True):
             group["lr"] = lr * ratio
         try:
             losses = []
@@ -68,7 +69,7 @@ def steepest(rows: list[dict]) -> float:
     Raises:
         UserError: it never fell.
     """
-    falls = [(after["smoothed"] - before["smoothed"], before["lr"]) for before, after in zip(rows, rows[1:])]
+    falls = [(after["smoothed"] - before["smoothed"], before["lr"]) for before, after in pairwise(rows)]
     slope, lr = min(falls, default=(0.0, 0.0))
     if slope >= 0:
         raise UserError("--find-lr: expected a loss that falls at some rate, got one that does not.")

@@ -106,7 +106,7 @@ def _import(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise UserError(
-            f'TRAIN.TRACKER: expected an installed package, got {package}, which is not ({error}). Run pip install '
+            f"TRAIN.TRACKER: expected an installed package, got {package}, which is not ({error}). Run pip install "
             f'"promptlearn-clip[{package}]", or leave the key empty.'
         ) from error
 

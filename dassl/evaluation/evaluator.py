@@ -93,7 +93,7 @@ class Classification(EvaluatorBase):
         self._confidence.append(confidence.masked_fill(unreadable, 0.0))
         if self.cfg.TEST.TOP_K:
             ranked = model_output.topk(min(max(self.cfg.TEST.TOP_K), model_output.shape[1]), dim=1).indices
-            self._ranked_hits.append(ranked == ground_truth[:, None])  # no class equals the label of an unreadable image
+            self._ranked_hits.append(ranked == ground_truth[:, None])  # all False for an unreadable image
         if self.cfg.TEST.CALIBRATE or self.cfg.TEST.UNKNOWNS:
             self._logits.append(model_output.double().cpu())
 

@@ -192,7 +192,7 @@ def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int
     done = {column: {seed: r for seed, r in of.items() if r and r["metrics"]} for column, of in results.items()}
     without = frozenset(column for column, of in results.items() if any(r and not r["metrics"] for r in of.values()))
     columns = {
-        column: {seed: r["metrics"][metric] for seed, r in of.items() if r["metrics"].get(metric) is not None}
+        column: {seed: r["metrics"][metric] for seed, r in of.items() if isinstance(r["metrics"].get(metric), float)}
         for column, of in done.items()
     }
     if protocol.harmonic:

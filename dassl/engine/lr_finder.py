@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from itertools import count, pairwise
 from pathlib import Path
 
+import torch
+
 from basics import NonFiniteLoss, UserError, write_atomic
 from basics.csv_files import csv_text
 
@@ -45,7 +47,7 @@ def find_lr(trainer, lowest: float = LOWEST, highest: float = HIGHEST, steps: in
             for batch in range(trainer.accumulate):
                 trainer.batch_idx = step * trainer.accumulate + batch
                 trainer.open_step(data := next(batches))
-                losses.append(float(trainer.forward_backward(data)["loss"]))
+                losses.append(float(torch.as_tensor(trainer.forward_backward(data)["loss"]).detach()))
             trainer.watch.settle()
         except NonFiniteLoss:
             break

@@ -91,7 +91,7 @@ def test_each_batch_has_n_images_of_random_classes_repeated_in_a_small_class():
         ("SeqDomainSampler", dict(batch_size=8), "BATCH_SIZE: expected 4 images of every domain for a batch, got 3"),
         ("RandomClassSampler", dict(batch_size=4, n_ins=3), "N_INS: expected a divisor of the batch size 4, got 3"),
         ("RandomClassSampler", dict(batch_size=4, n_ins=1), "N_INS: expected 4 classes for a batch of 4, got 2"),
-        ("ClassSampler", dict(), "SAMPLER: expected one of RandomSampler, .*RandomClassSampler, got 'ClassSampler'"),
+        ("ClassSampler", dict(), "SAMPLER: expected one of RandomSampler, .*BalancedSampler, got 'ClassSampler'"),
     ],
 )
 def test_a_sampler_that_does_not_suit_the_images_is_refused(name, options, message):

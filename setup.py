@@ -117,7 +117,11 @@ setup(
             "nbclient",
             "ipykernel",
         ],
+        # TRAIN.TRACKER
         "tensorboard": ["tensorboard>=2.18"],
+        "wandb": ["wandb>=0.31"],
+        "mlflow": ["mlflow>=3"],
+        "trackio": ["trackio>=0.43"],
         # dassl tune
         "tune": ["optuna>=4.2"],
         # dassl export

@@ -30,7 +30,7 @@ from basics import (
     stop_without_parent,
 )
 from basics.additions import find_config, has_additions
-from dassl.config import get_cfg_default, merge_valid, read_yaml
+from dassl.config import decode, get_cfg_default, merge_valid, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
 
@@ -44,14 +44,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
 
+# Flags that stand for keys. --device cpu stands for USE_CUDA False.
+SHORT_FLAGS = {
+    "--epochs": "OPTIM.MAX_EPOCH",
+    "--lr": "OPTIM.LR",
+    "--batch-size": "DATALOADER.TRAIN_X.BATCH_SIZE",
+    "--shots": "DATASET.NUM_SHOTS",
+    "--classes": "DATASET.SUBSAMPLE_CLASSES",
+    "--device": "USE_CUDA",
+}
+
 EXAMPLES = """\
 examples:
   python train.py --trainer RPO                     the built-in demo: real digits, a tiny CLIP, no GPU, no downloads
   python train.py --trainer CoOp --dataset-config-file configs/datasets/braille.yaml --seed 1
   python train.py --trainer RPO --root DATA --dataset-config-file configs/datasets/oxford_pets.yaml \\
       --config-file configs/trainers/RPO/main_K24.yaml --seed 1 --output-dir output/pets/seed1 \\
-      DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
-  python train.py --trainer RPO --eval-only --model-dir output/pets/seed1 ... DATASET.SUBSAMPLE_CLASSES new
+      --shots 16 --classes base
+  python train.py --trainer RPO --eval-only --model-dir output/pets/seed1 ... --classes new
+  python train.py --trainer RPO --find-lr           a learning rate to try, and lr_finder.csv
 
 The same command resumes an interrupted run; --no-resume starts over in another folder. The keys are documented in
 dassl/config/defaults.py and at the top of each method's file in trainers/."""
@@ -70,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--root", default="", help="folder that holds the datasets (default: the built-in demo)")
     p.add_argument("--output-dir", default="", help="folder of this run: log, checkpoints, results")
     p.add_argument("--seed", type=int, default=-1, help="0 or more (default: sampled and printed)")
+    p.add_argument("--epochs", type=int, help="OPTIM.MAX_EPOCH")
+    p.add_argument("--lr", type=float, help="OPTIM.LR")
+    p.add_argument("--batch-size", type=int, help="DATALOADER.TRAIN_X.BATCH_SIZE")
+    p.add_argument("--shots", type=int, help="DATASET.NUM_SHOTS: training images per class; -1 for all")
+    p.add_argument("--classes", choices=("all", "base", "new"), help="DATASET.SUBSAMPLE_CLASSES")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="USE_CUDA (default: the GPU if there is one)")
     p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
     p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir")
     p.add_argument("--model-dir", default="", help="folder of a trained run")
@@ -77,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best one saved, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to resume from")
     p.add_argument("--no-resume", action="store_true", help="start over, in a new folder if --output-dir is in use")
+    p.add_argument("--find-lr", action="store_true", help="do not train, but look for a learning rate")
     p.add_argument("--no-train", action="store_true", help="build everything, but do not train")
     p.add_argument("--source-domains", nargs="+", help="for datasets with domains")
     p.add_argument("--target-domains", nargs="+", help="for datasets with domains")
@@ -126,6 +144,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """
     cfg = get_cfg_default()
     extend_cfg(cfg)
+    args.trainer = registered_spelling(args.trainer)
     flags = {
         "TRAINER.NAME": args.trainer,
         "DATASET.ROOT": args.root,
@@ -140,7 +159,11 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     opts = [word for key, value in flags.items() if value for word in (key, value)]
     if args.seed >= 0:
         opts += ["SEED", args.seed]
+    short, disagreeing = short_flags(args)
+    opts += short
     problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
+    problems += disagreeing
+    cfg.TRAINER.NAME = registered_spelling(cfg.TRAINER.NAME)
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
     methods, datasets = known_names("trainers"), known_names("datasets")
@@ -154,6 +177,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if problems:
         raise UserError("\n".join(problems))
     check_values(cfg)
+    if args.device == "cuda":
+        require_gpu()
     folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
     if cfg.SEED < 0:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
@@ -165,6 +190,36 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.OUTPUT_DIR = os.path.join("output", cfg.DATASET.NAME, cfg.TRAINER.NAME, what, f"seed{cfg.SEED}")
     cfg.freeze()
     return cfg
+
+
+def registered_spelling(name: str) -> str:
+    """Return the name of a method as it is registered, whatever the case of its letters; unchanged if it is unknown."""
+    known = known_names("trainers")
+    alike = [each for each in known if each.lower() == name.lower()]
+    return alike[0] if name not in known and len(alike) == 1 else name
+
+
+def short_flags(args: argparse.Namespace) -> tuple[list, list[str]]:
+    """Return KEY VALUE words for the flags that stand for keys, and a line for each that disagrees with its key."""
+    words: list = []
+    problems, given = [], dict(zip(args.opts[::2], args.opts[1::2], strict=False))
+    for flag, key in SHORT_FLAGS.items():
+        value = getattr(args, flag[2:].replace("-", "_"))
+        if value is None:
+            continue
+        value = value == "cuda" if flag == "--device" else value
+        words += [key, value]
+        if key in given and decode(given[key]) != value:
+            problems.append(f"{flag}, {key}: expected one value, got {value} and {given[key]}. Leave one of them out.")
+    return words, problems
+
+
+def require_gpu() -> None:
+    """Refuse --device cuda without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("--device: expected cpu, because torch finds no GPU here, got cuda. `dassl doctor` says more.")
 
 
 def check_values(cfg: CfgNode) -> None:
@@ -216,6 +271,8 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.explain and not args.eval_only:
         raise UserError("--explain: expected --eval-only and --model-dir too, since it explains a trained model.")
+    if args.find_lr and (args.eval_only or args.no_train):
+        raise UserError("--find-lr: expected neither --eval-only nor --no-train, since it makes training steps.")
     if args.no_resume:
         if cfg.RESUME:
             raise UserError("--resume, --no-resume: expected at most one of them.")
@@ -231,6 +288,7 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
     import torch
 
     from dassl.engine import build_trainer
+    from dassl.engine.lr_finder import find_lr
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
     from trainers.explain import explain
 
@@ -242,7 +300,9 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is float32, in convolutions too
     print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
-    if args.explain:
+    if args.find_lr:
+        find_lr(trainer)
+    elif args.explain:
         trainer.load_for_test(args.model_dir, epoch=args.load_epoch)
         explain(trainer)
     elif args.eval_only:

@@ -57,7 +57,19 @@ def test_flags_may_follow_settings_which_may_be_one_word(in_checkout):
     assert train.split_pairs(args.opts) == expected and args.trainer == "RPO" and args.no_train
 
 
+def test_flags_stand_for_keys_and_methods_have_names_in_any_case(in_checkout):
+    flags = ["--trainer", "rpo", "--epochs", "3", "--lr", "0.5", "--batch-size", "2", "--shots", "-1"]
+    args = train.parser().parse_intermixed_args([*flags, "--classes", "new", "--device", "cpu", *DIGITS, "OPTIM.LR=.5"])
+    args.opts = train.split_pairs(args.opts)
+    cfg = train.setup_cfg(args)
+    assert (cfg.TRAINER.NAME, cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.LR, cfg.USE_CUDA) == ("RPO", 3, 0.5, False)
+    assert (cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.DATASET.NUM_SHOTS) == (2, -1)
+    assert cfg.DATASET.SUBSAMPLE_CLASSES == "new"
+
+
 MISTAKES = {
+    "flag and key": (["--epochs", "3", "OPTIM.MAX_EPOCH", "4"], "--epochs, OPTIM.MAX_EPOCH: expected one value, got 3"),
+    "learning rate of nothing": (["--find-lr", "--no-train"], "--find-lr: expected neither --eval-only nor --no-train"),
     "unknown key": (["OPTIM.LRR", "1"], "unknown key OPTIM.LRR. Did you mean OPTIM.LR?"),
     "wrong type": (["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH: expected an integer"),
     "unknown trainer": (["--trainer", "RPOO"], "RPO"),

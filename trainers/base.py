@@ -22,9 +22,11 @@ from basics import UserError, read_json
 from clip import CLIP, BackboneConfig, backbone_config, encode, linear, load_clip
 from dassl.config import Checks
 from dassl.data import prompt_template, with_features
+from dassl.data.data_manager import random_state_of
 from dassl.engine import TrainerX, device_of
 from dassl.engine.accelerate import Outputs, build_step, pick_text_block
 from dassl.engine.checkpoints import load_model_file
+from dassl.engine.losses import CrossEntropy, balanced_weights, build_mixing
 from dassl.engine.state import saved_auto_settings
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -75,6 +77,7 @@ class PromptTrainer(TrainerX):
     """
 
     model: PromptedCLIP
+    honors_loss_options = True
     config_node = ""
     checkpoint_name = "prompt_learner"
     has_fixed_texts = True
@@ -181,12 +184,21 @@ class PromptTrainer(TrainerX):
             torch.manual_seed(stream(self.cfg.SEED, "initialisation").initial_seed())
             self.model = self.build_method(clip_model, classnames).to(self.device)
         self.text: Tensor | None = None  # the class features, during an evaluation
+        self.cross_entropy = CrossEntropy(self.cfg.TRAIN.LABEL_SMOOTHING, self._class_weights())
+        self.mixing = build_mixing(self.cfg.TRAIN, self.num_classes)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
         if hasattr(self.model, "prompt_learner"):
             self._register_learner(clip_model, classnames)
             self._accelerate()
         if self.model.frozen_image_encoder:
             self._wrap_loaders()
+
+    def _class_weights(self) -> Tensor | None:
+        """Return the weights of the classes in the loss (TRAIN.CLASS_WEIGHTS); None for equal ones."""
+        if self.cfg.TRAIN.CLASS_WEIGHTS == "none":
+            return None
+        labels = [item.label for item in self.dm.dataset.train_x]
+        return balanced_weights(labels, self.num_classes).to(self.device)
 
     def _load_backbone(self) -> CLIP:
         """Load the frozen CLIP onto the device."""
@@ -235,8 +247,8 @@ class PromptTrainer(TrainerX):
         self.step = build_step(self.outputs, self.model.prompt_learner, self.cfg.MODEL, self.device)
 
     def _wrap_loaders(self) -> None:
-        """Load the cached features of the frozen image encoder instead of images."""
-        for name in ("train_loader_x", "val_loader", "test_loader"):
+        """Load the cached features of the frozen image encoder instead of images, unless the images are mixed."""
+        for name in ("train_loader_x", "val_loader", "test_loader")[self.mixing is not None :]:
             setattr(self, name, with_features(getattr(self, name), self.cfg, self.frozen_features, self.feature_key()))
 
     def feature_key(self) -> dict:
@@ -328,13 +340,24 @@ class PromptTrainer(TrainerX):
 
     parse_batch_test = parse_batch_train
 
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the training loss (here cross-entropy) and the logits (B, C) of a batch.
+    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the images of a training batch (TRAIN.MIXUP, TRAIN.CUTMIX); the labels become shares (B, C).
 
-        A method whose loss has several parts may store them in `self.loss_parts` ({name: detached}) for the logs.
+        What is mixed depends on the seed, the epoch, and the batch alone.
+        """
+        if self.mixing is None:
+            return images, labels
+        with random_state_of(stream(self.cfg.SEED, "mixing", self.epoch, self.batch_idx).initial_seed()):
+            return self.mixing(images, labels)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the training loss (here `self.cross_entropy`) and the logits (B, C) of a batch.
+
+        The options of the loss need that function; `labels` may be shares of the classes (B, C). A method whose loss
+        has several parts may store them in `self.loss_parts` ({name: detached}) for the logs.
         """
         logits = self.model(images)
-        return F.cross_entropy(logits.float(), labels), logits
+        return self.cross_entropy(logits, labels), logits
 
     def outputs(self, images: Tensor, labels: Tensor) -> Outputs:
         """Return `loss`, the logits, and the parts of the loss."""
@@ -342,13 +365,24 @@ class PromptTrainer(TrainerX):
         return loss, logits.detach(), self.loss_parts
 
     def forward_backward(self, batch: dict) -> dict[str, Tensor]:
-        images, labels = self.parse_batch_train(batch)
+        images, labels = self.mix(*self.parse_batch_train(batch))
         with torch.autocast(self.device.type, enabled=self.precision == "amp"):
             loss, logits, self.loss_parts = self.step(images, labels)
+        self._refuse_unused_options()
         self.model_backward_and_update(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.detach(), **self.loss_parts, "acc": compute_accuracy(logits, labels)[0]}
+        largest = labels if self.mixing is None else labels.argmax(dim=1)
+        return {"loss": loss.detach(), **self.loss_parts, "acc": compute_accuracy(logits, largest)[0]}
+
+    def _refuse_unused_options(self) -> None:
+        """Refuse options of the loss that a method's own `loss` has not used."""
+        train = self.cfg.TRAIN
+        if not self.cross_entropy.used and (train.LABEL_SMOOTHING or train.CLASS_WEIGHTS != "none"):
+            raise UserError(
+                f"TRAIN.LABEL_SMOOTHING, TRAIN.CLASS_WEIGHTS: expected 0 and none with {self.cfg.TRAINER.NAME}, whose "
+                f"loss does not use self.cross_entropy, got {train.LABEL_SMOOTHING} and {train.CLASS_WEIGHTS}."
+            )
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

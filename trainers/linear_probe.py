@@ -94,6 +94,8 @@ class LinearProbeCLIP(PromptTrainer):
     checkpoint_name = "linear_probe"
     has_fixed_texts = False
     unit_length_features = False
+    honors_loss_options = False
+    is_fitted = True
 
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         return iter(())

@@ -179,7 +179,7 @@ class RPO(PromptTrainer):
     def build_model(self) -> None:
         super().build_model()
         cfg, loader = self.cfg, self.train_loader_x
-        if not cfg.INPUT.VIEWS or not self.options.MASK or self.options.PROMPTS == "text":
+        if not cfg.INPUT.VIEWS or not self.options.MASK or self.options.PROMPTS == "text" or self.mixing:
             return
         # The pool of views is fixed and their patches are frozen, so their keys and values are kept in memory.
         sizes, patches = self.model.clip.config, len(self.model.clip.visual.positional_embedding)

@@ -230,7 +230,7 @@ class SEP(ContextTrainer):
         super().before_train()
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        model, cross_entropy = self.model, F.cross_entropy
+        model, cross_entropy = self.model, self.cross_entropy
         (i0, i), t0, t = model.both_image_features(images), model.features, model.text_features()
         logits, v = model.logits(i, t), F.normalize(model.prompt_learner.VPT_fc.weight, dim=-1)
         prototypes = sum(cross_entropy(PROTOTYPE_SCALE * f @ v.t(), labels) for f in (i, i0))

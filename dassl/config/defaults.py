@@ -127,8 +127,8 @@ _C.DATALOADER.K_TRANSFORMS = 1
 # Add the image without augmentation to a batch, as `img0`.
 _C.DATALOADER.RETURN_IMG0 = False
 # Labeled training images. The sampler, here and below, is RandomSampler, SequentialSampler, RandomDomainSampler (each
-# batch has equally many images of N_DOMAIN domains), SeqDomainSampler (of all domains, in order), or RandomClassSampler
-# (N_INS images of each of its classes).
+# batch has equally many images of N_DOMAIN domains), SeqDomainSampler (of all domains, in order), RandomClassSampler
+# (N_INS images of each of its classes), or ClassBalancedSampler (every class equally likely, images with replacement).
 _C.DATALOADER.TRAIN_X = CN()
 _C.DATALOADER.TRAIN_X.SAMPLER = "RandomSampler"
 _C.DATALOADER.TRAIN_X.BATCH_SIZE = 32
@@ -221,6 +221,10 @@ _C.OPTIM.WARMUP_CONS_LR = 1e-5
 _C.OPTIM.WARMUP_MIN_LR = 1e-5
 # Start the schedule after the warm-up; False counts the epochs of the warm-up as epochs of the schedule.
 _C.OPTIM.WARMUP_RECOUNT = True
+# Largest norm of the gradient of all trained parameters together; larger gradients are scaled down to it. 0 for none.
+_C.OPTIM.CLIP_NORM = 0.0
+# Batches per step: the gradient of a step is the mean over so many batches of an epoch.
+_C.OPTIM.ACCUMULATE = 1
 
 # ---- Training
 _C.TRAIN = CN()
@@ -231,6 +235,16 @@ _C.TRAIN.CHECKPOINT_FREQ = 0
 _C.TRAIN.CHECKPOINT_MINUTES = 5.0
 # If the loss is infinite or NaN: "stop" the run, or "skip:N" to skip up to N such steps and count them.
 _C.TRAIN.ON_NONFINITE = "stop"
+# Stop after so many epochs without a better result on the validation images; 0 for never. Needs FINAL_MODEL best_val.
+_C.TRAIN.PATIENCE = 0
+# Cross-entropy: share of each target that is spread over all classes, at least 0 and below 1.
+_C.TRAIN.LABEL_SMOOTHING = 0.0
+# Weights of the classes in the cross-entropy: none, or balanced (the inverse of their numbers of training images).
+_C.TRAIN.CLASS_WEIGHTS = "none"
+# Mix each training image and its target with another one of the batch: the parameter alpha of the Beta distribution of
+# the shares; 0 for none. If both are set, each batch uses one of the two, at random.
+_C.TRAIN.MIXUP = 0.0
+_C.TRAIN.CUTMIX = 0.0
 # Print a line every so many batches.
 _C.TRAIN.PRINT_FREQ = 10
 # Unused: the loader that defines the length of an epoch, for trainers with two.
@@ -239,13 +253,18 @@ _C.TRAIN.COUNT_ITER = "train_x"
 _C.TRAIN.RESUME = True
 # Write TensorBoard files to OUTPUT_DIR/tensorboard. TensorBoard must be installed.
 _C.TRAIN.TENSORBOARD = False
+# Log the numbers of the training with tensorboard, wandb, mlflow, or trackio, into a folder of that name in OUTPUT_DIR,
+# without a network. The package must be installed. Empty for none.
+_C.TRAIN.TRACKER = ""
 
 # ---- Test
 _C.TEST = CN()
 # Registered name of the evaluator.
 _C.TEST.EVALUATOR = "Classification"
-# Print the accuracy of each class.
+# Print the accuracy of each class, and write OUTPUT_DIR/per_class.csv.
 _C.TEST.PER_CLASS_RESULT = False
+# Values of k: also measure the share of images whose class is among the k best predictions, such as (5,).
+_C.TEST.TOP_K = ()
 # Save the confusion matrix as OUTPUT_DIR/cmat.pt; its rows are the true classes and add up to 1.
 _C.TEST.COMPUTE_CMAT = False
 # Skip the test after training.
@@ -290,6 +309,7 @@ FREE_TO_CHANGE = {
     "TRAIN.ON_NONFINITE",
     "TRAIN.RESUME",
     "TRAIN.TENSORBOARD",
+    "TRAIN.TRACKER",
 }
 
 

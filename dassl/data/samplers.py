@@ -1,6 +1,6 @@
 """The order in which a loader loads the images of a dataset."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence, Sized
 
 import torch
@@ -154,6 +154,22 @@ class RandomClassSampler(EpochSampler):
         return order
 
 
+class ClassBalancedSampler(EpochSampler):
+    """As many images as there are, with replacement: every class is equally likely, and every image of a class."""
+
+    def __init__(self, data_source: Sequence[Datum], seed: int, views: int = 0):
+        super().__init__(data_source, seed, views)
+        counts = Counter(item.label for item in data_source)
+        self.weights = torch.tensor([1 / counts[item.label] for item in data_source], dtype=torch.float64)
+
+    def order(self) -> list[int]:
+        random = stream(self.seed, "order", self.epoch)
+        return torch.multinomial(self.weights, len(self.weights), replacement=True, generator=random).tolist()
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
 def _group(data_source: Sequence[Datum], key: Callable[[Datum], int]) -> dict[int, list[int]]:
     """The indices of the images by domain or class."""
     groups = defaultdict(list)
@@ -182,7 +198,10 @@ class InOrder(Sampler[tuple[int, int]]):
         return len(self.data_source)
 
 
-SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler")
+SAMPLERS = (
+    *("RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"),
+    "ClassBalancedSampler",
+)
 
 
 def build_sampler(
@@ -210,4 +229,6 @@ def build_sampler(
             return DomainSampler(data_source, seed, views, batch_size=batch_size, in_order=True)
         case "RandomClassSampler":
             return RandomClassSampler(data_source, seed, views, batch_size=batch_size, n_ins=n_ins)
+        case "ClassBalancedSampler":
+            return ClassBalancedSampler(data_source, seed, views)
     raise UserError(f"DATALOADER.*.SAMPLER: expected one of {', '.join(SAMPLERS)}, got {sampler_type!r}.")

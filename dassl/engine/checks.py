@@ -11,7 +11,9 @@ from dassl.data.transforms.transforms import CHOICES as TRANSFORMS
 from dassl.data.transforms.transforms import INTERPOLATION_MODES
 from dassl.engine.accelerate import check_text_block
 from dassl.engine.compat import run_check_cfg
+from dassl.engine.losses import CLASS_WEIGHTS
 from dassl.engine.nonfinite import allowed_steps
+from dassl.engine.trackers import TRACKERS
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.optim.lr_scheduler import SCHEDULERS, WARMUPS
 from dassl.optim.optimizer import OPTIMIZERS
@@ -27,6 +29,8 @@ ONE_OF = {
     "OPTIM.NAME": OPTIMIZERS,
     "OPTIM.LR_SCHEDULER": SCHEDULERS,
     "OPTIM.WARMUP_TYPE": WARMUPS,
+    "TRAIN.CLASS_WEIGHTS": CLASS_WEIGHTS,
+    "TRAIN.TRACKER": ("", *TRACKERS),
     "TEST.FINAL_MODEL": ("last_step", "best_val"),
     "TEST.SPLIT": ("test", "val"),
     "TEST.BAD_IMAGES": ("error", "wrong"),
@@ -36,15 +40,18 @@ FROM_0 = (
     *("OPTIM.RMSPROP_ALPHA", "OPTIM.GAMMA", "OPTIM.BASE_LR_MULT", "OPTIM.WARMUP_CONS_LR", "OPTIM.WARMUP_MIN_LR"),
     *("INPUT.CROP_PADDING", "INPUT.CUTOUT_N", "INPUT.CUTOUT_LEN", "INPUT.GN_STD", "INPUT.RANDAUGMENT_N"),
     *("TRAIN.CHECKPOINT_MINUTES", "INPUT.VIEWS", "INPUT.VIEWS_GIB", "DATALOADER.KEEP_GIB", "DATALOADER.FEATURES_GIB"),
-    "MODEL.TEXT_MEMORY",
+    *("MODEL.TEXT_MEMORY", "OPTIM.CLIP_NORM", "TRAIN.PATIENCE", "TRAIN.LABEL_SMOOTHING", "TRAIN.MIXUP", "TRAIN.CUTMIX"),
     *("INPUT.COLORJITTER_B", "INPUT.COLORJITTER_C", "INPUT.COLORJITTER_S"),
 )
 FROM_1 = (
     *("TRAIN.PRINT_FREQ", "DATALOADER.K_TRANSFORMS", "DATALOADER.TRAIN_X.BATCH_SIZE"),
-    *("DATALOADER.TRAIN_U.BATCH_SIZE", "DATALOADER.TEST.BATCH_SIZE"),
+    *("DATALOADER.TRAIN_U.BATCH_SIZE", "DATALOADER.TEST.BATCH_SIZE", "OPTIM.ACCUMULATE"),
 )
 PROBABILITIES = ("INPUT.RGS_P", "INPUT.GB_P")
 LENGTHS = {"INPUT.SIZE": 2, "INPUT.PIXEL_MEAN": 3, "INPUT.PIXEL_STD": 3, "INPUT.RRCROP_SCALE": 2}
+# Options that not every method honors, and their values when they are off.
+LOSS_OPTIONS = {"TRAIN.LABEL_SMOOTHING": 0, "TRAIN.CLASS_WEIGHTS": "none", "TRAIN.MIXUP": 0, "TRAIN.CUTMIX": 0}
+STEP_OPTIONS = {"OPTIM.CLIP_NORM": 0, "OPTIM.ACCUMULATE": 1, "TRAIN.PATIENCE": 0}
 SEEDS = 2**32  # numpy's limit
 
 
@@ -68,6 +75,7 @@ def check_values(cfg) -> list[str]:
     _check_fraction(cfg.DATASET, checks)
     _check_input(cfg.INPUT, checks)
     _check_optim(cfg.OPTIM, checks)
+    _check_options(cfg, checks)
     checks.at_most("SEED", SEEDS - 1, "random generators take no larger seed")
     with checks.gather():
         allowed_steps(cfg.TRAIN.ON_NONFINITE)
@@ -133,6 +141,20 @@ def _check_optim(options, checks: Checks) -> None:
         )
 
 
+def _check_options(cfg, checks: Checks) -> None:
+    checks.expect(cfg.TRAIN.LABEL_SMOOTHING < 1, "TRAIN.LABEL_SMOOTHING", "below 1", cfg.TRAIN.LABEL_SMOOTHING)
+    ks = list(cfg.TEST.TOP_K)
+    checks.expect(all(type(k) is int and k > 0 for k in ks), "TEST.TOP_K", "whole numbers from 1", ks)
+    if cfg.TRAIN.PATIENCE > 0:
+        validated = cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST
+        checks.expect(
+            validated,
+            "TRAIN.PATIENCE",
+            "TEST.FINAL_MODEL best_val and TEST.NO_TEST False (it compares the results on validation images)",
+            f"{cfg.TEST.FINAL_MODEL} and {cfg.TEST.NO_TEST}",
+        )
+
+
 def check_method(cfg, trainer) -> list[str]:
     """Return what the method's own `check_cfg` refuses, one line per mistake.
 
@@ -142,4 +164,8 @@ def check_method(cfg, trainer) -> list[str]:
     checks = Checks(cfg)
     with checks.gather():
         run_check_cfg(trainer, cfg, checks)
+    ignored = (LOSS_OPTIONS if not trainer.honors_loss_options else {}) | (STEP_OPTIONS if trainer.is_fitted else {})
+    for key, off in ignored.items():
+        reason = f"{off} with {cfg.TRAINER.NAME}, whose training does not use it"
+        checks.expect(checks.values[key] == off, key, reason, checks.values[key])
     return checks.problems

@@ -79,8 +79,14 @@ def check_reported_losses(trainer, summary) -> None:
     """Check the losses that `forward_backward` returned, for a method that steps its optimizer without the engine.
 
     Raises:
-        UserError: a loss is infinite or NaN, and the step on it can no longer be skipped.
+        UserError: a loss is infinite or NaN, and the step on it can no longer be skipped; or an option of the
+            engine's steps is set.
     """
+    if trainer.clip_norm or trainer.accumulate > 1:
+        raise UserError(
+            f"OPTIM.CLIP_NORM, OPTIM.ACCUMULATE: expected 0 and 1, because {trainer.cfg.TRAINER.NAME} steps its "
+            f"optimizer itself, got {trainer.clip_norm} and {trainer.accumulate}. Leave them out."
+        )
     losses = [torch.as_tensor(value) for name, value in (summary or {}).items() if "loss" in name]
     if any(trainer.detect_anomaly(loss) for loss in losses):
         raise UserError(
@@ -119,7 +125,15 @@ def prograd_backward_and_update(trainer, loss_a, loss_b, lambda_=1, names=None):
 
     It follows the gradient of `loss_a` minus `lambda_` times the part that opposes the gradient of `loss_b`, for each
     parameter separately.
+
+    Raises:
+        UserError: OPTIM.ACCUMULATE is set; the rule is about the gradients of one batch.
     """
+    if trainer.accumulate > 1:
+        raise UserError(
+            f"OPTIM.ACCUMULATE: expected 1 with {trainer.cfg.TRAINER.NAME}, which changes the gradients of each batch, "
+            f"got {trainer.accumulate}. Use larger batches."
+        )
     names = trainer.get_model_names(names)
     parameters = [p for name in names for p in trainer._models[name].parameters() if p.requires_grad]
     if trainer.detect_anomaly(loss_b):

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dassl.engine import checkpoints, compat
 from dassl.engine.nonfinite import LossWatch, StepInfo
 from dassl.utils import save_checkpoint, tolist_if_not
@@ -15,9 +17,12 @@ class TrainerBase:
         self._models: dict[str, Any] = {}
         self._optims: dict[str, Any] = {}
         self._scheds: dict[str, Any] = {}
-        self._writer = None  # TensorBoard's
+        self._writer = None  # TensorBoard's SummaryWriter, or what has its methods (`dassl.engine.trackers`)
         self.scaler = None  # a torch.amp.GradScaler for mixed precision
         self.epoch = self.batch_idx = 0
+        self.num_batches = 1
+        self.clip_norm, self.accumulate = 0.0, 1  # OPTIM.CLIP_NORM, OPTIM.ACCUMULATE
+        self.step_skipped = self.has_gradients = False
         self.watch = LossWatch()
         self.open_step()
 
@@ -71,6 +76,8 @@ class TrainerBase:
         """Prepare for a step on `batch` (a dict); the engine calls it before `forward_backward`."""
         self.batch_files = batch.get("impath", ()) if isinstance(batch, dict) else ()
         self.loss_parts = {}  # name -> number or one-element tensor, for methods whose loss is a sum
+        # Whether earlier batches of this optimizer step have left gradients.
+        self.has_gradients = self.batch_idx % self.accumulate > 0 and (self.has_gradients or not self.step_skipped)
         self.loss_seen = self.step_skipped = False  # about the last backward pass
 
     def detect_anomaly(self, loss) -> bool:
@@ -82,7 +89,15 @@ class TrainerBase:
         self.loss_seen = True
         return self.watch.refuses(loss, StepInfo(self.epoch, self.batch_idx, self.batch_files, self.loss_parts))
 
+    @property
+    def ends_step(self) -> bool:
+        """Whether the optimizers step on this batch, and not on a later one of the epoch (OPTIM.ACCUMULATE)."""
+        return (self.batch_idx + 1) % self.accumulate == 0 or self.batch_idx + 1 == self.num_batches
+
     def model_zero_grad(self, names=None):
+        """Discard the gradients, unless the batch continues an optimizer step."""
+        if self.batch_idx % self.accumulate:
+            return
         for name in self.get_model_names(names):
             if self._optims[name] is not None:
                 self._optims[name].zero_grad()
@@ -90,14 +105,18 @@ class TrainerBase:
     def model_backward(self, loss):
         """Compute the gradients of `loss`, unless the step is skipped."""
         self.step_skipped = self.detect_anomaly(loss)
+        if self.accumulate > 1:  # the mean over the batches of the step; the last one of an epoch may have fewer
+            loss = loss / min(self.accumulate, self.num_batches - self.batch_idx // self.accumulate * self.accumulate)
         if not self.step_skipped:
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def model_update(self, names=None):
-        """Step the optimizers, unless the step is skipped."""
-        if self.step_skipped:
+        """Step the optimizers, unless the step is skipped or later batches belong to it."""
+        if not self.ends_step or (self.step_skipped and not self.has_gradients):
             return
         optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
+        if self.clip_norm:
+            self._clip_gradients(optims)
         for optim in optims:
             if self.scaler is None:
                 optim.step()
@@ -106,8 +125,17 @@ class TrainerBase:
         if self.scaler is not None:
             self.scaler.update()
 
+    def _clip_gradients(self, optims):
+        for optim in optims if self.scaler is not None else ():
+            self.scaler.unscale_(optim)
+        parameters = [p for optim in optims for group in optim.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+
     def model_backward_and_update(self, loss, names=None):
-        """Make one optimizer step on `loss` (a scalar tensor) for the named models, or for all."""
+        """Make one optimizer step on `loss` (a scalar tensor) for the named models, or for all.
+
+        With OPTIM.ACCUMULATE, it is made on the last of so many batches, and OPTIM.CLIP_NORM limits its gradient.
+        """
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
@@ -160,7 +188,7 @@ class TrainerBase:
             print(f'Loaded {name} from "{path}" (epoch {loaded}{result})')
         return loaded
 
-    # ---- TensorBoard
+    # ---- trackers
 
     def init_writer(self, log_dir):
         if self._writer is None:
@@ -172,6 +200,6 @@ class TrainerBase:
             self._writer = None
 
     def write_scalar(self, tag, scalar_value, global_step=None):
-        """Write a number or a one-element tensor to TensorBoard, if it is on."""
+        """Write a number or a one-element tensor to TensorBoard or another tracker, if one is on."""
         if self._writer is not None:
             self._writer.add_scalar(tag, float(scalar_value), global_step)

@@ -155,7 +155,7 @@ class RunRecord:
         return batches
 
     def log_step(self) -> None:
-        """Write the running means and the learning rate to TensorBoard, if it is on."""
+        """Write the running means and the learning rate to the tracker, if one is on."""
         trainer = self.trainer
         if trainer._writer is None:
             return
@@ -171,10 +171,24 @@ class RunRecord:
         if stop or (minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes):
             self._save_state()
 
+    def stopped_early(self) -> bool:
+        """Return whether TRAIN.PATIENCE epochs, the current one included, brought no better validation accuracy."""
+        patience = self.trainer.cfg.TRAIN.PATIENCE
+        accuracies = [row.get("val_accuracy") for row in self.rows]
+        if self.trainer.epoch == len(self.rows) and self.val_accuracy is not None:
+            accuracies.append(self.val_accuracy)
+        known = [each for each in accuracies if each is not None]
+        return patience > 0 and len(known) > patience and max(known[-patience:]) <= max(known[:-patience])
+
     def close_epoch(self) -> None:
         """Add the epoch's row to metrics.csv and save the state."""
         row = {"epoch": self.trainer.epoch + 1, **self.progress.means(), "lr": self.progress.lr}
         row["seconds"] = round(self.progress.seconds, 3)
+        if self.trainer.cfg.TRAIN.PATIENCE and self.val_accuracy is None:
+            raise UserError(
+                f"TRAIN.PATIENCE: expected 0 with {self.trainer.cfg.TRAINER.NAME}, which does not validate after every "
+                f"epoch as the engine does, got {self.trainer.cfg.TRAIN.PATIENCE}. Leave it out."
+            )
         if self.val_accuracy is not None:
             row["val_accuracy"] = self.val_accuracy
         self.rows.append(row)

@@ -95,6 +95,7 @@ def collect_results(
         "calibration": calibration,
         "unknowns": unknowns,
         "epochs": len(record.rows),
+        "stopped_early": record.stopped_early(),
         "nonfinite_steps": trainer.watch.skipped,
         "trained_parameters": trained_parameters(trainer._models.values()),
         "gflop": trainer.count_gflop() if status == "done" else None,

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from basics import NotApplicable, StopSignals, UserError
+from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
 from dassl.engine.calibration import calibrate, measure_unknowns
@@ -25,6 +26,7 @@ from dassl.engine.models import TrainerBase
 from dassl.engine.nonfinite import LossWatch, allowed_steps
 from dassl.engine.record import RunRecord
 from dassl.engine.state import keep_threads
+from dassl.engine.trackers import open_tracker
 from dassl.evaluation import build_evaluator
 from dassl.utils import AverageMeter, MetricMeter, sample_seed, set_random_seed
 
@@ -41,6 +43,8 @@ class TrainerX(TrainerBase):
     """
 
     model: nn.Module
+    honors_loss_options = False  # whether its loss follows TRAIN.LABEL_SMOOTHING, CLASS_WEIGHTS, MIXUP, and CUTMIX
+    is_fitted = False  # whether it is trained otherwise than by optimizer steps
 
     # ---- build
 
@@ -53,6 +57,7 @@ class TrainerX(TrainerBase):
         self.start_epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
+        self.clip_norm, self.accumulate = cfg.OPTIM.CLIP_NORM, cfg.OPTIM.ACCUMULATE
         keep_threads(cfg)
         self.watch = LossWatch(allowed_steps(cfg.TRAIN.ON_NONFINITE))
         self.signals = StopSignals()
@@ -122,9 +127,12 @@ class TrainerX(TrainerBase):
         """
         with StopSignals() as self.signals:
             self.before_train()
+            self._open_tracker()
             # The bar goes to stderr, and only if that is a terminal.
             with tqdm(total=self.max_epoch, initial=self.start_epoch, desc="train", unit="epoch", disable=None) as bar:
                 for epoch in range(self.start_epoch, self.max_epoch):
+                    if self.record.stopped_early():
+                        break
                     self.epoch = epoch
                     self._set_sampler_epoch()
                     self.record.open_epoch()
@@ -154,9 +162,12 @@ class TrainerX(TrainerBase):
         folder = self.record.folder_to_resume()
         self.start_epoch = self.resume_model_if_exist(folder)
         self.record.start(folder)
-        if self.cfg.TRAIN.TENSORBOARD:
-            self.init_writer(Path(self.output_dir) / "tensorboard")
         self.time_start = time.monotonic()
+
+    def _open_tracker(self):
+        kind = self.cfg.TRAIN.TRACKER or ("tensorboard" if self.cfg.TRAIN.TENSORBOARD else "")
+        if kind and self._writer is None:
+            self._writer = open_tracker(kind, Path(self.output_dir), flatten(self.cfg))
 
     def resume_model_if_exist(self, directory) -> int:
         """Restore the state of the run in `directory`, if there is one, and return the number of complete epochs.
@@ -188,8 +199,10 @@ class TrainerX(TrainerBase):
             batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
             self.record.log_step()
-            stop = self.signals.requested is not None  # read once: a later signal waits for the next step
-            self.record.save_if_due(stop)
+            # Read once: a later signal waits for the next step. A state has no gradients, so it waits for all batches.
+            stop = self.signals.requested is not None and self.ends_step
+            if self.ends_step:
+                self.record.save_if_due(stop)
             if stop:
                 self.signals.stop_if_requested(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
             start = time.monotonic()
@@ -238,7 +251,7 @@ class TrainerX(TrainerBase):
                 self.record.best_val = self.evaluator.summary()
                 self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_FILE)
         frequency = cfg.TRAIN.CHECKPOINT_FREQ
-        if done == self.max_epoch or (frequency > 0 and done % frequency == 0):
+        if done == self.max_epoch or self.record.stopped_early() or (frequency > 0 and done % frequency == 0):
             self.save_model(self.epoch, self.output_dir)
 
     def after_train(self):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from basics import UserError
+from basics import UserError, write_atomic
+from basics.csv_files import csv_text
 from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.metrics import calibration_error
@@ -77,6 +78,7 @@ class Classification(EvaluatorBase):
         self._y_pred: list[torch.Tensor] = []
         self._confidence: list[torch.Tensor] = []
         self._logits: list[torch.Tensor] = []
+        self._ranked_hits: list[torch.Tensor] = []
 
     def process(self, model_output, ground_truth):
         """Collect logits (B, C) and labels (B,). Both stay on their device until the last batch.
@@ -89,6 +91,9 @@ class Classification(EvaluatorBase):
         self._y_true.append(torch.where(unreadable, UNREADABLE - ground_truth, ground_truth))
         confidence = model_output.float().softmax(dim=1).amax(dim=1)
         self._confidence.append(confidence.masked_fill(unreadable, 0.0))
+        if self.cfg.TEST.TOP_K:
+            ranked = model_output.topk(min(max(self.cfg.TEST.TOP_K), model_output.shape[1]), dim=1).indices
+            self._ranked_hits.append(ranked == ground_truth[:, None])  # all False for an unreadable image
         if self.cfg.TEST.CALIBRATE or self.cfg.TEST.UNKNOWNS:
             self._logits.append(model_output.double().cpu())
 
@@ -101,9 +106,10 @@ class Classification(EvaluatorBase):
         """Return the results as a plain dict (percent, not rounded), for `results.json`.
 
         Returns:
-            {accuracy, error_rate, macro_f1, ece, n, unreadable, per_class: {class name: {n, correct, accuracy}}}, only
-            classes that occur, in the order of their labels. Macro F1 is averaged over the labels that occur. ece is
-            the expected calibration error over the readable images; None without any.
+            {accuracy, error_rate, macro_f1, ece, n, unreadable, per_class: {class name: {n, correct, accuracy}},
+            balanced_accuracy, top<k>_accuracy for each k of TEST.TOP_K}, only classes that occur, in the order of their
+            labels. Macro F1 and balanced accuracy are averaged over the labels that occur. ece is the expected
+            calibration error over the readable images; None without any.
         """
         y_true, y_pred = self._answers()
         hits = y_true == y_pred
@@ -128,6 +134,15 @@ class Classification(EvaluatorBase):
             "n": len(hits),
             "unreadable": int((y_pred == UNREADABLE).sum()),
             "per_class": per_class,
+            "balanced_accuracy": sum(of_class["accuracy"] for of_class in per_class.values()) / len(per_class),
+            **self._top_k(len(hits)),
+        }
+
+    def _top_k(self, n):
+        """Return {"top5_accuracy": percent of the n images, ...} for TEST.TOP_K; k may exceed the number of classes."""
+        return {
+            f"top{k}_accuracy": 100.0 * int(torch.cat(self._ranked_hits)[:, :k].any(dim=1).sum()) / n
+            for k in self.cfg.TEST.TOP_K
         }
 
     def logits(self):
@@ -174,23 +189,46 @@ class Classification(EvaluatorBase):
         if summary["unreadable"]:
             print(f"* unreadable: {summary['unreadable']:,} (counted as wrong)")
         results = OrderedDict((key, summary[key]) for key in ("accuracy", "error_rate", "macro_f1"))
+        for key, value in summary.items():
+            if key.startswith("top"):
+                print(f"* {key}: {value:.1f}%")
+                results[key] = value
         if self.cfg.TEST.PER_CLASS_RESULT:
-            results["perclass_accuracy"] = self._print_per_class(summary["per_class"])
+            results["perclass_accuracy"] = self._print_per_class(summary)
+            self._write_per_class(summary["per_class"])
         if self.cfg.TEST.COMPUTE_CMAT:
             self._save_confusion_matrix()
         return results
 
-    def _print_per_class(self, per_class):
+    def _write_per_class(self, per_class):
+        """Write OUTPUT_DIR/per_class.csv: a row per class that occurs, with percentages as in `summary`."""
+        y_true, y_pred = self._answers()
+        rows = []
+        for label, (name, of_class) in zip(y_true.unique().tolist(), per_class.items(), strict=True):
+            predicted = int((y_pred == label).sum())
+            rows.append(
+                {
+                    "label": label,
+                    "classname": name,
+                    **of_class,
+                    "predicted": predicted,
+                    "precision": 100.0 * of_class["correct"] / predicted if predicted else None,
+                    "f1": 200.0 * of_class["correct"] / (of_class["n"] + predicted),
+                }
+            )
+        write_atomic(Path(self.cfg.OUTPUT_DIR) / "per_class.csv", csv_text(rows).encode())
+
+    def _print_per_class(self, summary):
         print("=> per-class result")
+        per_class = summary["per_class"]
         labels = torch.cat(self._y_true).unique().tolist()
         for label, (name, of_class) in zip(labels, per_class.items(), strict=True):
             print(
                 f"* class: {label} ({name})\ttotal: {of_class['n']:,}\tcorrect: {of_class['correct']:,}\t"
                 f"acc: {of_class['accuracy']:.1f}%"
             )
-        average = sum(of_class["accuracy"] for of_class in per_class.values()) / len(per_class)
-        print(f"* average: {average:.1f}%")
-        return average
+        print(f"* average: {summary['balanced_accuracy']:.1f}%")
+        return summary["balanced_accuracy"]
 
     def _save_confusion_matrix(self):
         y_true, y_pred = self._answers()

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from basics import notify
+from basics import UserError, notify
 from promptlearn.experiments import FORMATS, discover, find_protocols, summarize, table, unfair
+from promptlearn.experiments.results_table import ACCURACY, metrics_of
 from promptlearn.experiments.run_files import damaged
 
 
@@ -14,10 +15,15 @@ def run(arguments: list[str]) -> int:
     protocols, output = find_protocols(Path(args.folder).expanduser())
     for protocol in protocols:
         jobs = discover(protocol, output)
-        lines = summarize(protocol, jobs)
+        known = metrics_of(jobs)
+        if args.metric != ACCURACY and args.metric not in known:
+            raise UserError(
+                f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
+            )
+        lines = summarize(protocol, jobs, args.metric)
         if len(protocols) > 1:
             print(f"{protocol.name}: {protocol.title}\n")
-        print(table(protocol, lines, args.format, args.costs, args.calibration))
+        print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric))
         if args.statistics is not None:
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
@@ -35,6 +41,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
     p.add_argument("--format", choices=FORMATS, default="text", help="how to print (default: text)")
+    p.add_argument(
+        "--metric",
+        default=ACCURACY,
+        metavar="NAME",
+        help="the figure of the table: accuracy (default), balanced_accuracy, macro_f1, top5_accuracy, ...",
+    )
     p.add_argument("--costs", action="store_true", help="also print trained parameters and floating-point operations")
     p.add_argument(
         "--calibration", action="store_true", help="also print calibration errors and the rejection of unknown classes"

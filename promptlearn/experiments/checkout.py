@@ -153,6 +153,12 @@ def read_settings(path: Path) -> dict:
     return settings
 
 
+def known_spelling(names: list[str], known: list[str]) -> list[str]:
+    """Return names as `known` spells them, whatever the case of their letters; unknown ones unchanged."""
+    spelled = {name.lower(): name for name in known}
+    return [name if name in known else spelled.get(name.lower(), name) for name in names]
+
+
 def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:
     """Raise UserError for the first of `names` that is not `known`, with the nearest and the whole list."""
     for name in names:

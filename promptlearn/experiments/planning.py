@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from basics import UserError
-from promptlearn.experiments.checkout import Checkout, refuse_unknown
+from promptlearn.experiments.checkout import Checkout, known_spelling, refuse_unknown
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.shots import Shots, describe_shots, parse_shots, shots_order
 
@@ -36,7 +36,8 @@ def plan(
     """
     request = request or RunRequest()
     settings = checkout.settings(protocol.name, demo=not data)
-    trainers = unique([ZERO_SHOT, *members(request.trainers or settings["trainers"], settings["groups"])])
+    requested = members(request.trainers or settings["trainers"], settings["groups"])
+    trainers = unique([ZERO_SHOT, *known_spelling(requested, checkout.trainers())])
     datasets = unique(request.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
     shots = unique(request.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))

@@ -55,6 +55,7 @@ CALIBRATION: dict[str, Callable[[dict], float | None]] = {  # columns of --calib
     "AUROC (energy)": lambda result: _unknowns(result, "energy", "auroc"),
     "FPR95 (energy)": lambda result: _unknowns(result, "energy", "fpr95"),
 }
+ACCURACY = "accuracy"  # the metric of the tables, unless another is requested
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
 
@@ -116,8 +117,12 @@ class Line:
         return text if self.is_complete(column) else f"{text} ({len(self.columns[column])} of {self.seeds})"
 
 
-def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
-    """Return one line for each row, with the derived columns, by name, zero-shot CLIP first on each dataset."""
+def summarize(protocol: Protocol, jobs: list[Job], metric: str = ACCURACY) -> list[Line]:
+    """Return one line for each row, with the derived columns, by name, zero-shot CLIP first on each dataset.
+
+    Args:
+        metric: the figure in the columns: a key of the results' `metrics`. Runs that lack it count as missing.
+    """
     shots = sorted({job.shots for job in jobs}, key=shots_order)
     ambiguous = with_several_configs(job.row for job in jobs)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
@@ -134,7 +139,13 @@ def summarize(protocol: Protocol, jobs: list[Job]) -> list[Line]:
         for column in columns:
             results.setdefault(row, {}).setdefault(column, {})[job.seed] = result_of(job)
     name = method_namer(results)
-    return [_line(protocol, row, name(row), of_row) for row, of_row in results.items()]
+    return [_line(protocol, row, name(row), of_row, metric) for row, of_row in results.items()]
+
+
+def metrics_of(jobs: Iterable[Job]) -> list[str]:
+    """Return the names of the metrics that the jobs' results hold, accuracy first."""
+    found = ((result_of(job) or {}).get("metrics") or {} for job in jobs)
+    return list(dict.fromkeys(key for metrics in found for key, value in metrics.items() if isinstance(value, float)))
 
 
 def _position(job: Job) -> tuple:
@@ -177,10 +188,13 @@ def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
     return name
 
 
-def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int, dict | None]]) -> Line:
+def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int, dict | None]], metric: str) -> Line:
     done = {column: {seed: r for seed, r in of.items() if r and r["metrics"]} for column, of in results.items()}
     without = frozenset(column for column, of in results.items() if any(r and not r["metrics"] for r in of.values()))
-    columns = {column: {seed: r["metrics"]["accuracy"] for seed, r in of.items()} for column, of in done.items()}
+    columns = {
+        column: {seed: r["metrics"][metric] for seed, r in of.items() if isinstance(r["metrics"].get(metric), float)}
+        for column, of in done.items()
+    }
     if protocol.harmonic:
         columns[H_OF_SEEDS] = _by_seed(statistics.harmonic_mean, [columns["base"], columns["new"]])
     if protocol.transfer:
@@ -251,7 +265,12 @@ def columns_of(lines: Iterable[Line]) -> list[str]:
 
 
 def table(
-    protocol: Protocol, lines: list[Line], style: str = "text", costs: bool = False, calibration: bool = False
+    protocol: Protocol,
+    lines: list[Line],
+    style: str = "text",
+    costs: bool = False,
+    calibration: bool = False,
+    metric: str = ACCURACY,
 ) -> str:
     """Format the lines and their averages in one of FORMATS. All but CSV end with notes on the figures.
 
@@ -259,12 +278,13 @@ def table(
 
     Args:
         costs, calibration: with a column for each of COSTS, or of CALIBRATION.
+        metric: as in `summarize`; published are accuracies only.
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
     everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol.name)
     datasets = {line.row.dataset for line in lines}
-    compared = [compare(published, line, datasets) for line in everything]
+    compared = [compare(published, line, datasets) if metric == ACCURACY else None for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
     body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
     if any(compared):
@@ -278,6 +298,7 @@ def table(
                 row += ["" if value is None else format(value, form) for value in medians]
     align = ["left", "left", *["right"] * (len(header) - 2)]
     notes = [note for key, note in NOTES.items() if not key or key in header]
+    notes[0] = notes[0].replace(ACCURACY, metric.replace("_", " "), 1)
     # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.
     text = tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True)
     return text + "\n\n" + "\n".join(f"% {note}" if style == "latex" else note for note in notes)

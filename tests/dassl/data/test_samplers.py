@@ -35,6 +35,15 @@ def images(*groups):
     return [Datum(__file__, label, domain) for domain, label, count in groups for _ in range(count)]
 
 
+def test_a_balanced_epoch_draws_every_class_equally_often():
+    items = images((0, 0, 90), (0, 1, 9), (0, 2, 1))
+    sampler = build_sampler("ClassBalancedSampler", items, seed=1)
+    orders = [order(sampler, epoch) for epoch in range(30)]
+    drawn = Counter(items[index].label for one in orders for index in one)
+    assert all(len(one) == len(sampler) == 100 for one in orders) and len(set(map(tuple, orders))) == 30
+    assert all(900 < count < 1100 for count in drawn.values()) and len(drawn) == 3
+
+
 def batches(sampler, epoch, size):
     indices = order(sampler, epoch)
     assert len(indices) == len(sampler) and len(indices) % size == 0
@@ -82,7 +91,7 @@ def test_each_batch_has_n_images_of_random_classes_repeated_in_a_small_class():
         ("SeqDomainSampler", dict(batch_size=8), "BATCH_SIZE: expected 4 images of every domain for a batch, got 3"),
         ("RandomClassSampler", dict(batch_size=4, n_ins=3), "N_INS: expected a divisor of the batch size 4, got 3"),
         ("RandomClassSampler", dict(batch_size=4, n_ins=1), "N_INS: expected 4 classes for a batch of 4, got 2"),
-        ("ClassSampler", dict(), "SAMPLER: expected one of RandomSampler, .*RandomClassSampler, got 'ClassSampler'"),
+        ("ClassSampler", dict(), "SAMPLER: expected one of RandomSampler, .*BalancedSampler, got 'ClassSampler'"),
     ],
 )
 def test_a_sampler_that_does_not_suit_the_images_is_refused(name, options, message):

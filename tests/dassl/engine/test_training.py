@@ -128,8 +128,8 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     expected = """
         format status task trainer dataset subsample dataset_dir shots train_fraction seed backbone metrics val
-        calibration unknowns epochs nonfinite_steps trained_parameters gflop prompts_sha256 draw_hash data_sha256
-        weights_sha256 model_dir load_epoch config versions device threads linear changed_on_resume seconds
+        calibration unknowns epochs stopped_early nonfinite_steps trained_parameters gflop prompts_sha256 draw_hash
+        data_sha256 weights_sha256 model_dir load_epoch config versions device threads linear changed_on_resume seconds
         peak_memory_mib
     """
     assert list(results) == expected.split()

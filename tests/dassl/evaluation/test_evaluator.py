@@ -42,8 +42,34 @@ def test_thousands_are_separated_by_commas(capsys):
     assert "* total: 1,234\n* correct: 1,234\n" in capsys.readouterr().out
 
 
-def test_results_are_printed_per_class(capsys):
-    e = evaluator("TEST.PER_CLASS_RESULT", "True")
+def test_the_share_of_images_with_the_class_among_the_best_k_is_measured(capsys):
+    e = evaluator("TEST.TOP_K", "(2, 5)")
+    e.process(torch.tensor([[3.0, 2, 1], [3, 2, 1], [3, 2, 1]]), torch.tensor([1, 2, UNREADABLE - 1]))
+    assert e.evaluate()["top2_accuracy"] == pytest.approx(100 / 3)
+    assert e.summary()["top5_accuracy"] == pytest.approx(200 / 3)  # of three classes, and an unreadable image
+    assert "* top2_accuracy: 33.3%\n" in capsys.readouterr().out
+
+
+def test_balanced_accuracy_is_the_mean_over_classes():
+    e = evaluator()
+    feed(e, [0, 0, 0, 1, 1], [0, 0, 0, 1, 2])
+    assert e.summary()["balanced_accuracy"] == pytest.approx(200 / 3)
+
+
+def test_the_results_of_each_class_are_written_as_csv(tmp_path):
+    e = evaluator("TEST.PER_CLASS_RESULT", "True", "OUTPUT_DIR", str(tmp_path))
+    feed(e, [0, 1, 1, 1], [0, 0, 1, 2])
+    e.evaluate()
+    assert (tmp_path / "per_class.csv").read_text().splitlines() == [
+        "label,classname,n,correct,accuracy,predicted,precision,f1",
+        "0,abyssinian,2,1,50.0,1,100.0,66.66666666666667",
+        "1,beagle,1,1,100.0,3,33.333333333333336,50.0",
+        "2,boxer,1,0,0.0,0,,0.0",
+    ]
+
+
+def test_results_are_printed_per_class(capsys, tmp_path):
+    e = evaluator("TEST.PER_CLASS_RESULT", "True", "OUTPUT_DIR", str(tmp_path))
     feed(e, [0, 1, 2], [0, 0, 2])
     results = e.evaluate()
     assert capsys.readouterr().out.endswith(

@@ -7,6 +7,7 @@ import pytest
 
 from basics import UserError
 from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarize, table, write_summary
+from promptlearn.experiments.results_table import metrics_of
 from promptlearn.experiments.shots import in_results, parse_shots
 
 BASE2NEW = PROTOCOLS["base2new"]
@@ -98,6 +99,16 @@ def test_costs_are_medians_over_the_training_runs(put, lines):
     assert rows["RPO"].split()[-3:] == ["1,536", "3", "0.25"]
     assert "GFLOP/image: of a test image" in text and "GFLOP" not in table(BASE2NEW, lines())
     assert next(row for row in text.splitlines() if "CoOp" in row and "letters" in row).split()[-1] == "1"
+
+
+def test_another_metric_stands_in_the_columns(put, tmp_path):
+    for seed, figure in ((1, 70.0), (2, 80.0)):
+        put("base2new/train_base", "digits", "RPO", seed, 90.0, metrics={"accuracy": 90.0, "macro_f1": figure, "n": 5})
+        put("base2new/test_new", "digits", "RPO", seed, 50.0)
+    jobs = discover(BASE2NEW, tmp_path)
+    assert metrics_of(jobs) == ["accuracy", "macro_f1"]
+    text = table(BASE2NEW, summarize(BASE2NEW, jobs, "macro_f1"), metric="macro_f1")
+    assert "75.00 ± 7.07" in text and "missing" in text and "macro f1 in percent: mean" in text
 
 
 def test_calibration_is_that_of_the_first_column(put, lines):

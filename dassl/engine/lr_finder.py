@@ -1,0 +1,85 @@
+"""The learning-rate range test: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv 1506.01186.
+
+The rate grows from step to step by a constant factor. A good one is where the smoothed loss falls fastest, well below
+the rate at which it rises again.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import count, pairwise
+from pathlib import Path
+
+import torch
+
+from basics import NonFiniteLoss, UserError, write_atomic
+from basics.csv_files import csv_text
+
+LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
+SMOOTHING = 0.9  # weight of the loss before, in the smoothed loss
+DIVERGED = 4.0  # the test ends when the smoothed loss is so many times its lowest value
+FILE = "lr_finder.csv"
+
+
+def find_lr(trainer, lowest: float = LOWEST, highest: float = HIGHEST, steps: int = STEPS) -> float:
+    """Run the test on an untrained method, write `lr_finder.csv`, and return the learning rate to try.
+
+    The method is trained by it, so the trainer is of no further use; no checkpoint is written.
+
+    Raises:
+        UserError: the method makes no steps, or its folder holds a run, or the loss never fell.
+    """
+    trainer.record.refuse_if_trained_here()
+    optims = [optim for optim in trainer._optims.values() if optim is not None]
+    if not optims:
+        raise UserError(f"--find-lr: expected a method that makes steps, got {trainer.cfg.TRAINER.NAME}.")
+    trainer.before_train()
+    trainer.set_model_mode("train")
+    trainer.num_batches = steps * trainer.accumulate + 1  # the last batch, which steps the schedule, is never reached
+    groups = [group for optim in optims for group in optim.param_groups]
+    ratios = [group["lr"] / groups[0]["lr"] for group in groups]
+    batches, rows, smoothed, best = _endless(trainer), [], 0.0, math.inf
+    for step in range(steps):
+        lr = lowest * (highest / lowest) ** (step / (steps - 1))
+        for group, ratio in zip(groups, ratios, strict=True):
+            group["lr"] = lr * ratio
+        try:
+            losses = []
+            for batch in range(trainer.accumulate):
+                trainer.batch_idx = step * trainer.accumulate + batch
+                trainer.open_step(data := next(batches))
+                losses.append(float(torch.as_tensor(trainer.forward_backward(data)["loss"]).detach()))
+            trainer.watch.settle()
+        except NonFiniteLoss:
+            break
+        loss = sum(losses) / len(losses)
+        smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
+        corrected = smoothed / (1 - SMOOTHING ** (step + 1))
+        rows.append({"lr": lr, "loss": loss, "smoothed": corrected})
+        trainer.signals.stop_if_requested("in the learning-rate test")
+        best = min(best, corrected)
+        if not corrected <= DIVERGED * best:
+            break
+    write_atomic(Path(trainer.output_dir) / FILE, csv_text(rows).encode())
+    found = steepest(rows)
+    print(f"Learning rate to try: {found:.2g} (--lr {found:.2g}); the losses are in {FILE}")
+    return found
+
+
+def steepest(rows: list[dict]) -> float:
+    """Return the rate at which the smoothed loss falls fastest, over the logarithm of the rate.
+
+    Raises:
+        UserError: it never fell.
+    """
+    falls = [(after["smoothed"] - before["smoothed"], before["lr"]) for before, after in pairwise(rows)]
+    slope, lr = min(falls, default=(0.0, 0.0))
+    if slope >= 0:
+        raise UserError("--find-lr: expected a loss that falls at some rate, got one that does not.")
+    return lr
+
+
+def _endless(trainer) -> Iterator[dict]:
+    """Yield training batches, epoch after epoch."""
+    for trainer.epoch in count():
+        trainer._set_sampler_epoch()
+        yield from trainer.train_loader_x

@@ -12,7 +12,6 @@ Attention pattern: as CoOp.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -45,6 +44,6 @@ class KgCoOp(GuidedContextTrainer):
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         text = self.model.text_features()
         logits = self.model.logits(self.model.image_features(images), text)
-        ce, kg = F.cross_entropy(logits.float(), labels), self.options.W * distance(text, self.model.frozen)
+        ce, kg = self.cross_entropy(logits, labels), self.options.W * distance(text, self.model.frozen)
         self.loss_parts = {"ce": ce.detach(), "kg": kg.detach()}
         return ce + kg, logits

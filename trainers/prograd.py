@@ -55,6 +55,8 @@ class ProGrad(GuidedContextTrainer):
         super().check_options(checks)
         checks.holds("LAMBDA", self.options.LAMBDA >= 0, "at least 0")
         checks.holds("T", self.options.T > 0, "above 0")
+        batches = self.cfg.OPTIM.ACCUMULATE
+        checks.expect(batches == 1, "OPTIM.ACCUMULATE", "1, because the gradient of each batch is changed", batches)
 
     def n_context(self) -> int:
         return self.options.N_CTX
@@ -90,7 +92,7 @@ class ProGrad(GuidedContextTrainer):
         model, t = self.model, self.options.T
         f = model.image_features(images)
         logits, zero_shot = model.logits(f, model.text_features()).float(), model.logits(f, model.frozen).float()
-        ce = F.cross_entropy(logits, labels)
+        ce = self.cross_entropy(logits, labels)
         kl = t**2 * F.cross_entropy(logits / t, (zero_shot / t).softmax(dim=-1))
         self.trained = [p for p in model.prompt_learner.parameters() if p.requires_grad]
         self.general = torch.autograd.grad(kl, self.trained, retain_graph=True)  # G_g

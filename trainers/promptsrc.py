@@ -79,7 +79,7 @@ class PromptSRC(IndependentTrainer):
             logits_0 = model.logits(image_0, model.features)
         p, q = logits.float().log_softmax(dim=1), logits_0.float().log_softmax(dim=1)
         parts = {
-            "ce": F.cross_entropy(logits.float(), labels),
+            "ce": self.cross_entropy(logits, labels),
             "text": options.TEXT_LOSS_WEIGHT * F.l1_loss(text, model.features),
             "image": options.IMAGE_LOSS_WEIGHT * F.l1_loss(image, image_0),
             "kl": F.kl_div(p, q, reduction="sum", log_target=True) / p.numel(),

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -130,6 +129,6 @@ class TCP(ContextTrainer):
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         text = self.model.text_features()
         logits = self.model.logits(self.model.image_features(images), text)
-        ce, pull = F.cross_entropy(logits.float(), labels), self.options.W * distance(text, self.model.frozen)
+        ce, pull = self.cross_entropy(logits, labels), self.options.W * distance(text, self.model.frozen)
         self.loss_parts = {"ce": ce.detach(), "pull": pull.detach()}
         return ce + pull, logits

@@ -98,6 +98,8 @@ class TipAdapterCLIP(FixedTextCLIP):
 class TipAdapter(PromptTrainer):
     """Training-free: the cache is filled, and beta and alpha are searched; OPTIM is not used."""
 
+    honors_loss_options = False
+    is_fitted = True
     model: TipAdapterCLIP
     config_node = "TIPADAPTER"
     checkpoint_name = "tip_adapter"
@@ -160,6 +162,9 @@ class TipAdapter(PromptTrainer):
 @TRAINER_REGISTRY.register()
 class TipAdapterF(TipAdapter):
     """Tip-Adapter-F: cross-entropy; the keys are trained, from those of Tip-Adapter."""
+
+    honors_loss_options = True
+    is_fitted = False
 
     def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
         return PromptTrainer.build_optimizer(self, learner)

@@ -10,6 +10,7 @@ from reference import prompt_std, reference_clip, reference_images, uniform
 import trainers
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.losses import CrossEntropy
 from dassl.engine.models import TrainerBase
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "further_values.json").read_text())
@@ -69,7 +70,7 @@ def make_trainer(case, clip_model):
     name, keys = METHODS[case["method"]]
     trainer = object.__new__(TRAINER_REGISTRY.get(name))
     TrainerBase.__init__(trainer)
-    trainer.cfg = get_cfg_default()
+    trainer.cfg, trainer.cross_entropy = get_cfg_default(), CrossEntropy()
     trainers.extend_cfg(trainer.cfg)
     for key, ours in keys.items():
         if key in case or ours == "CTX_INIT":

@@ -126,8 +126,9 @@ class TrainerBase:
             self.scaler.update()
 
     def _clip_gradients(self, optims):
-        for optim in optims if self.scaler is not None else ():
-            self.scaler.unscale_(optim)
+        if self.scaler is not None:
+            for optim in optims:
+                self.scaler.unscale_(optim)
         parameters = [p for optim in optims for group in optim.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
 

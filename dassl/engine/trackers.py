@@ -26,9 +26,11 @@ class WandbTracker:
         where = {"project": PROJECT, "name": name, "dir": str(folder), "mode": mode}
         self.run = wandb.init(**where, config=settings, id=known, resume="allow")
         _keep_run(folder, self.run.id)
+        # Its own steps may only increase, but validation counts epochs and training batches.
+        for part in ("train", "val", "test"):
+            self.run.define_metric(f"{part}/*", step_metric=f"{part}/step")
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        # Its own steps may only increase, but validation counts epochs and training batches.
         self.run.log({tag: value, f"{tag.partition('/')[0]}/step": step})
 
     def close(self) -> None:

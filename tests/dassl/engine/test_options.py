@@ -196,7 +196,8 @@ class Recorder:
     def __getattr__(self, name):
         def call(*args, **kwargs):
             self.calls.append((name, args, kwargs))
-            return SimpleNamespace(id="run7", info=SimpleNamespace(run_id="run7"), log=self.log, finish=self.finish)
+            methods = {method: getattr(self, method) for method in ("log", "finish", "define_metric") if name == "init"}
+            return SimpleNamespace(id="run7", info=SimpleNamespace(run_id="run7"), **methods)
 
         return call
 

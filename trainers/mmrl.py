@@ -144,8 +144,7 @@ class MMRL(PromptTrainer):
         model, options, alpha = self.model, self.options, self.options.ALPHA
         (f, f_r), text = model.both_features(images), model.text_features()
         logits, logits_r = LOGIT_SCALE * f @ text.t(), LOGIT_SCALE * f_r @ text.t()
-        f_0 = PromptedCLIP.image_features(model, images)  # frozen: no graph
         ce, ce_r = self.cross_entropy(logits, labels), self.cross_entropy(logits_r, labels)
-        pull = options.REG_WEIGHT * (distance(f, f_0) + distance(text, model.frozen))
+        pull = distance(f, PromptedCLIP.image_features(model, images)) + distance(text, model.frozen)
         self.loss_parts = {"ce": ce.detach(), "ce_r": ce_r.detach(), "pull": pull.detach()}
-        return alpha * ce + (1 - alpha) * ce_r + pull, alpha * logits + (1 - alpha) * logits_r
+        return alpha * ce + (1 - alpha) * ce_r + options.REG_WEIGHT * pull, alpha * logits + (1 - alpha) * logits_r

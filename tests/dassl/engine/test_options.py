@@ -183,7 +183,8 @@ def test_a_tenth_of_the_rate_with_the_lowest_loss_is_proposed():
 def test_the_learning_rate_test_ends_when_the_loss_diverges(make, tmp_path):
     trainer = make("OPTIM.WARMUP_EPOCH", "0")
     make_step = trainer.forward_backward
-    trainer.forward_backward = lambda batch: make_step(batch) | {"loss": 1e-3 if trainer.batch_idx < 20 else 50.0}
+    losses = [1.0] * 10 + [0.1] * 10 + [50.0] * 80
+    trainer.forward_backward = lambda batch: make_step(batch) | {"loss": losses[trainer.batch_idx]}
     find_lr(trainer)
     assert len((tmp_path / "run" / "lr_finder.csv").read_text().splitlines()) == 1 + 21
 

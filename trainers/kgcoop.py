@@ -39,7 +39,9 @@ class KgCoOp(GuidedContextTrainer):
     config_node = "KGCOOP"
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return GuidedContextCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
+        model = GuidedContextCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
+        model.prompt_learner.ignored_keys = ("bias_vectors", "meta_net")  # unused, in released checkpoints
+        return model
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         text = self.model.text_features()

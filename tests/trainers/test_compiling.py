@@ -32,7 +32,7 @@ def train_once(trainer):
 METHODS = {"RPO": ["TRAINER.RPO.K", 3], "VPT": ["TRAINER.VPT.DROPOUT", 0.5]}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["RPO", pytest.param("VPT", marks=pytest.mark.slow)])
 def test_a_compiled_step_gives_the_same_numbers(make_trainer, backend, method, capsys):
     backend("eager")
     plain = make_trainer(method, *METHODS[method], output="plain")

@@ -7,7 +7,7 @@ import torch
 
 from basics import NotApplicable, UserError
 from promptlearn.classifier import PromptedClassifier
-from tests.methods import every_method, logits
+from tests.methods import every_main_method, logits
 
 OTHER_CLASSES = ["red fox", "gray_wolf", "owl"]
 ZERO_SHOT = {"ZeroshotCLIP": [], "ZeroshotCLIP2": ["TRAINER.ZEROSHOTCLIP2.TEMPLATES", "selected"]}
@@ -21,7 +21,7 @@ def assert_same(classifier, trainer):
     torch.testing.assert_close(classifier.logits(images_of(trainer)), logits(trainer).float(), atol=1e-4, rtol=0)
 
 
-@every_method
+@every_main_method
 def test_a_saved_model_gives_the_logits_of_the_run(make, method, tmp_path):
     if method == "SEP-batch":
         pytest.skip("has answers that depend on the batch, as released")

@@ -25,6 +25,10 @@ METHODS = {
     ),
     "VPT": (["TRAINER.VPT.PROMPT_DEPTH_VISION", 3], "prompt_learner", True),
     "SEP": (["TRAINER.SEP.LAYERS", [1]], "prompt_learner", False),
+    "KgCoOp": (["TRAINER.KGCOOP.CTX_INIT", ""], "prompt_learner", False),
+    "ProGrad": (["TRAINER.PROGRAD.N_CTX", 4], "prompt_learner", False),
+    "CLIPAdapter": ([], "clip_adapter", False),
+    "TaskRes": ([], "prompt_learner", False),
     "CLIPLoRA": ([], "lora_weights", False),
     "MMA": (["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2], "adapter_learner", False),
     "MMRL": (["TRAINER.MMRL.REP_LAYERS", [1, 2]], "MultiModalRepresentationLearner", True),
@@ -69,7 +73,9 @@ def write(method, trainer, folder, state, dtype=torch.float16, prefix="", **chan
 
 
 @every_method
-@pytest.mark.parametrize(("dtype", "prefix"), [(torch.float16, ""), (torch.float32, "module.")])
+@pytest.mark.parametrize(
+    ("dtype", "prefix"), [(torch.float16, ""), pytest.param(torch.float32, "module.", marks=pytest.mark.slow)]
+)
 def test_a_released_file_gives_the_logits_of_its_tensors(make, tmp_path, capsys, method, dtype, prefix):
     by_hand, loaded = make(method, output="by_hand"), make(method, "SEED", 2, output="loaded")
     tensors, state = released(by_hand, dtype)

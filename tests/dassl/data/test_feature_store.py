@@ -85,6 +85,7 @@ for i in range(60):
 """
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_small_store(tmp_path):
     command = [sys.executable, "-c", STORE, str(tmp_path), "2500"]  # room for four
     together = [

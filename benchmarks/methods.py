@@ -288,7 +288,9 @@ def sep_loss(case: Case, model, plain=None) -> Loss:
                 logits=model.logits,
                 prompt_learner=model.prompt_learner,
             )
-        return sep.SEP.loss(SimpleNamespace(model=used, options=settings), images, labels)[0]
+        return sep.SEP.loss(
+            SimpleNamespace(model=used, options=settings, cross_entropy=F.cross_entropy), images, labels
+        )[0]
 
     return loss
 

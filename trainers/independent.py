@@ -62,8 +62,15 @@ class PromptLearner(nn.Module):
 class IndependentCLIP(FixedTextCLIP):
     """CLIP with independent context in both towers; a side without context is that of zero-shot CLIP."""
 
-    def __init__(self, clip_model: CLIP, classnames: list[str], texts: Sequence[str | Sequence[str]], options: CfgNode):
-        super().__init__(clip_model, texts)
+    def __init__(
+        self,
+        clip_model: CLIP,
+        classnames: list[str],
+        texts: Sequence[str | Sequence[str]],
+        options: CfgNode,
+        normalize_each: bool = True,
+    ):
+        super().__init__(clip_model, texts, normalize_each)
         self.prompt_learner = PromptLearner(clip_model, options)
         if self.prompt_learner.text:
             names = fixed_words_and_names(classnames, options.CTX_INIT, options.N_CTX_TEXT)

@@ -93,25 +93,32 @@ class PromptedCLIP(nn.Module):
 
 
 class FixedTextCLIP(PromptedCLIP):
-    """CLIP with fixed texts: the feature of a class is the mean of the unit-length features of its texts.
+    """CLIP with fixed texts: the feature of a class is the mean of the features of its texts.
 
     Args:
         texts: of C classes: one text, or several.
+        normalize_each: to unit length before the mean.
     """
 
     features: Tensor
 
-    def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]]):
+    def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]], normalize_each: bool = True):
         super().__init__(clip_model, len(texts))
-        self.register_buffer("features", frozen_text_features(clip_model, texts), persistent=False)
+        features = frozen_text_features(clip_model, texts, normalize_each)
+        self.register_buffer("features", features, persistent=False)
 
     def class_features(self, classes: slice) -> Tensor:
         return self.features[classes]
 
 
-def frozen_text_features(clip_model: CLIP, texts: Sequence[str | Sequence[str]]) -> Tensor:
-    """Return the unit-length mean of the unit-length features of each class's one or several texts: (C, D)."""
-    means = [F.normalize(own, dim=-1).mean(dim=0) for own in encode_texts(clip_model, texts)]
+def frozen_text_features(clip_model: CLIP, texts: Sequence[str | Sequence[str]], normalize_each: bool = True) -> Tensor:
+    """Return the unit-length mean of the features of each class's one or several texts: (C, D).
+
+    Args:
+        normalize_each: to unit length before the mean.
+    """
+    of_class = encode_texts(clip_model, texts)
+    means = [(F.normalize(own, dim=-1) if normalize_each else own).mean(dim=0) for own in of_class]
     return F.normalize(torch.stack(means), dim=-1)
 
 

@@ -7,7 +7,8 @@ the log-softmax of the learned and of frozen CLIP's logits:
     KL = sum over images and classes of exp(q) (q - p), divided by B C
 
 g_0 averages many templates (section 3.4). After the last epoch, the prompts are the average over all epochs, weighted
-by a Gaussian (eq. 6). As in the released code, the mean absolute differences are over all B D or C D numbers.
+by a Gaussian (eq. 6). As in the released code, the mean absolute differences are over all B D or C D numbers, and g_0
+is the mean of features that are not normalized, normalized after that.
 
 Attention pattern: as MaPLe.
 """
@@ -20,6 +21,7 @@ from open_clip import zero_shot_metadata
 from torch import Tensor
 from yacs.config import CfgNode
 
+from clip import CLIP
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.averaging import EpochAverage, gaussian_weights
@@ -63,6 +65,10 @@ class PromptSRC(IndependentTrainer):
         super().build_model()
         options = self.options
         self.average = EpochAverage(gaussian_weights(self.max_epoch, options.GPA_MEAN, options.GPA_STD))
+
+    def build_method(self, clip_model: CLIP, classnames: list[str]) -> IndependentCLIP:
+        texts = self.fixed_texts(classnames)
+        return IndependentCLIP(clip_model, classnames, texts, self.options, normalize_each=False)
 
     def fixed_texts(self, classnames: list[str]) -> list[list[str]]:
         """Return the texts of DATASET.CLASS_TEXTS, or else those of the released templates."""

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 NEW_NODE = object()  # the value of `CfgNode()`
 # Importing these declares no method and no dataset. Anything else that a file imports might.
 DECLARE_NOTHING = {*sys.stdlib_module_names, "basics", "clip", "dassl", "datasets", "trainers"}
-DECLARE_NOTHING |= {"numpy", "open_clip", "PIL", "torch", "torchvision", "tqdm", "yacs"}
+DECLARE_NOTHING |= {"numpy", "open_clip", "PIL", "torch", "torchvision", "tqdm", "yacs", "yaml"}
 
 
 class NotDeclared(Exception):

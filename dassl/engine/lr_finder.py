@@ -1,12 +1,11 @@
 """The learning-rate range test: Smith, Cyclical Learning Rates for Training Neural Networks, arXiv 1506.01186.
 
-The rate grows from step to step by a constant factor. A good one is where the smoothed loss falls fastest, well below
-the rate at which it rises again.
+The rate grows from step to step by a constant factor. A good one is well below the rate at which the smoothed loss is
+lowest, after which it rises: a tenth of it.
 """
 
-import math
 from collections.abc import Iterator
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -16,7 +15,9 @@ from basics.csv_files import csv_text
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
 SMOOTHING = 0.9  # weight of the loss before, in the smoothed loss
-DIVERGED = 4.0  # the test ends when the smoothed loss is so many times its lowest value
+UNTRAINED = 10  # steps at rates that change nothing yet: their smoothed losses differ by their batches alone
+DIVERGED = 4.0  # the test ends when the smoothed loss is so many times the largest of those
+MARGIN = 10  # the rate of the lowest loss is divided by it
 FILE = "lr_finder.csv"
 
 
@@ -37,7 +38,8 @@ def find_lr(trainer, lowest: float = LOWEST, highest: float = HIGHEST, steps: in
     trainer.num_batches = steps * trainer.accumulate + 1  # the last batch, which steps the schedule, is never reached
     groups = [group for optim in optims for group in optim.param_groups]
     ratios = [group["lr"] / groups[0]["lr"] for group in groups]
-    batches, rows, smoothed, best = _endless(trainer), [], 0.0, math.inf
+    batches, smoothed = _endless(trainer), 0.0
+    rows: list[dict[str, float]] = []
     for step in range(steps):
         lr = lowest * (highest / lowest) ** (step / (steps - 1))
         for group, ratio in zip(groups, ratios, strict=True):
@@ -56,26 +58,24 @@ def find_lr(trainer, lowest: float = LOWEST, highest: float = HIGHEST, steps: in
         corrected = smoothed / (1 - SMOOTHING ** (step + 1))
         rows.append({"lr": lr, "loss": loss, "smoothed": corrected})
         trainer.signals.stop_if_requested("in the learning-rate test")
-        best = min(best, corrected)
-        if not corrected <= DIVERGED * best:
+        if not corrected <= DIVERGED * max(row["smoothed"] for row in rows[:UNTRAINED]):
             break
     write_atomic(Path(trainer.output_dir) / FILE, csv_text(rows).encode())
-    found = steepest(rows)
+    found = suggest(rows)
     print(f"Learning rate to try: {found:.2g} (--lr {found:.2g}); the losses are in {FILE}")
     return found
 
 
-def steepest(rows: list[dict]) -> float:
-    """Return the rate at which the smoothed loss falls fastest, over the logarithm of the rate.
+def suggest(rows: list[dict[str, float]]) -> float:
+    """Return a tenth of the rate at which the smoothed loss is lowest.
 
     Raises:
-        UserError: it never fell.
+        UserError: it is never lower than at the rates that change nothing.
     """
-    falls = [(after["smoothed"] - before["smoothed"], before["lr"]) for before, after in pairwise(rows)]
-    slope, lr = min(falls, default=(0.0, 0.0))
-    if slope >= 0:
-        raise UserError("--find-lr: expected a loss that falls at some rate, got one that does not.")
-    return lr
+    lowest = min(rows, key=lambda row: row["smoothed"])
+    if lowest in rows[:UNTRAINED]:
+        raise UserError(f"--find-lr: expected a loss that falls at some rate, got one that does not; see {FILE}.")
+    return lowest["lr"] / MARGIN
 
 
 def _endless(trainer) -> Iterator[dict]:

@@ -75,7 +75,7 @@ def change(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "Nothing"}, "method: expected one of CLIPAdapter, CoCoOp, "),
+        ({"method": "Nothing"}, "method: expected one of CLIPAdapter, "),
         ({"format": 2}, "expected the description of a model"),
         ({"weights_sha256": "0" * 64}, "expected the backbone that the model was trained on"),
         ({"calibration": {"temperature": 0}}, "expected the description of a model"),

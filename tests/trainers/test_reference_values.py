@@ -88,7 +88,7 @@ def build_sep(case, clip_model, texts):
     names, state, layers = case["classnames"], clip_model.state_dict(), list(range(1, case["layers"]))
     settings = options(sep, N_CTX=case["n_ctx"], N_CTX_V=case["n_ctx_v"], LAYERS=layers, SELECT="batch")
     model = sep.SEPCLIP(clip_model, names, texts, settings)
-    trainer = SimpleNamespace(model=model, options=settings)
+    trainer = SimpleNamespace(model=model, options=settings, cross_entropy=F.cross_entropy)
 
     def features(images):
         text0 = plain_clip.encode_text(state, texts, HEADS)

@@ -12,7 +12,7 @@ from toy_runs import kill, last_tensors, results_of, rows_of
 from basics import UserError
 from dassl.engine import compat
 from dassl.engine.losses import CrossEntropy, balanced_weights
-from dassl.engine.lr_finder import find_lr, steepest
+from dassl.engine.lr_finder import find_lr, suggest
 
 EVERY_STEP = ("TRAIN.CHECKPOINT_MINUTES", "1e-9")
 PATIENT = ("TEST.FINAL_MODEL", "best_val", "TRAIN.PATIENCE", "1", "OPTIM.MAX_EPOCH", "9")
@@ -159,12 +159,12 @@ def test_balanced_weights_give_classes_equal_shares_of_the_loss():
 # ---- the learning-rate test
 
 
-def test_the_learning_rate_test_finds_the_steepest_fall_and_trains_nothing(make, tmp_path, capsys):
+def test_the_learning_rate_test_proposes_a_rate_and_leaves_the_folder_free(make, tmp_path, capsys):
     trainer = make()
     found = find_lr(trainer, steps=40)
     with open(tmp_path / "run" / "lr_finder.csv", newline="") as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    assert rows[0]["lr"] == 1e-6 and found in [row["lr"] for row in rows] and found == steepest(rows)
+    assert rows[0]["lr"] == 1e-6 and found == suggest(rows)
     assert f"Learning rate to try: {found:.2g} (--lr {found:.2g})" in capsys.readouterr().out
     assert not (tmp_path / "run" / "state.pt").exists()
     make().train()  # the folder is free for the run itself
@@ -172,11 +172,21 @@ def test_the_learning_rate_test_finds_the_steepest_fall_and_trains_nothing(make,
         find_lr(make())
 
 
-def test_the_learning_rate_test_ends_when_the_loss_diverges():
-    rows = [{"lr": lr, "smoothed": loss} for lr, loss in ((0.1, 3.0), (0.2, 2.0), (0.4, 0.5), (0.8, 9.0))]
-    assert steepest(rows) == 0.2
+def test_a_tenth_of_the_rate_with_the_lowest_loss_is_proposed():
+    rows = [{"lr": 0.01, "smoothed": 2.0}] * 10
+    falling = [*rows, *({"lr": lr, "smoothed": loss} for lr, loss in ((0.2, 1.5), (0.4, 0.5), (0.8, 9.0)))]
+    assert suggest(falling) == pytest.approx(0.04)
     with pytest.raises(UserError, match="expected a loss that falls"):
-        steepest(rows[2:])
+        suggest([*rows, {"lr": 0.2, "smoothed": 3.0}])
+
+
+def test_the_learning_rate_test_ends_when_the_loss_diverges(make, tmp_path):
+    trainer = make("OPTIM.WARMUP_EPOCH", "0")
+    make_step = trainer.forward_backward
+    losses = [1.0] * 10 + [0.1] * 10 + [50.0] * 80
+    trainer.forward_backward = lambda batch: make_step(batch) | {"loss": losses[trainer.batch_idx]}
+    find_lr(trainer)
+    assert len((tmp_path / "run" / "lr_finder.csv").read_text().splitlines()) == 1 + 21
 
 
 def test_a_method_without_steps_has_no_learning_rate(make):

@@ -31,6 +31,8 @@ PAPERS = {
     "TCP": "2311.18231",
     "PromptSRC": "2307.06948",
     "PLOTPP": "2210.01253",
+    "LASP": "2210.01115",
+    "DePT": "2309.07439",
 }
 OPENAI_LICENSE = "MIT (OpenAI)"
 LICENSES = {"tiny": "MIT (part of this package)", **dict.fromkeys(("ViT-B/16", "ViT-B/32", "ViT-L/14"), OPENAI_LICENSE)}

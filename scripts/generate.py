@@ -25,6 +25,8 @@ METHODS = {
     "tcp": "TCP",
     "promptsrc": "PromptSRC",
     "plotpp": "PLOTPP",
+    "lasp": "LASP",
+    "dept": "DePT",
 }
 PROTOCOLS = {
     "base2new": "train on the base classes, test on base and new classes",

@@ -52,6 +52,12 @@ METHODS = {
     "PromptSRC": ["TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 2, "TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 3],
     "PLOTPP": [],
     "PLOTPP-vision": ["TRAINER.PLOTPP.MODEL_UPD", "vision", "TRAINER.PLOTPP.TRADE_OFF", True],
+    "LASP": [],
+    "LASP-frozen": [
+        *["TRAINER.LASP.FINETUNE_VIT_LN", False, "TRAINER.LASP.INCLUDE_ALL_CLASSES", True],
+        *["TRAINER.LASP.EXTRA_CLASSNAMES", ["wok", "tiger_lily"]],
+    ],
+    "DePT": ["TRAINER.DEPT.N_CTX", 4],
     "LP": [],
     "LinearProbeCLIP": [],
     "SEP": ["TRAINER.SEP.LAYERS", [1]],

@@ -138,6 +138,8 @@ COMBINATIONS = {
     "TCP": {"INJECT_LAYER": (3, "expected at most 2"), "CTX_INIT": ("a " * 74, "74 learned vectors")},
     "PromptSRC": {"PROMPT_DEPTH_TEXT": (4, "expected at most 3"), "GPA_STD": (0.0, "above 0")},
     "PLOTPP": {"CTX_INIT": (["a photo", "this"], "equally many tokens"), "M": (0, "at least 1")},
+    "LASP": {"LASP_PROMPTS": (["a photo"], "texts with {}"), "NOISE": (-1.0, "expected at least 0")},
+    "DePT": {"W": (1.0, "between 0 and 1"), "LR_MULT": (0.0, "above 0"), "N_CTX": (74, "74 learned vectors")},
     "LP": {"PREC": ("fp61", "Did you mean 'fp16'?")},
     "LinearProbeCLIP": {},
     "ZeroshotCLIP": {},

@@ -46,12 +46,17 @@ class ContextCLIP(PromptedCLIP):
         self.prompt_learner = PromptLearner(ctx)
         n_ctx = self.prompt_learner.ctx.shape[-2]  # M
         self.per_class_parameters = self.prompt_learner.ctx.dim() == 3
-        self.words = ClassWords(clip_model, classnames, n_ctx, POSITIONS[options.CLASS_TOKEN_POSITION](n_ctx))
+        before = POSITIONS[options.get("CLASS_TOKEN_POSITION", "end")](n_ctx)
+        self.words = ClassWords(clip_model, classnames, n_ctx, before)
 
-    def class_features(self, classes: slice) -> Tensor:
+    def projected_features(self, classes: slice) -> Tensor:
+        """Return text features of some classes as the tower projects them: (C, D), not normalized."""
         ctx, packed = self.prompt_learner.ctx, self.words.packed(classes)
         start, rest = packed.embed(ctx[classes][packed.class_of_row] if self.per_class_parameters else ctx[None])
-        return encode_around_context(self.clip, packed, start, rest)
+        return encode_around_context(self.clip, packed, start, rest, normalize=False)
+
+    def class_features(self, classes: slice) -> Tensor:
+        return F.normalize(self.projected_features(classes), dim=-1)
 
 
 class GuidedContextCLIP(ContextCLIP):

@@ -39,6 +39,8 @@ METHODS = {
         True,
     ),
     "PLOTPP": ([], "prompt_learner", True),
+    "LASP": (["TRAINER.LASP.FINETUNE_VIT_LN", False], "prompt_learner", True),
+    "DePT": (["TRAINER.DEPT.N_CTX", 4], "PromptLearner", True),
 }
 EPOCH = 5
 
@@ -55,6 +57,7 @@ def released(trainer, dtype=torch.float16):
     generator = torch.Generator().manual_seed(3)
     learned = trainer.model.prompt_learner.state_dict()
     learned.pop("VPT_fc.weight", None)  # SEP's prototypes belong to the classes
+    learned.pop("head_classes", None)  # DePT's files do not name the classes
     tensors = {name: torch.randn(p.shape, generator=generator).mul(0.1).to(dtype) for name, p in learned.items()}
     words = {"token_prefix": torch.ones(9, 1, 16), "token_midfix": torch.ones(1), "token_suffix": torch.ones(9, 60, 16)}
     words |= {key: torch.ones(9) for key in getattr(trainer.model.prompt_learner, "ignored_keys", ())}

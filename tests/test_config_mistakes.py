@@ -72,6 +72,7 @@ def all_settings():
     return {".".join(path): v for file in FILES for path, v in leaves(yaml.safe_load((ROOT / file).read_text()))}
 
 
+@pytest.mark.slow
 def test_a_key_one_letter_off_is_refused_with_the_right_one():
     cfg, settings = whole(), all_settings()
     known = flatten(cfg)

@@ -122,7 +122,8 @@ def test_a_missing_seed_is_sampled_and_kept_for_resuming(in_checkout, tmp_path, 
     assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", ["CoOp", "RPO"])  # with cached image features; with images
+# With cached image features; with images.
+@pytest.mark.parametrize("method", [pytest.param("CoOp", marks=pytest.mark.slow), "RPO"])
 def test_a_run_exits_together_with_its_workers(in_checkout, tmp_path, method):
     command = [sys.executable, "train.py", "--trainer", method, "--seed", "1", "--output-dir", str(tmp_path / "run")]
     few = [*SHORT, "OPTIM.MAX_EPOCH", "1", "DATALOADER.NUM_WORKERS", "2"]

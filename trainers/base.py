@@ -73,6 +73,7 @@ class PromptTrainer(TrainerX):
         config_node: the method's node under TRAINER; "" if it has none.
         checkpoint_name: the folder of its checkpoints, named as in the released code.
         has_fixed_texts: whether it encodes class texts without learned vectors.
+        trained_on: names in texts of the classes that a saved model was trained on; None while it is trained.
         unit_length_features: whether the cached features of a frozen image encoder are normalized.
     """
 
@@ -82,6 +83,7 @@ class PromptTrainer(TrainerX):
     checkpoint_name = "prompt_learner"
     has_fixed_texts = True
     unit_length_features = True
+    trained_on: list[str] | None = None
 
     @property
     def options(self) -> CfgNode:

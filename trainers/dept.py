@@ -133,7 +133,7 @@ class DePT(ContextTrainer):
         return DePTCLIP(clip_model, classnames, self.cfg.DATASET.SUBSAMPLE_CLASSES != "new", self.options)
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
-        if not torch.equal(learner.head_classes, self.model.keys):  # of MODEL.INIT_WEIGHTS
+        if not torch.equal(learner.get_buffer("head_classes"), self.model.keys):  # of MODEL.INIT_WEIGHTS
             raise UserError("MODEL.INIT_WEIGHTS: expected a head of the same classes, got one of others.")
         learner.register_buffer("head_classes", self.model.keys.clone())  # saved even if a released file has none
         new = [p for p in learner.parameters() if p is not learner.ctx]

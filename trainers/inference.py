@@ -82,6 +82,7 @@ def build_trainer_for_inference(
     trainer = object.__new__(TRAINER_REGISTRY.get(method))
     trainer.check_cfg(cfg)
     trainer.given_texts = lambda: description["class_texts"]
+    trainer.trained_on = trainer.names_in_texts(description["classnames"])
     return trainer
 
 

@@ -21,10 +21,10 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from basics import read_json
 from clip import CLIP, BackboneConfig, FixedWords, Segment, add_parameter, encode_fixed_words, image_segments
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
@@ -131,13 +131,14 @@ class MMRL(PromptTrainer):
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         model = MMRLCLIP(clip_model, self.class_texts(classnames), self.options)
-        model.mixes = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new"
+        trained_on = self.trained_on or classnames
+        model.mixes = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new" and classnames == trained_on
         return model
 
     def load_model(self, directory, epoch=None) -> int | None:
-        config = Path(directory or "") / "config.yaml"
-        if config.is_file():  # of another dataset: other classes
-            self.model.mixes &= yaml.safe_load(config.read_text())["DATASET"]["NAME"] == self.cfg.DATASET.NAME
+        run = Path(directory or "") / "model.json"
+        if run.is_file():
+            self.model.mixes &= read_json(run).get("classnames") == self.dm.dataset.classnames
         return super().load_model(directory, epoch)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,6 +36,7 @@ def test_a_full_stdout_is_reported_in_one_line():
     assert done.returncode == 2 and done.stderr == "error: cannot use the output: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_training_with_a_full_or_missing_stdout_succeeds(tmp_path):
     code = (
         "import sys, train\n"

@@ -197,6 +197,7 @@ def test_a_second_process_keeps_the_images_of_the_first(few, tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["images"]
 
 
+@pytest.mark.slow
 def test_two_processes_can_render_at_once(tmp_path):
     script = f"""
 import sys

@@ -58,7 +58,7 @@ def test_saving_and_loading_gives_equal_logits(make, method):
     assert torch.equal(logits(fresh), logits(trained))
 
 
-@every_method
+@every_main_method
 def test_evaluation_is_independent_of_the_batch_size(make, method, capsys):
     small, large = make(method, test_batch=3, output="small"), make(method, test_batch=20, output="large")
     accuracy = [trainer.test() for trainer in (small, large)]

@@ -152,6 +152,7 @@ def test_an_old_trainer_file_trains(trained):
     assert trained["metrics"]["accuracy"] > 100 / len(trained["metrics"]["per_class"])
 
 
+@pytest.mark.slow
 def test_the_weights_are_converted_once_into_the_cache(checkout, others):
     assert len(files(checkout)) == 1 and files(checkout)[0].endswith(".pt")
 
@@ -173,6 +174,7 @@ def test_a_killed_run_resumes_to_the_same_prompts(checkout, trained):
     assert resumed["metrics"] == trained["metrics"]
 
 
+@pytest.mark.slow
 def test_a_run_on_base_classes_is_tested_on_base_and_new_classes(checkout, trained, others):
     assert results(checkout, "again")["metrics"] == trained["metrics"]
     new = results(checkout, "new")
@@ -180,12 +182,14 @@ def test_a_run_on_base_classes_is_tested_on_base_and_new_classes(checkout, train
     assert new["metrics"]["per_class"].keys().isdisjoint(trained["metrics"]["per_class"])
 
 
+@pytest.mark.slow
 def test_a_file_that_registers_the_whole_model_saves_only_prompts(checkout, others):
     saved = torch.load(checkout / "whole" / "MultiModalPromptLearner" / f"model.pth.tar-{EPOCHS}", weights_only=True)
     assert all(key.startswith("prompt_learner.") for key in saved["state_dict"])
     assert results(checkout, "whole_again")["metrics"] == results(checkout, "whole")["metrics"]
 
 
+@pytest.mark.slow
 def test_a_file_that_registers_nothing_can_be_tested(checkout, others):
     foreign, builtin = results(checkout, "nothing"), results(checkout, "zero_shot")
     errors = [found["metrics"].pop("ece") for found in (foreign, builtin)]  # by another order of sums
@@ -193,6 +197,7 @@ def test_a_file_that_registers_nothing_can_be_tested(checkout, others):
     assert foreign["epochs"] == foreign["trained_parameters"] == 0
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_gives_one_message(others):
     assert 'error: no model at "whole/prompt_learner/model.pth.tar-3"' in others
     assert "Traceback" not in others

@@ -11,15 +11,16 @@ from reference import CASES, HEADS, options, reference_clip, reference_images, s
 from trainers import cocoop, coop, maple, rpo, sep, vpt
 from trainers.context import ContextCLIP
 
-# The plain path takes most of the time.
+METHODS = [case["case"]["method"] for case in CASES]
+# The plain path takes most of the time; it and a method's further cases are slow.
 RUNS = [
     pytest.param(
         case,
         path,
-        id=f"{case['case']['method']}-{number}-{path}",
-        marks=[pytest.mark.slow] if path == "plain" else [],
+        id=f"{method}-{number}-{path}",
+        marks=[pytest.mark.slow] if path == "plain" or method in METHODS[:number] else [],
     )
-    for number, case in enumerate(CASES)
+    for number, (case, method) in enumerate(zip(CASES, METHODS, strict=True))
     for path in ("fast", "plain")
 ]
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)

@@ -15,7 +15,7 @@ from basics.csv_files import csv_text
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
 SMOOTHING = 0.9  # weight of the loss before, in the smoothed loss
-UNTRAINED = 10  # steps at rates that change nothing yet: their smoothed losses differ by their batches alone
+UNTRAINED = 10  # steps at rates that change nothing yet: their losses differ by their batches alone
 DIVERGED = 4.0  # the test ends when the smoothed loss is so many times the largest of those
 MARGIN = 10  # the rate of the lowest loss is divided by it
 FILE = "lr_finder.csv"
@@ -72,8 +72,10 @@ def suggest(rows: list[dict[str, float]]) -> float:
     Raises:
         UserError: it is never lower than at the rates that change nothing.
     """
-    lowest = min(rows, key=lambda row: row["smoothed"])
-    if lowest in rows[:UNTRAINED]:
+    untrained, trained = rows[:UNTRAINED], rows[UNTRAINED:]
+    before = sum(row["loss"] for row in untrained) / len(untrained)
+    lowest = min(trained, key=lambda row: row["smoothed"], default=untrained[0])
+    if not trained or lowest["smoothed"] >= before:
         raise UserError(f"--find-lr: expected a loss that falls at some rate, got one that does not; see {FILE}.")
     return lowest["lr"] / MARGIN
 

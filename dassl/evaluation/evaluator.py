@@ -216,7 +216,7 @@ class Classification(EvaluatorBase):
                     "f1": 200.0 * of_class["correct"] / (of_class["n"] + predicted),
                 }
             )
-        write_atomic(Path(self.cfg.OUTPUT_DIR) / "per_class.csv", csv_text(rows).encode())
+        write_atomic(Path(self.cfg.OUTPUT_DIR) / "per_class.csv", csv_text(rows).encode(errors="backslashreplace"))
 
     def _print_per_class(self, summary):
         print("=> per-class result")

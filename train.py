@@ -25,6 +25,7 @@ from basics import (
     drop,
     explain_missing_package,
     flush_or_drop,
+    known_spelling,
     notify,
     open_missing_streams,
     stop_without_parent,
@@ -144,7 +145,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """
     cfg = get_cfg_default()
     extend_cfg(cfg)
-    args.trainer = registered_spelling(args.trainer)
+    args.trainer = known_spelling(args.trainer, known_names("trainers"))
     flags = {
         "TRAINER.NAME": args.trainer,
         "DATASET.ROOT": args.root,
@@ -163,7 +164,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     opts += short
     problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
     problems += disagreeing
-    cfg.TRAINER.NAME = registered_spelling(cfg.TRAINER.NAME)
+    cfg.TRAINER.NAME = known_spelling(cfg.TRAINER.NAME, known_names("trainers"))
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
     methods, datasets = known_names("trainers"), known_names("datasets")
@@ -190,13 +191,6 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.OUTPUT_DIR = os.path.join("output", cfg.DATASET.NAME, cfg.TRAINER.NAME, what, f"seed{cfg.SEED}")
     cfg.freeze()
     return cfg
-
-
-def registered_spelling(name: str) -> str:
-    """Return the name of a method as it is registered, whatever the case of its letters; unchanged if it is unknown."""
-    known = known_names("trainers")
-    alike = [each for each in known if each.lower() == name.lower()]
-    return alike[0] if name not in known and len(alike) == 1 else name
 
 
 def short_flags(args: argparse.Namespace) -> tuple[list, list[str]]:

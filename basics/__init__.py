@@ -14,7 +14,7 @@ from basics.files import (
     write_atomic,
     write_json,
 )
-from basics.hints import did_you_mean, similarity
+from basics.hints import did_you_mean, known_spelling, similarity
 from basics.locks import is_locked, lock_folder, open_regular
 from basics.stopping import (
     Stopped,
@@ -40,6 +40,7 @@ __all__ = [
     "flush_or_drop",
     "for_this_process",
     "is_locked",
+    "known_spelling",
     "leave_signals_to_parent",
     "lock_folder",
     "mkdir_if_missing",

@@ -1,4 +1,4 @@
-"""Suggest the name that a user probably meant."""
+"""Find the name that a user meant, or probably meant."""
 
 import difflib
 
@@ -8,6 +8,12 @@ LONGEST_NAME = 100  # characters of an unknown name that are compared: the compa
 def similarity(a, b):
     """Return how similar two names are, from 0 to 1. Upper and lower case count as equal."""
     return difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio()
+
+
+def known_spelling(name, known):
+    """Return a name as `known` (a collection of str) spells it, ignoring case; unchanged if no or several names fit."""
+    alike = [each for each in known if each.lower() == name.lower()]
+    return alike[0] if name not in known and len(alike) == 1 else name
 
 
 def did_you_mean(name, known, count=1):

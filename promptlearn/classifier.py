@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ from basics import NotApplicable, UserError, write_atomic
 from clip import CLIP, tokenize
 from clip.weights import find
 from dassl.config import get_cfg_default
-from dassl.data.datasets import list_files
 from dassl.data.transforms import build_transform
 from dassl.engine.checkpoints import (
     class_dependent,
@@ -38,16 +37,13 @@ from dassl.engine.checkpoints import (
 )
 from dassl.metrics.rejection import RULES
 from dassl.utils import in_threads, read_image
-from dassl.utils.images import why_not_read
 from promptlearn import hub, model_files
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.model_files import Calibration, Description
+from promptlearn.pictures import Picture, Source, array_image, expand
 
 if TYPE_CHECKING:
     from trainers.attention_maps import TokenMaps
-
-Picture = str | Path | Image.Image | np.ndarray | Tensor
-Source = Picture | Sequence[Picture] | Iterable[Picture]
 
 
 @dataclass(frozen=True)
@@ -390,38 +386,3 @@ def summary(results: dict[str, Any]) -> dict[str, Any]:
     per_class = {name: result["accuracy"] for name, result in metrics.get("per_class", {}).items()}
     found = {key: results.get(key) for key in kept}
     return found | {"accuracy": metrics.get("accuracy"), "images": metrics.get("n"), "per_class": per_class}
-
-
-def array_image(array: np.ndarray) -> Image.Image:
-    """Convert a uint8 array (H, W, 3) or (H, W) to an RGB image.
-
-    Raises:
-        UserError: it has another shape or type.
-    """
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
-        raise UserError(
-            f"images: expected uint8 arrays (height, width, 3) or (height, width), got {array.dtype} of shape "
-            f"{array.shape}."
-        )
-    return Image.fromarray(array).convert("RGB")
-
-
-def expand(images: Source) -> Iterator[Picture]:
-    """List the single pictures in the input of `PromptedClassifier.predict`; folders become their files.
-
-    Raises:
-        UserError: a folder holds no picture.
-    """
-    is_one = isinstance(images, str | Path | Image.Image)
-    if isinstance(images, np.ndarray | Tensor):
-        is_one = images.ndim <= 3
-    several: Iterable[Any] = [images] if is_one else images  # type: ignore[assignment]
-    for image in several:
-        if isinstance(image, str | Path) and Path(image).is_dir():
-            files, others = list_files(image)
-            if not files:
-                advice = why_not_read(Path(path).suffix for path in others)
-                raise UserError(f"{image}: expected pictures in this folder, got none. {advice}".rstrip())
-            yield from files
-        else:
-            yield image

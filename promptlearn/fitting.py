@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import UserError, for_this_process, notify
+from basics import UserError, for_this_process, known_spelling, notify
 from dassl.config import flatten, read_yaml
 from promptlearn.experiments import Checkout
-from promptlearn.experiments.checkout import known_spelling, refuse_unknown
+from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import choose_config, configs_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     checkout = Checkout()
     if not options.source.expanduser().exists():
         raise UserError(f"{options.source}: expected a folder of class folders or a CSV file, got nothing.")
-    [options.method] = known_spelling([options.method], checkout.trainers())
+    options.method = known_spelling(options.method, checkout.trainers())
     refuse_unknown("method", [options.method], checkout.trainers())
     run = options.output / RUN
     command = [sys.executable, str(checkout.root / "train.py"), *arguments(options, checkout, run)]

@@ -152,5 +152,5 @@ def per_class_table(per_class: object) -> str:
 
 
 def escaped(text: str) -> str:
-    """Write a name so that Markdown shows it as it is, in one line."""
+    """Write a name so that Markdown shows it literally, in one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All methods side by side, from base to new classes, whether RPO's differences from the others are real, and a page:
+# The default methods side by side, from base to new classes, whether RPO's differences from the others are real, and a page:
 #   [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/compare.sh [DATASET ...] [OPTION ...]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

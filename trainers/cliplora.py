@@ -34,14 +34,14 @@ from trainers.prompted import PromptedCLIP
 
 LOGIT_SCALE = 100
 ENCODERS = ("text", "vision", "both")
-POSITIONS = {  # layers of a tower, counted from 0
-    "all": range(1000),
-    "bottom": range(4),
-    "mid": range(4, 8),
-    "up": range(8, 12),
-    "half-bottom": range(6),
-    "half-up": range(6, 12),
-    "top3": range(9, 12),
+POSITIONS = {  # layers of a tower, counted from 0, as released for ViT-B/16
+    "all": slice(0, None),
+    "bottom": slice(0, 4),
+    "mid": slice(4, 8),
+    "up": slice(8, 12),
+    "half-bottom": slice(0, 6),
+    "half-up": slice(6, 12),
+    "top3": slice(9, 12),
 }
 
 
@@ -59,7 +59,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 def updated_layers(position: str, layers: int) -> list[int]:
     """Return the layers of a tower with updates; none if the position is above all its layers."""
-    return [depth for depth in POSITIONS[position] if depth < layers]
+    return list(range(layers))[POSITIONS[position]]
 
 
 class LowRankLearner(nn.Module):
@@ -123,7 +123,7 @@ class CLIPLoRA(PromptTrainer):
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         fewest = min(sizes.text_layers, sizes.vision_layers)
-        first = POSITIONS[self.options.POSITION][0] if self.options.POSITION in POSITIONS else 0
+        first = POSITIONS[self.options.POSITION].start if self.options.POSITION in POSITIONS else 0
         checks.holds("POSITION", first < fewest, f"a position below the backbone's {fewest} layers")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:

@@ -20,8 +20,6 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from clip import CLIP, add_parameter
@@ -94,12 +92,9 @@ class TipAdapterCLIP(FixedTextCLIP):
         return self.logits(f, self.features if text is None else text) + cache.alpha * found
 
 
-@TRAINER_REGISTRY.register()
-class TipAdapter(PromptTrainer):
-    """Training-free: the cache is filled, and beta and alpha are searched; OPTIM is not used."""
+class CacheTrainer(PromptTrainer):
+    """Fills the cache with the training images, and searches beta and alpha on the validation images."""
 
-    honors_loss_options = False
-    is_fitted = True
     model: TipAdapterCLIP
     config_node = "TIPADAPTER"
     checkpoint_name = "tip_adapter"
@@ -115,10 +110,6 @@ class TipAdapter(PromptTrainer):
         n = len(loader.dataset) if loader is not None else 0
         return TipAdapterCLIP(clip_model, self.fixed_texts(classnames), n, self.options)
 
-    def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
-        self.max_epoch = 1
-        return None, None
-
     def before_train(self) -> None:
         self.fill()
         super().before_train()  # restores what was saved
@@ -129,10 +120,6 @@ class TipAdapter(PromptTrainer):
         features, labels = zip(*augmented_views(self, self.options.AUGMENT_EPOCH), strict=True)
         self.model.prompt_learner.keys.copy_(F.normalize(sum(features), dim=-1))
         self.model.prompt_learner.labels.copy_(labels[0])
-
-    def run_epoch(self) -> None:
-        """Search on the validation images; there are no steps."""
-        self.record.progress.add_step(self.search())
 
     @torch.no_grad()
     def search(self) -> dict[str, float]:
@@ -160,17 +147,23 @@ class TipAdapter(PromptTrainer):
 
 
 @TRAINER_REGISTRY.register()
-class TipAdapterF(TipAdapter):
-    """Tip-Adapter-F: cross-entropy; the keys are trained, from those of Tip-Adapter."""
+class TipAdapter(CacheTrainer):
+    """Training-free: there are no steps, so OPTIM is not used."""
 
-    honors_loss_options = True
-    is_fitted = False
+    honors_loss_options = False
+    is_fitted = True
 
-    def build_optimizer(self, learner: nn.Module) -> tuple[Optimizer | None, LRScheduler | None]:
-        return PromptTrainer.build_optimizer(self, learner)
+    def build_optimizer(self, learner: nn.Module) -> tuple[None, None]:
+        self.max_epoch = 1
+        return None, None
 
     def run_epoch(self) -> None:
-        PromptTrainer.run_epoch(self)
+        self.record.progress.add_step(self.search())
+
+
+@TRAINER_REGISTRY.register()
+class TipAdapterF(CacheTrainer):
+    """Cross-entropy; the keys are trained, from those of Tip-Adapter."""
 
     def after_epoch(self) -> None:
         if self.epoch + 1 == self.max_epoch:

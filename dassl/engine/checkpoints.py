@@ -15,6 +15,7 @@ from basics import MissingFile, NonFiniteLoss, NotApplicable, UserError, write_a
 from dassl.utils import last_checkpoint, load_checkpoint
 
 BEST_FILE = "model-best.pth.tar"
+NESTED = 3  # levels of CLIP-LoRA's files: layer, map, matrix
 
 # Buffers of prompt learners that belong to the class names, not to the training; a checkpoint may serve other classes.
 CLASS_DEPENDENT = ("token_prefix", "token_midfix", "token_suffix")
@@ -220,11 +221,14 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
     return epoch, val_result
 
 
-def _joined_names(tensors: dict, prefix: str = "") -> dict[str, object]:
-    """Flatten nested dicts into one whose names are joined by dots."""
+def _joined_names(tensors: dict, levels: int = NESTED) -> dict[str, object]:
+    """Flatten nested dicts into one whose names are joined by dots; dicts below `levels` stay, and are refused."""
     joined: dict[str, object] = {}
     for name, value in tensors.items():
-        joined |= _joined_names(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        if isinstance(value, dict) and levels > 1:  # a file can also bring a dict that contains itself
+            joined |= {f"{name}.{last}": each for last, each in _joined_names(value, levels - 1).items()}
+        else:
+            joined[name] = value
     return joined
 
 

@@ -36,7 +36,8 @@ LARGEST_MATRIX = 20  # classes whose confusion matrix is printed
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
-    from promptlearn.classifier import PromptedClassifier, expand  # imports torch
+    from promptlearn.classifier import PromptedClassifier  # imports torch
+    from promptlearn.pictures import expand
 
     classifier = PromptedClassifier.from_pretrained(args.model, device=args.device, backbone=args.backbone)
     if args.classes:

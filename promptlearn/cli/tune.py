@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from basics import UserError, mkdir_if_missing, notify
+from basics import UserError, known_spelling, mkdir_if_missing, notify
 from dassl.config import decode
 from promptlearn.cli.common import integer_from
 from promptlearn.experiments import Checkout
-from promptlearn.experiments.checkout import known_spelling, refuse_unknown
+from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import choose_config, configs_of, label_of, refuse_without_data
 from promptlearn.experiments.run_files import Result, read_checked
 from promptlearn.experiments.shots import parse_shots, shots_options
@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
     checkout = Checkout(args.checkout)
     data = Path(args.data).expanduser().resolve() if args.data else None
     settings = checkout.settings("few_shot", demo=not data)
-    [args.trainer] = known_spelling([args.trainer], checkout.trainers())
+    args.trainer = known_spelling(args.trainer, checkout.trainers())
     refuse_unknown("trainer", [args.trainer], checkout.trainers())
     dataset = args.dataset or settings["datasets"][0]
     refuse_unknown("dataset", [dataset], checkout.datasets())

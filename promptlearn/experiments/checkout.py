@@ -113,7 +113,7 @@ class Checkout:
         """Import `datasets` or `trainers` (or a module in them), as train.py would.
 
         Neither is installed, so a library of the same name may be: ours goes before it, but only for this import. In
-        somebody's program, a later `import datasets` finds the library.
+        a user's program, a later `import datasets` finds the library.
 
         Raises:
             UserError: a package of that name from elsewhere was imported, already before or instead of a missing one.
@@ -151,12 +151,6 @@ def read_settings(path: Path) -> dict:
     refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
     refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
     return settings
-
-
-def known_spelling(names: list[str], known: list[str]) -> list[str]:
-    """Return names as `known` spells them, whatever the case of their letters; unknown ones unchanged."""
-    spelled = {name.lower(): name for name in known}
-    return [name if name in known else spelled.get(name.lower(), name) for name in names]
 
 
 def refuse_unknown(kind: str, names: list[str], known: list[str]) -> None:

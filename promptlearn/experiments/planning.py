@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from basics import UserError
-from promptlearn.experiments.checkout import Checkout, known_spelling, refuse_unknown
+from basics import UserError, known_spelling
+from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.shots import Shots, describe_shots, parse_shots, shots_order
 
@@ -37,7 +37,7 @@ def plan(
     request = request or RunRequest()
     settings = checkout.settings(protocol.name, demo=not data)
     requested = members(request.trainers or settings["trainers"], settings["groups"])
-    trainers = unique([ZERO_SHOT, *known_spelling(requested, checkout.trainers())])
+    trainers = unique([ZERO_SHOT, *(known_spelling(name, checkout.trainers()) for name in requested)])
     datasets = unique(request.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
     shots = unique(request.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))

@@ -74,7 +74,7 @@ def test_what_cannot_be_imported_is_reported_and_the_others_are_there(here, pack
 
 def test_a_folder_of_that_name_with_other_content_is_left_alone(here):
     assert own_folder("datasets") is None
-    write(here / "datasets" / "download.py", "raise SystemExit('a script of somebody')\n")
+    write(here / "datasets" / "download.py", "raise SystemExit('an unrelated script')\n")
     assert own_folder("datasets") is None
     write(here / "datasets" / "mine" / "__init__.py", "DATASET_REGISTRY\n")
     assert own_folder("datasets") == here / "datasets"

@@ -151,7 +151,7 @@ def test_a_request_of_unknown_length_is_limited_too(url):
 def test_no_file_is_served(url, path):
     with requests.Session() as session:
         request = session.prepare_request(requests.Request("GET", url))
-        request.url = url + path  # as it is
+        request.url = url + path  # not normalized
         assert session.send(request, timeout=60).status_code == 404
 
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, context_vectors, split_words
+from clip import CLIP, context_vectors, encode, split_words
 from dassl.config import Checks
 from dassl.data import prompt_template
 from dassl.engine import TRAINER_REGISTRY
@@ -83,7 +83,7 @@ class ProGrad(GuidedContextTrainer):
         shape = (len(classnames), n_ctx) if self.options.CSC else (n_ctx,)
         ctx = context_vectors(clip_model, "", shape)
         if words:
-            last = context_vectors(clip_model, words, (n_ctx,))[: len(words.split())]
+            last = context_vectors(clip_model, words, (len(encode(words)),))[: len(words.split())]
             ctx = nn.Parameter(torch.zeros_like(ctx))
             ctx.data[..., n_ctx - len(last) :, :] = last
         return GuidedContextCLIP(clip_model, self.names(classnames), self.fixed_texts(classnames), self.options, ctx)

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, KeysValues, KVCache, Layer, LinearUpdate, Segment, gather_tokens
+from .attention import Attention, KeysValues, LinearUpdate, Segment
 from .config import CLIPConfig, ResNetConfig, check_size
+from .kv_cache import KVCache, Layer
 from .linear import Linear
+from .patterns import gather_tokens
 from .ragged import pattern
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ def unfreeze(tower: VisionTransformer, tune: str, partial: int) -> VisionTransfo
     return tower
 
 
-class Adapter(LayerAdapter):
+class BottleneckAdapter(LayerAdapter):
     """A bottleneck after the MLP. `up` starts at zero, so that the tower starts unchanged.
 
     In the released code all four tensors start at zero, and only the bias of `up` ever learns.

@@ -28,7 +28,7 @@ from clip.towers import VisionTransformer
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
-from trainers.finetuning import TUNES_TOWER, Adapter, SideNetwork, build_head, head_groups, unfreeze
+from trainers.finetuning import TUNES_TOWER, BottleneckAdapter, SideNetwork, build_head, head_groups, unfreeze
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 CHOICES = {
@@ -79,7 +79,7 @@ class PromptLearner(nn.Module):
         if options.TUNE in TUNES_TOWER:
             self.tower = unfreeze(tower, options.TUNE, options.PARTIAL)
         if options.TUNE == "adapter":
-            self.adapters = nn.ModuleList(Adapter(width, options.ADAPTER_REDUCTION) for _ in blocks)
+            self.adapters = nn.ModuleList(BottleneckAdapter(width, options.ADAPTER_REDUCTION) for _ in blocks)
         if options.TUNE == "side":
             self.side = SideNetwork(width, options.SIDE_WEIGHTS)
         if options.HEAD == "linear":

@@ -10,7 +10,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from basics import UserError, read_json
+from basics import UserError, explain_os_error, read_json
 from promptlearn.prepare.sources import File
 
 CHUNK = 1 << 20  # bytes read at once
@@ -90,7 +90,7 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
     except requests.RequestException as error:
         raise UserError(f"{source}: {error}.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from None
+        raise explain_os_error(path, "a writable file", error) from None
 
 
 def _from_drive(file: File, part: Path) -> None:

@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_written_is_reported(get, site, monkeypatch, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(download, "open", full, raising=False)
-    with pytest.raises(UserError, match="cannot write the file: No space left"):
+    with pytest.raises(UserError, match="expected a writable file, got an error: No space left"):
         get()
 
 

@@ -28,6 +28,16 @@ class KVCache:
         layers = [{name: KeysValues(*(x[rows] for x in kv)) for name, kv in layer.items()} for layer in self.layers]
         return KVCache(layers, {name: (n, None if m is None else m[rows]) for name, (n, m) in self.sizes.items()})
 
+    def stack(self, name: str) -> Tensor:
+        """Stack a segment's keys and values of all layers: (B, layers, 2, heads, n, head width)."""
+        return torch.stack([torch.stack(layer[name], dim=1) for layer in self.layers], dim=1)
+
+    @classmethod
+    def from_stack(cls, name: str, stack: Tensor) -> KVCache:
+        """Return the cache of a segment without padding as views of its `stack`."""
+        layers = [{name: KeysValues(*layer.unbind(dim=1))} for layer in stack.unbind(dim=1)]
+        return cls(layers, {name: (stack.shape[-2], None)})
+
 
 class Layer(dict[str, KeysValues]):
     """Keys and values of all segments in one layer, by name."""

@@ -125,6 +125,11 @@ class Transformer(nn.Module):
         """The layers, typed."""
         return cast(list[ResidualAttentionBlock], list(self.resblocks))
 
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the size of the KV cache of so many tokens, in bytes."""
+        weight = self.blocks[0].attn.out_proj.weight
+        return 2 * len(self.blocks) * tokens * weight.shape[0] * weight.itemsize
+
     def forward(
         self,
         segments: dict[str, Segment],

@@ -1,4 +1,4 @@
-"""Keys and values by the segment that they belong to: those of frozen segments, kept, and those of one layer."""
+"""Keys and values by segment: the cache of frozen segments, and those of all segments in one layer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What all methods share: a frozen CLIP, its precision, the training step, class texts encoded once per evaluation.
 
 A method's file defines a `PromptedCLIP` (its learnable tensors and attention pattern) and a `PromptTrainer`.
-Letters: B images, C classes, D the width of the shared embedding.
+Symbols: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations

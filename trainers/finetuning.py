@@ -1,7 +1,7 @@
 """The fine-tuning protocols that VPT is compared with (arXiv 2203.12119, section 4.1), on CLIP's image tower.
 
 Linear, MLP-k   only the head, of one or k linear maps, is trained
-Partial-k, Bias, Full   and the last k layers, all biases (BitFit, arXiv 2106.10199), or the whole tower
+Partial-k, Bias, Full   the head, and the last k layers, all biases (BitFit, arXiv 2106.10199), or the whole tower
 Sidetune   s f + (1 - s) W g: a side network g next to the frozen tower f (arXiv 1912.13503)
 Adapter    m + up(gelu(down(m))) after the MLP of each layer (arXiv 2005.00247)
 """

@@ -17,10 +17,10 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of the cameras and scanners that write 16-b
 WHITE_IS_ZERO = 0  # value of TIFF's tag 262
 # Formats that Pillow recognizes but cannot draw, or (EPS) hands to another program, which would execute the file.
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-# Endings of pictures that need another package, and the extra that installs it.
+# Endings of images that need another package, and the extra that installs it.
 EXTRA_ENDINGS = {".heic": "heif", ".heif": "heif", ".hif": "heif", ".dcm": "dicom", ".dicom": "dicom"}
 PACKAGES = {"heif": "pillow_heif", "dicom": "pydicom"}
-# Endings of pictures that have to be converted first: raw files of cameras, drawings.
+# Endings of images that have to be converted first: raw files of cameras, drawings.
 CONVERT_ENDINGS = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".svg", ".pdf", ".eps", ".jxl")
 
 

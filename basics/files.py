@@ -79,14 +79,14 @@ def read_json(fpath):
     """
     try:
         if Path(fpath).exists() and not Path(fpath).is_file():  # reading a pipe would wait for its writer
-            raise UserError(f"{fpath}: expected a regular file, got a folder, a pipe, or a device.")
+            raise UserError(f"{fpath}: expected a regular file, got a folder, a pipe, or a device. Give a file.")
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingFile(f"{fpath}: expected a file, got nothing.") from error
     except OSError as error:
         raise explain_os_error(fpath, "a readable file", error) from error
     except (ValueError, RecursionError) as error:  # the latter from thousands of brackets
-        raise UserError(f"{fpath}: expected valid JSON, got an error: {error}.") from error
+        raise UserError(f"{fpath}: expected valid JSON, got an error: {error}. Fix or restore the file.") from error
 
 
 def mkdir_if_missing(dirname):

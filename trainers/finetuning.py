@@ -95,7 +95,7 @@ class SideNetwork(nn.Module):
             network = alexnet(weights="IMAGENET1K_V1" if weights == "imagenet" else None)
         except OSError as error:
             raise UserError(
-                f"TRAINER.VPT.SIDE_WEIGHTS: expected AlexNet's ImageNet weights, could not download them: {error}. "
+                f"TRAINER.VPT.SIDE_WEIGHTS: expected AlexNet's ImageNet weights, got an error: {error}. "
                 "Connect to the internet once, or set SIDE_WEIGHTS random."
             ) from error
         self.features, self.pool = network.features, network.avgpool

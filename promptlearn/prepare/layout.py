@@ -140,7 +140,9 @@ def _locked(folder: Path) -> Iterator[None]:
             if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 raise BlockingIOError  # its last owner has just deleted it: another process may hold the new one
         except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is preparing it. Wait for that to end.") from error
+            raise UserError(
+                f"{folder}: expected no other process in it, got one that prepares it. Wait for that to end."
+            ) from error
         except OSError as error:
             notify(f"{folder}: its file system has no locks ({error.strerror}). Run only one command at a time in it.")
         try:

@@ -57,7 +57,7 @@ def test_the_next_run_resumes_where_the_last_one_gave_up(get, site, tmp_path):
     site.misbehave["/a.tar"] = lambda handler: (
         site.answer(handler, cut=HALF) if not site.requests[1:] else send(handler, 503, b"")
     )
-    with pytest.raises(UserError, match=f"{HALF:,} bytes are kept"):
+    with pytest.raises(UserError, match=f"got {HALF:,} bytes, kept in"):
         get()
     assert not (tmp_path / "a.tar").exists()
     del site.misbehave["/a.tar"]

@@ -264,12 +264,12 @@ def run(args: argparse.Namespace) -> None:
             f'--model-dir: expected the output folder of a trained run, got "{args.model_dir}", which does not exist.'
         )
     if args.explain and not args.eval_only:
-        raise UserError("--explain: expected --eval-only and --model-dir too, since it explains a trained model.")
+        raise UserError("--explain: expected --eval-only and --model-dir too, got neither. Add them.")
     if args.find_lr and (args.eval_only or args.no_train):
-        raise UserError("--find-lr: expected neither --eval-only nor --no-train, since it makes training steps.")
+        raise UserError("--find-lr: expected neither --eval-only nor --no-train, got one of them. Leave it out.")
     if args.no_resume:
         if cfg.RESUME:
-            raise UserError("--resume, --no-resume: expected at most one of them.")
+            raise UserError("--resume, --no-resume: expected at most one of them, got both. Leave one out.")
         cfg.defrost()
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()

@@ -4,7 +4,15 @@ This is the lowest package: it imports none of the others, and only `basics.tens
 """
 
 from basics.console import Tolerant, drop, flush_or_drop, notify, open_missing_streams
-from basics.errors import BadImage, MissingFile, NonFiniteLoss, NotApplicable, UserError, explain_missing_package
+from basics.errors import (
+    BadImage,
+    MissingFile,
+    NonFiniteLoss,
+    NotApplicable,
+    UserError,
+    explain_missing_package,
+    explain_os_error,
+)
 from basics.files import (
     cache_dir,
     mkdir_if_missing,
@@ -37,6 +45,7 @@ __all__ = [
     "did_you_mean",
     "drop",
     "explain_missing_package",
+    "explain_os_error",
     "flush_or_drop",
     "for_this_process",
     "is_locked",

@@ -28,9 +28,10 @@ from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
 from dassl.engine.accelerate import GraphedStep, Outputs  # noqa: E402
 from trainers import cocoop, coop, independent, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
-from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
+from trainers.base import TOWER_DTYPES  # noqa: E402
 from trainers.context import ContextCLIP  # noqa: E402
 from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402
+from trainers.texts import SHORTEST_TEXT  # noqa: E402
 
 NOUNS = (
     "cat dog horse sheep airplane bicycle motorbike tram lighthouse bridge windmill castle temple pagoda stadium "

@@ -1,9 +1,11 @@
 """Frozen CLIP and its prompts. This package knows nothing about trainers or datasets."""
 
-from .attention import KeysValues, KVCache, Segment, gather_tokens
+from .attention import KeysValues, Segment
 from .clip import load
 from .config import BackboneConfig, CLIPConfig
+from .kv_cache import KVCache
 from .low_rank import LowRankUpdates
+from .patterns import gather_tokens
 from .prompts import (
     add_parameter,
     context_vectors,

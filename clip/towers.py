@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, KeysValues, KVCache, Layer, LinearUpdate, Segment, gather_tokens
+from .attention import Attention, KeysValues, LinearUpdate, Segment
 from .config import CLIPConfig, ResNetConfig, check_size
+from .kv_cache import KVCache, Layer
 from .linear import Linear
+from .patterns import gather_tokens
 from .ragged import pattern
 
 if TYPE_CHECKING:
@@ -122,6 +124,11 @@ class Transformer(nn.Module):
     def blocks(self) -> list[ResidualAttentionBlock]:
         """The layers, typed."""
         return cast(list[ResidualAttentionBlock], list(self.resblocks))
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the size of the KV cache of so many tokens, in bytes."""
+        weight = self.blocks[0].attn.out_proj.weight
+        return 2 * len(self.blocks) * tokens * weight.shape[0] * weight.itemsize
 
     def forward(
         self,

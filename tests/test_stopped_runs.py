@@ -186,11 +186,11 @@ def test_a_full_disk_loses_nothing_that_was_saved(runs, whole, tmp_path):
     saved = (tmp_path / "run" / "state.pt").read_bytes()
     full = runs.start(tmp_path / "run", command("RPO", *EVERY_STEP), file_limit=len(saved) // 2)
     assert full.wait() == 2
-    assert ": cannot write the file: " in full.text() and "Traceback" not in full.text()
+    assert ": expected a writable file, got an error: " in full.text() and "Traceback" not in full.text()
     assert (tmp_path / "run" / "state.pt").read_bytes() == saved
     assert not list(tmp_path.rglob("*.tmp"))
     status = read(tmp_path / "run", "status.json")
-    assert status["state"] == "failed" and "cannot write" in status["why"]
+    assert status["state"] == "failed" and "writable" in status["why"]
     assert runs.start(tmp_path / "run", command("RPO")).wait() == 0
     assert outcome(tmp_path / "run") == outcome(undisturbed)
 
@@ -199,7 +199,8 @@ def test_a_read_only_folder_is_refused(runs, tmp_path):
     (tmp_path / "run").mkdir(mode=0o555)
     run = runs.start(tmp_path / "run", command("LP"), unprivileged=True)
     assert run.wait() == 2
-    assert f"error: {tmp_path / 'run' / '.lock'}: cannot open the file: Permission denied" in run.text()
+    lock = tmp_path / "run" / ".lock"
+    assert f"error: {lock}: expected an accessible file, got an error: Permission denied" in run.text()
     assert "Traceback" not in run.text() and not list((tmp_path / "run").iterdir())
 
 

@@ -1,6 +1,6 @@
 """A frozen CLIP with prompts: from text and image features to logits, with texts in blocks that fit into memory.
 
-Letters: B images, C classes, D the width of the shared embedding.
+Symbols: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class DemoDataset(FewShotDataset):
                     shutil.rmtree(partial, ignore_errors=True)
             except OSError as error:
                 raise UserError(
-                    f"{folder}: cannot render the demo dataset {cls.__name__} into it: {error.strerror}. "
-                    "Choose a writable folder by --root or the environment variable DASSL_CACHE."
+                    f"{folder}: expected a writable folder for the demo dataset {cls.__name__}, got an error: "
+                    f"{error.strerror}. Choose another folder by --root or the environment variable DASSL_CACHE."
                 ) from error
         cls._check(images)
         return images

@@ -1,4 +1,4 @@
-"""What several verbs share."""
+"""Arguments and output that several commands share."""
 
 import argparse
 import shlex

@@ -19,6 +19,7 @@ from basics import (
     did_you_mean,
     drop,
     explain_missing_package,
+    explain_os_error,
     notify,
     open_missing_streams,
 )
@@ -124,7 +125,7 @@ def run(argv: list[str]) -> int:
             drop(sys.stdout)
         else:
             raise
-        notify(f"error: cannot use {what}: {error.strerror}")
+        notify(f"error: {explain_os_error(what, 'an accessible file', error)}")
         return 2
 
 

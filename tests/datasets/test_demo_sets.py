@@ -245,7 +245,7 @@ def test_foreign_images_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "letters").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=f"{tmp_path / 'letters'}: cannot render .*DASSL_CACHE"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'letters'}: expected a writable folder .*DASSL_CACHE"):
         Letters(config("Letters", tmp_path))
 
 

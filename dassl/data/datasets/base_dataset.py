@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from basics import UserError
+from basics import UserError, explain_os_error
 
 
 class Datum:
@@ -67,7 +67,7 @@ def scan_folder(folder: str) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+        raise explain_os_error(folder, "a readable folder", error) from error
 
 
 def list_folder(folder: str) -> list[str]:

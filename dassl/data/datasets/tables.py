@@ -1,4 +1,4 @@
-"""Label tables: a CSV file with a line for each image. Its columns are found by name, whatever wrote the file."""
+"""Label tables: a CSV file with a line for each image. Its columns are found by name, whichever program wrote it."""
 
 import codecs
 import csv

@@ -370,7 +370,7 @@ def test_a_flipped_bit_is_detected_and_nothing_is_lost(make, tmp_path, file):
     first = record.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     data[first] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="the checksum of .* is wrong. Restore the file, or delete it"):
+    with pytest.raises(UserError, match="the checksum of .* is wrong. Restore it, or delete it"):
         if file == "state.pt":
             make(folder="trained").train()
         else:

@@ -307,7 +307,10 @@ def test_output_to_a_full_disk_gives_one_message(words):
         ours = start(*words, folder=ROOT, stdout=full, stderr=subprocess.PIPE)
         err = ours.communicate(timeout=60)[1]
     assert ours.returncode == 2
-    assert err == "error: cannot use the output: No space left on device\n"
+    assert err == (
+        "error: the output: expected an accessible file, got an error: No space left on device. "
+        "Free some space, or choose another folder.\n"
+    )
 
 
 @need_full

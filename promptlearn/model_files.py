@@ -72,7 +72,9 @@ def read_description(path: Path) -> Description:
     try:
         found = msgspec.convert(read_json(path), Description)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: expected the description of a model, got another content ({error}).") from error
+        raise UserError(
+            f"{path}: expected the description of a model, got another content ({error}). Save or download it again."
+        ) from error
     check_classnames(found.classnames, str(path))
     return found
 
@@ -87,7 +89,9 @@ def read_results(path: Path, description: Description) -> dict[str, Any]:
     try:
         description.calibration = msgspec.convert(results, RunResults).calibration
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: expected the results of a run, got another content ({error}).") from error
+        raise UserError(
+            f"{path}: expected the results of a run, got another content ({error}). Run it again."
+        ) from error
     return results
 
 
@@ -144,7 +148,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: expected the trained tensors of a model, got nothing.") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a safetensors file, got a damaged one or another ({error}).") from error
+        raise UserError(
+            f"{path}: expected a safetensors file, got a damaged one or another ({error}). Save or download it again."
+        ) from error
 
 
 def backbone_file(folder: Path) -> Path | None:

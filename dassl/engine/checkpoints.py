@@ -207,10 +207,16 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
         checkpoint = {"state_dict": _joined_names(weights) if isinstance(weights, dict) else weights}
     tensors = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
     if not _are_tensors(tensors):
-        raise UserError(f'{path}: expected a checkpoint, with a dict of tensors as "state_dict", got something else.')
+        raise UserError(
+            f'{path}: expected a checkpoint, with a dict of tensors as "state_dict", got something else. '
+            "Give another file."
+        )
     epoch, val_result = checkpoint.get("epoch"), checkpoint.get("val_result")
     if not isinstance(epoch, int | None) or not isinstance(val_result, int | float | None):
-        raise UserError(f'{path}: expected a checkpoint, with numbers as "epoch" and "val_result", got something else.')
+        raise UserError(
+            f'{path}: expected a checkpoint, with numbers as "epoch" and "val_result", got something else. '
+            "Give another file."
+        )
     trained_on, here = checkpoint.get("classnames"), getattr(module, "classnames", None)
     if trained_on and here and trained_on != here:
         raise NotApplicable(

@@ -77,7 +77,7 @@ class Checkout:
         try:
             return read_yaml(path)["DATASET"]["NAME"]
         except (KeyError, TypeError):
-            raise UserError(f"{path}: expected DATASET with NAME below it, got neither.") from None
+            raise UserError(f"{path}: expected DATASET with NAME below it, got neither. Add them.") from None
 
     def values(self, dataset: str, trainer: str, config: str) -> dict:
         """Read all settings of a run's two configuration files that decide its numbers: {dotted key: value}.

@@ -124,7 +124,7 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     for item in train:
         names[item.label].add(item.classname)
     if not names:
-        raise UserError(f"{source}: expected training images, got none.")
+        raise UserError(f"{source}: expected training images, got none. Add some.")
 
     others = list(others)
     if min(names) < 0 or max(names) >= len(names):

@@ -78,6 +78,7 @@ class PromptTrainer(TrainerX):
     """
 
     model: PromptedCLIP
+    for_this_engine = True
     honors_loss_options = True
     config_node = ""
     checkpoint_name = "prompt_learner"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from basics.additions import method_folders
+
 NEW_NODE = object()  # the value of `CfgNode()`
 # Importing these declares no method and no dataset. Anything else that a file imports might.
 DECLARE_NOTHING = {*sys.stdlib_module_names, "basics", "clip", "dassl", "datasets", "trainers"}
@@ -57,13 +59,13 @@ def registered_names(folder: Path) -> list[str]:
     Raises:
         NotDeclared: a file registers something by a call.
     """
-    names = []
+    names: set[str] = set()
     for _, tree in _trees(folder):
         decorators = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 own = [d for d in node.decorator_list if isinstance(d, ast.Call) and _registers(d)]
-                names += [node.name] if own else []
+                names.update({node.name} if own else ())
                 decorators.update(own)
         if any(isinstance(n, ast.Call) and _registers(n) and n not in decorators for n in ast.walk(tree)):
             raise NotDeclared
@@ -71,8 +73,10 @@ def registered_names(folder: Path) -> list[str]:
 
 
 def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
-    """Parse all files of a package, if nothing can be declared elsewhere than in them."""
+    """Parse all files of a package, if nothing can be declared elsewhere than in them, and no other file is in it."""
     trees = []
+    if method_folders(folder):
+        raise NotDeclared
     for path in sorted({*folder.rglob("*.py")} - {folder / "__init__.py"}):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -137,7 +137,10 @@ class OnCPU(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         to_gpu = func is torch.Tensor.cuda
-        if to_gpu or any(map(_is_gpu, (*args, *kwargs.values()))):
+        named = func is not torch.device and any(
+            map(_is_gpu, (*args, *kwargs.values()))
+        )  # a name alone asks for nothing
+        if to_gpu or named:
             if not self.noted:
                 notify(f"Note: the file of {self.name} asks for a GPU; in this run, everything stays on the CPU.")
                 self.noted = True

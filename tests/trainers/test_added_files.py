@@ -12,6 +12,7 @@ import clip
 import train
 import trainers
 from basics import additions
+from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.engine.compat import OnCPU
 from trainers.kgcoop import KgCoOp as BuiltIn
@@ -175,6 +176,23 @@ def test_an_undeclared_key_that_a_file_reads_while_it_trains_is_named(added, cap
     )
     assert run("KgCoOp") == 2
     assert "error: LOSS.GAMMA: expected a declared key, got none" in capsys.readouterr().err
+
+
+def test_a_file_adds_keys_to_the_node_of_a_built_in(added, monkeypatch):
+    with open(added / "trainers" / "independentVL.py", "a") as file:
+        file.write("\n\ndef extend_cfg(cfg):\n    cfg.TRAINER.KGCOOP.MORE = 3\n")
+    assert run("IVLP", "TRAINER.KGCOOP.MORE=4", "--no-train") == 0
+    monkeypatch.setattr(trainers, "METHODS", trainers.METHODS[::-1])  # as if its file were the first of ours
+    cfg = get_cfg_default()
+    trainers.extend_cfg(cfg)
+    assert cfg.TRAINER.KGCOOP.MORE == 3 and cfg.TRAINER.KGCOOP.N_CTX == 4
+
+
+def test_a_file_that_adds_keys_to_no_node_is_named(added, capsys):
+    with open(added / "trainers" / "independentVL.py", "a") as file:
+        file.write("\n\ndef extend_cfg(cfg):\n    cfg.NOWHERE.MORE = 3\n")
+    assert run("IVLP") == 2
+    assert "independentVL.py: expected extend_cfg to declare each node before its keys, got" in error(capsys)
 
 
 # Errors of the file

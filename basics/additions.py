@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from basics.foreign import ForeignFolder
+from basics.foreign import ForeignFolder, without_private_names
 
 CONFIGS = "configs"
 PACKAGES = ("trainers", "datasets")
@@ -91,7 +91,8 @@ def import_all(package: str, path: list[str]) -> list[ModuleType]:
         try:
             modules.append(step())
         except Exception as error:
-            print(f"warning: {file} is skipped: {type(error).__name__}: {error}", file=sys.stderr)
+            reason = without_private_names(f"{type(error).__name__}: {error}")
+            print(f"warning: {file} is skipped: {reason}", file=sys.stderr)
     return modules
 
 

@@ -8,6 +8,7 @@ No other file sees what that folder brings.
 import builtins
 import importlib
 import importlib.util
+import re
 import sys
 import zlib
 from collections.abc import Sequence
@@ -22,6 +23,11 @@ PREFIX = "foreign_"  # of the private names; a number for each folder follows
 def is_foreign(module: str) -> bool:
     """Return whether a module of this name was imported from a foreign folder."""
     return module.startswith(PREFIX)
+
+
+def without_private_names(text: str) -> str:
+    """Return a message with the names that import statements have."""
+    return re.sub(rf"{PREFIX}[0-9a-f]{{8}}\.", "", text)
 
 
 class ForeignFolder:

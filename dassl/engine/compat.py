@@ -18,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 from yacs.config import CfgNode
 
 from basics import MissingFile, UserError, notify
-from basics.foreign import is_foreign
+from basics.foreign import is_foreign, without_private_names
 from dassl.config import Checks
 from dassl.engine.checkpoints import last_epoch
+from dassl.utils import file_of
 
 WHOLE_TRACEBACK = "DASSL_TRACEBACK"  # environment variable: if set, errors of trainer files come with their traceback
 
@@ -54,7 +55,7 @@ def explain_undeclared_keys(cfg, trainer: type) -> Iterator[None]:
             raise
         key = ".".join([*_path_to(cfg, error.obj), str(error.name)])
         raise UserError(
-            f"{key}: expected a declared key, got none; the trainer {cfg.TRAINER.NAME} ({trainer.__module__}) reads "
+            f"{key}: expected a declared key, got none; the trainer {cfg.TRAINER.NAME} ({file_of(trainer)}) reads "
             "it. Original repositories declare such keys in their train.py. Declare it here in the trainer's file, or "
             "in any file next to it:\n"
             "def extend_cfg(cfg):\n"
@@ -83,7 +84,7 @@ def explain_foreign_errors(cfg, trainer) -> Iterator[None]:
         if os.environ.get(WHOLE_TRACEBACK):
             traceback.print_exception(error)
         file, line = frames[-1]
-        what = (str(error).strip() or "no message").splitlines()[0]
+        what = without_private_names((str(error).strip() or "no message").splitlines()[0])
         raise UserError(
             f"{os.path.relpath(file)}:{line}: expected the trainer {cfg.TRAINER.NAME} to run with these settings, got "
             f"{type(error).__name__}: {what}, at `{linecache.getline(file, line).strip()}`. {_advice(error, cfg)}"
@@ -136,11 +137,10 @@ class OnCPU(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func is torch.device:  # its name alone asks for nothing
+            return func(*args, **kwargs)
         to_gpu = func is torch.Tensor.cuda
-        named = func is not torch.device and any(
-            map(_is_gpu, (*args, *kwargs.values()))
-        )  # a name alone asks for nothing
-        if to_gpu or named:
+        if to_gpu or any(map(_is_gpu, (*args, *kwargs.values()))):
             if not self.noted:
                 notify(f"Note: the file of {self.name} asks for a GPU; in this run, everything stays on the CPU.")
                 self.noted = True

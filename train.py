@@ -257,7 +257,7 @@ def demo_files(args: argparse.Namespace) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
-    from dassl.engine import explain_failures, fresh_folder, run_folder
+    from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
 
     if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
         raise UserError(
@@ -274,7 +274,7 @@ def run(args: argparse.Namespace) -> None:
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
         print(f"Starting over in {cfg.OUTPUT_DIR}")
-    with run_folder(cfg.OUTPUT_DIR), explain_failures(cfg):
+    with run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
         train_or_test(args, cfg)
 
 

@@ -63,6 +63,7 @@ class PromptTrainer(TextTrainer):
     """
 
     model: PromptedCLIP
+    for_this_engine = True
     honors_loss_options = True
     checkpoint_name = "prompt_learner"
     unit_length_features = True

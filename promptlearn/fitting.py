@@ -132,10 +132,10 @@ def for_this_machine(config_file: Path) -> dict[str, object]:
 
 def available_backbone() -> str:
     """Return ViT-B/16 if its weights are cached or can be downloaded; else the built-in tiny CLIP, with a note."""
-    from clip.weights import find
+    from clip.sources import locate
 
     try:
-        find(DEFAULT_BACKBONE)
+        locate(DEFAULT_BACKBONE).fetch()
     except UserError as error:
         notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little about photographs.")
         return BUILT_IN_BACKBONE

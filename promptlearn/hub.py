@@ -10,6 +10,7 @@ from basics import UserError
 from promptlearn.model_files import BACKBONE, CONFIG, TENSORS, Description
 
 CARD = "README.md"
+BACKBONE_FILES = (f"{BACKBONE}.*", f"{BACKBONE}/*")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 MOST_CLASSES = 100  # whose accuracies the card lists
 PAPERS = {
@@ -57,7 +58,7 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = [CONFIG, TENSORS, f"{BACKBONE}.*"]
+    files = [CONFIG, TENSORS, *BACKBONE_FILES]
     try:
         return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -78,7 +79,7 @@ def upload(folder: Path, name: str, private: bool, token: str | None, message: s
     api = HfApi(token=token)
     try:
         url = api.create_repo(name, private=private, exist_ok=True)
-        files = [CONFIG, TENSORS, CARD, f"{BACKBONE}.*"]
+        files = [CONFIG, TENSORS, CARD, *BACKBONE_FILES]
         api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files, commit_message=message)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(

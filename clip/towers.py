@@ -291,11 +291,9 @@ class CLIP(nn.Module):
 
     Attributes:
         weights_sha256: of everything that decides the features (set by `clip.weights.load_clip`).
-        file_sha256: of the first file of the weights.
     """
 
     weights_sha256: str
-    file_sha256: str
 
     def __init__(self, config: CLIPConfig | ResNetConfig):
         super().__init__()

@@ -83,7 +83,7 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
                     f"create the file again, or choose a precision with a wider range."
                 )
     model.load_state_dict(state, assign=True)
-    model.weights_sha256, model.file_sha256 = _digest(files, config, alone), sha256(path)
+    model.weights_sha256 = _digest(files, config, alone)
     return model.eval().requires_grad_(False)
 
 

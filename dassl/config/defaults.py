@@ -23,9 +23,9 @@ _C.VERBOSE = True
 
 # ---- Images
 _C.INPUT = CN()
-# Height and width of the model's input, in pixels. It must be the size that the backbone was trained with. train.py takes
-# this key, PIXEL_MEAN, and PIXEL_STD from the backbone, unless they are set on the command line or in the config file
-# that names the backbone.
+# Height and width of the model's input, in pixels. It must be the size that the backbone was trained with. train.py
+# takes this key, PIXEL_MEAN, and PIXEL_STD from the backbone, unless they are set on the command line or in the config
+# file that names the backbone.
 _C.INPUT.SIZE = (224, 224)
 # How images are resized: bilinear, bicubic or nearest. CLIP was trained with bicubic.
 _C.INPUT.INTERPOLATION = "bilinear"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from basics import UserError, notify, sha256, write_atomic
 
 from . import transformers_weights
+from .archive import is_torchscript
 from .config import NOT_SHOWN, BackboneConfig, CLIPConfig, infer_config
 from .layouts import WHAT_WORKS, explain_other_towers, heads
 from .sources import OPENAI, Pixels, Source, available_models, check_vocabulary, copy_names, locate
@@ -59,8 +60,14 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
     """
     source = locate(name)
     files = source.fetch()
-    state, config, alone = _read_backbone(source, files)
+    state, config, metadata = _read_backbone(source, files)
     path = files[0]
+    if source.config is None and "sizes" not in metadata and not is_torchscript(path):
+        notify(
+            f"note: {path} does not say which GELU it was trained with: QuickGELU is used, as in OpenAI's models. If "
+            "open_clip trained it, give MODEL/FILE with open_clip's name of the model."
+        )
+    alone = source.config is None or (len(files) == 1 and _shows_alone(state, metadata, config))
     with torch.device("meta"):  # shapes only: skips the random initialization
         model = CLIP(config)
     expected = model.state_dict()
@@ -111,8 +118,8 @@ def copy_backbone(name: str, folder: Path, stem: str) -> None:
 
 def _read_backbone(
     source: Source, files: Sequence[Path], device: str = "cpu"
-) -> tuple[dict[str, Tensor], BackboneConfig, bool]:
-    """Return the tensors by OpenAI's names, the sizes, and whether the file alone shows these sizes."""
+) -> tuple[dict[str, Tensor], BackboneConfig, dict[str, str]]:
+    """Return the tensors by OpenAI's names, the sizes, and the metadata of the file."""
     path = files[0]
     state, metadata = read(files, device)
     if transformers_weights.recognizes(state):
@@ -126,7 +133,7 @@ def _read_backbone(
         if source.config is None:
             config = infer_config(state, metadata, path)
             check_vocabulary(config.vocab_size, path)
-            return state, config, True
+            return state, config, metadata
         known = {"sizes": json.dumps({key: getattr(source.config, key) for key in NOT_SHOWN})}
         shown = infer_config(state, known, path)
     except UserError as error:
@@ -136,7 +143,7 @@ def _read_backbone(
             ) from error
         raise
     _compare(source, shown, path)
-    return state, source.config, len(files) == 1 and _shows_alone(state, metadata, source.config)
+    return state, source.config, metadata
 
 
 def _compare(source: Source, shown: BackboneConfig, path: Path) -> None:
@@ -159,6 +166,7 @@ def _compare(source: Source, shown: BackboneConfig, path: Path) -> None:
 
 
 def _shows_alone(state: dict[str, Tensor], metadata: dict[str, str], config: BackboneConfig) -> bool:
+    """Return whether a file shows these sizes without the configuration next to it."""
     try:
         return replace(infer_config(state, metadata, ""), vocab_size=config.vocab_size) == config
     except UserError:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hostile import Calls
 from safetensors.torch import save_file
-from small_clip import SMALL_HEADS, make_small_clip, save_small_clip
+from small_clip import SMALL_HEADS, make_small_clip, open_clip_config, save_small_clip
 from small_resnet import shake
 
 import clip
@@ -44,25 +44,8 @@ def publish(monkeypatch):
 
 
 def small_config():
-    """Describe the small CLIP as open_clip would."""
-    config = make_small_clip().config
-    return {
-        "embed_dim": config.embed_dim,
-        "vision_cfg": {
-            "image_size": config.image_size,
-            "layers": config.vision_layers,
-            "width": config.vision_width,
-            "head_width": config.vision_width // config.vision_heads,
-            "patch_size": config.patch_size,
-        },
-        "text_cfg": {
-            "context_length": config.context_length,
-            "vocab_size": config.vocab_size,
-            "width": config.text_width,
-            "heads": config.text_heads,
-            "layers": config.text_layers,
-        },
-    }
+    """Describe the small CLIP as open_clip would, with its default GELU."""
+    return {k: v for k, v in open_clip_config(make_small_clip().config).items() if k != "quick_gelu"}
 
 
 @pytest.fixture

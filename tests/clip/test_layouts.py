@@ -289,7 +289,7 @@ REFUSED = {
         lambda at: (
             without(renamed(write_transformers(at, STATE, SMALL.config)).parent, "config.json") / "my.safetensors"
         ),
-        "model.safetensors: expected config.json next to it, .* Give the whole folder",
+        "safetensors: expected config.json next to it, .* Give the whole folder",
     ),
     "a folder without weights": (
         lambda at: without(write_transformers(at, STATE, SMALL.config), "model.safetensors"),

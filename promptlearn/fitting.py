@@ -78,7 +78,8 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
         for line in child.stdout or ():
             if line.startswith("Note: "):  # about the pictures, such as class names that say nothing to CLIP
                 notify(line.rstrip())
-        errors = (child.stderr.read() if child.stderr else "").strip().removeprefix("error: ")
+        lines = (child.stderr.read() if child.stderr else "").splitlines()
+        errors = "\n".join(line for line in lines if not line.startswith("note: ")).strip().removeprefix("error: ")
     if child.returncode:
         raise UserError(
             errors or f"{run}: train.py ended with exit status {child.returncode}. Its log is in log.txt there."

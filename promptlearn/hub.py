@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from basics import UserError
+from clip.sources import HUB_PREFIX
 from promptlearn.model_files import BACKBONE, CONFIG, TENSORS, Description
 
 CARD = "README.md"
@@ -100,8 +101,9 @@ def model_card(description: Description) -> str:
     trained = description.trained or {}
     backbone = str(description.settings.get("MODEL.BACKBONE.NAME", "unknown"))
     metadata = ["library_name: promptlearn-clip", "pipeline_tag: image-classification"]
-    if backbone in BASE_MODELS:
-        metadata.append(f"base_model: {BASE_MODELS[backbone]}")
+    of_hub = backbone.removeprefix(HUB_PREFIX).partition("@")[0] if backbone.startswith(HUB_PREFIX) else None
+    if base_model := BASE_MODELS.get(backbone, of_hub):
+        metadata.append(f"base_model: {base_model}")
     metadata += ["tags:", "- clip", "- prompt-learning", "- few-shot"]
     paper = PAPERS.get(description.method)
     method = f"{description.method} ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else description.method

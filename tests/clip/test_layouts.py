@@ -202,10 +202,14 @@ def test_the_digest_covers_what_the_tensors_do_not_show(tmp_path, monkeypatch):
 
 
 def test_open_clips_names_work_without_their_prefix(tmp_path, monkeypatch):
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small", open_clip_config(SMALL.config))
+    described = open_clip_config(replace(SMALL.config, activation="gelu"))
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small", described)
     torch.save(TRAINING | {"state_dict": prefixed("module.")}, tmp_path / "epoch_3.pt")
     plain, named = (clip.load_clip(f"{prefix}Small/{tmp_path}/epoch_3.pt") for prefix in ("", "open_clip:"))
-    assert torch.equal(logits(plain), logits(SMALL)) and plain.weights_sha256 == named.weights_sha256
+    assert plain.config.activation == "gelu" and plain.weights_sha256 == named.weights_sha256
+    copy_backbone(f"Small/{tmp_path}/epoch_3.pt", tmp_path, "backbone")
+    copied = clip.load_clip(str(tmp_path / "backbone"))
+    assert torch.equal(logits(copied), logits(plain)) and copied.weights_sha256 == plain.weights_sha256
     assert clip.backbone_config("ViT-B-16/laion2b_s34b_b88k").activation == "gelu"
     for name in ("ViT-B-16/metaclip_400m", "ViT-B-16-quickgelu/dfn2b", "ViT-H-14-378-quickgelu/dfn5b"):
         assert clip.backbone_config(name).activation == "quick_gelu"

@@ -211,6 +211,14 @@ def test_the_card_tells_what_was_trained_and_how_good_it_is(classifier, tmp_path
     assert read_description(tmp_path / "model" / CONFIG).trained["draw_hash"] == "f" * 64
 
 
+@pytest.mark.parametrize(
+    ("backbone", "base_model"), [("hf-hub:me/clip@v1", "me/clip"), ("ViT-B/16", "openai/clip-vit-base-patch16")]
+)
+def test_the_card_names_the_base_model_on_the_hub(classifier, backbone, base_model):
+    classifier.description.settings["MODEL.BACKBONE.NAME"] = backbone
+    assert f"\nbase_model: {base_model}\n" in hub.model_card(classifier.description)
+
+
 @pytest.mark.parametrize(("method", "paper"), hub.PAPERS.items())
 def test_the_card_names_the_paper_of_the_method(classifier, method, paper):
     classifier.description.method = method

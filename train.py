@@ -31,7 +31,7 @@ from basics import (
     stop_without_parent,
 )
 from basics.additions import find_config, has_additions
-from dassl.config import decode, get_cfg_default, merge_valid, read_yaml
+from dassl.config import decode, flatten, get_cfg_default, merge_valid, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
 
@@ -45,6 +45,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
 
+INPUT_OF_BACKBONE = ("INPUT.SIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 # Flags that stand for keys. --device cpu stands for USE_CUDA False.
 SHORT_FLAGS = {
     "--epochs": "OPTIM.MAX_EPOCH",
@@ -88,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--shots", type=int, help="DATASET.NUM_SHOTS: training images per class; -1 for all")
     p.add_argument("--classes", choices=("all", "base", "new"), help="DATASET.SUBSAMPLE_CLASSES")
     p.add_argument("--device", choices=("cpu", "cuda"), help="USE_CUDA (default: the GPU if there is one)")
-    p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
+    p.add_argument("--backbone", default="", help='"ViT-B/16", "ViT-B-16/TAG", "hf-hub:NAME", a file, "tiny"')
     p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir")
     p.add_argument("--model-dir", default="", help="folder of a trained run")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
@@ -162,8 +163,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         opts += ["SEED", args.seed]
     short, disagreeing = short_flags(args)
     opts += short
-    problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
-    problems += disagreeing
+    files, opts = demo_files(args), [*opts, *args.opts]
+    problems = merge_valid(cfg, files, opts, partial(translate, args.trainer)) + disagreeing
     cfg.TRAINER.NAME = known_spelling(cfg.TRAINER.NAME, known_names("trainers"))
     if args.seed < -1:
         problems.append(f"--seed: expected 0 or more, got {args.seed}. Leave it out to sample one.")
@@ -177,10 +178,11 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}.")
     if problems:
         raise UserError("\n".join(problems))
+    follow_backbone(cfg, files, opts)
     check_values(cfg)
     if args.device == "cuda":
         require_gpu()
-    folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
+    folder_given = "OUTPUT_DIR" in opts
     if cfg.SEED < 0:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
     if not folder_given:
@@ -206,6 +208,36 @@ def short_flags(args: argparse.Namespace) -> tuple[list, list[str]]:
         if key in given and decode(given[key]) != value:
             problems.append(f"{flag}, {key}: expected one value, got {value} and {given[key]}. Leave one of them out.")
     return words, problems
+
+
+def follow_backbone(cfg: CfgNode, files: tuple[str, ...], opts: list) -> None:
+    """Take the size of images, and the mean and deviation of their pixels, from the backbone, unless they are set.
+
+    A config file sets them for the backbone that it names; on the command line they are set for any backbone.
+    """
+    name, of_file, kept = cfg.MODEL.BACKBONE.NAME, dict[str, str](), set(opts[::2])
+    for file in filter(None, files):
+        settings = flatten(read_yaml(file))
+        of_file |= dict.fromkeys(settings, file)
+        kept |= settings.keys() if settings.get("MODEL.BACKBONE.NAME", name) == name else set()
+    if kept.issuperset(INPUT_OF_BACKBONE):
+        return
+    from clip import OPENAI_PIXELS, backbone_config, backbone_pixels
+
+    try:
+        size, pixels = backbone_config(name).image_size, backbone_pixels(name)
+    except UserError:
+        return  # the checks report it with the other mistakes
+    if pixels is None:  # then those of a file are as likely as others
+        kept |= of_file.keys() - {"INPUT.SIZE"}
+    mean, std = map(list, pixels or OPENAI_PIXELS)
+    for key, value in zip(INPUT_OF_BACKBONE, ((size, size), mean, std), strict=True):
+        before, last = flatten(cfg)[key], key.rpartition(".")[2]
+        if key in kept or value == before:
+            continue
+        if key in of_file:
+            print(f"{key}: {value}, as {name} needs, instead of {before} in {of_file[key]}")
+        cfg.INPUT[last] = value
 
 
 def require_gpu() -> None:

@@ -18,9 +18,10 @@ from .prompts import (
     split_words,
 )
 from .ragged import leading_tokens
+from .sources import OPENAI_PIXELS
 from .tokenizer import encode, tokenize
 from .towers import CLIP, LayerAdapter, end_of_text
-from .weights import available_models, backbone_config, load_clip
+from .weights import available_models, backbone_config, backbone_pixels, load_clip
 from .words import ClassWords, FixedWords
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "KVCache",
     "LayerAdapter",
     "LowRankUpdates",
+    "OPENAI_PIXELS",
     "Segment",
     "CLIPConfig",
     "add_parameter",
     "available_models",
     "backbone_config",
+    "backbone_pixels",
     "context_vectors",
     "deep_names",
     "encode",

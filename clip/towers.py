@@ -297,7 +297,7 @@ class CLIP(nn.Module):
     """CLIP: an image tower and a text tower with one shared embedding.
 
     Attributes:
-        weights_sha256: of the file that the weights were read from (set by `clip.weights.load_clip`).
+        weights_sha256: of everything that decides the features (set by `clip.weights.load_clip`).
     """
 
     weights_sha256: str
@@ -317,6 +317,13 @@ class CLIP(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.initialize_parameters()
+        self.set_eps()
+
+    def set_eps(self) -> None:
+        """Give the norms of both towers the number that they add to the variance."""
+        for module in self.modules():
+            if isinstance(module, LayerNorm):
+                module.eps = self.config.layer_norm_eps
 
     def initialize_parameters(self) -> None:
         """Initialize at random as OpenAI's CLIP does: the residual branches shrink with depth."""

@@ -8,7 +8,6 @@ clf.save_pretrained("model")
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from basics import NotApplicable, UserError, write_atomic
 from clip import CLIP, tokenize
-from clip.weights import find
+from clip.weights import copy_backbone
 from dassl.config import get_cfg_default
 from dassl.data.transforms import build_transform
 from dassl.engine.checkpoints import (
@@ -173,10 +172,10 @@ class PromptedClassifier:
         """Write config.json, model.safetensors, and a model card (README.md) into a folder, for the present classes.
 
         Args:
-            include_backbone: also copy the backbone's weights file, so that the folder needs nothing else.
+            include_backbone: also copy the files of the backbone, so that the folder needs nothing else.
 
         Raises:
-            UserError: the folder cannot be written, or the backbone has no file of its own.
+            UserError: the folder cannot be written, or the backbone is not found.
         """
         folder = Path(folder)
         calibration = self.calibration if self.description.calibration else None
@@ -184,8 +183,7 @@ class PromptedClassifier:
         model_files.write_model(folder, description, self._tensors())
         write_atomic(folder / hub.CARD, hub.model_card(description).encode())
         if include_backbone:
-            path = find(self._trainer.cfg.MODEL.BACKBONE.NAME)
-            shutil.copyfile(path, folder / f"{model_files.BACKBONE}{path.suffix}")
+            copy_backbone(self._trainer.cfg.MODEL.BACKBONE.NAME, folder, model_files.BACKBONE)
 
     def push_to_hub(
         self,

@@ -78,7 +78,8 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
         for line in child.stdout or ():
             if line.startswith("Note: "):  # about the pictures, such as class names that say nothing to CLIP
                 notify(line.rstrip())
-        errors = (child.stderr.read() if child.stderr else "").strip().removeprefix("error: ")
+        lines = (child.stderr.read() if child.stderr else "").splitlines()
+        errors = "\n".join(line for line in lines if not line.startswith("note: ")).strip().removeprefix("error: ")
     if child.returncode:
         raise UserError(
             errors or f"{run}: train.py ended with exit status {child.returncode}. Its log is in log.txt there."
@@ -132,10 +133,10 @@ def for_this_machine(config_file: Path) -> dict[str, object]:
 
 def available_backbone() -> str:
     """Return ViT-B/16 if its weights are cached or can be downloaded; else the built-in tiny CLIP, with a note."""
-    from clip.weights import find
+    from clip.sources import locate
 
     try:
-        find(DEFAULT_BACKBONE)
+        locate(DEFAULT_BACKBONE).fetch()
     except UserError as error:
         notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little about photographs.")
         return BUILT_IN_BACKBONE

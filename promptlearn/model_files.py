@@ -154,8 +154,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def backbone_file(folder: Path) -> Path | None:
-    """Return the weights file of the backbone in the folder of a saved model, if it was included."""
-    return next(iter(sorted(folder.glob(f"{BACKBONE}.*"))), None)
+    """Return the weights of the backbone in the folder of a saved model, a file or a folder, if they were included."""
+    found = [*sorted(folder.glob(f"{BACKBONE}.*")), *filter(Path.is_dir, [folder / BACKBONE])]
+    return next(iter(found), None)
 
 
 def write_model(folder: Path, description: Description, tensors: dict[str, Tensor]) -> None:

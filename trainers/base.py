@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from basics import UserError
-from clip import CLIP, BackboneConfig, backbone_config, linear, load_clip
+from clip import CLIP, BackboneConfig, backbone_config, backbone_pixels, linear, load_clip
 from dassl.config import Checks
 from dassl.data import with_features
 from dassl.data.data_manager import random_state_of
@@ -122,7 +122,8 @@ class PromptTrainer(TextTrainer):
             expected, got = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
             checks.require(
                 got == expected,
-                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}.",
+                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}. Leave the key "
+                "out of the command and of the config file that names the backbone: then it follows the backbone.",
             )
             self.check_sizes(checks, sizes)
         checks.finish()
@@ -157,6 +158,10 @@ class PromptTrainer(TextTrainer):
         if self.precision == "fp16" and self.device.type == "cpu":
             key = f"TRAINER.{self.config_node}.PREC"
             print(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
+        pixels = backbone_pixels(cfg.MODEL.BACKBONE.NAME)
+        if pixels and pixels != (tuple(cfg.INPUT.PIXEL_MEAN), tuple(cfg.INPUT.PIXEL_STD)):
+            mean, std = map(list, pixels)
+            print(f"{cfg.MODEL.BACKBONE.NAME} was trained with INPUT.PIXEL_MEAN {mean} and INPUT.PIXEL_STD {std}")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, self.tower_dtype)
         self.weights_sha256 = clip_model.weights_sha256
         self.linear = self._linear_library(clip_model)  # before the first computation

@@ -7,6 +7,7 @@ from basics.console import Tolerant, drop, flush_or_drop, notify, open_missing_s
 from basics.errors import BadImage, MissingFile, NonFiniteLoss, NotApplicable, UserError, explain_missing_package
 from basics.files import (
     cache_dir,
+    keep_outside,
     mkdir_if_missing,
     read_json,
     sha256,
@@ -40,6 +41,7 @@ __all__ = [
     "flush_or_drop",
     "for_this_process",
     "is_locked",
+    "keep_outside",
     "known_spelling",
     "leave_signals_to_parent",
     "lock_folder",

@@ -35,16 +35,18 @@ def read_result(folder: Path, request: dict) -> dict | None:
 def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:
     """Raise UserError if a finished run was made with other settings than the config files have now.
 
-    The DATA folder may have moved since, unless it is the dataset itself: a folder of the user's own photos.
+    The DATA folder may have moved since, unless it is the dataset itself: the user's own pictures.
     """
     for job in jobs:
+        assert job.data is not None  # the jobs are planned
         result = read_result(job.folder, job.request)
         there = flatten(result.get("config", {})) if result else {}
-        now = checkout.values(job.dataset, job.row.trainer, job.row.config)
+        now = checkout.values(job.data.config, job.row.trainer, job.row.config)
         now |= {key: plain(decode(value)) for key, value in job.overrides}
         root = there.get("DATASET.ROOT")
-        if data and root and checkout.folder.joinpath(root) == Path(result.get("dataset_dir") or ""):
-            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.folder.joinpath(root)), str(data)
+        now_root = job.data.root or (data if job.data.is_own else None)
+        if root and now_root:
+            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.folder.joinpath(root)), str(now_root)
         differing = [
             f"{key}: expected {now[key]!r}, got {there[key]!r}" for key in now if there.get(key, now[key]) != now[key]
         ]
@@ -53,6 +55,7 @@ def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None
                 f"{job.folder}: expected a run with the current settings, got one with others:\n"
                 + "\n".join(differing)
                 + "\nChoose another --output (OUTPUT=FOLDER before a script), or delete that folder."
+                + " Or give the dataset another name: NAME=PATH." * ("DATASET.ROOT" in now)
             )
 
 

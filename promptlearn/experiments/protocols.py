@@ -102,6 +102,7 @@ class Job:
     data: "RequestedDataset | None" = None  # that it runs on; None if only results are read
     source: "Job | None" = None  # the job that trains the model tested here
     overrides: tuple[tuple[str, str], ...] = ()  # (key, value): the method's text, then the row's variant
+    is_single: bool = False  # started by hand: its row was read from its results.json
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
@@ -120,6 +121,8 @@ class Job:
     @property
     def request(self) -> dict:
         """What a results.json must contain to be this job's."""
+        if self.is_single:
+            return {"trainer": self.row.trainer, "subsample": self.stage.subsample}
         request = {"trainer": self.row.trainer, "seed": self.seed, "subsample": self.stage.subsample}
         request |= in_results(self.shots)
         return request | ({"dataset": self.data.registered_name} if self.data else {})

@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", choices=("cpu", "cuda"), help="USE_CUDA (default: the GPU if there is one)")
     p.add_argument("--backbone", default="", help='"ViT-B/16", "ViT-B-16/TAG", "hf-hub:NAME", a file, "tiny"')
     p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir")
-    p.add_argument("--model-dir", default="", help="folder of a trained run")
+    p.add_argument("--model-dir", default="", help="a trained run: its folder, its checkpoint folder, or a file in it")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best one saved, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to resume from")
@@ -291,9 +291,10 @@ def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
     from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
 
-    if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
+    if args.eval_only and args.model_dir and not os.path.exists(os.path.expanduser(args.model_dir)):
         raise UserError(
-            f'--model-dir: expected the output folder of a trained run, got "{args.model_dir}", which does not exist.'
+            f'--model-dir: expected a trained run or one of its checkpoints, got "{args.model_dir}", which does not '
+            "exist."
         )
     if args.explain and not args.eval_only:
         raise UserError("--explain: expected --eval-only and --model-dir too, got neither. Add them.")

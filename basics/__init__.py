@@ -15,6 +15,7 @@ from basics.errors import (
 )
 from basics.files import (
     cache_dir,
+    keep_outside,
     mkdir_if_missing,
     read_json,
     sha256,
@@ -49,6 +50,7 @@ __all__ = [
     "flush_or_drop",
     "for_this_process",
     "is_locked",
+    "keep_outside",
     "known_spelling",
     "leave_signals_to_parent",
     "lock_folder",

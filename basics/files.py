@@ -101,6 +101,21 @@ def mkdir_if_missing(dirname):
         raise explain_os_error(dirname, "a folder that can be created", error) from error
 
 
+def keep_outside(output, pictures, source):
+    """Refuse an output folder inside a folder of the user's own pictures, which is never written to.
+
+    Args:
+        source (str): the key or flag of the output folder, for the message.
+
+    Raises:
+        UserError: it is inside.
+    """
+    if Path(pictures).is_dir() and Path(output).resolve().is_relative_to(Path(pictures).resolve()):
+        raise UserError(
+            f"{source}: expected a folder outside of the pictures in {pictures}, got {output}. Set another."
+        )
+
+
 def sha256(path):
     """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:

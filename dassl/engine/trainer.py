@@ -19,7 +19,7 @@ from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
 from dassl.engine.calibration import calibrate, measure_unknowns
-from dassl.engine.checkpoints import BEST_FILE
+from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
@@ -281,6 +281,7 @@ class TrainerX(TrainerBase):
             NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
+        directory, epoch = self._locate_model(directory, epoch)
         model_dir = str(directory) if directory else None
         try:
             epoch = self.load_for_test(directory, epoch)
@@ -303,7 +304,11 @@ class TrainerX(TrainerBase):
                 f"--model-dir: expected the output folder of a trained run, got nothing; {self.cfg.TRAINER.NAME} has "
                 "to be trained first."
             )
-        return compat.load_model(self, directory, epoch)
+        return compat.load_model(self, *self._locate_model(directory, epoch))
+
+    def _locate_model(self, directory, epoch):
+        names = self.get_model_names()
+        return locate_model(directory, names, epoch) if directory and names else (directory, epoch)
 
     def _test_and_record(self):
         """Return the evaluator's summary and the seconds that the test took."""

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import UserError, notify
-from promptlearn.experiments import FORMATS, discover, find_protocols, summarize, table, unfair
+from promptlearn.experiments import FORMATS, PROTOCOLS, find_runs, summarize, table, unfair
 from promptlearn.experiments.results_table import ACCURACY, metrics_of
 from promptlearn.experiments.run_files import damaged
 
@@ -12,24 +12,22 @@ from promptlearn.experiments.run_files import damaged
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     damaged.clear()
-    protocols, output = find_protocols(Path(args.folder).expanduser())
-    for protocol in protocols:
-        jobs = discover(protocol, output)
-        known = metrics_of(jobs)
-        if args.metric != ACCURACY and args.metric not in known:
-            raise UserError(
-                f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
-            )
+    found = find_runs([Path(folder).expanduser() for folder in args.folders])
+    known = metrics_of(job for each in found for job in each.jobs)
+    if args.metric != ACCURACY and args.metric not in known:
+        raise UserError(
+            f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
+        )
+    for number, (protocol, jobs) in enumerate((each.protocol, each.jobs) for each in found):
         lines = summarize(protocol, jobs, args.metric)
-        if len(protocols) > 1:
+        if len(found) > 1 or protocol.name not in PROTOCOLS:
+            print("\n" * (number > 0), end="")
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric))
         if args.statistics is not None:
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))
-        if protocol != protocols[-1]:
-            print()
         for line in unfair(jobs):
             notify(f"not a fair comparison: {line}")
     return int(bool(damaged))
@@ -39,7 +37,13 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="dassl results", description="Print tables of the available results.", allow_abbrev=False
     )
-    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
+    p.add_argument(
+        "folders",
+        nargs="*",
+        default=["output"],
+        metavar="DIR",
+        help="folders of runs: of a protocol, of a single run, or any that hold some (default: output)",
+    )
     p.add_argument("--format", choices=FORMATS, default="text", help="how to print (default: text)")
     p.add_argument(
         "--metric",

@@ -188,8 +188,8 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
         (["few_shot", "--shots", "1", "101%"], 'or "all", got "101%".'),
         (["variance", "--shots", "al"], 'or "all", got "al".'),
         (["base2new", "--vary", "TRAINER.RPO.K"], "--vary TRAINER.RPO.K: expected the values to try after the key"),
-        (["results", "configs"], "configs: expected the --output folder of a protocol, got a folder without results"),
-        (["results", "nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
+        (["results", "configs"], "configs: expected a folder with runs, got one without results.json"),
+        (["results", "nowhere"], "nowhere: expected a folder with runs, got no folder"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2_before_any_run(fake, capfd, arguments, message):

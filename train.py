@@ -31,7 +31,7 @@ from basics import (
     stop_without_parent,
 )
 from basics.additions import find_config, has_additions
-from dassl.config import decode, get_cfg_default, merge_valid, read_yaml
+from dassl.config import FREE_TO_CHANGE, decode, flatten, get_cfg_default, merge_valid, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
 
@@ -62,7 +62,7 @@ examples:
   python train.py --trainer RPO --root DATA --dataset-config-file configs/datasets/oxford_pets.yaml \\
       --config-file configs/trainers/RPO/main_K24.yaml --seed 1 --output-dir output/pets/seed1 \\
       --shots 16 --classes base
-  python train.py --trainer RPO --eval-only --model-dir output/pets/seed1 ... --classes new
+  python train.py --eval-only --model-dir output/pets/seed1 --output-dir output/pets_new/seed1 --classes new
   python train.py --trainer RPO --find-lr           a learning rate to try, and lr_finder.csv
 
 The same command resumes an interrupted run; --no-resume starts over in another folder. The keys are documented in
@@ -89,8 +89,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--classes", choices=("all", "base", "new"), help="DATASET.SUBSAMPLE_CLASSES")
     p.add_argument("--device", choices=("cpu", "cuda"), help="USE_CUDA (default: the GPU if there is one)")
     p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
-    p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir")
-    p.add_argument("--model-dir", default="", help="folder of a trained run")
+    p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir, with its config")
+    p.add_argument("--model-dir", default="", help="folder of a trained run; with --eval-only, other settings win")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best one saved, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to resume from")
@@ -140,6 +140,8 @@ def extend_cfg(cfg: CfgNode) -> None:
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Merge the defaults, the dataset's file, the method's file, the flags, and the KEY VALUE pairs.
 
+    A test starts from the config of the model's run instead of the defaults.
+
     Raises:
         UserError: names all misspelled keys and names at once; if there are none, all values out of range.
     """
@@ -162,7 +164,10 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         opts += ["SEED", args.seed]
     short, disagreeing = short_flags(args)
     opts += short
-    problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
+    record = recorded_config(args)
+    files, settings = config_files(args, demo=record is None), [*opts, *args.opts]
+    problems = merge_record(cfg, record, files, settings) if record else []
+    problems += merge_valid(cfg, files, settings, partial(translate, args.trainer or cfg.TRAINER.NAME))
     problems += disagreeing
     cfg.TRAINER.NAME = known_spelling(cfg.TRAINER.NAME, known_names("trainers"))
     if args.seed < -1:
@@ -187,7 +192,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         shots = f"shots{cfg.DATASET.NUM_SHOTS}" if cfg.DATASET.NUM_SHOTS > 0 else "all_shots"
         if cfg.DATASET.TRAIN_FRACTION < 1:
             shots = f"fraction{cfg.DATASET.TRAIN_FRACTION}"
-        what = f"{cfg.DATASET.SUBSAMPLE_CLASSES}_{shots}"
+        what = f"{cfg.DATASET.SUBSAMPLE_CLASSES}_{shots}" + ("_tested" if record else "")
         cfg.OUTPUT_DIR = os.path.join("output", cfg.DATASET.NAME, cfg.TRAINER.NAME, what, f"seed{cfg.SEED}")
     cfg.freeze()
     return cfg
@@ -239,12 +244,58 @@ def find_seed(folder: str | None) -> int:
     return sample_seed()
 
 
-def demo_files(args: argparse.Namespace) -> tuple[str, str]:
-    """Return the dataset's and the method's config file: the demo's without a data folder and a method's file."""
+def recorded_config(args: argparse.Namespace) -> Path | None:
+    """Return the config.yaml of the run whose model is tested; None if nothing is tested, or there is none."""
+    record = Path(args.model_dir) / "config.yaml"
+    return record if args.eval_only and args.model_dir and record.is_file() else None
+
+
+def merge_record(cfg: CfgNode, record: Path, files: tuple[str, str], settings: list) -> list[str]:
+    """Merge the config of a model's run, as far as it influences the numbers, and return the mistakes as lines.
+
+    Left out are what a test measures (TEST) and how often a training saves (TRAIN). If the command names another
+    dataset, the settings of DATASET are left out, too, except the shots.
+
+    Args:
+        files, settings: of the command, which are merged afterwards.
+    """
+    try:
+        recorded = flatten(read_yaml(record))
+    except UserError as error:
+        return [str(error)]
+    command, known = cfg.clone(), flatten(cfg)
+    merge_valid(command, files, settings)  # mistakes are reported when it is merged into cfg
+    other_dataset = command.DATASET.NAME not in ("", recorded.get("DATASET.NAME"))
+    left = FREE_TO_CHANGE - {"DATASET.ROOT"}
+    if other_dataset:
+        left |= {key for key in known if key.startswith("DATASET.")} - {"DATASET.NUM_SHOTS", "DATASET.TRAIN_FRACTION"}
+    kept = {
+        key: value for key, value in recorded.items() if key not in left and not key.startswith(("TEST.", "TRAIN."))
+    }
+    if unknown := kept.keys() - known.keys():
+        print(f"Note: {record}: settings that do not exist here are left out: {', '.join(sorted(unknown))}")
+    pairs = [word for key, value in kept.items() if key in known for word in (key, value)]
+    print(f"Using the config of the model's run, {record}, where the command says nothing else")
+    return [problem.replace("command line", str(record), 1) for problem in merge_valid(cfg, (), pairs)]
+
+
+def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
+    """Return the dataset's and the method's config file.
+
+    Args:
+        demo: whether they are the demo's without a data folder and a method's file.
+    """
     dataset_file, config_file = (find_config(file, CONFIGS) for file in (args.dataset_config_file, args.config_file))
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
         return dataset_file, config_file
+    if not demo:
+        return dataset_file, config_file
+    if args.eval_only and os.path.isdir(args.model_dir) and not dataset_file and "DATASET.NAME" not in given:
+        raise UserError(
+            f"{args.model_dir}: expected the folder of a run, with its config.yaml, got a folder without. Give "
+            "--dataset-config-file and --config-file, so that the model is tested on the classes that you mean."
+        )
     demo = f"configs/trainers/{args.trainer}/tiny.yaml"
     found = find_config(demo, CONFIGS)
     if not args.trainer or not os.path.isfile(found):

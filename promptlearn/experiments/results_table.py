@@ -403,6 +403,13 @@ def formatted(header: list[str], body: list[list], style: str, left: int = 1) ->
     # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.
     text = tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True)
     if style == "latex":
+        if left > 1:  # a rule between datasets
+            lines = text.splitlines()
+            first = len(lines) - 2 - len(body)  # of the body's lines; two close the table
+            starts = [i for i in range(1, len(body)) if body[i][0] != body[i - 1][0]]
+            for i in reversed(starts):
+                lines.insert(first + i, r"\midrule")
+            text = "\n".join(lines)
         text = re.sub(r"(?<![\w.])([-+])(?=[\d.])", r"$\1$", text.replace("±", r"$\pm$"))
         return text.replace(BOLD, r"\textbf{").replace(BOLD_END, "}")
     return text.replace(BOLD, "**").replace(BOLD_END, "**")

@@ -5,6 +5,7 @@ from basics.csv_files import csv_text
 from promptlearn.experiments.protocols import Protocol
 from promptlearn.experiments.results_table import (
     H_OF_SEEDS,
+    NOTES,
     TARGETS,
     Line,
     at_equal_shots,
@@ -57,7 +58,8 @@ def statistics_text(protocol: Protocol, lines: list[Line], against: str | None =
                 parts.append(comment(ranks_text(ranks, len(scores)), style))
             every_pair.append(pairs)
             every_scores.append(scores)
-    notes = notes_on_pairs(every_pair) + notes_on_ranks(every_scores)
+    notes = [NOTES[H_OF_SEEDS]] if protocol.harmonic else []
+    notes += notes_on_pairs(every_pair) + notes_on_ranks(every_scores)
     return "\n\n".join([*parts, comment("\n".join(notes), style)])
 
 

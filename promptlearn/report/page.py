@@ -9,7 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 import dassl
-from promptlearn.experiments.results_table import AVERAGE, at_equal_shots, notes_on
+from promptlearn.experiments.results_table import AVERAGE, H_OF_SEEDS, NOTES, at_equal_shots, notes_on
 from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
 from promptlearn.experiments.significance_text import RELIABLE_CASES, measures, notes_on_pairs, notes_on_ranks
 from promptlearn.report import charts, html_tables, model_charts, predictions
@@ -112,7 +112,8 @@ def statistical(comparison: Comparison) -> Section:
                 result += " With so little data, this is rough." if ranks.n <= RELIABLE_CASES else ""
                 section.text.append(result)
     section.charts += diagrams
-    text = sentences(notes_on_pairs(every_pair) + notes_on_ranks(every_scores))
+    notes = [NOTES[H_OF_SEEDS]] if comparison.protocol.harmonic else []
+    text = sentences(notes + notes_on_pairs(every_pair) + notes_on_ranks(every_scores))
     tested = any(pair.p is not None for pairs in every_pair for pair in pairs)
     text += f" Filled squares and bold figures: p is at most {ALPHA}." if tested else ""
     bars = " A bar in a diagram joins methods whose mean ranks differ by less than the critical difference."

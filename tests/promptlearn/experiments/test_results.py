@@ -314,6 +314,10 @@ def test_latex_has_bold_means_plus_minus_signs_and_rules(put, lines):
     text = table(BASE2NEW, lines(), "latex")
     assert r"\textbf{93.00} $\pm$ 3.61" in text and r"fgvc\_aircraft" in text
     assert text.startswith(r"\begin{tabular}{llrrrr}") and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    full(put, "braille")
+    rows = table(BASE2NEW, lines(), "latex").split("\\bottomrule")[0].splitlines()[4:]
+    rules = [i for i, row in enumerate(rows) if row == r"\midrule"]
+    assert rules == [2, 5] and [rows[i - 1].split()[0] for i in rules] == ["braille", "fgvc\\_aircraft"]
     code, notes = text.split(r"\end{tabular}")
     assert code.isascii() and all(line.startswith("% ") for line in notes.split("\n") if line)
 

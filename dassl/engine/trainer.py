@@ -320,10 +320,10 @@ class TrainerX(TrainerBase):
 
     def _test_and_record(self):
         """Return the evaluator's summary and the seconds that the test took."""
-        self._print_data()
         start = time.monotonic()
         self.test()
         seconds = time.monotonic() - start
+        self._print_data()  # after the lines that the family's parsers read
         self.record.write_predictions(self.evaluator.predictions(), self.tested)
         return self.evaluator.summary(), seconds
 

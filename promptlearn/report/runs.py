@@ -64,7 +64,7 @@ class Comparison:
         measure: the column that ranks methods as a whole: H, the mean of targets, or the last column.
         stages: what was tested, in the protocol's order (base and new, or the datasets).
         datasets, shots: in order. Methods that train nothing have no shots.
-        averaged: the datasets that averages are over: not those with a test of a single class.
+        averaged: the datasets that H and averages are over: not those with a test of a single class.
         method: returns the name of a row's method, whatever the number of shots.
         methods: names that include what distinguishes variants, but not the shots; zero-shot CLIP first.
         untrained: the methods that train nothing.
@@ -85,7 +85,7 @@ class Comparison:
         self.measure = H_OF_MEANS if protocol.harmonic else TARGETS if protocol.transfer else columns_of(lines)[-1]
         self.stages = list(dict.fromkeys(job.stage.column for job in jobs))
         self.datasets = list(dict.fromkeys(job.row.dataset for job in jobs))
-        left_out = {line.row.dataset for line in lines if line.one_class}
+        left_out = {line.row.dataset for line in lines if line.one_class and not protocol.transfer}
         self.averaged = [name for name in self.datasets if name not in left_out]
         self.shots = trained_shots(jobs)
         self.method = method_namer((line.row for line in lines), with_shots=False)

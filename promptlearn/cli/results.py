@@ -5,7 +5,7 @@ from pathlib import Path
 
 from basics import UserError, notify
 from promptlearn.experiments import FORMATS, PROTOCOLS, find_runs, summarize, table, unfair
-from promptlearn.experiments.results_table import ACCURACY, metrics_of
+from promptlearn.experiments.results_table import ACCURACY, HARMONIC, metrics_of
 from promptlearn.experiments.run_files import damaged
 
 
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
         if len(found) > 1 or protocol.name not in PROTOCOLS:
             print("\n" * (number > 0), end="")
             print(f"{protocol.name}: {protocol.title}\n")
-        print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric))
+        print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric, args.harmonic))
         if args.statistics is not None:
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
@@ -50,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         default=ACCURACY,
         metavar="NAME",
         help="the figure of the table: accuracy (default), balanced_accuracy, macro_f1, top5_accuracy, ...",
+    )
+    p.add_argument(
+        "--harmonic",
+        choices=HARMONIC,
+        default="means",
+        help="H of base and new: of the means over the seeds (default, as in CoCoOp), or the mean of each seed's (RPO)",
     )
     p.add_argument("--costs", action="store_true", help="also print trained parameters and floating-point operations")
     p.add_argument(

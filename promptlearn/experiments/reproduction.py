@@ -208,7 +208,7 @@ class Cells:
 
     def __init__(self, published: Published, datasets: set[str], lines: list[dict[str, Line]]):
         self.published, self.comparable = published, datasets == published.datasets
-        self.shots = next(line.row.shots for own in lines for line in own.values())
+        self.shots = next((line.row.shots for own in lines for line in own.values() if line.row.shots), None)
 
     def of_row(self, row: PlannedRow, own: dict[str, Line], wanted: list[tuple[str, str]]) -> list[list[str]]:
         """Return the lines of a row, each [name, kind, *figures]. wanted: (dataset, column) of each figure."""

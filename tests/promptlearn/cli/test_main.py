@@ -36,7 +36,7 @@ def start(*arguments, folder, **pipes):
 def test_base2new_prints_only_the_table_to_stdout(fake, capfd):
     assert main(["base2new", "--trainers", "RPO"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].split() == "dataset method base new H H of seeds seeds".split()
+    assert out.splitlines()[0].split() == "dataset method base new H seeds".split()
     assert "92.00 ± 1.00" in out and "62.00 ± 1.00" in out and "zero-shot CLIP" in out
     assert "built-in demo" in err
     assert (fake.output / "base2new" / "summary.json").is_file()

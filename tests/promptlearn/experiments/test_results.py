@@ -5,7 +5,6 @@ import statistics
 
 import pytest
 
-from basics import UserError
 from promptlearn.experiments import PROTOCOLS, discover, summarize, table, write_summary
 from promptlearn.experiments.results_table import is_best, metrics_of
 from promptlearn.experiments.shots import in_results, parse_shots

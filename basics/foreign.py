@@ -39,9 +39,9 @@ class ForeignFolder:
     """
 
     def __init__(self, root: Path, packages: dict[str, Path]):
-        self.root = root.resolve()
+        self.root = root.absolute()
         self.private = f"{PREFIX}{zlib.crc32(str(self.root).encode()):08x}"
-        self.packages = {name: self._private_name(folder.resolve()) for name, folder in packages.items()}
+        self.packages = {name: self._private_name(folder.absolute()) for name, folder in packages.items()}
         module = ModuleType(self.private)
         module.__path__ = [str(self.root)]
         sys.modules.setdefault(self.private, module)
@@ -51,7 +51,7 @@ class ForeignFolder:
 
     def import_file(self, file: Path) -> ModuleType:
         """Import a file of the folder, or a package in it."""
-        return importlib.import_module(self._private_name(file.resolve().with_suffix("")))
+        return importlib.import_module(self._private_name(file.absolute().with_suffix("")))
 
     def _private_name(self, path: Path) -> str:
         return ".".join((self.private, *path.relative_to(self.root).parts))

@@ -134,3 +134,12 @@ def test_a_missing_import_is_reported_under_the_name_in_the_file(here, package, 
     warnings = capsys.readouterr().err
     assert "b.py is skipped: ImportError: cannot import name 'missing' from 'shipped_trainers'" in warnings
     assert "c.py is skipped: ModuleNotFoundError: No module named 'shipped_trainers.missing'" in warnings
+
+
+def test_a_file_and_a_clip_package_may_be_links(here, package):
+    write(here.parent / "elsewhere" / "clip" / "__init__.py", "WORD = 'linked'\n")
+    write(here.parent / "elsewhere" / "b.py", "SHIPPED_TRAINER_REGISTRY = {}\nfrom clip import WORD\n")
+    (here / "shipped_trainers").mkdir()
+    (here / "shipped_trainers" / "b.py").symlink_to(here.parent / "elsewhere" / "b.py")
+    (here / "clip").symlink_to(here.parent / "elsewhere" / "clip")
+    assert words(import_all("shipped_trainers", package)) == {"a": "shipped", "b": "linked"}

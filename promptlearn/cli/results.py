@@ -18,13 +18,15 @@ def run(arguments: list[str]) -> int:
         raise UserError(
             f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
         )
-    for number, (protocol, jobs) in enumerate((each.protocol, each.jobs) for each in found):
-        lines = summarize(protocol, jobs, args.metric)
+    tables = [(each.protocol, each.jobs, summarize(each.protocol, each.jobs, args.metric)) for each in found]
+    tested = [{line.method for line in lines} for _, _, lines in tables]  # METHOD need not be in every table
+    everywhere = not any(args.statistics in methods for methods in tested)
+    for number, (protocol, jobs, lines) in enumerate(tables):
         if len(found) > 1 or protocol.name not in PROTOCOLS:
             print("\n" * (number > 0), end="")
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric))
-        if args.statistics is not None:
+        if args.statistics is not None and (everywhere or args.statistics in tested[number]):
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))

@@ -8,6 +8,11 @@ from promptlearn.experiments import FORMATS, PROTOCOLS, find_runs, summarize, ta
 from promptlearn.experiments.results_table import ACCURACY, metrics_of
 from promptlearn.experiments.run_files import damaged
 
+HELP = """\
+Print tables of the runs in any folders: the --output folder of protocols, single runs of train.py, copies from other
+machines. Runs of one protocol share a table; single runs have tables of their own, by what their results.json says.
+"""
+
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
@@ -36,9 +41,7 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl results", description="Print tables of the available results.", allow_abbrev=False
-    )
+    p = argparse.ArgumentParser(prog="dassl results", description=HELP, allow_abbrev=False)
     p.add_argument(
         "folders",
         nargs="*",

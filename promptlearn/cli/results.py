@@ -31,7 +31,8 @@ def run(arguments: list[str]) -> int:
             print("\n" * (number > 0), end="")
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric))
-        if args.statistics is not None and (everywhere or args.statistics in tested[number]):
+        compared = len(tested[number]) > 1 and (everywhere or args.statistics in tested[number])
+        if args.statistics is not None and (compared or len(tables) == 1):
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))

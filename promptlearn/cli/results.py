@@ -24,15 +24,15 @@ def run(arguments: list[str]) -> int:
             f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
         )
     tables = [(each.protocol, each.jobs, summarize(each.protocol, each.jobs, args.metric)) for each in found]
-    tested = [{line.method for line in lines} for _, _, lines in tables]  # METHOD need not be in every table
-    everywhere = not any(args.statistics in methods for methods in tested)
+    methods = [{line.method for line in lines} for _, _, lines in tables]
+    is_somewhere = any(args.statistics in names for names in methods)  # METHOD need not be in every table
     for number, (protocol, jobs, lines) in enumerate(tables):
         if len(found) > 1 or protocol.name not in PROTOCOLS:
             print("\n" * (number > 0), end="")
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric))
-        compared = len(tested[number]) > 1 and (everywhere or args.statistics in tested[number])
-        if args.statistics is not None and (compared or len(tables) == 1):
+        is_here = args.statistics in methods[number] or not is_somewhere
+        if args.statistics is not None and is_here and (len(methods[number]) > 1 or len(tables) == 1):
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))

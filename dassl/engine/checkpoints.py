@@ -20,7 +20,7 @@ from dassl.utils import last_checkpoint, load_checkpoint
 BEST_FILE = "model-best.pth.tar"
 CHECKPOINT = re.compile(r"model\.pth\.tar-\d+|model-best\.pth\.tar")
 RUN_OF_FIT = "run"  # in the folder of a model that `dassl fit` made
-RUNS_BELOW = ("*/", "*/*/", "*/*/*/", "*/*/*/*/", "*/*/*/*/*/")  # where a message looks for runs
+RUNS_BELOW = 7  # levels at which a message looks for runs; those of a protocol are 7 below its --output
 MOST_NAMES = 5  # in a message
 NESTED = 3  # levels of CLIP-LoRA's files: layer, map, matrix
 
@@ -208,11 +208,11 @@ def describe_content(folder: str | Path) -> str:
         return "a run without checkpoints; train it, or name another one"
     if "model.safetensors" in names:
         return "a saved model, for `dassl predict`, without its training; name the run that it comes from"
-    runs = sorted({file.parent for depth in RUNS_BELOW for file in folder.glob(f"{depth}config.yaml")})
+    runs = sorted({file.parent for n in range(1, RUNS_BELOW + 1) for file in folder.glob("*/" * n + "config.yaml")})
     if runs:
         listed = ", ".join(str(run.relative_to(folder)) for run in runs[:MOST_NAMES])
         return f"a folder of {len(runs)} runs ({listed}{', ...' * (len(runs) > MOST_NAMES)}); name one of them"
-    return f"it holds {', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)}"
+    return f"a folder with {', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)}"
 
 
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:

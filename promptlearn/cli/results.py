@@ -8,6 +8,11 @@ from promptlearn.experiments import FORMATS, PROTOCOLS, find_runs, summarize, ta
 from promptlearn.experiments.results_table import ACCURACY, HARMONIC, metrics_of
 from promptlearn.experiments.run_files import damaged
 
+HELP = """\
+Print tables of the runs in any folders: the --output folder of protocols, single runs of train.py, copies from other
+machines. Runs of one protocol share a table; single runs have tables of their own, by what their results.json says.
+"""
+
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
@@ -18,13 +23,16 @@ def run(arguments: list[str]) -> int:
         raise UserError(
             f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
         )
-    for number, (protocol, jobs) in enumerate((each.protocol, each.jobs) for each in found):
-        lines = summarize(protocol, jobs, args.metric)
+    tables = [(each.protocol, each.jobs, summarize(each.protocol, each.jobs, args.metric)) for each in found]
+    methods = [{line.method for line in lines} for _, _, lines in tables]
+    is_somewhere = any(args.statistics in names for names in methods)  # METHOD need not be in every table
+    for number, (protocol, jobs, lines) in enumerate(tables):
         if len(found) > 1 or protocol.name not in PROTOCOLS:
             print("\n" * (number > 0), end="")
             print(f"{protocol.name}: {protocol.title}\n")
         print(table(protocol, lines, args.format, args.costs, args.calibration, args.metric, args.harmonic))
-        if args.statistics is not None:
+        is_here = args.statistics in methods[number] or not is_somewhere
+        if args.statistics is not None and is_here and (len(methods[number]) > 1 or len(tables) == 1):
             from promptlearn.experiments.significance_text import statistics_text  # imports scipy, slowly
 
             print("\n" + statistics_text(protocol, lines, args.statistics or None, args.format))
@@ -34,9 +42,7 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl results", description="Print tables of the available results.", allow_abbrev=False
-    )
+    p = argparse.ArgumentParser(prog="dassl results", description=HELP, allow_abbrev=False)
     p.add_argument(
         "folders",
         nargs="*",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -39,7 +40,8 @@ class RequestedDataset:
         name: in folders of runs, tables, and reports.
         config: its yaml file, as an argument of train.py.
         registered_name: under which its runs report it.
-        root: the user's own pictures: a folder, or a CSV or split file; None: it is in the DATA folder, or built in.
+        root: its DATASET.ROOT, such as a folder or a CSV file of the user's own pictures; None: the DATA folder, if it
+            needs one.
     """
 
     name: str
@@ -55,7 +57,7 @@ class RequestedDataset:
     @property
     def is_own(self) -> bool:
         """Whether it consists of the user's own pictures."""
-        return self.root is not None or self.registered_name == OWN_REGISTERED
+        return self.registered_name == OWN_REGISTERED
 
 
 def choose_dataset(word: str, checkout: Checkout, option: str = "--datasets") -> RequestedDataset:
@@ -67,6 +69,8 @@ def choose_dataset(word: str, checkout: Checkout, option: str = "--datasets") ->
     given, equals, request = word.partition("=")
     if not equals or "/" in given or Path(word).expanduser().exists():
         given, request = "", word
+    if not request:
+        raise UserError(f"{option}: expected a name or a path, got {word!r}.")
     known = checkout.datasets()
     if word in known:
         return _of_config(word, checkout)
@@ -75,7 +79,7 @@ def choose_dataset(word: str, checkout: Checkout, option: str = "--datasets") ->
     if request in (*known, *registered):
         dataset = _of_config(registered.get(request, request), checkout)
     elif path.exists():
-        dataset = _of_path(path.resolve(), checkout)
+        dataset = _of_path(Path(os.path.abspath(path)), checkout)  # a link keeps its name
     elif given or "/" in request or path.suffix.lower() in YAML + TABLES:
         raise UserError(
             f"{option} {word}: expected a folder of class folders, a CSV file, a yaml file, or a file of "
@@ -108,7 +112,7 @@ def _of_config(name: str, checkout: Checkout) -> RequestedDataset:
 
 def _of_path(path: Path, checkout: Checkout) -> RequestedDataset:
     if path.is_file() and path.suffix.lower() in YAML:
-        if path.stem in checkout.datasets() and path == checkout.config(f"datasets/{path.stem}.yaml").resolve():
+        if path.stem in checkout.datasets() and path.samefile(checkout.config(f"datasets/{path.stem}.yaml")):
             return _of_config(path.stem, checkout)
         return _of_yaml(path.stem, path, checkout.shown(path))
     return RequestedDataset(path.name if path.is_dir() else path.stem, _config_file(OWN), OWN_REGISTERED, path)
@@ -118,7 +122,7 @@ def _of_yaml(name: str, path: Path, argument: str) -> RequestedDataset:
     """Return the dataset of a yaml file; its DATASET.ROOT is relative to the current folder, as for train.py."""
     registered_name = registered_name_in(path)
     given = read_yaml(path)["DATASET"].get("ROOT")
-    root = Path(str(given)).expanduser().resolve() if given else None
+    root = Path(os.path.abspath(os.path.expanduser(str(given)))) if given else None
     if root and not root.exists():
         raise UserError(f"{path}: DATASET.ROOT: expected a folder or a file, got {given}, which does not exist.")
     return RequestedDataset(name, argument, registered_name, root)
@@ -195,7 +199,7 @@ def load_dataset(
 
     Args:
         config: its yaml file, as an argument of train.py.
-        root: DATASET.ROOT.
+        root: DATASET.ROOT; None: that of the file.
         settings: (key, value) of further settings.
     """
     from dassl.data.datasets import build_dataset  # imports torch
@@ -203,5 +207,6 @@ def load_dataset(
     checkout.load("datasets")
     cfg = get_cfg_default()
     merge(cfg, [checkout.file(config)], [word for setting in settings for word in setting])
-    cfg.DATASET.ROOT = str(root or "")
+    if root:
+        cfg.DATASET.ROOT = str(root)
     return build_dataset(cfg)

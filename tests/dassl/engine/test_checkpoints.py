@@ -312,7 +312,7 @@ def test_what_is_no_model_is_described(make, tmp_path):
     found = {
         "nowhere": 'got ".*nowhere", which does not exist',
         "empty": "empty: an empty folder",
-        "foreign": "foreign: it holds photos",
+        "foreign": "foreign: a folder with photos",
         "runs": r"runs: a folder of 1 runs \(deep/trained\); name one of them",
         "tested": "tested: a run that tested the model in .*deep/trained; name that one",
         "without": "without: a run without checkpoints",

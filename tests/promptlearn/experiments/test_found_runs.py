@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from basics import UserError
+from promptlearn.cli import main
 from promptlearn.experiments import PROTOCOLS, find_runs, summarize, table
 from promptlearn.experiments.found_runs import SINGLE, SINGLE_HALVES
 from tests.made_up_runs import MadeUpRuns
@@ -156,6 +157,26 @@ def test_protocols_and_single_runs_have_tables_of_their_own(tmp_path, put):
     found = find_runs([tmp_path / "output"])
     assert [each.protocol for each in found] == [BASE2NEW, SINGLE, SINGLE_HALVES]
     assert rows(found[1]) == [["digits", "RPO", "90.00", "1"]]
+
+
+def test_a_method_need_not_be_in_every_table_for_statistics(tmp_path, put, capsys):
+    MadeUpRuns(tmp_path).base2new(seeds=(1,))
+    put("first", "LP")
+    assert main(["results", str(tmp_path), "--statistics", "CoOp"]) == 0
+    out = capsys.readouterr().out
+    assert "Statistics of new" in out and "single_runs: single runs on all classes" in out
+    assert "Statistics of all" not in out
+    assert main(["results", str(tmp_path), "--statistics", "CoOpp"]) == 2
+
+
+def test_without_a_folder_the_output_of_the_current_one_is_read(tmp_path, put, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["results"]) == 2
+    assert "output: expected a folder with runs, got no folder" in capsys.readouterr().err
+    put("output/first")
+    assert main(["results"]) == 0 and "RPO" in capsys.readouterr().out
+    assert main(["report", "--no-explain", "--output", "pages"]) == 0
+    assert (tmp_path / "pages" / "single_runs" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

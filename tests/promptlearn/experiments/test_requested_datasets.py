@@ -109,6 +109,8 @@ def test_own_pictures_use_the_released_configs_unless_one_is_requested(own, tmp_
         (("average={own}/photos",), "and none of average, .* got 'average'"),
         (("a#b={own}/photos",), "of at most 60 letters, digits, spaces, and . _ . -.* got 'a#b'"),
         ((".={own}/photos",), "got '.'"),
+        (("",), "--datasets: expected a name or a path, got ''"),
+        (("photos=",), "--datasets: expected a name or a path, got 'photos='"),
         (("{own}/nowhere",), "expected a folder of class folders, .* got .*nowhere, which does not exist"),
         (("pets=nowhere",), "got nowhere, which does not exist"),
         (("photo.csv",), "got photo.csv, which does not exist"),
@@ -144,6 +146,12 @@ def test_the_output_is_never_inside_the_pictures(own, checkout):
         with pytest.raises(UserError, match="--output: expected a folder outside of the pictures in .*photos"):
             commands(checkout, own / "photos" / "output", *words, data=data)
     assert sorted(path.name for path in (own / "photos").iterdir()) == list(CLASSES)
+
+
+def test_a_link_keeps_its_name(own, checkout):
+    (own / "linked").symlink_to(own / "photos")
+    dataset = choose_dataset(f"{own}/linked/", checkout)
+    assert (dataset.name, dataset.root) == ("linked", own / "linked")
 
 
 def test_the_same_dataset_counts_once(own, checkout, tmp_path):

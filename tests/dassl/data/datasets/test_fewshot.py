@@ -269,7 +269,7 @@ def test_an_inconsistent_split_is_refused(cfg, root, change, message):
         DataManager(cfg)
 
 
-def test_one_class_is_base_and_leaves_no_new_classes(cfg, root):
+def test_one_class_is_base_and_leaves_no_new_classes(cfg, root, capsys):
     build(cfg)
     split = root / "small" / "split_zhou_Small.json"
     parts = {
@@ -277,5 +277,6 @@ def test_one_class_is_base_and_leaves_no_new_classes(cfg, root):
     }
     split.write_text(json.dumps(parts))
     assert build(cfg, SUBSAMPLE_CLASSES="base").classnames == ["ant"]
+    assert "Note: ant is the only class, so every prediction is correct" in capsys.readouterr().out
     with pytest.raises(UserError, match="expected training images, got none"):
         build(cfg, SUBSAMPLE_CLASSES="new")

@@ -19,7 +19,7 @@ from .ragged import leading_tokens
 from .tokenizer import encode, tokenize
 from .towers import CLIP, LayerAdapter, end_of_text
 from .weights import available_models, backbone_config, load_clip
-from .words import ClassWords, FixedWords
+from .words import TEXTS_AT_ONCE, ClassWords, FixedWords
 
 __all__ = [
     "CLIP",
@@ -31,6 +31,7 @@ __all__ = [
     "LayerAdapter",
     "LowRankUpdates",
     "Segment",
+    "TEXTS_AT_ONCE",
     "CLIPConfig",
     "add_parameter",
     "available_models",

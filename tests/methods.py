@@ -46,6 +46,7 @@ METHODS = {
     "TipAdapterF": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
     "CLIPLoRA": [],
     "CLIPLoRA-text": ["TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.PARAMS", ["q", "o"]],
+    "CLIPLoRA-vision": ["TRAINER.CLIPLORA.ENCODER", "vision"],
     "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2, "TRAINER.MMA.ADAPTER_SCALE", 0.1],
     "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 8],
     "TCP": ["TRAINER.TCP.INJECT_LAYER", 1],
@@ -73,7 +74,7 @@ SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "LP", "TaskRes", "TipAdap
 FITTED = ("LinearProbeCLIP", "TipAdapter")  # at once, without steps, seed, or texts
 
 # Variants whose code the others run too, or that take long.
-SLOW = {"CLIPLoRA-text", "VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
+SLOW = {"CLIPLoRA-text", "CLIPLoRA-vision", "VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
 
 
 def each(names, is_slow=SLOW.__contains__):

@@ -52,6 +52,7 @@ class PromptSRC(IndependentTrainer):
 
     model: IndependentCLIP
     config_node = "PROMPTSRC"
+    needs_last_epoch = True  # it averages the epochs
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)

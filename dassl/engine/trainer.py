@@ -45,6 +45,7 @@ class TrainerX(TrainerBase):
     model: nn.Module
     honors_loss_options = False  # whether its loss follows TRAIN.LABEL_SMOOTHING, CLASS_WEIGHTS, MIXUP, and CUTMIX
     is_fitted = False  # whether it is trained otherwise than by optimizer steps
+    needs_last_epoch = False  # whether its last epoch completes the model, so that it must not stop before
 
     # ---- build
 

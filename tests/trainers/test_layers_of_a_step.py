@@ -10,7 +10,12 @@ from clip.towers import ResidualAttentionBlock
 PLAIN = ("TRAINER.CLIPLORA.DROPOUT", 0.0)
 # Method, settings, and how many segments run through each layer of the text and of the image tower in a step.
 STEPS = {
-    "MMRL": ("MMRL", ("TRAINER.MMRL.REP_LAYERS", [2]), [0, 1], [1, 3, 3]),  # image; then image, its tokens, and frozen CLIP
+    "MMRL": (
+        "MMRL",
+        ("TRAINER.MMRL.REP_LAYERS", [2]),
+        [0, 1],
+        [1, 3, 3],
+    ),  # image; then image, its tokens, and frozen CLIP
     "MMA": ("MMA", ("TRAINER.MMA.ADAPTER_START", 2, "TRAINER.MMA.ADAPTER_END", 2), [0, 1], [1, 1, 1]),
     "CLIPLoRA": ("CLIPLoRA", PLAIN, [2, 1], [1, 1, 1]),
     "CLIPLoRA of the image tower": ("CLIPLoRA", ("TRAINER.CLIPLORA.ENCODER", "vision", *PLAIN), [0, 0], [1, 1, 1]),

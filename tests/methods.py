@@ -40,6 +40,7 @@ METHODS = {
     "KgCoOp-words": [],
     "ProGrad": ["TRAINER.PROGRAD.N_CTX", 4],
     "ProGrad-random": ["TRAINER.PROGRAD.N_CTX", 4, "TRAINER.PROGRAD.TEMPLATE_INIT", False],
+    "ProGrad-short": ["TRAINER.PROGRAD.N_CTX", 2],  # fewer vectors than the template has words
     "CLIPAdapter": [],
     "TaskRes": [],
     "TipAdapter": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
@@ -70,7 +71,8 @@ METHODS = {
     "RPO-text": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "text"],
     "RPO-image": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "image", "TRAINER.RPO.INIT", "random"],
 }
-SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "LP", "TaskRes", "TipAdapter", "TipAdapterF")  # for every seed
+# For every seed.
+SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "ProGrad-short", "LP", "TaskRes", "TipAdapter", "TipAdapterF")
 FITTED = ("LinearProbeCLIP", "TipAdapter")  # at once, without steps, seed, or texts
 
 # Variants whose code the others run too, or that take long.

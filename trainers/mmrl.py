@@ -91,7 +91,8 @@ class MMRLCLIP(PromptedCLIP):
         """Return f and f_r of images (B, 3, H, W), each (B, D), and f_0, which runs with f below J and then alone."""
         first, *deep = self.prompt_learner.tokens("v")
         tower, segments = self.clip.visual, image_segments(self.clip, images, first, deep, self.first_layer)
-        image, segments["prompts"].wanted = segments["image"], True
+        image, tokens = segments["image"], first[None].to(self.clip.dtype)  # without ln_pre, in the first layer, too
+        segments["prompts"] = replace(segments["prompts"], tokens=tokens, wanted=True)
         image.output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
         if with_frozen:
             segments["frozen"] = replace(image, attends_to=("frozen",), first_layer=self.first_layer)
@@ -102,7 +103,7 @@ class MMRLCLIP(PromptedCLIP):
 
         x, proj = tower.transformer(segments, None, branch), self.prompt_learner.get_parameter("image_encoder.proj_rep")
         f_r = tower.ln_post(x.pop("prompts")).mean(dim=1).to(proj) @ proj
-        f, *f_0 = (tower.project(tokens[:, 0]) for tokens in x.values())
+        f, *f_0 = (tower.project(each[:, 0]) for each in x.values())
         return [F.normalize(each.float(), dim=-1) for each in (f, f_r, *f_0)]
 
     def image_features(self, images: Tensor) -> Tensor:

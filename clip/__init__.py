@@ -22,7 +22,7 @@ from .sources import OPENAI_PIXELS
 from .tokenizer import encode, tokenize
 from .towers import CLIP, LayerAdapter, end_of_text
 from .weights import available_models, backbone_config, backbone_pixels, load_clip
-from .words import ClassWords, FixedWords
+from .words import TEXTS_AT_ONCE, ClassWords, FixedWords
 
 __all__ = [
     "CLIP",
@@ -35,6 +35,7 @@ __all__ = [
     "LowRankUpdates",
     "OPENAI_PIXELS",
     "Segment",
+    "TEXTS_AT_ONCE",
     "CLIPConfig",
     "add_parameter",
     "available_models",

@@ -23,6 +23,14 @@ METHODS = {
     "SEP": [],  # goes through the images before it trains
     "VPT": ["TRAINER.VPT.DROPOUT", "0.5"],  # draws from the global random streams while it trains
 }
+# Each with a mechanism of its own between the steps or inside them.
+FURTHER = {
+    "PromptSRC": ["TRAINER.PROMPTSRC.GPA_MEAN", "2.0"],  # averages its epochs
+    "TipAdapterF": ["TRAINER.TIPADAPTER.AUGMENT_EPOCH", "2"],  # fills a cache before, and searches after the training
+    "ProGrad": ["TRAINER.PROGRAD.N_CTX", "4"],  # changes the gradient
+    "DePT": ["TRAINER.DEPT.N_CTX", "4"],  # has two learning rates
+    "LASP": [],  # draws noise in its loss, and trains part of the image tower
+}
 WITHOUT_INFLUENCE = ("OUTPUT_DIR", "DATALOADER", "TRAIN")
 
 
@@ -52,7 +60,7 @@ def whole(runs, tmp_path_factory):
 
 
 def command(method, *more):
-    return ["--trainer", method, *DATA, *SMALL, *METHODS[method], *more]
+    return ["--trainer", method, *DATA, *SMALL, *(METHODS | FURTHER)[method], *more]
 
 
 def read(folder, name):
@@ -103,6 +111,7 @@ def killed_and_done(runs, folder, arguments, kills, lines):
 
 # A few kills with data workers; among the slow tests, many kills of each method, with and without them.
 MANY_KILLS = [pytest.param(method, workers, 20, marks=pytest.mark.slow) for method in METHODS for workers in "02"]
+MANY_KILLS += [pytest.param(method, "0", 8, marks=pytest.mark.slow) for method in FURTHER]
 
 
 @pytest.mark.parametrize(("method", "workers", "kills"), [("RPO", "2", 2), *MANY_KILLS])

@@ -98,7 +98,7 @@ class MMACLIP(PromptedCLIP):
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
         super().__init__(clip_model, len(texts))
         self.prompt_learner = AdapterLearner(clip_model, options)
-        self.words = FixedWords(clip_model, texts)
+        self.words = FixedWords(clip_model, texts, below=options.ADAPTER_START - 1)
 
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner

@@ -13,10 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clip import CLIP, tokenize
+from clip import CLIP, TEXTS_AT_ONCE, tokenize
 from dassl.utils import return_freed_memory
-
-TEXTS_AT_ONCE = 1024  # without gradients; enough to keep any device busy
 
 
 class PromptedCLIP(nn.Module):

@@ -178,4 +178,7 @@ def check_method(cfg, trainer) -> list[str]:
     for key, off in ignored.items():
         reason = f"{off} with {cfg.TRAINER.NAME}, whose training does not use it"
         checks.expect(checks.values[key] == off, key, reason, checks.values[key])
+    if trainer.needs_last_epoch:
+        reason = f"0 with {cfg.TRAINER.NAME}, whose last epoch completes the model"
+        checks.expect(cfg.TRAIN.PATIENCE == 0, "TRAIN.PATIENCE", reason, cfg.TRAIN.PATIENCE)
     return checks.problems

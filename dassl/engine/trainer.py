@@ -47,6 +47,7 @@ class TrainerX(TrainerBase):
     for_this_engine = False  # whether it is written for this engine; other files get the support of `engine.compat`
     honors_loss_options = False  # whether its loss follows TRAIN.LABEL_SMOOTHING, CLASS_WEIGHTS, MIXUP, and CUTMIX
     is_fitted = False  # whether it is trained otherwise than by optimizer steps
+    needs_last_epoch = False  # whether its last epoch completes the model, so that it must not stop before
 
     # ---- build
 

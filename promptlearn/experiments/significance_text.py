@@ -84,7 +84,6 @@ def notes_on_pairs(every_pair: list[list[Difference]]) -> list[str]:
     """Explain the figures of several lists of pairs, and what is missing."""
     pairs = [pair for pairs in every_pair for pair in pairs]
     comparisons = max(map(len, every_pair), default=0)
-    largest = max((pair.n for pair in pairs), default=0)
     notes = [
         "mean: over the datasets, of the mean over the seeds that both methods have; methods are compared with equal "
         "shots only"
@@ -98,10 +97,9 @@ def notes_on_pairs(every_pair: list[list[Difference]]) -> list[str]:
         notes.append(f"no interval: it needs {ENOUGH} datasets, or {ENOUGH} seeds on each")
     if any(pair.p is not None for pair in pairs):
         notes.append("p-values: Wilcoxon's signed-rank test over the datasets, with Holm's correction")
-    if any(pair.p is None for pair in pairs):
-        notes.append(
-            f"no p-value: too few datasets: {needed(comparisons)} needed for {comparisons} comparisons, got at most {largest}"
-        )
+    if untested := [pair.n for pair in pairs if pair.p is None]:
+        enough = f"{needed(comparisons)} needed for {comparisons} comparisons"
+        notes.append(f"no p-value: too few datasets: {enough}, got at most {max(untested)}")
     return notes
 
 

@@ -45,6 +45,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
 
+INPUT_OF_BACKBONE = ("INPUT.SIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 # Flags that stand for keys. --device cpu stands for USE_CUDA False.
 SHORT_FLAGS = {
     "--epochs": "OPTIM.MAX_EPOCH",
@@ -88,9 +89,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--shots", type=int, help="DATASET.NUM_SHOTS: training images per class; -1 for all")
     p.add_argument("--classes", choices=("all", "base", "new"), help="DATASET.SUBSAMPLE_CLASSES")
     p.add_argument("--device", choices=("cpu", "cuda"), help="USE_CUDA (default: the GPU if there is one)")
-    p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
+    p.add_argument("--backbone", default="", help='"ViT-B/16", "ViT-B-16/TAG", "hf-hub:NAME", a file, "tiny"')
     p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir, with its config")
-    p.add_argument("--model-dir", default="", help="folder of a trained run; with --eval-only, other settings win")
+    p.add_argument("--model-dir", default="", help="a trained run: its folder, its checkpoint folder, or a file in it")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best one saved, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to resume from")
@@ -165,9 +166,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     short, disagreeing = short_flags(args)
     opts += short
     record = recorded_config(args)
-    files, settings = config_files(args, demo=record is None), [*opts, *args.opts]
-    problems = merge_record(cfg, record, files, settings) if record else []
-    problems += merge_valid(cfg, files, settings, partial(translate, args.trainer or cfg.TRAINER.NAME))
+    files, opts = config_files(args, demo=record is None), [*opts, *args.opts]
+    problems = merge_record(cfg, record, files, opts) if record else []
+    problems += merge_valid(cfg, files, opts, partial(translate, args.trainer or cfg.TRAINER.NAME))
     problems += disagreeing
     cfg.TRAINER.NAME = known_spelling(cfg.TRAINER.NAME, known_names("trainers"))
     if args.seed < -1:
@@ -182,10 +183,11 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}.")
     if problems:
         raise UserError("\n".join(problems))
+    follow_backbone(cfg, (str(record), *files) if record else files, opts)
     check_values(cfg)
     if args.device == "cuda":
         require_gpu()
-    folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
+    folder_given = "OUTPUT_DIR" in opts
     if cfg.SEED < 0:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
     if not folder_given:
@@ -211,6 +213,36 @@ def short_flags(args: argparse.Namespace) -> tuple[list, list[str]]:
         if key in given and decode(given[key]) != value:
             problems.append(f"{flag}, {key}: expected one value, got {value} and {given[key]}. Leave one of them out.")
     return words, problems
+
+
+def follow_backbone(cfg: CfgNode, files: tuple[str, ...], opts: list) -> None:
+    """Take the size of images, and the mean and deviation of their pixels, from the backbone, unless they are set.
+
+    A config file sets them for the backbone that it names; on the command line they are set for any backbone.
+    """
+    name, of_file, kept = cfg.MODEL.BACKBONE.NAME, dict[str, str](), set(opts[::2])
+    for file in filter(None, files):
+        settings = flatten(read_yaml(file))
+        of_file |= dict.fromkeys(settings, file)
+        kept |= settings.keys() if settings.get("MODEL.BACKBONE.NAME", name) == name else set()
+    if kept.issuperset(INPUT_OF_BACKBONE):
+        return
+    from clip import OPENAI_PIXELS, backbone_config, backbone_pixels
+
+    try:
+        size, pixels = backbone_config(name).image_size, backbone_pixels(name)
+    except UserError:
+        return  # the checks report it with the other mistakes
+    if pixels is None:  # then those of a file are as likely as others
+        kept |= of_file.keys() - {"INPUT.SIZE"}
+    mean, std = map(list, pixels or OPENAI_PIXELS)
+    for key, value in zip(INPUT_OF_BACKBONE, ((size, size), mean, std), strict=True):
+        before, last = flatten(cfg)[key], key.rpartition(".")[2]
+        if key in kept or value == before:
+            continue
+        if key in of_file:
+            print(f"{key}: {value}, as {name} needs, instead of {before} in {of_file[key]}")
+        cfg.INPUT[last] = value
 
 
 def require_gpu() -> None:
@@ -246,8 +278,11 @@ def find_seed(folder: str | None) -> int:
 
 def recorded_config(args: argparse.Namespace) -> Path | None:
     """Return the config.yaml of the run whose model is tested; None if nothing is tested, or there is none."""
-    record = Path(args.model_dir) / "config.yaml"
-    return record if args.eval_only and args.model_dir and record.is_file() else None
+    if not (args.eval_only and args.model_dir):
+        return None
+    given = Path(args.model_dir).expanduser()
+    runs = given, given / "run", given.parent, given.parent.parent  # `dassl fit` has it in run/; or a part of a run
+    return next((run / "config.yaml" for run in runs if (run / "config.yaml").is_file()), None)
 
 
 def merge_record(cfg: CfgNode, record: Path, files: tuple[str, str], settings: list) -> list[str]:
@@ -308,24 +343,25 @@ def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
-    from dassl.engine import explain_failures, fresh_folder, run_folder
+    from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
 
-    if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
+    if args.eval_only and args.model_dir and not os.path.exists(os.path.expanduser(args.model_dir)):
         raise UserError(
-            f'--model-dir: expected the output folder of a trained run, got "{args.model_dir}", which does not exist.'
+            f'--model-dir: expected a trained run or one of its checkpoints, got "{args.model_dir}", which does not '
+            "exist."
         )
     if args.explain and not args.eval_only:
-        raise UserError("--explain: expected --eval-only and --model-dir too, since it explains a trained model.")
+        raise UserError("--explain: expected --eval-only and --model-dir too, got neither. Add them.")
     if args.find_lr and (args.eval_only or args.no_train):
-        raise UserError("--find-lr: expected neither --eval-only nor --no-train, since it makes training steps.")
+        raise UserError("--find-lr: expected neither --eval-only nor --no-train, got one of them. Leave it out.")
     if args.no_resume:
         if cfg.RESUME:
-            raise UserError("--resume, --no-resume: expected at most one of them.")
+            raise UserError("--resume, --no-resume: expected at most one of them, got both. Leave one out.")
         cfg.defrost()
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
         print(f"Starting over in {cfg.OUTPUT_DIR}")
-    with run_folder(cfg.OUTPUT_DIR), explain_failures(cfg):
+    with run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
         train_or_test(args, cfg)
 
 

@@ -19,7 +19,7 @@ from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
 from dassl.engine.calibration import calibrate, measure_unknowns
-from dassl.engine.checkpoints import BEST_FILE
+from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
@@ -44,8 +44,10 @@ class TrainerX(TrainerBase):
     """
 
     model: nn.Module
+    for_this_engine = False  # whether it is written for this engine; other files get the support of `engine.compat`
     honors_loss_options = False  # whether its loss follows TRAIN.LABEL_SMOOTHING, CLASS_WEIGHTS, MIXUP, and CUTMIX
     is_fitted = False  # whether it is trained otherwise than by optimizer steps
+    needs_last_epoch = False  # whether its last epoch completes the model, so that it must not stop before
 
     # ---- build
 
@@ -282,6 +284,7 @@ class TrainerX(TrainerBase):
             NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
+        directory, epoch = self._locate_model(directory, epoch)
         model_dir = str(directory) if directory else None
         try:
             epoch = self.load_for_test(directory, epoch)
@@ -304,10 +307,15 @@ class TrainerX(TrainerBase):
                 f"--model-dir: expected the output folder of a trained run, got nothing; {self.cfg.TRAINER.NAME} has "
                 "to be trained first."
             )
-        epoch = compat.load_model(self, directory, epoch)
+        run, epoch = self._locate_model(directory, epoch)
+        epoch = compat.load_model(self, run, epoch)
         if directory:
-            self.training_data = describe_training(directory)
+            self.training_data = describe_training(run)
         return epoch
+
+    def _locate_model(self, directory, epoch):
+        names = self.get_model_names()
+        return locate_model(directory, names, epoch) if directory and names else (directory, epoch)
 
     def _print_data(self):
         """Print what was trained on what, and what it is tested on."""

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS
 from promptlearn.experiments.shots import Shots
-from promptlearn.report.drawing import GRID, INK, MARKERS, PAPER, Chart, draw, series, spread_out, tiles
+from promptlearn.report.drawing import GRID, INK, PAPER, Chart, draw, looks, series, spread_out, tiles
 from promptlearn.report.runs import Comparison
 
 WIDTH, HALF = 10.6, 5.2  # inches: full and half width of the page
@@ -96,14 +96,14 @@ def one_curve(
         axes = canvas.subplots()
         for method, points in lines.items():
             shots, means, deviations = zip(*points, strict=True)
-            own, marker = color(comparison, method), MARKERS[comparison.number(method) % len(MARKERS)]
+            own = color(comparison, method)
             if method in comparison.untrained:  # the same for any number of shots
                 axes.axhline(means[0], color=own, linestyle="--", linewidth=1.4)
                 continue
             low, high = zip(*((m - d, m + d) for m, d in zip(means, deviations, strict=True)), strict=True)
             x = [places[each] for each in shots]
             axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0)
-            axes.plot(x, means, marker=marker, color=own, markersize=5, linewidth=1.8)
+            axes.plot(x, means, **looks(comparison.number(method)), markersize=5, linewidth=1.8)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.minorticks_off()

@@ -57,7 +57,7 @@ class Run:
 
 
 class Comparison:
-    """All runs of one protocol in an output folder.
+    """All runs of one protocol.
 
     Attributes:
         lines: those of the results table, followed by the averages.
@@ -72,14 +72,15 @@ class Comparison:
         runs, missing: the finished jobs with their results, and the other jobs.
 
     Args:
+        runs: the jobs, or the output folder that they are in.
         foreign_images: whether test images of runs from other machines are shown. Their files name paths of that
             machine, which here may be anything.
     """
 
-    def __init__(self, protocol: Protocol, output: Path, foreign_images: bool = False):
+    def __init__(self, protocol: Protocol, runs: Path | list[Job], foreign_images: bool = False):
         self.protocol = protocol
         self.foreign_images = foreign_images
-        jobs = discover(protocol, output)
+        jobs = runs if isinstance(runs, list) else discover(protocol, runs)
         lines = summarize(protocol, jobs)
         self.lines = [*lines, *averages(lines)]
         self.measure = H_OF_MEANS if protocol.harmonic else TARGETS if protocol.transfer else columns_of(lines)[-1]

@@ -5,8 +5,7 @@ import statistics
 
 import pytest
 
-from basics import UserError
-from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarize, table, write_summary
+from promptlearn.experiments import PROTOCOLS, discover, summarize, table, write_summary
 from promptlearn.experiments.results_table import is_best, metrics_of
 from promptlearn.experiments.shots import in_results, parse_shots
 
@@ -410,16 +409,3 @@ def test_the_summary_files_hold_every_figure(put, tmp_path):
         table_rows = {row["trainer"]: row for row in csv.DictReader(file)}
     assert float(table_rows["RPO"]["base_mean"]) == 93.0 and table_rows["RPO"]["new_n"] == "3"
     assert table_rows["CoOp"]["new_mean"] == "" and table_rows["CoOp"]["H"] == ""
-
-
-def test_results_are_found_in_the_output_and_the_protocol_folder(put, tmp_path):
-    full(put)
-    put("few_shot/train", "digits", "RPO", 1, 50.0)
-    assert find_protocols(tmp_path) == ([BASE2NEW, PROTOCOLS["few_shot"]], tmp_path)
-    assert find_protocols(tmp_path / "base2new") == ([BASE2NEW], tmp_path)
-
-
-@pytest.mark.parametrize("folder, message", [("", "folder without results"), ("nowhere", "no folder")])
-def test_a_folder_without_results_is_refused(tmp_path, folder, message):
-    with pytest.raises(UserError, match=f"expected the --output folder of a protocol, got (a )?{message}"):
-        find_protocols(tmp_path / folder)

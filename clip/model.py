@@ -42,6 +42,7 @@ __all__ = [
 # Sizes that no shape in a state dict shows; they are added to it as numbers, like OpenAI's `input_resolution`.
 HEADS = ("vision_heads", "text_heads")
 EXACT_GELU, EPS = "exact_gelu", "layer_norm_eps"
+OWN_CLIP = "This trainer file needs the clip/ of its own repository: put it next to trainers/."
 PROMPTS_INSIDE = ("IVLP", "VPT")  # designs whose prompts are parameters of the towers
 
 
@@ -79,7 +80,7 @@ class Transformer(towers.Transformer):
         if len(x) != 3:
             raise UserError(
                 f"transformer: expected tokens or MaPLe's [tokens, prompts of later layers, 0], got {len(x)} items. "
-                f"This trainer file needs its own repository's clip/model.py."
+                f"{OWN_CLIP}"
             )
         tokens, deep, used = x
         return [self.replaced(tokens, deep[used:]), deep, len(deep)]
@@ -225,8 +226,15 @@ def _add_prompts_inside(model: CLIP, design: dict) -> None:
     if design.get("trainer") not in PROMPTS_INSIDE:
         raise UserError(
             f"design_details: expected trainer {' or '.join(PROMPTS_INSIDE)}, or depths of 0, got trainer "
-            f"{design.get('trainer')!r}. This trainer file needs its own repository's clip/model.py."
+            f"{design.get('trainer')!r}. {OWN_CLIP}"
         )
+    for side, depth in depths.items():
+        length = design.get(f"{side}_ctx")
+        if depth and not (type(length) is int and length > 0):
+            raise UserError(
+                f"design_details: expected {side}_ctx as a whole number from 1, got {length!r}. It is the number of "
+                f"prompts of each of the first {depth} layers."
+            )
     for side, transformer in (("vision", model.visual.transformer), ("language", model.transformer)):
         width = transformer.blocks[0].ln_1.normalized_shape[0]
         for depth, block in enumerate(transformer.blocks[: depths[side]]):

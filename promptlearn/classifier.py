@@ -31,6 +31,7 @@ from dassl.engine.checkpoints import (
     find_checkpoint,
     load_model_file,
     load_trained,
+    locate_model,
     prompts_sha256,
     trained_tensors,
 )
@@ -142,7 +143,7 @@ class PromptedClassifier:
         """Load a model.
 
         Args:
-            name_or_path: the folder of a saved model or of a run, a file in it, or owner/name of one on the Hub.
+            name_or_path: the folder of a saved model or of a run, a checkpoint in it, or owner/name of one on the Hub.
             device: "cpu", "cuda", ...; None for the GPU if there is one.
             backbone: name or weights file of the backbone, if it is not found under the name it was trained with.
             epoch: of a run's checkpoint, from 1; None for the best one saved, or else the last.
@@ -161,7 +162,8 @@ class PromptedClassifier:
                 description.trained = summary(model_files.read_results(results, description))
 
             def load(learner: nn.Module) -> object:
-                return load_model_file(learner, find_checkpoint(folder, description.checkpoint, epoch))
+                run, at = locate_model(name_or_path, [description.checkpoint], epoch)
+                return load_model_file(learner, find_checkpoint(run, description.checkpoint, at))
 
             return cls(description, load, device, backbone)
         description = model_files.read_description(folder / model_files.CONFIG)

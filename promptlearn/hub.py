@@ -64,7 +64,8 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
         return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"{name}: expected a folder, or a model on the Hub that can be downloaded, got neither ({brief(error)})."
+            f"{name}: expected a folder, or a model on the Hub that can be downloaded, got neither ({brief(error)}). "
+            "Check the name and the connection."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_clip import make_small_clip, write_transformers
 
 import train
@@ -221,3 +223,85 @@ def test_no_resume_starts_over_in_a_new_folder(in_checkout, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == folders
     assert train.main([*command, "--resume", str(tmp_path / "run"), *opts]) == 2
     assert "--resume, --no-resume" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory, cache):
+    """Train on the user's own pictures of three classes; return the folder of the run."""
+    folder = tmp_path_factory.mktemp("own")
+    for name in ("cat", "dog", "fox"):
+        for part, count in (("train", 1), ("test", 2)):
+            (folder / "photos" / part / name).mkdir(parents=True)
+            for number in range(count):
+                Image.effect_noise((48, 48), 50).save(folder / "photos" / part / name / f"{number}.png")
+    run = ["--trainer", "RPO", *TINY, "--dataset-config-file", "configs/datasets/image_folder.yaml", "--seed", "1"]
+    run += [
+        "--root",
+        str(folder / "photos"),
+        "--output-dir",
+        str(folder / "run"),
+        "--epochs",
+        "1",
+        "TRAINER.RPO.K",
+        "3",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("DASSL_CACHE", str(cache))
+        assert train.main(run) == 0
+    return folder / "run"
+
+
+def evaluated(own_run, folder, *words):
+    """Test the model of `own_run`; return results.json."""
+    assert train.main(["--eval-only", "--model-dir", str(own_run), "--output-dir", str(folder), *words]) == 0
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_model_is_tested_with_the_config_of_its_run(in_checkout, own_run, tmp_path, capsys):
+    result, trained = evaluated(own_run, tmp_path / "test"), json.loads((own_run / "results.json").read_text())
+    assert result["metrics"] == trained["metrics"] and result["prompts_sha256"] == trained["prompts_sha256"]
+    assert result["dataset_dir"] == trained["dataset_dir"] and result["seed"] == 1
+    assert result["config"]["TRAINER"]["RPO"]["K"] == 3
+    where = f"ImageFolder in {own_run.parent / 'photos'} (3 classes: cat, dog, fox"
+    out = capsys.readouterr().out
+    assert out.count(f"RPO, trained on {where}; 16 shots); tested on {where})\n") == 1
+    assert "demo" not in out
+
+
+def test_the_command_overrides_the_config_of_the_models_run(in_checkout, own_run, tmp_path, capsys):
+    result = evaluated(own_run, tmp_path / "new", "--classes", "new", "TEST.TOP_K", "(2,)")
+    assert list(result["metrics"]["per_class"]) == ["fox"] and result["metrics"]["top2_accuracy"] == 100.0
+    out = capsys.readouterr().out
+    assert "tested on ImageFolder" in out and "(1 new class: fox)\n" in out
+    assert "Note: the test has a single class" in out
+
+
+def test_settings_of_another_dataset_are_not_those_of_the_models_run(in_checkout, own_run, tmp_path, capsys):
+    result = evaluated(own_run, tmp_path / "digits", *DIGITS)
+    assert (result["dataset"], result["config"]["DATASET"]["ROOT"]) == ("Digits", "")
+    assert result["config"]["TRAINER"]["RPO"]["K"] == 3 and result["shots"] == 16
+    assert "(3 classes: cat, dog, fox; 16 shots); tested on Digits (10 classes: " in capsys.readouterr().out
+
+
+def test_a_model_without_a_config_is_not_tested_on_the_demos_digits(in_checkout, own_run, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(own_run / "prompt_learner", model / "prompt_learner")
+    command = ["--trainer", "RPO", "--seed", "1", "--eval-only", "--model-dir", str(model)]
+    assert train.main([*command, "--output-dir", str(tmp_path / "test")]) == 2
+    assert f"{model}: expected the folder of a run, with its config.yaml" in capsys.readouterr().err
+    command += [*DIGITS, *TINY, "TRAINER.RPO.K", "3", "--output-dir", str(tmp_path / "digits")]
+    assert train.main(command) == 0
+    assert f"RPO, trained on unknown data (no config.yaml in {model}); tested on Digits" in capsys.readouterr().out
+
+
+def test_settings_that_no_longer_exist_do_not_prevent_a_test(in_checkout, own_run, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(own_run, model)
+    config = (model / "config.yaml").read_text()
+    (model / "config.yaml").write_text(config + "OLD: 1\n")
+    evaluated(model, tmp_path / "test")
+    assert "settings that do not exist here are left out: OLD" in capsys.readouterr().out
+    (model / "config.yaml").write_text("OPTIM: [")
+    assert train.main(["--eval-only", "--model-dir", str(model), "--output-dir", str(tmp_path / "none")]) == 2
+    assert f"{model / 'config.yaml'}: expected valid YAML" in capsys.readouterr().err

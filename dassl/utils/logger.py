@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TextIO
 
-from basics import UserError, drop, mkdir_if_missing, open_regular
+from basics import drop, explain_os_error, mkdir_if_missing, open_regular
 
 
 class Logger:
@@ -35,7 +35,7 @@ class Logger:
                 self.file.write(text)
             except OSError as error:
                 self.close()
-                raise UserError(f"{self.path}: cannot write the log: {error.strerror}.") from error
+                raise explain_os_error(self.path, "a writable file", error) from error
         self._on_console(self.console.write, text)
         return len(text)
 

@@ -161,7 +161,8 @@ def memory() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """Check the built-in weights, and OpenAI's in the cache, by their SHA-256."""
-    from clip.sources import TINY, TINY_SHA256, published_hashes  # imports torch
+    from clip.open_clip_weights import published_hashes  # imports torch
+    from clip.sources import TINY, TINY_SHA256
 
     if TINY.is_file() and sha256(TINY) == TINY_SHA256:
         yield Finding("ok", "weights of tiny, the built-in backbone")

@@ -124,10 +124,9 @@ def test_a_test_belongs_to_the_training_of_its_model(tmp_path, put):
     put("elsewhere", subsample="new", accuracy=30.0, dataset="Braille", **evaluated)
     (found,) = find_runs([tmp_path])
     assert found.protocol == SINGLE_HALVES
-    assert [row for row in rows(found) if row[0] != "average"] == [
-        ["braille", "RPO (trained on digits)", "missing", "30.00", "missing", "missing", "1"],
-        ["digits", "RPO", "90.00", "60.00", "72.00", "72.00", "1"],
-    ]
+    figures = {(row[0], row[1]): row[2:4] for row in rows(found)}
+    assert figures["digits", "RPO"] == ["90.00", "60.00"]
+    assert figures["braille", "RPO (trained on digits)"] == ["missing", "30.00"]
 
 
 def test_own_pictures_have_their_names_and_copies_are_the_same(tmp_path, put):

@@ -26,6 +26,7 @@ from basics import (
     explain_missing_package,
     flush_or_drop,
     known_spelling,
+    log,
     notify,
     open_missing_streams,
     stop_without_parent,
@@ -44,6 +45,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
+TRAIN = ["python", "train.py"] if Path.cwd() == ROOT else ["dassl", "train"]  # the command that runs this file
 
 # Flags that stand for keys. --device cpu stands for USE_CUDA False.
 SHORT_FLAGS = {
@@ -101,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--target-domains", nargs="+", help="for datasets with domains")
     p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
+    p.add_argument("--verbose", action="store_true", help="print all that log.txt gets: config, every line of training")
     p.add_argument("opts", nargs="*", help="other settings, as KEY VALUE or KEY=VALUE")
     return p
 
@@ -232,7 +235,7 @@ def find_seed(folder: str | None) -> int:
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
         if isinstance(seed, int) and seed >= 0:
-            print(f"No seed given; using that of the run in {folder}: {seed}")
+            notify(f"No seed given; using that of the run in {folder}: {seed}")
             return seed
     from dassl.utils import sample_seed
 
@@ -251,7 +254,7 @@ def demo_files(args: argparse.Namespace) -> tuple[str, str]:
         return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = find_config("configs/datasets/digits.yaml", CONFIGS)
-    print(f"No data folder and no method file given: running the built-in demo with {demo}")
+    notify(f"No data folder and no method file given: running the built-in demo with {demo}")
     return dataset_file, found
 
 
@@ -273,7 +276,7 @@ def run(args: argparse.Namespace) -> None:
         cfg.defrost()
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
-        print(f"Starting over in {cfg.OUTPUT_DIR}")
+        notify(f"Starting over in {cfg.OUTPUT_DIR}")
     with run_folder(cfg.OUTPUT_DIR), explain_failures(cfg):
         train_or_test(args, cfg)
 
@@ -283,17 +286,19 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
     from dassl.engine import build_trainer
     from dassl.engine.lr_finder import find_lr
+    from dassl.engine.summary import next_commands, show_commands, summarize_run
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
     from trainers.explain import explain
 
     set_random_seed(cfg.SEED)  # for trainers that use the global random streams; ours have their own
-    setup_logger(cfg.OUTPUT_DIR)
-    print(f"Setting fixed seed: {cfg.SEED}")
+    setup_logger(cfg.OUTPUT_DIR, args.verbose)
+    log(f"Setting fixed seed: {cfg.SEED}")
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.deterministic = True  # the same convolution for the same images
         torch.backends.cudnn.allow_tf32 = False  # fp32 is float32, in convolutions too
-    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
+    log(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
+    print(summarize_run(trainer, args.model_dir if args.eval_only else None))
     if args.find_lr:
         find_lr(trainer)
     elif args.explain:
@@ -303,6 +308,10 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         trainer.evaluate(args.model_dir, epoch=args.load_epoch)
     elif not args.no_train:
         trainer.train()
+    if not (args.find_lr or args.explain or args.no_train):
+        print(f"results in {cfg.OUTPUT_DIR}")
+    if trainer.tested and not args.eval_only:
+        print("next:\n" + show_commands(next_commands(trainer, TRAIN)))
 
 
 def main(argv: list[str] | None = None) -> int:

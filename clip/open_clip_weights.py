@@ -11,7 +11,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from basics import UserError, did_you_mean
+from basics import UserError, did_you_mean, notify
 
 from .config import RESNET_EXPANSION, CLIPConfig, ResNetConfig
 from .tokenizer import simple_tokenizer
@@ -68,7 +68,7 @@ def locate(name: str) -> tuple[Path, CLIPConfig | ResNetConfig]:
     if not published:
         return file, config
     if (published["mean"], published["std"]) != (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD):
-        print(
+        notify(
             f"{name} was not trained with the image statistics of OpenAI's models: set INPUT.PIXEL_MEAN to "
             f"{list(published['mean'])} and INPUT.PIXEL_STD to {list(published['std'])}"
         )

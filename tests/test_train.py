@@ -116,10 +116,10 @@ def test_a_missing_seed_is_sampled_and_kept_for_resuming(in_checkout, tmp_path, 
     opts = [*SHORT, "OPTIM.MAX_EPOCH", "1"]
     assert train.main(["--trainer", "RPO", "--output-dir", str(tmp_path), *opts]) == 0
     seed = json.loads((tmp_path / "results.json").read_text())["seed"]
-    assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().out
+    assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().err
     # The same command resumes the run with its seed.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
-    assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
+    assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().err
 
 
 # With cached image features; with images.
@@ -139,7 +139,7 @@ def test_no_resume_starts_over_in_a_new_folder(in_checkout, tmp_path, capsys):
     kept = {}
     for folder in folders:
         assert train.main([*command, *opts]) == 0
-        assert f"Starting over in {folder}\n" in capsys.readouterr().out
+        assert f"Starting over in {folder}\n" in capsys.readouterr().err
         assert json.loads((folder / "results.json").read_text())["config"]["OUTPUT_DIR"] == str(folder)
         assert kept == {path: path.read_bytes() for path in kept}
         kept |= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

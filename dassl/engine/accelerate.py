@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.utils import free_memory
 
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -37,7 +37,7 @@ def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: to
     if options.CUDA_GRAPH and device.type == "cuda":
         step = GraphedStep(step, learner)
     elif options.CUDA_GRAPH:
-        print(f"MODEL.CUDA_GRAPH: expected a GPU, got {device.type}. Running the step without a graph.")
+        notify(f"MODEL.CUDA_GRAPH: expected a GPU, got {device.type}. Running the step without a graph.")
     return step
 
 
@@ -74,7 +74,9 @@ class CompiledStep:
                 torch.autograd.grad(loss, self.parameters)
         except Exception as error:  # whatever the compiler fails on, the step works without it
             reason = " ".join(str(error).split("\n\n")[0].split())  # the rest is advice to its developers
-            print(f"MODEL.COMPILE: torch.compile failed; running the step uncompiled: {type(error).__name__}: {reason}")
+            notify(
+                f"MODEL.COMPILE: torch.compile failed; running the step uncompiled: {type(error).__name__}: {reason}"
+            )
             self.compiled = None
 
 
@@ -115,7 +117,7 @@ class GraphedStep:
                 self.graphed = torch.cuda.make_graphed_callables(_OwningStep(self.plain, self.learner), sample)
         except Exception as error:  # whatever cannot be captured, the step works without a graph
             reason = " ".join(str(error).split("\n")[0].split())
-            print(f"MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: {type(error).__name__}: {reason}")
+            notify(f"MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: {type(error).__name__}: {reason}")
 
 
 class _OwningStep(nn.Module):
@@ -156,7 +158,7 @@ def pick_text_block(
     if per_class * n_classes <= budget:
         return 0
     size = texts * max(budget // per_class, 1)
-    print(
+    notify(
         f"MODEL.TEXT_BLOCK auto: {n_classes * texts} class texts would keep {n_classes * per_class / 2**30:.1f} GiB of "
         f"activations; they run {size} at a time and are computed again in the backward pass"
     )

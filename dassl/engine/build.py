@@ -1,5 +1,6 @@
 """Trainers by name."""
 
+from basics import log
 from dassl.engine.checks import check_method, check_names, check_values
 from dassl.engine.compat import explain_undeclared_keys
 from dassl.utils import Registry, keep_freed_memory
@@ -28,7 +29,7 @@ def build_trainer(cfg):
     """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
-        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+        log(f"Loading trainer: {cfg.TRAINER.NAME}")
     keep_freed_memory()
     with explain_undeclared_keys(cfg, trainer):
         return trainer(cfg)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from basics import Stopped, UserError, lock_folder, mkdir_if_missing, read_json, sweep_litter, write_json
+from basics import Stopped, UserError, lock_folder, mkdir_if_missing, notify, read_json, sweep_litter, write_json
 
 STATUS_FILE = "status.json"
 
@@ -42,7 +42,7 @@ def run_folder(folder: str | Path) -> Iterator[None]:
         sweep_litter(folder)
         before = read_status(folder)
         if before is not None and before.get("state") == "running":
-            print(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
+            notify(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
         status = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         write_json(status, folder / STATUS_FILE)
         try:
@@ -95,7 +95,7 @@ def _locked(folder: Path) -> Iterator[None]:
                     ". Wait for it, or choose another --output-dir."
                 )
         except OSError as error:
-            print(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
+            notify(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
         yield
 
 

@@ -116,7 +116,7 @@ def test_the_output_of_runs_is_hidden_unless_verbose(fake, go, capfd):
     go()
     shown = capfd.readouterr()
     assert "printed on stdout" not in shown.out + shown.err
-    assert "6/6" in shown.err and "job" in shown.err
+    assert shown.err.splitlines()[-1].startswith("6 of 6: RPO on digits, 16 shots, seed ")
     fake.behave(fail=["RPO/tiny/seed1"])
     (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
     go(verbose=True)

@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
     p.add_argument("--verbose", action="store_true", help="print all that log.txt gets: config, every line of training")
+    p.set_defaults(demo="")
     p.add_argument("opts", nargs="*", help="other settings, as KEY VALUE or KEY=VALUE")
     return p
 
@@ -243,7 +244,10 @@ def find_seed(folder: str | None) -> int:
 
 
 def demo_files(args: argparse.Namespace) -> tuple[str, str]:
-    """Return the dataset's and the method's config file: the demo's without a data folder and a method's file."""
+    """Return the dataset's and the method's config file: the demo's without a data folder and a method's file.
+
+    Sets `args.demo` to the latter if it is the demo's.
+    """
     dataset_file, config_file = (find_config(file, CONFIGS) for file in (args.dataset_config_file, args.config_file))
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
@@ -254,7 +258,7 @@ def demo_files(args: argparse.Namespace) -> tuple[str, str]:
         return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = find_config("configs/datasets/digits.yaml", CONFIGS)
-    notify(f"No data folder and no method file given: running the built-in demo with {demo}")
+    args.demo = demo
     return dataset_file, found
 
 
@@ -292,6 +296,8 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
     set_random_seed(cfg.SEED)  # for trainers that use the global random streams; ours have their own
     setup_logger(cfg.OUTPUT_DIR, args.verbose)
+    if args.demo:
+        print(f"No data folder and no method file given: running the built-in demo with {args.demo}")
     log(f"Setting fixed seed: {cfg.SEED}")
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.deterministic = True  # the same convolution for the same images

@@ -74,7 +74,7 @@ def run_jobs(
         show: make the table, once the jobs have run.
     """
     if not data:
-        notify("no data folder given: running the built-in demo, a tiny CLIP on built-in datasets")
+        notify("no data folder given: running the demo, a tiny CLIP on built-in datasets")
     done = [job for job in jobs if result_of(job)]
     if done:
         notify(f"{len(done)} of {len(jobs)} runs are done")
@@ -88,9 +88,12 @@ def run_jobs(
     print(show())
     for line in unfair(jobs):
         notify(f"not a fair comparison: {line}")
-    notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
+    notify(f"the runs, summary.json, and summary.csv are in {output / protocol.name}")
     if unfinished:
         notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
+    else:
+        commands = [["dassl", verb, str(output / protocol.name)] for verb in ("report", "results")]
+        notify("\n  ".join(["next:", *map(shlex.join, commands)]) + " --statistics")
     return max(unfinished.values(), default=0)
 
 

@@ -143,7 +143,7 @@ class Progress:
         self.lines = not can_redraw(sys.stderr) or off
         options = {"delay": 0, "leave": True, "smoothing": 0, "disable": off, "bar_format": BAR}
         self.bar = show_progress(total=total, **options)
-        self.now = show_progress(delay=0, disable=off, bar_format="{desc}")
+        self.now = show_progress(name="  starting", delay=0, disable=off, bar_format="{desc}")
 
     def __enter__(self) -> "Progress":
         return self
@@ -158,7 +158,7 @@ class Progress:
             self.next_refresh = time.monotonic() + REFRESH
             self.bar.refresh()
             width = shutil.get_terminal_size().columns - 1
-            self.now.set_description_str(shorten(f"  {'; '.join(map(str, jobs))}", width))
+            self.now.set_description_str(f"  {name_jobs(jobs, width - 2)}")
 
     def count(self, job: Job, problem: str) -> None:
         """Count a job that has ended."""
@@ -169,8 +169,14 @@ class Progress:
             notify(f"{self.done} of {self.total}: {job}")
 
 
-def shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+def name_jobs(jobs: list[Job], width: int) -> str:
+    """Name jobs in at most `width` letters: all of them, or the first one and how many others."""
+    text = "; ".join(map(str, jobs))
+    if len(text) <= width:
+        return text
+    others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    first, room = str(jobs[0]), width - len(others)
+    return (first if len(first) <= room else f"{first[: room - 3]}...") + others
 
 
 class Launcher:

@@ -17,7 +17,7 @@ runs `dassl completion words`, which imports neither torch nor a method.
   fish:  dassl completion fish > ~/.config/fish/completions/dassl.fish
 """
 
-# Where there is nothing to complete, each offers files.
+# Where there is nothing to complete, bash and zsh offer files; fish always does.
 SCRIPTS = {
     "bash": """\
 _dassl() {

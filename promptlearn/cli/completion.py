@@ -121,8 +121,9 @@ def names_for(action: argparse.Action) -> list[str]:
     if action.choices:
         return [str(choice) for choice in action.choices]
     checkout = Checkout()
-    if action.dest in ("trainer", "trainers", "method"):
+    name = (action.option_strings or [action.dest])[0]
+    if name in ("--trainer", "--trainers", "--method"):
         return checkout.trainers()
-    if action.dest in ("dataset", "datasets", "source", "look_into", "names"):
+    if name in ("--dataset", "--datasets", "--source", "--look-into", "names"):
         return checkout.datasets()
-    return papers(checkout) if action.dest == "paper" else []
+    return papers(checkout) if name == "paper" else []

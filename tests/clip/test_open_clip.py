@@ -146,10 +146,10 @@ def test_published_weights_decide_the_activation_not_the_models_name(small_file,
 def test_other_image_statistics_are_reported(small_file, publish, capsys):
     publish("Small", "usual", small_file)
     clip.load_clip("open_clip:Small/usual")
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     publish("Small", "other", small_file, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     clip.load_clip("open_clip:Small/other")
-    assert "set INPUT.PIXEL_MEAN to [0.5, 0.5, 0.5]" in capsys.readouterr().out
+    assert "set INPUT.PIXEL_MEAN to [0.5, 0.5, 0.5]" in capsys.readouterr().err
 
 
 def test_an_unknown_model_or_tag_gets_a_similar_suggestion():

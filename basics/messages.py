@@ -142,13 +142,12 @@ def show_progress(items=None, name="", total=None, unit="it", delay=SHORT, **opt
         delay: seconds before it appears.
         options: further options of tqdm; by default, the bar disappears at its end.
     """
-    from tqdm import tqdm  # not for commands that show no bar
+    from basics.bar import Bar  # not for commands that show no bar
 
-    tqdm.monitor_interval = 0  # no thread of its own
     options = {"leave": False, "dynamic_ncols": True} | options
     if not can_redraw(sys.stderr):
         options["disable"] = True
-    bar = tqdm(items, desc=name, total=total, unit=unit, delay=delay, **options)
+    bar = Bar(items, desc=name, total=total, unit=unit, delay=delay, **options)
     if delay and bar.pos:
         bar.delay = NESTED
     return bar

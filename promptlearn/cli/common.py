@@ -92,9 +92,14 @@ def run_jobs(
     if unfinished:
         notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
     else:
-        commands = [["dassl", verb, str(output / protocol.name)] for verb in ("report", "results")]
-        notify("\n  ".join(["next:", *map(shlex.join, commands)]) + " --statistics")
+        folder = str(output / protocol.name)
+        notify(next_lines([["dassl", "report", folder], ["dassl", "results", folder, "--statistics"]]))
     return max(unfinished.values(), default=0)
+
+
+def next_lines(commands: list[list[str]]) -> str:
+    """Return what to run next, one command a line, to be pasted."""
+    return "\n  ".join(["next:", *map(shlex.join, commands)])
 
 
 def print_commands(missing: list[Job], jobs: list[Job], checkout: Checkout, data: Path | None) -> None:

@@ -99,8 +99,11 @@ def test_a_bar_needs_a_terminal_that_can_redraw_a_line(open_terminal):
 
 def test_short_work_shows_no_bar(open_terminal):
     terminal = open_terminal()
-    assert list(show_progress(range(3), "work")) == [0, 1, 2]
-    assert terminal.getvalue().strip() == ""
+    for _ in show_progress(range(3), "work"):
+        notify("a message")
+    print("done")
+    assert [line.strip() for line in terminal.shown()] == ["a message"] * 3 + ["done", ""]
+    assert "work" not in terminal.getvalue()
 
 
 def test_the_error_of_a_program_is_found_behind_its_messages():

@@ -27,6 +27,7 @@ from basics import (
     flush_or_drop,
     known_spelling,
     log,
+    next_lines,
     notify,
     open_missing_streams,
     stop_without_parent,
@@ -290,7 +291,7 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
     from dassl.engine import build_trainer
     from dassl.engine.lr_finder import find_lr
-    from dassl.engine.summary import next_commands, show_commands, summarize_run
+    from dassl.engine.summary import next_commands, summarize_run
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
     from trainers.explain import explain
 
@@ -312,12 +313,12 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         explain(trainer)
     elif args.eval_only:
         trainer.evaluate(args.model_dir, epoch=args.load_epoch)
+        print(f"results in {cfg.OUTPUT_DIR}")
     elif not args.no_train:
         trainer.train()
-    if not (args.find_lr or args.explain or args.no_train):
         print(f"results in {cfg.OUTPUT_DIR}")
-    if trainer.tested and not args.eval_only:
-        print("next:\n" + show_commands(next_commands(trainer, TRAIN)))
+        if commands := next_commands(trainer, TRAIN):
+            print(next_lines(commands))
 
 
 def main(argv: list[str] | None = None) -> int:

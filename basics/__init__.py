@@ -16,7 +16,7 @@ from basics.files import (
 )
 from basics.hints import did_you_mean, known_spelling, similarity
 from basics.locks import is_locked, lock_folder, open_regular
-from basics.messages import Logger, above_bars, can_redraw, details, error_in, log, notify, show_progress
+from basics.messages import Logger, above_bars, can_redraw, details, error_in, log, next_lines, notify, show_progress
 from basics.stopping import (
     Stopped,
     StopSignals,
@@ -51,6 +51,7 @@ __all__ = [
     "lock_folder",
     "log",
     "mkdir_if_missing",
+    "next_lines",
     "notify",
     "open_missing_streams",
     "open_regular",

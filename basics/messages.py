@@ -10,6 +10,7 @@ All of them write above an open progress bar (`show_progress`), never into it.
 """
 
 import os
+import shlex
 import sys
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TextIO
@@ -133,6 +134,11 @@ def error_in(stderr):
     """Return a program's error: its stderr (a string) without the messages before the line `error: ...`."""
     _, mark, message = f"\n{stderr}".partition("\nerror: ")
     return mark.lstrip() + message if mark else stderr
+
+
+def next_lines(commands):
+    """Return what to run next (lists of words), a command per line, to be pasted."""
+    return "\n  ".join(["next:", *map(shlex.join, commands)])
 
 
 def show_progress(items=None, name="", total=None, unit="it", delay=SHORT, **options):

@@ -1,7 +1,6 @@
 """The lines that a run starts and ends with."""
 
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def summarize_run(trainer, model_dir: str | None = None) -> str:
         rows["model"] = model_dir
     else:
         rows["trained"] = f"{parameters:,} parameters, {_schedule(trainer)}" if parameters else "nothing"
-    rows |= {"device": ", ".join(filter(None, device)), "folder": f"{trainer.output_dir} (all settings: config.yaml)"}
+    rows |= {"device": ", ".join(filter(None, device)), "folder": f"{trainer.output_dir} (all settings: log.txt)"}
     return "\n".join(f"{name:9} {value}" for name, value in rows.items())
 
 
@@ -50,11 +49,11 @@ def _schedule(trainer) -> str:
     epochs = f"{trainer.max_epoch} epochs"
     if trainer.is_fitted:
         return epochs
-    return f"{epochs} of {len(trainer.train_loader_x)} batches, learning rate {trainer.cfg.OPTIM.LR:g}"
+    return f"{epochs} of {len(trainer.train_loader_x or ())} batches, learning rate {trainer.cfg.OPTIM.LR:g}"
 
 
-def next_commands(trainer, train: list[str]) -> list[tuple[str, list[str]]]:
-    """Return what a finished training suggests: (purpose, words of a command).
+def next_commands(trainer, train: list[str]) -> list[list[str]]:
+    """Return what a finished training suggests: a test on the new classes, and a prediction; the words of each command.
 
     Args:
         train: the words that run train.py.
@@ -64,12 +63,7 @@ def next_commands(trainer, train: list[str]) -> list[tuple[str, list[str]]]:
     found = []
     if trainer.cfg.DATASET.SUBSAMPLE_CLASSES == "base" and models and not is_bound:
         flags = ["--eval-only", "--model-dir", str(folder), "--classes", "new", "--output-dir", f"{folder}-new"]
-        found.append(("test on the new classes", [*train, "--config-file", str(folder / "config.yaml"), *flags]))
+        found.append([*train, "--config-file", str(folder / "config.yaml"), *flags])
     if (folder / "model.json").is_file() and trainer.tested:
-        found.append(("classify pictures", ["dassl", "predict", str(folder), trainer.tested[0]]))
+        found.append(["dassl", "predict", str(folder), trainer.tested[0]])
     return found
-
-
-def show_commands(commands: list[tuple[str, list[str]]]) -> str:
-    """Return one line for the purpose of each command, and one for the command, to be pasted."""
-    return "\n".join(f"  # {purpose}\n  {shlex.join(words)}" for purpose, words in commands)

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing, notify
+from basics import UserError, mkdir_if_missing, next_lines, notify
 from promptlearn.experiments import (
     Checkout,
     Job,
@@ -95,11 +95,6 @@ def run_jobs(
         folder = str(output / protocol.name)
         notify(next_lines([["dassl", "report", folder], ["dassl", "results", folder, "--statistics"]]))
     return max(unfinished.values(), default=0)
-
-
-def next_lines(commands: list[list[str]]) -> str:
-    """Return what to run next, one command a line, to be pasted."""
-    return "\n  ".join(["next:", *map(shlex.join, commands)])
 
 
 def print_commands(missing: list[Job], jobs: list[Job], checkout: Checkout, data: Path | None) -> None:

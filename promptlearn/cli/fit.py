@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from basics import notify
-from promptlearn.cli.common import integer_from, key_value, next_lines
+from basics import next_lines, notify
+from promptlearn.cli.common import integer_from, key_value
 from promptlearn.fitting import FitOptions, fit
 
 HELP = """\

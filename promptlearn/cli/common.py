@@ -74,7 +74,7 @@ def run_jobs(
         show: make the table, once the jobs have run.
     """
     if not data:
-        notify("no data folder given: running the demo, a tiny CLIP on built-in datasets")
+        notify("no data folder given: running the built-in demo, a tiny CLIP on small datasets")
     done = [job for job in jobs if result_of(job)]
     if done:
         notify(f"{len(done)} of {len(jobs)} runs are done")

@@ -265,7 +265,8 @@ def test_all_runs_are_forked_from_one_process(forkable, go, capfd):
     assert go() == []
     assert len(forkable.calls()) == 6 and len(parents(forkable)) == 1
     assert parents(forkable) != {os.getpid()}
-    assert not [line for line in capfd.readouterr().err.splitlines() if line and "job" not in line]
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [f"{number} of 6" for number in range(1, 7)]
 
 
 @linux

@@ -4,9 +4,18 @@ This is the lowest package: it imports none of the others, and only `basics.tens
 """
 
 from basics.console import Tolerant, drop, flush_or_drop, open_missing_streams
-from basics.errors import BadImage, MissingFile, NonFiniteLoss, NotApplicable, UserError, explain_missing_package
+from basics.errors import (
+    BadImage,
+    MissingFile,
+    NonFiniteLoss,
+    NotApplicable,
+    UserError,
+    explain_missing_package,
+    explain_os_error,
+)
 from basics.files import (
     cache_dir,
+    keep_outside,
     mkdir_if_missing,
     read_json,
     sha256,
@@ -43,9 +52,11 @@ __all__ = [
     "drop",
     "error_in",
     "explain_missing_package",
+    "explain_os_error",
     "flush_or_drop",
     "for_this_process",
     "is_locked",
+    "keep_outside",
     "known_spelling",
     "leave_signals_to_parent",
     "lock_folder",

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TextIO
 
 from basics.console import drop
-from basics.errors import UserError
+from basics.errors import UserError, explain_os_error
 from basics.files import mkdir_if_missing
 from basics.locks import open_regular
 
@@ -71,7 +71,7 @@ class Logger:
                 self.file.write(text)
             except OSError as error:
                 self.close()
-                raise UserError(f"{self.path}: cannot write the log: {error.strerror}.") from error
+                raise explain_os_error(self.path, "a writable file", error) from error
 
     def flush(self):
         line, self._line = self._line, ""

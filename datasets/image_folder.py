@@ -14,6 +14,8 @@
 The classes are the folders (or labels) of all parts in sorted order; DATASET.CLASS_LEVEL says how deep the folders are.
 Their names are the folders' with ``_`` as spaces (see names.py), or those of a ``classnames.txt`` next to them with
 lines such as ``folder the class name``, separated by a tab where a folder's name has spaces.
+
+Nothing is written to the folder: few-shot samples are recorded in the cache.
 """
 
 import os

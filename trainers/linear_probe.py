@@ -118,7 +118,7 @@ class LinearProbeCLIP(PromptTrainer):
         if self.val_loader is None:
             raise UserError(
                 f"DATASET.NAME: expected a dataset with validation images, on which {type(self).__name__} chooses C, "
-                f"got {self.cfg.DATASET.NAME}, which has none."
+                f"got {self.cfg.DATASET.NAME}, which has none. Choose another dataset."
             )
         if self.num_classes < 2:
             raise UserError(f"DATASET.NAME: expected two or more classes, got {self.num_classes}. Nothing can be fit.")

@@ -1,4 +1,4 @@
-"""A store of tensors on disk, by key, shared by all runs: for results that are expensive, frozen and needed again."""
+"""A store of tensors on disk, by key, shared by all runs: for results that are expensive, fixed, and needed again."""
 
 import hashlib
 import json

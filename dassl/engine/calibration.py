@@ -26,7 +26,10 @@ def logits_of(trainer, loader, name: str) -> tuple[Tensor, Tensor]:
             trainer.signals.stop_if_requested("in the test after the training")
     readable = torch.cat(labels) >= 0
     if not readable.any():
-        raise UserError(f"{name}: expected images, got {len(readable)} files, none of which could be read.")
+        raise UserError(
+            f"{name}: expected images, got {len(readable)} files, none of which could be read. "
+            "Replace the damaged ones."
+        )
     return torch.cat(logits)[readable], torch.cat(labels)[readable]
 
 

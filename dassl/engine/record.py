@@ -99,7 +99,10 @@ class RunRecord:
                 )
             return str(self.folder)
         if cfg.RESUME and not (Path(cfg.RESUME) / STATE_FILE).is_file():
-            raise UserError(f"RESUME: expected a folder that contains {STATE_FILE}, got {cfg.RESUME}, which does not.")
+            raise UserError(
+                f"RESUME: expected a folder that contains {STATE_FILE}, got {cfg.RESUME}, which does not. "
+                "Give the folder of an unfinished run."
+            )
         return cfg.RESUME or str(self.folder)
 
     def restore(self, folder) -> int:

@@ -11,7 +11,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from basics import Stopped, UserError, lock_folder, mkdir_if_missing, notify, read_json, sweep_litter, write_json
+from basics import (
+    Stopped,
+    UserError,
+    explain_os_error,
+    lock_folder,
+    mkdir_if_missing,
+    notify,
+    read_json,
+    sweep_litter,
+    write_json,
+)
 
 STATUS_FILE = "status.json"
 
@@ -82,7 +92,7 @@ def fresh_folder(folder: str | Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise UserError(f"{numbered}: cannot create the folder: {error.strerror}.") from error
+            raise explain_os_error(numbered, "a folder that can be created", error) from error
 
 
 @contextmanager

@@ -170,7 +170,10 @@ def restore_state(trainer, path) -> int:
     _check_config(state["config"], flatten(trainer.cfg), path)
     _check_sources(state["sources"], _sources(trainer), path)
     if list(state["models"]) != list(trainer._models):
-        raise UserError(f"{path}: expected the models {list(trainer._models)}, got {list(state['models'])}.")
+        raise UserError(
+            f"{path}: expected the models {list(trainer._models)}, got {list(state['models'])}. "
+            "Resume with the method of that run."
+        )
     for name, module in trainer._models.items():
         load_trained(module, state["models"][name], path)
         for parts, kind in ((trainer._optims, "optimizers"), (trainer._scheds, "schedulers")):

@@ -63,7 +63,7 @@ def next_commands(trainer, train: list[str]) -> list[list[str]]:
     found = []
     if trainer.cfg.DATASET.SUBSAMPLE_CLASSES == "base" and models and not is_bound:
         flags = ["--eval-only", "--model-dir", str(folder), "--classes", "new", "--output-dir", f"{folder}-new"]
-        found.append([*train, "--config-file", str(folder / "config.yaml"), *flags])
+        found.append([*train, *flags])
     if (folder / "model.json").is_file() and trainer.tested:
         found.append(["dassl", "predict", str(folder), trainer.tested[0]])
     return found

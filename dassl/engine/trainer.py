@@ -18,11 +18,12 @@ from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
 from dassl.engine.calibration import calibrate, measure_unknowns
-from dassl.engine.checkpoints import BEST_FILE
+from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
 from dassl.engine.nonfinite import LossWatch, allowed_steps
+from dassl.engine.origin import describe_data, describe_training
 from dassl.engine.progress import TrainingBar
 from dassl.engine.record import RunRecord
 from dassl.engine.state import keep_threads
@@ -43,8 +44,10 @@ class TrainerX(TrainerBase):
     """
 
     model: nn.Module
+    for_this_engine = False  # whether it is written for this engine; other files get the support of `engine.compat`
     honors_loss_options = False  # whether its loss follows TRAIN.LABEL_SMOOTHING, CLASS_WEIGHTS, MIXUP, and CUTMIX
     is_fitted = False  # whether it is trained otherwise than by optimizer steps
+    needs_last_epoch = False  # whether its last epoch completes the model, so that it must not stop before
 
     # ---- build
 
@@ -64,6 +67,7 @@ class TrainerX(TrainerBase):
         self.record = RunRecord(self)
         self.bar = TrainingBar()
         self.tested: list[str] = []  # paths of the images of the last test
+        self.training_data = ""  # in words; empty: this run's data
 
         self.build_data_loader()
         if cfg.TEST.FINAL_MODEL == "best_val" and self.val_loader is None:
@@ -282,6 +286,7 @@ class TrainerX(TrainerBase):
             NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
+        directory, epoch = self._locate_model(directory, epoch)
         model_dir = str(directory) if directory else None
         try:
             epoch = self.load_for_test(directory, epoch)
@@ -304,13 +309,31 @@ class TrainerX(TrainerBase):
                 f"--model-dir: expected the output folder of a trained run, got nothing; {self.cfg.TRAINER.NAME} has "
                 "to be trained first."
             )
-        return compat.load_model(self, directory, epoch)
+        run, epoch = self._locate_model(directory, epoch)
+        epoch = compat.load_model(self, run, epoch)
+        if directory:
+            self.training_data = describe_training(run)
+        return epoch
+
+    def _locate_model(self, directory, epoch):
+        names = self.get_model_names()
+        return locate_model(directory, names, epoch) if directory and names else (directory, epoch)
+
+    def _print_data(self):
+        """Print what was trained on what, and what it is tested on."""
+        settings, names = flatten(self.cfg), list(self.lab2cname.values())
+        trained_on = self.training_data or describe_data(settings, names, trained=True)
+        trained = f"{self.cfg.TRAINER.NAME}, trained on {trained_on}" if self._models else "Nothing trained"
+        print(f"{trained}; tested on {describe_data(settings, names, trained=False)}")
+        if len(names) == 1:
+            notify("Note: the test has a single class, so its accuracy says nothing about telling classes apart")
 
     def _test_and_record(self):
         """Return the evaluator's summary and the seconds that the test took."""
         start = time.monotonic()
         self.test()
         seconds = time.monotonic() - start
+        self._print_data()  # after the lines that the family's parsers read
         self.record.write_predictions(self.evaluator.predictions(), self.tested)
         return self.evaluator.summary(), seconds
 

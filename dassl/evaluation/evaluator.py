@@ -99,7 +99,7 @@ class Classification(EvaluatorBase):
 
     def _answers(self):
         if not self._y_true:
-            raise UserError("TEST.SPLIT: expected images to evaluate, got an empty split.")
+            raise UserError("TEST.SPLIT: expected images to evaluate, got an empty split. Choose another split.")
         return torch.cat(self._y_true).cpu(), torch.cat(self._y_pred).cpu()
 
     def summary(self):

@@ -39,8 +39,8 @@ def load_checkpoint(fpath):
         return read_tensors(fpath)
     except Refused as reason:
         raise UserError(
-            f"{fpath}: expected a checkpoint, but {reason}. Restore the file, or delete it and run the same command "
-            "to train again."
+            f"{fpath}: expected a checkpoint, got another file: {reason}. Restore it, or delete it and run the "
+            "same command to train again."
         ) from reason
 
 

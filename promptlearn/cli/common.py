@@ -1,4 +1,4 @@
-"""What several verbs share."""
+"""Arguments and output that several commands share."""
 
 import argparse
 import shlex
@@ -17,6 +17,7 @@ from promptlearn.experiments import (
     unfair,
     write_summary,
 )
+from promptlearn.experiments.requested_datasets import is_demo
 
 DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
 
@@ -73,7 +74,8 @@ def run_jobs(
     Args:
         show: make the table, once the jobs have run.
     """
-    if not data:
+    demo = is_demo([job.data for job in jobs if job.data], data)
+    if demo:
         notify("no data folder given: running the built-in demo, a tiny CLIP on small datasets")
     done = [job for job in jobs if result_of(job)]
     if done:
@@ -83,7 +85,7 @@ def run_jobs(
         print_commands([job for job in jobs if job not in done], jobs, checkout, data)
         return 0
     mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
-    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs or (1 if data else DEMO_JOBS))
+    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs or (DEMO_JOBS if demo else 1))
     write_summary(protocol, output)
     print(show())
     for line in unfair(jobs):

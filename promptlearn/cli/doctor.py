@@ -169,7 +169,7 @@ def memory() -> Iterator[Finding]:
 
 def tiny() -> Iterator[Finding]:
     """Check the built-in weights by their SHA-256."""
-    from clip.weights import TINY, TINY_SHA256  # imports torch
+    from clip.sources import TINY, TINY_SHA256  # imports torch
 
     if TINY.is_file() and sha256(TINY) == TINY_SHA256:
         yield Finding("ok", "weights of tiny, the built-in backbone")
@@ -179,7 +179,7 @@ def tiny() -> Iterator[Finding]:
 
 def weights() -> Iterator[Finding]:
     """Check OpenAI's weights in the cache by their SHA-256."""
-    from clip.weights import published_hashes  # imports torch
+    from clip.open_clip_weights import published_hashes  # imports torch
 
     folder, published = Path.home() / ".cache" / "clip", published_hashes()
     cached = sorted(folder.glob("*.pt"))

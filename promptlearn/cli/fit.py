@@ -23,7 +23,7 @@ examples:
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_intermixed_args(arguments)
-    output = Path(args.output or f"models/{Path(args.source.rstrip('/')).stem}")
+    output = Path(args.output or f"models/{Path(args.source).expanduser().resolve().stem}")
     options = FitOptions(
         Path(args.source),
         output,

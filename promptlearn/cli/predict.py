@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
         prog="dassl predict", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = p.add_argument
-    add("model", metavar="MODEL", help="the folder of a saved model or of a run")
+    add("model", metavar="MODEL", help="the folder of a saved model or of a run, or a checkpoint in it")
     add("pictures", nargs="+", metavar="PATH", help="picture files and folders")
     add("--top", type=integer_from(1), default=1, metavar="K", help="classes per picture (default: 1)")
     add("--format", choices=("table", "csv", "jsonl"), default="table", help="(default: table)")

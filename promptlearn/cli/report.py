@@ -4,15 +4,16 @@ import argparse
 from pathlib import Path
 
 from basics import UserError, notify, write_atomic
-from promptlearn.experiments import Checkout, find_protocols
+from promptlearn.experiments import Checkout, find_runs
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
 from promptlearn.experiments.run_files import damaged
 
 HELP = """\
-Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
-and for one dataset a look into the models (attention patterns, nearest words, image features before and after, images
-classified correctly and incorrectly). The page opens from disk and loads nothing.
+Write one self-contained HTML page for each protocol with runs in the given folders, as FOLDER/PROTOCOL/report.html, and
+pages single_runs and single_base2new for runs that were started by hand: tables, charts, and for one dataset a look
+into the models (attention patterns, nearest words, image features before and after, images classified correctly and
+incorrectly). A page opens from disk and loads nothing.
 
 For that look, train.py explains one model of each method, unless that is done; --no-explain skips models that are
 not explained.
@@ -24,11 +25,14 @@ def run(arguments: list[str]) -> int:
     damaged.clear()
     from promptlearn.report import Comparison, explain_missing, models, page  # imports matplotlib
 
-    protocols, output = find_protocols(Path(args.folder).expanduser())
-    comparisons = [Comparison(protocol, output, args.foreign_images) for protocol in protocols]
+    found = find_runs([Path(folder).expanduser() for folder in args.folders])
+    folders = {each.protocol: Path(args.output).expanduser() if args.output else each.folder for each in found}
+    comparisons = [Comparison(each.protocol, each.jobs, args.foreign_images) for each in found]
     comparisons = [comparison for comparison in comparisons if comparison.runs]
     if not comparisons:
-        raise UserError(f"{output}: expected a finished run, got none. There is nothing to report yet.")
+        raise UserError(
+            f"{', '.join(args.folders)}: expected a finished run, got none. There is nothing to report yet."
+        )
     if args.look_into:
         refuse_unknown("dataset", [args.look_into], unique(name for c in comparisons for name in c.datasets))
     failed = False
@@ -38,7 +42,7 @@ def run(arguments: list[str]) -> int:
         if not args.no_explain:
             problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
         notes, failed = [f"Not explained: {problem}" for problem in problems], failed or bool(problems)
-        path = output / comparison.protocol.name / "report.html"
+        path = folders[comparison.protocol] / comparison.protocol.name / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
         for note in notes:
             notify(note)
@@ -54,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
+    p.add_argument("folders", nargs="*", default=["output"], metavar="DIR", help="folders of runs (default: output)")
+    p.add_argument("--output", metavar="FOLDER", help="for the pages (default: DIR; for several, report)")
     p.add_argument("--look-into", metavar="DATASET", help="the dataset whose models are explained (default: the first)")
     p.add_argument("--no-explain", action="store_true", help="start no run; show only what exists")
     p.add_argument("--foreign-images", action="store_true", help="embed test images of runs from other machines, too")

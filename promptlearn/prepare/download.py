@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 import urllib3
 
-from basics import UserError, read_json, show_progress
+from basics import UserError, explain_os_error, read_json, show_progress
 from promptlearn.prepare.sources import File
 
 CHUNK = 1 << 20  # bytes read at once
@@ -87,9 +87,11 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
         _tag_of(part).unlink(missing_ok=True)
         os.replace(part, path)
     except requests.RequestException as error:
-        raise UserError(f"{source}: {error}.") from None
+        raise UserError(
+            f"{source}: expected a download, got an error: {error}. Check the address and the connection."
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from None
+        raise explain_os_error(path, "a writable file", error) from None
 
 
 def _from_drive(file: File, part: Path) -> None:
@@ -117,7 +119,9 @@ def _from_drive(file: File, part: Path) -> None:
         except gdown.exceptions.DownloadError as error:  # removed, or downloaded too often today
             page = f"https://drive.google.com/file/d/{file.drive}/view"
             reason = " ".join(str(error).split())
-            raise UserError(f"{file.name}: Google Drive refused it ({reason}). Try {page} in a browser.") from None
+            raise UserError(
+                f"{file.name}: expected a download from Google Drive, got a refusal: {reason}. Try {page} in a browser."
+            ) from None
 
 
 def _from_web(url: str, file: File, part: Path) -> None:
@@ -138,7 +142,8 @@ def _from_web(url: str, file: File, part: Path) -> None:
             longest, attempt = held, 1
         elif attempt == ATTEMPTS:
             raise UserError(
-                f"{url}: {problem}. {held:,} bytes are kept in {part.name}. Run the same command to resume."
+                f"{url}: expected the whole file, got {held:,} bytes, kept in {part.name}: {problem}. "
+                "Run the same command to resume."
             )
         time.sleep(PAUSE * 2 ** (attempt - 1))
         attempt += 1

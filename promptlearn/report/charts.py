@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS
 from promptlearn.experiments.shots import Shots
-from promptlearn.report.drawing import GRID, INK, MARKERS, PAPER, Chart, draw, series, spread_out, tiles
+from promptlearn.report.drawing import GRID, INK, PAPER, Chart, draw, looks, series, spread_out, tiles
 from promptlearn.report.runs import Comparison
 
 WIDTH, HALF = 10.6, 5.2  # inches: full and half width of the page
@@ -30,7 +30,7 @@ def color(comparison: Comparison, method: str) -> str:
 
 def base_and_new(comparison: Comparison) -> list[Chart]:
     """Draw base, new, and H of each method, best H on top, for the average and each dataset."""
-    places = [AVERAGE, *comparison.datasets] if len(comparison.datasets) > 1 else comparison.datasets
+    places = [AVERAGE, *comparison.averaged] if len(comparison.averaged) > 1 else comparison.averaged
     return [one_base_and_new(comparison, place) for place in places]
 
 
@@ -75,7 +75,9 @@ def curves(comparison: Comparison, stage: str) -> list[Chart]:
     for dataset in comparison.datasets:
         lines = {}
         for method in comparison.methods:
-            runs = {shots: comparison.accuracies(method, dataset, stage, shots) for shots in comparison.shots}
+            # A method that trains nothing has one accuracy, for any number of shots.
+            own_shots = comparison.shots[-1:] if method in comparison.untrained else comparison.shots
+            runs = {shots: comparison.accuracies(method, dataset, stage, shots) for shots in own_shots}
             points = [(shots, mean(of), stdev(of) if len(of) > 1 else 0.0) for shots, of in runs.items() if of]
             if points:
                 lines[method] = points
@@ -94,14 +96,14 @@ def one_curve(
         axes = canvas.subplots()
         for method, points in lines.items():
             shots, means, deviations = zip(*points, strict=True)
-            own, marker = color(comparison, method), MARKERS[comparison.number(method) % len(MARKERS)]
+            own = color(comparison, method)
             if method in comparison.untrained:  # the same for any number of shots
                 axes.axhline(means[0], color=own, linestyle="--", linewidth=1.4)
                 continue
             low, high = zip(*((m - d, m + d) for m, d in zip(means, deviations, strict=True)), strict=True)
             x = [places[each] for each in shots]
             axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0)
-            axes.plot(x, means, marker=marker, color=own, markersize=5, linewidth=1.8)
+            axes.plot(x, means, **looks(comparison.number(method)), markersize=5, linewidth=1.8)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.minorticks_off()
@@ -112,7 +114,10 @@ def one_curve(
         label_ends(axes, comparison, ends)
 
     summary = "; ".join(
-        f"{method}: " + ", ".join(f"{mean:.1f} with {shots}" for shots, mean, _ in points)
+        f"{method}: "
+        + ", ".join(
+            f"{mean:.1f}" if method in comparison.untrained else f"{mean:.1f} with {shots}" for shots, mean, _ in points
+        )
         for method, points in lines.items()
     )
     alt = f"Accuracy ({stage}) over the number of shots on {dataset}; bands: one standard deviation. {summary}."
@@ -188,8 +193,10 @@ def box(axes: Axes, runs: list[float], height: float, own: str) -> None:
 
 
 def costs(comparison: Comparison) -> Chart | None:
-    """Draw the methods' measure, averaged over the datasets, against their costs."""
-    place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
+    """Draw the methods' measure, averaged over the datasets, against their costs: with the most shots, both of them."""
+    if not comparison.averaged:
+        return None
+    place = AVERAGE if len(comparison.averaged) > 1 else comparison.averaged[0]
     heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
     at = {label: {m: typical(comparison, m, figure) for m in heights} for label, figure in COSTS.items()}
@@ -216,18 +223,22 @@ def costs(comparison: Comparison) -> Chart | None:
             axes.grid()
         panels[0].set_ylabel(f"{comparison.measure}, %")
 
-    summary = "; ".join(
-        f"{method}: {height:.2f} % with " + ", ".join(f"{at[label][method] or 0:,.6g} {label}" for label in COSTS)
-        for method, height in heights.items()
-    )
-    alt = f"{comparison.measure} ({place}) against its costs, medians over the training runs. {summary}."
+    parts = []
+    for method, height in heights.items():
+        known = {label: cost for label, cost_of in at.items() if (cost := cost_of[method]) is not None}
+        words = [] if method in comparison.untrained else [f"{cost:,.6g} {label}" for label, cost in known.items()]
+        parts.append(f"{method}: {height:.2f} %" + (f" with {', '.join(words)}" if words else ""))
+    alt = f"{comparison.measure} ({place}) against its costs, medians over the training runs. {'; '.join(parts)}."
     return draw("Accuracy and its costs", alt, (WIDTH, 3.6), paint, wide=True)
 
 
 def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:
-    """Return the median of a figure in the results.json of a method's training runs, None if none recorded it."""
-    results = [run.result for run in comparison.runs if run.method == method and not run.job.source]
-    values = [value for result in results if (value := figure(result)) is not None]
+    """Return the median of a figure in the results.json of a method's training runs with the most shots.
+
+    They are the runs that `Comparison.mean` averages. None if no run recorded it.
+    """
+    runs = [run for dataset in comparison.averaged for run in comparison.select(method, dataset)]
+    values = [value for run in runs if not run.job.source and (value := figure(run.result)) is not None]
     return median(values) if values else None
 
 

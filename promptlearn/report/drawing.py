@@ -26,6 +26,7 @@ NAMED = {
 INK, MUTED, GRID, PAPER, LEARNED, FROZEN, GAIN, LOSS = (drawn for drawn, _ in NAMED.values())
 SERIES = 10  # colors of methods, as many as in page.css; the first is zero-shot CLIP's
 MARKERS = "osD^vPX<>p"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))  # of lines; each takes one round of colors
 LETTERS = 24  # of a name next to an axis
 
 STYLE = {
@@ -67,6 +68,13 @@ class Chart:
 def series(number: int) -> str:
     """Return the placeholder color of the method with that number."""
     return f"#2000{number % SERIES:02x}"
+
+
+def looks(number: int) -> dict[str, object]:
+    """Return color, marker, and dashes of the line of the method with that number: those of 40 methods differ."""
+    again = number // SERIES
+    marker = MARKERS[(number + again) % len(MARKERS)]
+    return {"color": series(number), "marker": marker, "linestyle": DASHES[again % len(DASHES)]}
 
 
 def draw(title: str, alt: str, size: tuple[float, float], paint: Callable[[Figure], None], wide: bool = False) -> Chart:

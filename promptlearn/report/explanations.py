@@ -45,7 +45,7 @@ class Explanation:
 def read_explanation(run: Run) -> Explanation | None:
     """Read the explanation of a run's model; None if there is none, it is damaged, or of an earlier model or format."""
     folder = run.job.folder / FOLDER
-    found = read_checked(folder / "explain.json", run_files.Explanation)
+    found = read_checked(folder / "explain.json", run_files.ExplanationFile)
     if found is None or found["format"] != FORMAT or found["prompts_sha256"] != run.result.get("prompts_sha256"):
         return None
     arrays = read_arrays(folder / "explain.npz")

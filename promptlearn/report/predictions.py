@@ -44,27 +44,28 @@ class Example:
 
 def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
     """Draw each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
-    gains: dict[tuple[str, str], float] = {}
-    classes: dict[str, list[str]] = {}  # stage -> names
+    gains: dict[tuple[str, tuple[str, str]], float] = {}  # of methods and classes
+    classes: list[tuple[str, str]] = []  # (stage, name): two tests may have the same classes
     for stage in comparison.stages[:MAX_STAGES]:
         before = per_class(comparison, comparison.zero_shot, dataset, stage)
-        classes[stage] = list(before)
+        classes += [(stage, name) for name in before]
         for method in comparison.methods:
             after = per_class(comparison, method, dataset, stage)
-            gains |= {(method, name): after[name] - before[name] for name in before if name in after}
-    names = list(dict.fromkeys(name for of in classes.values() for name in of))
-    methods = [m for m in comparison.methods if m != comparison.zero_shot and any((m, name) in gains for name in names)]
-    if not methods or not names:
+            gains |= {(method, (stage, name)): after[name] - before[name] for name in before if name in after}
+    gains = {(method, each): gain for (method, each), gain in gains.items() if method != comparison.zero_shot}
+    methods = [m for m in comparison.methods if any((m, each) in gains for each in classes)]
+    if not methods:
         return None
-    moves = {name: max(abs(gains.get((method, name), 0)) for method in methods) for name in names}
-    shown = [name for name in names if name in sorted(moves, key=moves.get, reverse=True)[:MAX_COLUMNS]]
+    moves = {each: max(abs(gains.get((method, each), 0)) for method in methods) for each in classes}
+    largest = sorted(moves, key=moves.get, reverse=True)[:MAX_COLUMNS]
+    shown = [each for each in classes if each in largest]
     most = max(moves.values()) or 1.0
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
         for y, method in enumerate(reversed(methods)):
-            for x, name in enumerate(shown):
-                gain = gains.get((method, name))
+            for x, each in enumerate(shown):
+                gain = gains.get((method, each))
                 if gain is None:
                     continue
                 tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
@@ -72,23 +73,21 @@ def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
                 axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center", fontsize=8)
         axes.set_xlim(-0.6, len(shown) - 0.4)
         axes.set_ylim(-0.6, len(methods) - 0.4)
-        name_cells(axes, methods[::-1], [short(name) for name in shown])
-        edge = 0
-        for of in classes.values():  # a line between the classes of two stages
-            edge += sum(name in of for name in shown)
-            if 0 < edge < len(shown):
+        name_cells(axes, methods[::-1], [short(name) for _, name in shown])
+        for edge in range(1, len(shown)):
+            if shown[edge - 1][0] != shown[edge][0]:  # the next stage
                 axes.axvline(edge - 0.5, color=MUTED, linewidth=1)
 
     extremes = sorted(gains.items(), key=lambda item: item[1])
-    (worst_method, worst), low = extremes[0]
-    (best_method, best), high = extremes[-1]
+    (worst_method, (_, worst)), low = extremes[0]
+    (best_method, (_, best)), high = extremes[-1]
     alt = (
-        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in percentage points. Largest gain: "
-        f"{best_method} on {best}, {high:+.1f}; largest loss: {worst_method} on {worst}, {low:+.1f}."
+        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in percentage points: from {low:+.1f} "
+        f"({worst_method} on {worst}) to {high:+.1f} ({best_method} on {best})."
     )
     title = f"Gains and losses per class over zero-shot CLIP: {dataset}"
-    if len(shown) < len(names):
-        title += f" (the {len(shown)} of {len(names)} classes that change most)"
+    if len(shown) < len(classes):
+        title += f" (the {len(shown)} of {len(classes)} classes that change most)"
     return draw(title, alt, (WIDTH, 1.2 + ROW * 1.1 * len(methods)), paint, wide=True)
 
 

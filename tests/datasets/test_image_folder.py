@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import train
-from basics import UserError
+from basics import UserError, cache_dir
 from dassl.data.datasets import build_dataset
 from dassl.utils import images
 
@@ -309,9 +309,34 @@ def test_changed_images_are_explained_and_can_be_sampled_again(build, tmp_path, 
         build()
     again = build(REDRAW=True)
     assert again.draw_hash != first.draw_hash and build(REDRAW=False).draw_hash == again.draw_hash
-    records = {path.name: json.loads(path.read_text()) for path in (tmp_path / "split_fewshot").iterdir()}
+    (folder,) = cache_dir("datasets").glob("*/split_fewshot")
+    records = {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
     assert set(records) == {"shot_2-seed_1.json", "shot_2-seed_1.old1.json", "shot_2-seed_2.json"}
     assert len(records["shot_2-seed_1.old1.json"]["train"]) == len(other.train_x)
+
+
+def test_other_images_at_the_same_path_are_another_dataset(build, tmp_path, put, capsys):
+    put(tmp_path / "photos", pictures(4))
+    build("photos", NUM_SHOTS=2)
+    (tmp_path / "photos").rename(tmp_path / "old")
+    put(tmp_path / "photos", [f"{c}/{n}.png" for c in ("cat", "dog") for n in range(4)])
+    assert len(build("photos").train_x) == 4
+    assert "recorded a new sample, and kept the old one" in capsys.readouterr().err
+
+
+def test_a_record_of_an_earlier_version_in_the_folder_counts(build, tmp_path, put):
+    put(tmp_path / "photos", pictures(4))
+    first = build("photos", NUM_SHOTS=2)
+    (record,) = cache_dir("datasets").glob("*/split_fewshot/*.json")
+    beside = tmp_path / "photos" / "split_fewshot" / record.name
+    beside.parent.mkdir()
+    record.rename(beside)
+    assert build("photos").draw_hash == first.draw_hash and not record.exists()
+    beside.write_text(beside.read_text().replace("cats/", "dogs/"))
+    with pytest.raises(UserError, match="are no longer train or val images"):
+        build("photos")
+    written = beside.read_bytes()
+    assert build("photos", REDRAW=True).draw_hash == first.draw_hash and beside.read_bytes() == written
 
 
 def test_a_split_file_is_a_dataset(build, tmp_path, put):

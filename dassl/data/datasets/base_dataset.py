@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from basics import UserError, log, notify
+from basics import UserError, explain_os_error, log, notify
 
 
 class Datum:
@@ -67,7 +67,7 @@ def scan_folder(folder: str) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+        raise explain_os_error(folder, "a readable folder", error) from error
 
 
 def list_folder(folder: str) -> list[str]:
@@ -124,7 +124,7 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     for item in train:
         names[item.label].add(item.classname)
     if not names:
-        raise UserError(f"{source}: expected training images, got none.")
+        raise UserError(f"{source}: expected training images, got none. Add some.")
 
     others = list(others)
     if min(names) < 0 or max(names) >= len(names):

@@ -4,7 +4,7 @@ from basics import log
 from dassl.data.datasets.base_dataset import DatasetBase
 from dassl.utils import Registry
 
-DATASET_REGISTRY = Registry("DATASET")
+DATASET_REGISTRY = Registry("DATASET", lambda dataset: dataset.__module__.startswith("datasets."))
 
 
 def build_dataset(cfg) -> DatasetBase:

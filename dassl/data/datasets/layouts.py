@@ -1,4 +1,4 @@
-"""Folders of images as people have them: with or without parts (train, valid, ...), the classes at any depth."""
+"""Common layouts of image folders: with or without parts (train, valid, ...), and classes at any depth."""
 
 import os
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Class names that are folder names: what CLIP cannot read in them, and what it can be told instead."""
+"""Class names that were folder names: what CLIP cannot understand in them, and what to write instead."""
 
 import re
 from collections import defaultdict

@@ -101,5 +101,5 @@ def test_a_fresh_folder_is_always_empty(tmp_path):
     assert fresh_folder(tmp_path / "run") == tmp_path / "run-2"
     assert fresh_folder(tmp_path / "run") == tmp_path / "run-3"
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot (create|make) the folder"):
+    with pytest.raises(UserError, match="expected a folder that can be created"):
         fresh_folder(tmp_path / "file")

@@ -73,7 +73,7 @@ def test_the_log_has_the_lines_that_tools_parse(make, capsys):
     assert lines.index("Finish training") + 1 == lines.index("Finished training")
     after = lines[lines.index("Finished training") :]
     assert after[1:4] == ["Evaluate on the *test* set", "=> result", "* total: 20"]
-    assert after[-1].startswith("Elapsed: 0:00:0")
+    assert after[-2].startswith("Toy, trained on") and after[-1].startswith("Elapsed: 0:00:0")
 
 
 def test_an_epoch_shorter_than_the_print_frequency_prints_every_batch(make, capsys):

@@ -65,7 +65,7 @@ def test_a_damaged_or_foreign_file_is_named_and_nothing_in_it_is_executed(tmp_pa
         whole = path.read_bytes()
         pickled = pickle.dumps(Calls(print, "executed"))
         path.write_bytes({"empty": b"", "garbage": b"x" * 99, "cut off": whole[:-200], "pickle": pickled}[content])
-    with pytest.raises(UserError, match=r"model\.pth\.tar-1: expected a checkpoint, but"):
+    with pytest.raises(UserError, match=r"model\.pth\.tar-1: expected a checkpoint, got another file: "):
         load_checkpoint(path)
     assert "executed" not in capsys.readouterr().out
 

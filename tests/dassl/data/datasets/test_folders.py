@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(UserError, match=f"{folder}: cannot list the folder: Permission denied"):
+    with pytest.raises(UserError, match=f"{folder}: expected a readable folder, got an error: Permission denied"):
         read(folder)
 
 

@@ -26,6 +26,8 @@ from basics import (
     explain_missing_package,
     flush_or_drop,
     known_spelling,
+    log,
+    next_lines,
     notify,
     open_missing_streams,
     stop_without_parent,
@@ -44,6 +46,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
+TRAIN = ["python", "train.py"] if Path.cwd() == ROOT else ["dassl", "train"]  # the command that runs this file
 
 INPUT_OF_BACKBONE = ("INPUT.SIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 # Flags that stand for keys. --device cpu stands for USE_CUDA False.
@@ -102,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--target-domains", nargs="+", help="for datasets with domains")
     p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
+    p.add_argument("--verbose", action="store_true", help="print all that log.txt gets: config, every line of training")
+    p.set_defaults(demo="")
     p.add_argument("opts", nargs="*", help="other settings, as KEY VALUE or KEY=VALUE")
     return p
 
@@ -241,7 +246,7 @@ def follow_backbone(cfg: CfgNode, files: tuple[str, ...], opts: list) -> None:
         if key in kept or value == before:
             continue
         if key in of_file:
-            print(f"{key}: {value}, as {name} needs, instead of {before} in {of_file[key]}")
+            notify(f"{key}: {value}, as {name} needs, instead of {before} in {of_file[key]}")
         cfg.INPUT[last] = value
 
 
@@ -269,7 +274,7 @@ def find_seed(folder: str | None) -> int:
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
         if isinstance(seed, int) and seed >= 0:
-            print(f"No seed given; using that of the run in {folder}: {seed}")
+            notify(f"No seed given; using that of the run in {folder}: {seed}")
             return seed
     from dassl.utils import sample_seed
 
@@ -308,14 +313,16 @@ def merge_record(cfg: CfgNode, record: Path, files: tuple[str, str], settings: l
         key: value for key, value in recorded.items() if key not in left and not key.startswith(("TEST.", "TRAIN."))
     }
     if unknown := kept.keys() - known.keys():
-        print(f"Note: {record}: settings that do not exist here are left out: {', '.join(sorted(unknown))}")
+        notify(f"Note: {record}: settings that do not exist here are left out: {', '.join(sorted(unknown))}")
     pairs = [word for key, value in kept.items() if key in known for word in (key, value)]
-    print(f"Using the config of the model's run, {record}, where the command says nothing else")
+    notify(f"Using the config of the model's run, {record}, where the command says nothing else")
     return [problem.replace("command line", str(record), 1) for problem in merge_valid(cfg, (), pairs)]
 
 
 def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
     """Return the dataset's and the method's config file.
+
+    Sets `args.demo` to the latter if it is the demo's.
 
     Args:
         demo: whether they are the demo's without a data folder and a method's file.
@@ -342,7 +349,7 @@ def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
         return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = find_config("configs/datasets/digits.yaml", CONFIGS)
-    print(f"No data folder and no method file given: running the built-in demo with {demo_file}")
+    args.demo = demo_file
     return dataset_file, found
 
 
@@ -365,7 +372,7 @@ def run(args: argparse.Namespace) -> None:
         cfg.defrost()
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
-        print(f"Starting over in {cfg.OUTPUT_DIR}")
+        notify(f"Starting over in {cfg.OUTPUT_DIR}")
     with run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
         train_or_test(args, cfg)
 
@@ -375,17 +382,21 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
     from dassl.engine import build_trainer
     from dassl.engine.lr_finder import find_lr
+    from dassl.engine.summary import next_commands, summarize_run
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
     from trainers.explain import explain
 
     set_random_seed(cfg.SEED)  # for trainers that use the global random streams; ours have their own
-    setup_logger(cfg.OUTPUT_DIR)
-    print(f"Setting fixed seed: {cfg.SEED}")
+    setup_logger(cfg.OUTPUT_DIR, args.verbose)
+    if args.demo:
+        print(f"No data folder and no method file given: running the built-in demo with {args.demo}")
+    log(f"Setting fixed seed: {cfg.SEED}")
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.deterministic = True  # the same convolution for the same images
         torch.backends.cudnn.allow_tf32 = False  # fp32 is float32, in convolutions too
-    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
+    log(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
+    print(summarize_run(trainer, args.model_dir if args.eval_only else None))
     if args.find_lr:
         find_lr(trainer)
     elif args.explain:
@@ -393,8 +404,12 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         explain(trainer)
     elif args.eval_only:
         trainer.evaluate(args.model_dir, epoch=args.load_epoch)
+        print(f"results in {cfg.OUTPUT_DIR}")
     elif not args.no_train:
         trainer.train()
+        print(f"results in {cfg.OUTPUT_DIR}")
+        if commands := next_commands(trainer, TRAIN):
+            print(next_lines(commands))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from basics import notify
+
 from .attention import Segment
 from .tokenizer import decode, encode, tokenize
 from .towers import CLIP, BeforeLayer, LayerAdapter, end_of_text
@@ -34,7 +36,7 @@ def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.
     tokens = tokenize(words.replace("_", " "), clip_model.context_length)[0, 1:]
     tokens = tokens[: end_of_text(tokens)]
     if len(tokens) != shape[-1]:
-        print(f"Initializing the context with the {len(tokens)} tokens of {words!r}, not {shape[-1]} random vectors")
+        notify(f"Initializing the context with the {len(tokens)} tokens of {words!r}, not {shape[-1]} random vectors")
     return nn.Parameter(embedding[tokens.to(embedding.device)].float().clone())
 
 

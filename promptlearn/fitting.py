@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import UserError, for_this_process, keep_outside, known_spelling, notify
+from basics import UserError, error_in, for_this_process, keep_outside, known_spelling, notify
 from dassl.config import flatten, read_yaml
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
@@ -71,16 +71,13 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
         command,
         cwd=checkout.folder,
         env=environment,
-        stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if quiet else None,
         text=True,
         errors="replace",
     ) as child:
-        for line in child.stdout or ():
-            if line.startswith("Note: "):  # about the pictures, such as class names that say nothing to CLIP
-                notify(line.rstrip())
-        lines = (child.stderr.read() if child.stderr else "").splitlines()
-        errors = "\n".join(line for line in lines if not line.startswith("note: ")).strip().removeprefix("error: ")
+        # Its messages about the pictures, such as class names that say nothing to CLIP, and its bar go to our stderr.
+        errors = error_in(child.stderr.read().strip() if child.stderr else "").removeprefix("error: ")
     if child.returncode:
         raise UserError(
             errors or f"{run}: train.py ended with exit status {child.returncode}. Its log is in log.txt there."

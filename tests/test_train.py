@@ -135,11 +135,11 @@ def config_of(*arguments):
 def test_images_follow_the_backbone_unless_they_are_set(in_checkout, tmp_path, capsys):
     main = ("--config-file", "configs/trainers/RPO/main_K24.yaml", "TRAINER.RPO.PREC", "fp32")
     assert config_of(*main, "--backbone", "ViT-L/14@336px").SIZE == (336, 336)
-    assert "INPUT.SIZE: (336, 336), as ViT-L/14@336px needs, instead of (224, 224) in" in capsys.readouterr().out
+    assert "INPUT.SIZE: (336, 336), as ViT-L/14@336px needs, instead of (224, 224) in" in capsys.readouterr().err
     rn50 = ("--trainer", "CoOp", "--config-file", "configs/trainers/CoOp/rn50.yaml", "TRAINER.COOP.PREC", "fp32")
     assert config_of(*rn50, "MODEL.BACKBONE.NAME", "RN50x4").SIZE == (288, 288)
     capsys.readouterr()
-    assert config_of(*main).SIZE == (224, 224) and "INPUT." not in capsys.readouterr().out  # as released
+    assert config_of(*main).SIZE == (224, 224) and "INPUT." not in capsys.readouterr().err  # as released
     found = config_of(*main, "--backbone", "tiny")
     assert (found.SIZE, found.PIXEL_MEAN, found.PIXEL_STD) == ((40, 40), [0.5] * 3, [0.27] * 3)
     found = config_of(*main, "--backbone", "tiny", "INPUT.PIXEL_MEAN", "[0.1, 0.2, 0.3]")
@@ -193,10 +193,10 @@ def test_a_missing_seed_is_sampled_and_kept_for_resuming(in_checkout, tmp_path, 
     opts = [*SHORT, "OPTIM.MAX_EPOCH", "1"]
     assert train.main(["--trainer", "RPO", "--output-dir", str(tmp_path), *opts]) == 0
     seed = json.loads((tmp_path / "results.json").read_text())["seed"]
-    assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().out
+    assert seed >= 0 and f"No seed given; sampled: {seed}" in capsys.readouterr().err
     # The same command resumes the run with its seed.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
-    assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().out
+    assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().err
 
 
 # With cached image features; with images.
@@ -216,7 +216,7 @@ def test_no_resume_starts_over_in_a_new_folder(in_checkout, tmp_path, capsys):
     kept = {}
     for folder in folders:
         assert train.main([*command, *opts]) == 0
-        assert f"Starting over in {folder}\n" in capsys.readouterr().out
+        assert f"Starting over in {folder}\n" in capsys.readouterr().err
         assert json.loads((folder / "results.json").read_text())["config"]["OUTPUT_DIR"] == str(folder)
         assert kept == {path: path.read_bytes() for path in kept}
         kept |= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -272,9 +272,9 @@ def test_a_model_is_tested_with_the_config_of_its_run(in_checkout, own_run, tmp_
 def test_the_command_overrides_the_config_of_the_models_run(in_checkout, own_run, tmp_path, capsys):
     result = evaluated(own_run, tmp_path / "new", "--classes", "new", "TEST.TOP_K", "(2,)")
     assert list(result["metrics"]["per_class"]) == ["fox"] and result["metrics"]["top2_accuracy"] == 100.0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "tested on ImageFolder" in out and "(1 new class: fox)\n" in out
-    assert "Note: the test has a single class" in out
+    assert "Note: the test has a single class" in err
 
 
 def test_settings_of_another_dataset_are_not_those_of_the_models_run(in_checkout, own_run, tmp_path, capsys):
@@ -301,7 +301,7 @@ def test_settings_that_no_longer_exist_do_not_prevent_a_test(in_checkout, own_ru
     config = (model / "config.yaml").read_text()
     (model / "config.yaml").write_text(config + "OLD: 1\n")
     evaluated(model, tmp_path / "test")
-    assert "settings that do not exist here are left out: OLD" in capsys.readouterr().out
+    assert "settings that do not exist here are left out: OLD" in capsys.readouterr().err
     (model / "config.yaml").write_text("OPTIM: [")
     assert train.main(["--eval-only", "--model-dir", str(model), "--output-dir", str(tmp_path / "none")]) == 2
     assert f"{model / 'config.yaml'}: expected valid YAML" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
-from basics import UserError
+from basics import UserError, log, notify
 from clip import CLIP, BackboneConfig, backbone_config, backbone_pixels, linear, load_clip
 from dassl.config import Checks
 from dassl.data import with_features
@@ -157,11 +157,11 @@ class PromptTrainer(TextTrainer):
         cfg = self.cfg
         if self.precision == "fp16" and self.device.type == "cpu":
             key = f"TRAINER.{self.config_node}.PREC"
-            print(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
+            notify(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
         pixels = backbone_pixels(cfg.MODEL.BACKBONE.NAME)
         if pixels and pixels != (tuple(cfg.INPUT.PIXEL_MEAN), tuple(cfg.INPUT.PIXEL_STD)):
             mean, std = map(list, pixels)
-            print(f"{cfg.MODEL.BACKBONE.NAME} was trained with INPUT.PIXEL_MEAN {mean} and INPUT.PIXEL_STD {std}")
+            notify(f"{cfg.MODEL.BACKBONE.NAME} was trained with INPUT.PIXEL_MEAN {mean} and INPUT.PIXEL_STD {std}")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, self.tower_dtype)
         self.weights_sha256 = clip_model.weights_sha256
         self.linear = self._linear_library(clip_model)  # before the first computation
@@ -176,7 +176,7 @@ class PromptTrainer(TextTrainer):
             learner.classnames = classnames
         if cfg.MODEL.INIT_WEIGHTS:
             load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
-            print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
+            log(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
         self.optim, self.sched = self.build_optimizer(learner)
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basics import UserError
+from basics import UserError, log
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
@@ -140,7 +140,7 @@ class LinearProbeCLIP(PromptTrainer):
         def accuracy(exponent: float) -> float:
             right = F.linear(val_features, *head(exponent)).argmax(dim=1) == val_labels
             found = 100 * right.sum().item() / len(right)
-            print(f"C {10.0**exponent:.4g}: {found:.2f}% of the validation images")
+            log(f"C {10.0**exponent:.4g}: {found:.2f}% of the validation images")
             return found
 
         exponent = search(accuracy)

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 import clip
+from basics import notify
 from clip.attention import Attention
 from clip.towers import QuickGELU
 from dassl.config import Checks
@@ -217,7 +218,7 @@ class SEP(ContextTrainer):
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":
-            print("TRAINER.SEP.SELECT batch: as released, a prediction depends on the other images in its batch")
+            notify("TRAINER.SEP.SELECT batch: as released, a prediction depends on the other images in its batch")
         return SEPCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 
     @torch.no_grad()

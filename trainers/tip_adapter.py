@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from basics import NotApplicable
+from basics import NotApplicable, log
 from clip import CLIP, add_parameter
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
@@ -155,7 +155,7 @@ class CacheTrainer(PromptTrainer):
         """Set beta and alpha to the most accurate of the grid; return {"acc": that on the validation images, in %}."""
         model, cache, options = self.model, self.model.prompt_learner, self.options
         if not options.SEARCH or self.val_loader is None:
-            print(f"beta {options.BETA}, alpha {options.ALPHA}: not searched")
+            log(f"beta {options.BETA}, alpha {options.ALPHA}: not searched")
             return {}
         f, labels = (each.to(self.device) for each in collect(self, self.val_loader))
         zero_shot, affinity, best = model.logits(f, model.features), f @ cache.keys.t(), -1.0
@@ -171,7 +171,7 @@ class CacheTrainer(PromptTrainer):
                     best = accuracy
                     cache.beta.fill_(beta)
                     cache.alpha.fill_(alpha)
-        print(f"beta {cache.beta.item():.4g}, alpha {cache.alpha.item():.4g}: {best:.2f}% of the validation images")
+        log(f"beta {cache.beta.item():.4g}, alpha {cache.alpha.item():.4g}: {best:.2f}% of the validation images")
         return {"acc": best}
 
 

@@ -18,9 +18,8 @@ import torch
 import torchvision
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
-from tqdm import tqdm
 
-from basics import UserError, cache_dir, explain_os_error
+from basics import UserError, cache_dir, explain_os_error, show_progress
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.data.feature_store import FeatureStore
@@ -116,7 +115,7 @@ class FeatureLoader:
         """Return features (N, D) and labels (N,) of all images."""
         self._in_order.view = view
         features, labels = [], []
-        for batch in tqdm(self._images, "image features", unit="batch", leave=False, disable=None):
+        for batch in show_progress(self._images, "image features", unit="batch"):
             features.append(self.encode(batch["img"]))
             labels.append(batch["label"])
         return torch.cat(features), torch.cat(labels)

@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 
+from basics import log, notify
 from dassl.engine.checks import check_method, check_names, check_values
 from dassl.engine.compat import OnCPU, explain_foreign_errors, explain_undeclared_keys
 from dassl.engine.trainer import device_of
@@ -33,9 +34,9 @@ def build_trainer(cfg):
     """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
-        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+        log(f"Loading trainer: {cfg.TRAINER.NAME}")
         if built_in := TRAINER_REGISTRY.replaced(cfg.TRAINER.NAME):
-            print(f"It is that of {file_of(trainer)}, and not that of {file_of(built_in)}")
+            notify(f"It is that of {file_of(trainer)}, and not that of {file_of(built_in)}")
     keep_freed_memory()
     with explain_undeclared_keys(cfg, trainer):
         if trainer.for_this_engine or device_of(cfg).type != "cpu":

@@ -14,7 +14,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from basics import MissingFile, NonFiniteLoss, NotApplicable, UserError, read_json, write_atomic
+from basics import MissingFile, NonFiniteLoss, NotApplicable, UserError, log, read_json, write_atomic
 from dassl.utils import last_checkpoint, load_checkpoint
 
 BEST_FILE = "model-best.pth.tar"
@@ -145,7 +145,7 @@ def load_trained(
             + "\n".join(problems)
         )
     if n_frozen:
-        print(f'Skipped {n_frozen} tensors of the frozen backbone in "{source}"')
+        log(f'Skipped {n_frozen} tensors of the frozen backbone in "{source}"')
     module.load_state_dict({name: found[name] for name in expected}, strict=False)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing, write_atomic, write_json
+from basics import UserError, log, mkdir_if_missing, notify, write_atomic, write_json
 from dassl.engine import checkpoints, results, state
 from dassl.engine.run_folder import FolderTaken
 from dassl.engine.state import STATE_FILE
@@ -37,9 +37,6 @@ class EpochProgress:
 
     def means(self) -> dict[str, float]:
         return {name: meter.avg for name, meter in self.losses.meters.items()}
-
-    def summary(self) -> dict[str, str]:
-        return {name: f"{value:.4g}" for name, value in self.means().items()}
 
     @property
     def seconds(self) -> float:
@@ -112,11 +109,11 @@ class RunRecord:
         """Restore the state in `folder`, if there is one, and return the number of complete epochs."""
         path = Path(folder) / STATE_FILE
         if not path.is_file():
-            print("No checkpoint found, train from scratch")
+            log("No checkpoint found, train from scratch")
             return 0
         epochs = state.restore_state(self.trainer, path)
         batches = f" and {self.progress.batches} batches" if self.progress.batches else ""
-        print(f'Resumed from "{path}": {epochs} epochs{batches} are done')
+        notify(f'Resumed from "{path}": {epochs} epochs{batches} are done')
         return epochs
 
     def start(self, resumed_from) -> None:

@@ -17,6 +17,7 @@ from basics import (
     explain_os_error,
     lock_folder,
     mkdir_if_missing,
+    notify,
     read_json,
     sweep_litter,
     write_json,
@@ -51,7 +52,7 @@ def run_folder(folder: str | Path) -> Iterator[None]:
         sweep_litter(folder)
         before = read_status(folder)
         if before is not None and before.get("state") == "running":
-            print(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
+            notify(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
         status = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         write_json(status, folder / STATUS_FILE)
         try:
@@ -104,7 +105,7 @@ def _locked(folder: Path) -> Iterator[None]:
                     ". Wait for it, or choose another --output-dir."
                 )
         except OSError as error:
-            print(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
+            notify(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
         yield
 
 

@@ -6,15 +6,14 @@ also steps the learning-rate schedule, by `update_lr()` in the last batch of an 
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from basics import NotApplicable, StopSignals, UserError
+from basics import NotApplicable, StopSignals, UserError, details, log, notify, show_progress
 from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
@@ -25,6 +24,7 @@ from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
 from dassl.engine.nonfinite import LossWatch, allowed_steps
 from dassl.engine.origin import describe_data, describe_training
+from dassl.engine.progress import TrainingBar
 from dassl.engine.record import RunRecord
 from dassl.engine.state import keep_threads
 from dassl.engine.trackers import open_tracker
@@ -65,6 +65,7 @@ class TrainerX(TrainerBase):
         self.watch = LossWatch(allowed_steps(cfg.TRAIN.ON_NONFINITE))
         self.signals = StopSignals()
         self.record = RunRecord(self)
+        self.bar = TrainingBar()
         self.tested: list[str] = []  # paths of the images of the last test
         self.training_data = ""  # in words; empty: this run's data
 
@@ -132,8 +133,7 @@ class TrainerX(TrainerBase):
         with StopSignals() as self.signals:
             self.before_train()
             self._open_tracker()
-            # The bar goes to stderr, and only if that is a terminal.
-            with tqdm(total=self.max_epoch, initial=self.start_epoch, desc="train", unit="epoch", disable=None) as bar:
+            with self.bar.open(self):
                 for epoch in range(self.start_epoch, self.max_epoch):
                     if self.record.stopped_early():
                         break
@@ -144,16 +144,15 @@ class TrainerX(TrainerBase):
                     self.run_epoch()
                     self.watch.settle()  # nothing is tested or saved after a bad loss
                     self.after_epoch()
-                    bar.set_postfix(self.record.progress.summary(), refresh=False)
+                    self.bar.show(self)
                     self.record.close_epoch()
                     self.signals.stop_if_requested(f"after epoch {epoch + 1}")
-                    bar.update()
             self.after_train()
 
     def before_train(self):
         """Seed the global random streams, and resume the run if there is one."""
         if not self._models:
-            print("The method trains nothing; testing only")
+            log("The method trains nothing; testing only")
             self.max_epoch = 0
         elif getattr(self.dm.dataset, "test_only", False):
             raise UserError(
@@ -202,6 +201,7 @@ class TrainerX(TrainerBase):
             self._run_step(batch)
             batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
+            self.bar.show(self, batch_idx + 1)
             self.record.log_step()
             # Read once: a later signal waits for the next step. A state has no gradients, so it waits for all batches.
             stop = self.signals.requested is not None and self.ends_step
@@ -242,7 +242,9 @@ class TrainerX(TrainerBase):
             f"lr {lr:.4e}" if lr is not None else "",
             f"eta {timedelta(seconds=int(batch_time.avg * left))}",
         ]
-        tqdm.write(" ".join(part for part in parts if part))
+        # On a terminal, the bar shows it; elsewhere, one line of a short epoch is enough.
+        show = log if self.bar.replaces_lines or (done % frequency and done < self.num_batches) else print
+        show(" ".join(part for part in parts if part))
 
     def after_epoch(self):
         """Validate if the best epoch is to be tested, and write the checkpoints that are due."""
@@ -261,14 +263,14 @@ class TrainerX(TrainerBase):
     def after_train(self):
         """Test the final model and write the results."""
         # Both lines, because the family's log parsers wait for one or the other.
-        print("Finish training")
-        print("Finished training")
+        log("Finish training")
+        log("Finished training")
         metrics = seconds = None
         if self.test_loader is None:
-            print("No test images: nothing is tested")
+            notify("No test images: nothing is tested")
         elif not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
-                print("Deploy the model with the best val performance")
+                log("Deploy the model with the best val performance")
                 self.load_model(self.output_dir)
             metrics, seconds = self._test_and_record()
         print(f"Elapsed: {timedelta(seconds=round(time.monotonic() - self.time_start))}")
@@ -325,7 +327,7 @@ class TrainerX(TrainerBase):
         trained = f"{self.cfg.TRAINER.NAME}, trained on {trained_on}" if self._models else "Nothing trained"
         print(f"{trained}; tested on {describe_data(settings, names, trained=False)}")
         if len(names) == 1:
-            print("Note: the test has a single class, so its accuracy says nothing about telling classes apart")
+            notify("Note: the test has a single class, so its accuracy says nothing about telling classes apart")
 
     def _test_and_record(self):
         """Return the evaluator's summary and the seconds that the test took."""
@@ -375,15 +377,16 @@ class TrainerX(TrainerBase):
             split, loader = "test", self.test_loader
         if loader is None:
             raise UserError(f"DATASET.NAME: expected test images in {self.cfg.DATASET.NAME}, got none.")
-        print(f"Evaluate on the *{split}* set")
+        log(f"Evaluate on the *{split}* set")
         with self.evaluation():
-            for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
+            for batch in show_progress(loader, split, unit="batch"):
                 images, labels = self.parse_batch_test(batch)
                 self.evaluator.process(self.model_inference(images), labels)
                 self.tested += batch.get("impath", [])
                 if is_final:
                     self.signals.stop_if_requested("in the test after the training")
-        results = self.evaluator.evaluate()
+        with nullcontext() if is_final else details():
+            results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return next(iter(results.values()))

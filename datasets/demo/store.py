@@ -9,9 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from basics import UserError, cache_dir, read_json, write_json
+from basics import UserError, cache_dir, read_json, show_progress, write_json
 from dassl.data.datasets import Datum, FewShotDataset
 
 SEED = 1  # of all demo datasets; another seed makes other images, so everyone uses this one
@@ -88,7 +87,7 @@ class DemoDataset(FewShotDataset):
     @classmethod
     def _render(cls, folder: Path) -> None:
         parts = [(split, label) for split in SPLITS for label in range(len(cls.names))]
-        for split, label in tqdm(parts, f"rendering {cls.__name__}", leave=False, disable=None):
+        for split, label in show_progress(parts, f"rendering {cls.__name__}"):
             place = folder / split / folder_name(cls.names[label])
             place.mkdir(parents=True)
             for number, picture in enumerate(cls.pictures(split, label)):

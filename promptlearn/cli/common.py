@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing, notify
+from basics import UserError, mkdir_if_missing, next_lines, notify
 from promptlearn.experiments import (
     Checkout,
     Job,
@@ -76,7 +76,7 @@ def run_jobs(
     """
     demo = is_demo([job.data for job in jobs if job.data], data)
     if demo:
-        notify("no data folder given: running the built-in demo, a tiny CLIP on built-in datasets")
+        notify("no data folder given: running the built-in demo, a tiny CLIP on small datasets")
     done = [job for job in jobs if result_of(job)]
     if done:
         notify(f"{len(done)} of {len(jobs)} runs are done")
@@ -90,9 +90,12 @@ def run_jobs(
     print(show())
     for line in unfair(jobs):
         notify(f"not a fair comparison: {line}")
-    notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
+    notify(f"the runs, summary.json, and summary.csv are in {output / protocol.name}")
     if unfinished:
         notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
+    else:
+        folder = str(output / protocol.name)
+        notify(next_lines([["dassl", "report", folder], ["dassl", "results", folder, "--statistics"]]))
     return max(unfinished.values(), default=0)
 
 

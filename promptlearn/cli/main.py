@@ -56,6 +56,7 @@ commands:
   results                 print the tables of any folders of runs, and tests of the differences
   report                  write an HTML page with charts and a look into the models
   doctor                  check packages, GPU, weights, datasets, and disks
+  completion              print a script that completes commands in bash, zsh, or fish
   SCRIPT.py               run a script as `python SCRIPT.py ...` does
 
 examples:
@@ -85,7 +86,7 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "doctor")
+OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "doctor", "completion")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

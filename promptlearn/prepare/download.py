@@ -8,9 +8,8 @@ from pathlib import Path
 
 import requests
 import urllib3
-from tqdm import tqdm
 
-from basics import UserError, explain_os_error, read_json
+from basics import UserError, explain_os_error, read_json, show_progress
 from promptlearn.prepare.sources import File
 
 CHUNK = 1 << 20  # bytes read at once
@@ -98,7 +97,7 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
 def _from_drive(file: File, part: Path) -> None:
     import gdown  # slow to import, and most files come from elsewhere
 
-    with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
+    with show_progress(name=file.name, unit="B", unit_scale=True, delay=0, leave=True) as bar:
 
         def show(done: int, total: int | None) -> None:
             if max(done, total or 0) > (file.bytes or LONGEST):
@@ -199,7 +198,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
     name = file.name
     with (
         open(part, "r+b" if start else "wb") as out,
-        tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None) as bar,
+        show_progress(None, name, total, "B", delay=0, initial=start, unit_scale=True, leave=True) as bar,
     ):
         out.seek(start)
         try:
@@ -237,7 +236,7 @@ def _hash(path: Path, name: str) -> str:
     """Return the SHA-256 or MD5 of a file, in hex. MD5 detects broken downloads, not attacks."""
     with (
         open(path, "rb") as file,
-        tqdm(desc=f"checking {path.name}", total=_size(path), unit="B", unit_scale=True, disable=None) as bar,
+        show_progress(None, f"checking {path.name}", _size(path), "B", unit_scale=True) as bar,
     ):
         digest = hashlib.new(name, usedforsecurity=False)
         while chunk := file.read(CHUNK):

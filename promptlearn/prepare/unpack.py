@@ -19,9 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
-
-from basics import UserError, explain_os_error
+from basics import UserError, explain_os_error, show_progress
 
 CHUNK = 1 << 20  # bytes read at once
 MAX_FILES = 2_000_000  # the largest dataset, ImageNet, has 1.3 million
@@ -78,7 +76,7 @@ def unpack(
         with open(archive, "rb") as file:
             entries = _nested(file, inner) if inner else _entries(file)
             into.mkdir(parents=True)
-            for entry in tqdm(entries, desc=f"unpacking {archive.name}", unit=" files", disable=None):
+            for entry in show_progress(entries, f"unpacking {archive.name}", unit=" files", leave=True):
                 _extract(entry, _destination(rename(entry.name) if rename else entry.name, gives, into), budget)
     except UserError as error:
         raise UserError(f"{archive}: expected a safe archive, got one that is not: {error}. Delete it.") from error

@@ -116,7 +116,7 @@ def test_what_the_mode_does_not_cover_is_one_message(added, capsys):
 
 def test_a_users_class_takes_a_built_in_name_and_the_output_says_so(added, capsys):
     assert run("KgCoOp", "--no-train") == 0
-    assert "that of trainers/knowledge.py, and not that of" in capsys.readouterr().out
+    assert "that of trainers/knowledge.py, and not that of" in capsys.readouterr().err
     assert TRAINER_REGISTRY.get("KgCoOp") is not BuiltIn is TRAINER_REGISTRY.replaced("KgCoOp")
 
 

@@ -1,5 +1,6 @@
 """The registry of datasets."""
 
+from basics import log
 from dassl.data.datasets.base_dataset import DatasetBase
 from dassl.utils import Registry
 
@@ -14,5 +15,5 @@ def build_dataset(cfg) -> DatasetBase:
     """
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
-        print(f"Loading dataset: {cfg.DATASET.NAME}")
+        log(f"Loading dataset: {cfg.DATASET.NAME}")
     return dataset(cfg)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from basics import MissingFile, UserError, cache_dir, read_json, sweep_litter, write_json
+from basics import MissingFile, UserError, cache_dir, log, notify, read_json, sweep_litter, write_json
 from dassl.data.datasets.base_dataset import (
     DatasetBase,
     Datum,
@@ -91,14 +91,14 @@ class FewShotDataset(DatasetBase):
             rng = random.Random(f"fraction {cfg.SEED}" if cfg.SEED >= 0 else None)
             train = sample_fraction(train, cfg.DATASET.TRAIN_FRACTION, rng)
         self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))
-        print(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
+        log(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
 
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
         if self.num_classes < 2:
-            print(f"Note: {self.classnames[0]} is the only class, so every prediction is correct")
+            notify(f"Note: {self.classnames[0]} is the only class, so every prediction is correct")
         if self.untrained:
-            print(f"Note: {len(self.untrained)} classes have no training images: {', '.join(self.untrained[:5])}")
+            notify(f"Note: {len(self.untrained)} classes have no training images: {', '.join(self.untrained[:5])}")
 
     def find_root(self, cfg) -> str:
         """Return the folder that contains ``dataset_dir``: the user's DATA folder.
@@ -145,7 +145,7 @@ class FewShotDataset(DatasetBase):
         try:
             _write_first(places, lambda path: save_split(train, val, test, str(path), self.image_dir))
         except UserError as error:
-            print(f"Note: cannot save the split, so another seed will make a different one. {error}")
+            notify(f"Note: cannot save the split, so another seed will make a different one. {error}")
         return train, val, test
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
@@ -166,7 +166,7 @@ class FewShotDataset(DatasetBase):
         """Sample the shots of all classes, and check or write their record."""
         few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
-            print(f"Note: {len(few)} classes have fewer than {num_shots} images; using all: {', '.join(few[:3])}")
+            notify(f"Note: {len(few)} classes have fewer than {num_shots} images; using all: {', '.join(few[:3])}")
         sampled_train = sample_fewshot(train, num_shots, self.rng)
         sampled_val = sample_fewshot(val, min(num_shots, MAX_VAL_SHOTS), self.rng)
         if seed < 0:
@@ -186,7 +186,7 @@ class FewShotDataset(DatasetBase):
             try:
                 _write_first(places, lambda path: _write_record(record, path))
             except UserError as error:
-                print(f"Note: cannot record the sample. {error}")
+                notify(f"Note: cannot record the sample. {error}")
             return sampled_train, sampled_val
 
         recorded = _read_record(path)
@@ -197,7 +197,7 @@ class FewShotDataset(DatasetBase):
             kept_train = self._find(recorded["train"], train, sampled_train)
             kept_val = self._find(recorded["val"], val, sampled_val)
             if kept_train is not None and kept_val is not None:
-                print(f"Using the sample in {path}, made together with the split")
+                log(f"Using the sample in {path}, made together with the split")
                 return kept_train, kept_val
         entries = relative_entries([*train, *val], self.dataset_dir)
         # Other images at the same path, which the cache cannot tell apart.
@@ -208,7 +208,7 @@ class FewShotDataset(DatasetBase):
                 kept = _keep_old(path, recorded)
                 places = [path, *places]
             _write_first(places, lambda path: _write_record(record, path))
-            print(f"Note: the images or the split have changed; recorded a new sample, and kept the old one as {kept}")
+            notify(f"Note: the images or the split have changed; recorded a new sample, and kept the old one as {kept}")
             return sampled_train, sampled_val
         raise UserError(
             f"{path}: expected this dataset's sample of {num_shots} shots for seed {seed}, got another: "
@@ -229,7 +229,7 @@ class FewShotDataset(DatasetBase):
 def report_pickle(path: Path, instead: str) -> None:
     """Print that a pickle of the CoOp family, if there is one, is not read, and what replaces it."""
     if path.exists():
-        print(f"Note: ignoring {path}, because a pickle can run code; {instead}")
+        notify(f"Note: ignoring {path}, because a pickle can run code; {instead}")
 
 
 def _write_first(places: list[Path], write: Callable[[Path], object]) -> None:

@@ -38,8 +38,8 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(make, tmp_path, capsys):
     kill(make("TRAIN.CHECKPOINT_MINUTES", "1e-9"), 1, 2)
     capsys.readouterr()
     make("TRAIN.CHECKPOINT_MINUTES", "60").train()
-    out = capsys.readouterr().out
-    assert 'state.pt": 1 epochs and 2 batches are done' in out
+    out, err = capsys.readouterr()
+    assert 'state.pt": 1 epochs and 2 batches are done' in err
     assert "epoch [2/4] batch [2/3]" not in out and "epoch [2/4] batch [3/3]" in out
 
 
@@ -121,8 +121,8 @@ def test_the_log_reports_a_resumed_run(make, tmp_path, capsys):
     kill(make(), 2, 0)
     assert "No checkpoint found, train from scratch" in capsys.readouterr().out
     make().train()
-    out = capsys.readouterr().out
-    assert f'Resumed from "{tmp_path / "run" / "state.pt"}": 2 epochs are done' in out
+    out, err = capsys.readouterr()
+    assert f'Resumed from "{tmp_path / "run" / "state.pt"}": 2 epochs are done' in err
     assert "epoch [2/4]" not in out and "epoch [3/4]" in out
 
 

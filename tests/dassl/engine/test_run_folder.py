@@ -90,7 +90,7 @@ def test_without_file_locks_a_run_continues_with_a_note(tmp_path, monkeypatch, c
     monkeypatch.setattr(fcntl, "lockf", fail)
     with run_folder(tmp_path):
         pass
-    assert "cannot be locked" in capsys.readouterr().out
+    assert "cannot be locked" in capsys.readouterr().err
     assert status(tmp_path)["state"] == "done"
 
 

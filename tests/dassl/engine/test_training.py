@@ -190,10 +190,10 @@ def test_a_method_without_a_trained_model_is_tested_only(make, tmp_path, capsys)
 
 def test_seed_zero_is_a_seed_and_a_negative_one_is_sampled(make, capsys):
     assert make("SEED", "0").cfg.SEED == 0
-    assert "sampled" not in capsys.readouterr().out
+    assert "sampled" not in capsys.readouterr().err
     seed = make("SEED", "-1").cfg.SEED
     assert seed >= 0
-    assert capsys.readouterr().out == f"No seed given; sampled: {seed}\n"
+    assert capsys.readouterr().err == f"No seed given; sampled: {seed}\n"
 
 
 def test_the_sampler_gets_the_epoch_whatever_a_method_overrides(make):

@@ -40,6 +40,9 @@ def test_base2new_prints_only_the_table_to_stdout(fake, capfd):
     assert "92.00 ± 1.00" in out and "62.00 ± 1.00" in out and "zero-shot CLIP" in out
     assert "built-in demo" in err
     assert (fake.output / "base2new" / "summary.json").is_file()
+    *_, heading, report, results = err.splitlines()
+    assert heading == "next:" and report.split() == ["dassl", "report", str(fake.output / "base2new")]
+    assert main(results.split()[1:]) == 0
 
 
 def test_the_same_command_again_gives_the_same_table_without_a_run(fake, capfd):

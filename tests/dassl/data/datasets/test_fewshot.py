@@ -47,7 +47,7 @@ def test_val_has_at_most_four_shots(cfg):
 def test_a_class_with_too_few_images_keeps_all_of_them_with_a_note(cfg, capsys):
     data = build(cfg, NUM_SHOTS=16)
     assert len(data.train_x) == 18
-    assert "3 classes have fewer than 16 images" in capsys.readouterr().out
+    assert "3 classes have fewer than 16 images" in capsys.readouterr().err
 
 
 def test_a_sample_is_recorded_with_relative_paths_and_read_again(cfg, root):
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_reported(cfg, root, monkeypatch, cap
     record(root).unlink()
     monkeypatch.setattr(fewshot, "write_json", refuse)
     assert paths(build(cfg).train_x) == paths(expected.train_x)
-    assert "Note: cannot record the sample. " in capsys.readouterr().out
+    assert "Note: cannot record the sample. " in capsys.readouterr().err
     assert not record(root).exists()
 
 
@@ -163,7 +163,7 @@ def test_an_old_pickle_is_ignored_with_a_note(cfg, root, capsys):
     expected = build(cfg, NUM_SHOTS=2)
     record(root).with_suffix(".pkl").write_bytes(b"not a pickle at all")
     assert paths(build(cfg).train_x) == paths(expected.train_x)
-    assert "shot_2-seed_1.pkl, because a pickle can run code" in capsys.readouterr().out
+    assert "shot_2-seed_1.pkl, because a pickle can run code" in capsys.readouterr().err
 
 
 def test_without_a_seed_nothing_is_recorded(cfg, root):
@@ -277,6 +277,6 @@ def test_one_class_is_base_and_leaves_no_new_classes(cfg, root, capsys):
     }
     split.write_text(json.dumps(parts))
     assert build(cfg, SUBSAMPLE_CLASSES="base").classnames == ["ant"]
-    assert "Note: ant is the only class, so every prediction is correct" in capsys.readouterr().out
+    assert "Note: ant is the only class, so every prediction is correct" in capsys.readouterr().err
     with pytest.raises(UserError, match="expected training images, got none"):
         build(cfg, SUBSAMPLE_CLASSES="new")

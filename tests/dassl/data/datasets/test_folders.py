@@ -69,4 +69,4 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
 def test_other_files_are_reported(folder, capsys):
     open(os.path.join(folder, "b", "notes.txt"), "w").close()
     assert len(read_class_folders(folder)) == 3
-    assert f"Note: skipped 1 files in {folder} that are no images: b/notes.txt" in capsys.readouterr().out
+    assert f"Note: skipped 1 files in {folder} that are no images: b/notes.txt" in capsys.readouterr().err

@@ -333,18 +333,23 @@ def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
         return dataset_file, config_file
     if not demo:
         return dataset_file, config_file
-    if args.eval_only and os.path.isdir(args.model_dir) and not dataset_file and "DATASET.NAME" not in given:
+    if (
+        args.eval_only
+        and os.path.exists(os.path.expanduser(args.model_dir))
+        and not dataset_file
+        and "DATASET.NAME" not in given
+    ):
         raise UserError(
-            f"{args.model_dir}: expected the folder of a run, with its config.yaml, got a folder without. Give "
+            f"{args.model_dir}: expected a model in a run's folder, with its config.yaml, got one without. Give "
             "--dataset-config-file and --config-file, so that the model is tested on the classes that you mean."
         )
-    demo = f"configs/trainers/{args.trainer}/tiny.yaml"
-    found = find_config(demo, CONFIGS)
+    demo_file = f"configs/trainers/{args.trainer}/tiny.yaml"
+    found = find_config(demo_file, CONFIGS)
     if not args.trainer or not os.path.isfile(found):
         return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = find_config("configs/datasets/digits.yaml", CONFIGS)
-    args.demo = demo
+    args.demo = demo_file
     return dataset_file, found
 
 

@@ -198,7 +198,8 @@ def _check_tensors(state: dict[str, Tensor], expected: dict[str, Tensor], subjec
         if state[k].is_floating_point() != expected[k].is_floating_point()
     ]
     if wrong:
-        raise UserError(f"{subject}, got {_few(sorted(wrong))}.")
+        towers = explain_other_towers(state)
+        raise UserError(f"{subject}, got {_few(sorted(wrong))}.{f' It has {towers}. {WHAT_WORKS}' if towers else ''}")
 
 
 def _few(names: Sequence[str]) -> str:

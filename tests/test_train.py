@@ -289,7 +289,7 @@ def test_a_model_without_a_config_is_not_tested_on_the_demos_digits(in_checkout,
     shutil.copytree(own_run / "prompt_learner", model / "prompt_learner")
     command = ["--trainer", "RPO", "--seed", "1", "--eval-only", "--model-dir", str(model)]
     assert train.main([*command, "--output-dir", str(tmp_path / "test")]) == 2
-    assert f"{model}: expected the folder of a run, with its config.yaml" in capsys.readouterr().err
+    assert f"{model}: expected a model in a run's folder, with its config.yaml" in capsys.readouterr().err
     command += [*DIGITS, *TINY, "TRAINER.RPO.K", "3", "--output-dir", str(tmp_path / "digits")]
     assert train.main(command) == 0
     assert f"RPO, trained on unknown data (no config.yaml in {model}); tested on Digits" in capsys.readouterr().out

@@ -114,14 +114,21 @@ class CacheTrainer(PromptTrainer):
         n = len(loader.dataset) if loader is not None else 0
         return TipAdapterCLIP(clip_model, self.fixed_texts(classnames), n, self.options)
 
+    def released_file(self, directory, name: str) -> Path:
+        """Return where the released code saves a part of the cache."""
+        return Path(directory or "") / f"{name}_{self.cfg.DATASET.NUM_SHOTS}shots.pt"
+
+    def locate_model(self, directory, epoch=None):
+        is_released = self.released_file(directory, "values").is_file()
+        return (directory, epoch) if is_released else super().locate_model(directory, epoch)
+
     def load_model(self, directory, epoch=None) -> int | None:
         """Load the cache of a run, or a released one: keys_16shots.pt or best_F_16shots.pt, with values_16shots.pt.
 
         Released files name neither classes nor alpha and beta, which are searched again.
         """
-        shots = f"{self.cfg.DATASET.NUM_SHOTS}shots.pt"
-        values_file, keys_file = (Path(directory or "") / f"{name}_{shots}" for name in ("values", self.released_keys))
-        if not directory or not values_file.is_file():
+        values_file, keys_file = (self.released_file(directory, name) for name in ("values", self.released_keys))
+        if not values_file.is_file():
             return super().load_model(directory, epoch)
         values, keys, cache = read_matrix(values_file), read_matrix(keys_file), self.model.prompt_learner
         if values.shape[1] != self.num_classes:

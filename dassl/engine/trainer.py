@@ -286,7 +286,7 @@ class TrainerX(TrainerBase):
             NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
-        directory, epoch = self._locate_model(directory, epoch)
+        directory, epoch = self.locate_model(directory, epoch)
         model_dir = str(directory) if directory else None
         try:
             epoch = self.load_for_test(directory, epoch)
@@ -309,13 +309,14 @@ class TrainerX(TrainerBase):
                 f"--model-dir: expected the output folder of a trained run, got nothing; {self.cfg.TRAINER.NAME} has "
                 "to be trained first."
             )
-        run, epoch = self._locate_model(directory, epoch)
+        run, epoch = self.locate_model(directory, epoch)
         epoch = compat.load_model(self, run, epoch)
         if directory:
             self.training_data = describe_training(run)
         return epoch
 
-    def _locate_model(self, directory, epoch):
+    def locate_model(self, directory, epoch=None):
+        """Return the run that a path points at, and the epoch; see `checkpoints.locate_model`."""
         names = self.get_model_names()
         return locate_model(directory, names, epoch) if directory and names else (directory, epoch)
 

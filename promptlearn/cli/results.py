@@ -5,7 +5,7 @@ from pathlib import Path
 
 from basics import UserError, notify
 from promptlearn.experiments import FORMATS, PROTOCOLS, find_runs, summarize, table, unfair
-from promptlearn.experiments.results_table import ACCURACY, HARMONIC, metrics_of
+from promptlearn.experiments.results_table import ACCURACY, HARMONIC, at_equal_shots, metrics_of
 from promptlearn.experiments.run_files import damaged
 
 HELP = """\
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
             f"--metric: expected one of {', '.join(known) or 'none'}, which the results hold, got {args.metric}."
         )
     tables = [(each.protocol, each.jobs, summarize(each.protocol, each.jobs, args.metric)) for each in found]
-    methods = [{line.method for line in lines} for _, _, lines in tables]
+    methods = [{line.method for own in at_equal_shots(lines).values() for line in own} for _, _, lines in tables]
     is_somewhere = any(args.statistics in names for names in methods)  # METHOD need not be in every table
     for number, (protocol, jobs, lines) in enumerate(tables):
         if len(found) > 1 or protocol.name not in PROTOCOLS:

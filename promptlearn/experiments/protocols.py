@@ -106,7 +106,8 @@ class Job:
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
-        return f"{what} on {self.row.dataset}, {describe_shots(self.shots)}, seed {self.seed}, {self.stage.column}"
+        drawn = "" if self.row.trainer in UNTRAINED else f", {describe_shots(self.shots)}, seed {self.seed}"
+        return f"{what} on {self.row.dataset}{drawn}, {self.stage.column}"
 
     @property
     def dataset(self) -> str:

@@ -64,8 +64,9 @@ ACCURACY = "accuracy"  # the metric of the tables, unless another is requested
 HARMONIC = {"means": H_OF_MEANS, "seeds": H_OF_SEEDS}  # conventions of H; the first is the default
 ONE_CLASS = "one class"  # stands in place of the accuracy of a test with a single class
 DIGITS = 2  # of accuracies in tables; figures that are equal to these are equally good
-# Around what is bold: tabulate escapes what LaTeX reserves, so the command is put in afterwards.
-BOLD, BOLD_END = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}", "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
+LOWER_IS_BETTER = ("error_rate", "ece")  # of the metrics
+# Around what is bold, for private use: tabulate escapes what LaTeX reserves, so the command is put in afterwards.
+BOLD, BOLD_END = "\ue000", "\ue001"
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
 
@@ -181,16 +182,21 @@ def at_equal_shots(lines: Iterable[Line]) -> dict[str, list[Line]]:
     return groups or {"": lines}
 
 
-def is_best(line: Line, column: str, lines: Iterable[Line]) -> bool:
+def is_best(line: Line, column: str, lines: Iterable[Line], lowest: bool = False) -> bool:
     """Return whether no other complete line of the same dataset and shots has a higher mean, and there is another one.
 
     A method that trains nothing is compared with the lines of all shots.
+
+    Args:
+        lowest: whether lower is better.
     """
     mean, shots = _rounded_mean(line, column), line.row.shots
     rivals = [other for other in lines if other is not line and other.row.dataset == line.row.dataset]
     rivals = [other for other in rivals if shots is None or other.row.shots in (None, shots)]
     means = [value for other in rivals if (value := _rounded_mean(other, column)) is not None]
-    return mean is not None and bool(means) and mean >= max(means)
+    if mean is None or not means:
+        return False
+    return mean <= min(means) if lowest else mean >= max(means)
 
 
 def _rounded_mean(line: Line, column: str) -> float | None:
@@ -372,9 +378,9 @@ def table(
     datasets = {line.row.dataset for line in lines}
     compared = [compare(published, line, datasets) if metric == ACCURACY else None for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
-    body = []
+    body, lowest = [], metric in LOWER_IS_BETTER
     for line in everything:
-        cells = [bold(line.text(column), is_best(line, column, everything), style) for column in columns]
+        cells = [bold(line.text(column), is_best(line, column, everything, lowest), style) for column in columns]
         body.append([line.row.dataset, line.method, *cells, line.seeds])
     if any(compared):
         header += ["published", "difference"]

@@ -60,6 +60,8 @@ def statistics_text(protocol: Protocol, lines: list[Line], against: str | None =
             every_scores.append(scores)
     notes = [NOTES[H_OF_SEEDS]] if protocol.harmonic else []
     notes += notes_on_pairs(every_pair) + notes_on_ranks(every_scores)
+    if any(pair.p is not None and pair.p <= ALPHA for pairs in every_pair for pair in pairs):
+        notes.append(f"*: p <= {ALPHA}")
     return "\n\n".join([*parts, comment("\n".join(notes), style)])
 
 
@@ -82,7 +84,6 @@ def notes_on_pairs(every_pair: list[list[Difference]]) -> list[str]:
     """Explain the figures of several lists of pairs, and what is missing."""
     pairs = [pair for pairs in every_pair for pair in pairs]
     comparisons = max(map(len, every_pair), default=0)
-    largest = max((pair.n for pair in pairs), default=0)
     notes = [
         "mean: over the datasets, of the mean over the seeds that both methods have; methods are compared with equal "
         "shots only"
@@ -95,19 +96,22 @@ def notes_on_pairs(every_pair: list[list[Difference]]) -> list[str]:
     if not all(pair.interval for pair in pairs):
         notes.append(f"no interval: it needs {ENOUGH} datasets, or {ENOUGH} seeds on each")
     if any(pair.p is not None for pair in pairs):
-        notes.append(f"p: Wilcoxon's signed-rank test over the datasets; * p <= {ALPHA} after Holm's correction")
-    if any(pair.p is None for pair in pairs):
-        notes.append(
-            f"no p: too few datasets: {needed(comparisons)} needed for {comparisons} comparisons, got at most {largest}"
-        )
+        notes.append("p-values: Wilcoxon's signed-rank test over the datasets, with Holm's correction")
+    if untested := [pair.n for pair in pairs if pair.p is None]:
+        enough = f"{needed(comparisons)} needed for {comparisons} comparisons"
+        notes.append(f"no p-value: too few datasets: {enough}, got at most {max(untested)}")
     return notes
 
 
 def notes_on_ranks(every_scores: list[Scores]) -> list[str]:
-    """Explain why ranks are missing; empty if none is."""
-    if all(friedman(scores) for scores in every_scores):
-        return []
-    return [
+    """Explain why ranks are missing or rough; empty if none is."""
+    every_rank = [friedman(scores) for scores in every_scores]
+    notes = []
+    if any(ranks and ranks.n <= RELIABLE_CASES for ranks in every_rank):
+        notes.append(f"little data: with {RELIABLE_CASES} or fewer datasets, figures of ranks are rough")
+    if all(every_rank):
+        return notes
+    return notes + [
         f"no ranks: Friedman's test needs 3 methods, and {ENOUGH} datasets that all of them have; with 5, not even "
         "a method that is the better on each of them differs significantly (p = 2 / 2^5 = 0.06)"
     ]
@@ -120,8 +124,6 @@ def ranks_text(ranks: Ranks, methods: int) -> str:
         f"mean ranks: {order}",
         f"critical difference of mean ranks (Nemenyi, {ALPHA}): {ranks.critical_difference:.2f}",
     ]
-    if ranks.n <= RELIABLE_CASES:
-        lines.append(f"little data: with {RELIABLE_CASES} or fewer datasets, these figures are rough")
     if ranks.p > ALPHA:
         lines.append("no method differs significantly from another")
     else:

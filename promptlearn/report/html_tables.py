@@ -122,7 +122,7 @@ def runs(comparison: Comparison) -> Table:
                 word(row.dataset),
                 named(comparison, run.method),
                 images_per_class(None if run.method in comparison.untrained else run.job.shots),
-                number(run.job.seed, 0),
+                NONE if run.method in comparison.untrained else number(run.job.seed, 0),
                 word(run.job.stage.column),
                 number(run.accuracy),
                 number(result["metrics"].get("n"), 0),

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 import dassl
 from promptlearn.experiments.results_table import AVERAGE, H_OF_SEEDS, NOTES, at_equal_shots, notes_on
 from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
-from promptlearn.experiments.significance_text import RELIABLE_CASES, measures, notes_on_pairs, notes_on_ranks
+from promptlearn.experiments.significance_text import measures, notes_on_pairs, notes_on_ranks
 from promptlearn.report import charts, html_tables, model_charts, predictions
 from promptlearn.report.drawing import SERIES, Chart
 from promptlearn.report.explanations import MAX_METHODS, Explanation, models, read_explanation
@@ -109,7 +109,6 @@ def statistical(comparison: Comparison) -> Section:
                     f"Friedman's test of {what}, {len(scores)} methods: p = {ranks.p:.4f}, over {ranks.n} datasets."
                 )
                 result += " No method differs significantly from another." if ranks.p > ALPHA else ""
-                result += " With so little data, this is rough." if ranks.n <= RELIABLE_CASES else ""
                 section.text.append(result)
     section.charts += diagrams
     notes = [NOTES[H_OF_SEEDS]] if comparison.protocol.harmonic else []
@@ -204,7 +203,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     return [
         ("methods", str(len(comparison.methods))),
         ("datasets", str(len(comparison.datasets))),
-        ("seeds", str(len({run.job.seed for run in comparison.runs}))),
+        ("seeds", str(len({run.job.seed for run in comparison.runs if run.method not in comparison.untrained}))),
         ("shots", ", ".join(map(str, comparison.shots))),
         ("backbone", all_of(result.get("backbone") for result in results)),
         ("device", all_of(result.get("device") for result in results)),

@@ -308,6 +308,14 @@ def test_equal_figures_are_equally_good_and_incomplete_ones_are_not(put, lines):
     assert [method for method, _ in best(lines())] == ["CoOp", "RPO"]
 
 
+def test_the_lowest_error_is_the_best(put, tmp_path):
+    for trainer, error in (("RPO", 10.0), ("CoOp", 20.0)):
+        put("base2new/train_base", "digits", trainer, 1, 0.0, metrics={"accuracy": 100 - error, "error_rate": error})
+    lines = summarize(BASE2NEW, discover(BASE2NEW, tmp_path), "error_rate")
+    text = table(BASE2NEW, lines, "markdown", metric="error_rate")
+    assert "**10.00**" in text and "**20.00**" not in text
+
+
 def test_latex_has_bold_means_plus_minus_signs_and_rules(put, lines):
     full(put, "fgvc_aircraft")
     text = table(BASE2NEW, lines(), "latex")

@@ -607,7 +607,12 @@ def test_every_run_and_the_facts(scenario, check):
     for run in runs.all:
         trained = run["trainer"] != ZERO and run["stage"] == runs.columns[0]
         zero = run["trainer"] == ZERO
-        key = run["dataset"], shown_name(run["trainer"]), None if zero else run["shots"], run["seed"], run["stage"]
+        key = (
+            run["dataset"],
+            shown_name(run["trainer"]),
+            *(None if zero else run[each] for each in ("shots", "seed")),
+            run["stage"],
+        )
         result = run["result"]
         expected = {
             "%": result["metrics"]["accuracy"],
@@ -625,6 +630,7 @@ def test_every_run_and_the_facts(scenario, check):
     check.equal(sum(map(len, rows.values())), len(runs.all), "rows")
     check.equal(shown["runs"], f"{len(runs.all)} of {len(runs.folders)}", "runs")
     check.equal(shown["shots"], ", ".join(map(str, runs.shots)), "shots")
+    check.equal(shown["seeds"], str(len({run["seed"] for run in runs.all if run["trainer"] != ZERO})), "seeds")
     check.equal(shown["methods"], str(1 + len(runs.trainers)), "methods")
     check.equal(len(sections["Every run"].missing), len(runs.folders) - len(runs.all), "missing")
 

@@ -21,7 +21,12 @@ LIMITS |= {"MMA": 1.25, "CLIPLoRA": 1.9}
 PROMPTS = {"RPO": 24, "VPT": 8, "CoOp": 16, "CoCoOp": 4, "MaPLe": 2, "SEP": 6} | FURTHER
 
 
-@pytest.mark.parametrize("method", LIMITS)
+LIKE_OTHERS = ("KgCoOp", "ProGrad", "DePT", "LASP", "PromptSRC")  # whose floor is mostly that of CoOp or MaPLe
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_OTHERS else []) for name in LIMITS]
+)
 def test_the_counted_work_is_near_the_floor(method):
     case = Case(method, PROMPTS[method], classes=50, batch=1, layers=2)
     paths = build(case)

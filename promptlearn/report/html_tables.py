@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
+from dassl.config import flatten
 from promptlearn.experiments.published import AVERAGE, Published, compare
-from promptlearn.experiments.results_table import Line, columns_of
+from promptlearn.experiments.results_table import CALIBRATION, Line, columns_of
 from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
 from promptlearn.report.runs import Comparison, complete_mean
 
 MISSING = "missing"
+OF_A_RUN = ("OUTPUT_DIR", "SEED", "RESUME", "DATASET.ROOT", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES")  # settings
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,58 @@ def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
     means = [value for other in rivals if (value := complete_mean(other, column)) is not None]
     detail = f"± {deviation:.2f}" if deviation is not None else ""
     return number(mean, detail=detail, best=len(means) > 1 and mean == max(means))
+
+
+def calibration(comparison: Comparison) -> Table | None:
+    """Return the columns of `dassl results --calibration`, those that a run has recorded."""
+    names = [name for name in CALIBRATION if any(line.medians.get(name) is not None for line in comparison.lines)]
+    rows = [
+        [word(line.row.dataset), word(line.method), *(optional(line.medians.get(name)) for name in names)]
+        for line in comparison.lines
+    ]
+    header = ["dataset", "method", *names]
+    return Table("Calibration", header, rows, [False, False, *[True] * len(names)]) if names else None
+
+
+def optional(value: float | None) -> Cell:
+    return NONE if value is None else number(value)
+
+
+def settings(comparison: Comparison) -> list[Table]:
+    """List the settings that all runs share, and for each method those that others have not, or not the same."""
+    values: dict[str, dict[str, dict[str, None]]] = {}  # key -> method -> its values, in order
+    for run in comparison.runs:
+        for key, value in flatten(run.result.get("config") or {}).items():
+            foreign = key.startswith("TRAINER.") and key.split(".")[1] != run.job.row.trainer.upper()
+            if key not in OF_A_RUN and (not foreign or key == "TRAINER.NAME"):
+                values.setdefault(key, {}).setdefault(run.method, {})[str(value)] = None
+    everyone = len({run.method for run in comparison.runs})
+    shared, own = [], []
+    for key, of in sorted(values.items()):
+        texts = [", ".join(each) for each in of.values()]
+        if len(of) == everyone and len(set(texts)) == 1:
+            shared.append([word(key), word(texts[0])])
+        else:
+            own += [[word(key), named(comparison, m), word(text)] for m, text in zip(of, texts, strict=True)]
+    tables = [
+        Table("Settings that differ", ["setting", "method", "value"], own, [False] * 3, folded=True),
+        Table("Settings of all runs", ["setting", "value"], shared, [False] * 2, folded=True),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def environment(comparison: Comparison) -> Table:
+    """List versions, machine, and weights, and how many runs had each."""
+    counts: dict[tuple[str, str], int] = {}
+    for run in comparison.runs:
+        result = run.result
+        found = dict(result.get("versions") or {}) | {key: result.get(key) for key in ("device", "threads", "backbone")}
+        found["weights"] = (result.get("weights_sha256") or "")[:12]
+        for key, value in found.items():
+            if value:
+                counts[key, str(value)] = counts.get((key, str(value)), 0) + 1
+    rows = [[word(key), word(value), number(count, 0)] for (key, value), count in sorted(counts.items())]
+    return Table("Environment", ["what", "value", "runs"], rows, [False, False, True])
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:

@@ -17,7 +17,7 @@ from promptlearn.experiments.results_table import (
     method_namer,
     summarize,
 )
-from promptlearn.experiments.run_files import read_predictions
+from promptlearn.experiments.run_files import read_metrics, read_predictions
 from promptlearn.experiments.shots import Shots, shots_order
 
 
@@ -45,13 +45,23 @@ class Run:
         return read_predictions(self.job.folder / "predictions.csv")
 
     @cached_property
-    def is_from_here(self) -> bool:
-        """Whether the run was made on this machine, by its status.json."""
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, empty if nothing was trained here."""
+        return [] if self.job.source else read_metrics(self.job.folder / "metrics.csv")
+
+    @cached_property
+    def status(self) -> dict:
+        """The content of status.json, empty if there is none."""
         try:
             status = read_json(self.job.folder / "status.json")
         except UserError:
-            return False
-        return isinstance(status, dict) and status.get("host") == socket.gethostname()
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    @property
+    def is_from_here(self) -> bool:
+        """Whether the run was made on this machine."""
+        return self.status.get("host") == socket.gethostname()
 
 
 class Comparison:

@@ -8,24 +8,47 @@ import pytest
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison, models, page
 from promptlearn.report.charts import axis_places
+from promptlearn.report.drawing import short
 from promptlearn.report.explanations import Explanation, read_explanation
 from promptlearn.report.model_charts import attention_patterns
 from tests.made_up_runs import HOSTILE, TOWERS, MadeUpRuns
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FIGURES = [
-    *["Base and new: average", "Base and new: braille", "Base and new: digits"],
-    *["Spread over the seeds: braille", "Spread over the seeds: digits"],
-    *["Row minus column, base", "Row minus column, new", "Row minus column, H of seeds"],
-    *["Critical differences: base", "Critical differences: new", "Critical differences: H of seeds"],
-    "Accuracy and its costs",
-    "Gains and losses per class over zero-shot CLIP: digits",
-    *["Confusion: digits, base", "Confusion: digits, new"],
-    *["Reliability: digits, base", "Reliability: digits, new"],
-    "Attention pattern: RPO",
-    "Where RPO looks",
-    "Image features: digits",
-]
+STAGES = ("base", "new")
+METHODS = ("zero-shot CLIP", "CoOp", "RPO", "VPT")
+COSTS = ("trained parameters", "GFLOP per training step", "seconds of training", "peak memory of the process, MiB")
+FIGURES = {
+    *(f"Base and new: {place}" for place in ("average", "braille", "digits")),
+    *(f"Spread over the seeds: {dataset}, {stage}" for dataset in ("braille", "digits") for stage in STAGES),
+    *(
+        f"{kind} {measure}"
+        for kind in ("Row minus column,", "Critical differences:")
+        for measure in (*STAGES, "H of seeds")
+    ),
+    *(f"H against {cost}" for cost in COSTS),
+    *(f"Gains and losses per class over zero-shot CLIP: {dataset}" for dataset in ("braille", "digits")),
+    *(
+        f"{kind}: {dataset}, {stage}, {method}"
+        for kind in ("Confusion", "Reliability")
+        for dataset in ("braille", "digits")
+        for stage in STAGES
+        for method in METHODS
+    ),
+    *(
+        f"Attention pattern: {dataset}, RPO, {side} side"
+        for dataset in ("braille", "digits")
+        for side in ("text", "image")
+    ),
+    *(
+        f"Where RPO looks: {dataset}, image {image}"
+        for dataset in ("braille", "digits")
+        for image in ("1, cat (correct)", f"2, {short(HOSTILE)} (predicted fox)")
+    ),
+    *(f"Image features: {dataset}, {method}" for dataset in ("braille", "digits") for method in ("frozen CLIP", "RPO")),
+}
+
+
+OPEN = "for (const each of document.querySelectorAll('main details')) each.open = true"
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +107,43 @@ def test_the_page_opens_from_disk_without_errors_or_requests(shown):
 
 def test_every_chart_is_visible_and_described(shown):
     window = shown()
-    figures = window.locator("figure").all()
-    assert [figure.locator("figcaption").inner_text() for figure in figures] == FIGURES
-    for figure in figures:
-        box = figure.locator("svg").bounding_box()
-        assert box["width"] > 250 and box["height"] > 60
-        assert len(figure.get_by_role("img").get_attribute("aria-label")) > 40
+    window.evaluate(OPEN)
+    figures = window.evaluate(
+        """Array.from(document.querySelectorAll("figure"), figure => {
+            const box = figure.querySelector("svg").getBoundingClientRect();
+            const label = figure.querySelector("[role=img]").getAttribute("aria-label");
+            return [figure.querySelector("figcaption").textContent, box.width, box.height, label.length];
+        })"""
+    )
+    titles = [title for title, *_ in figures]
+    assert set(titles) == FIGURES and len(titles) == len(FIGURES)
+    assert all(width > 250 and height > 60 and letters > 40 for _, width, height, letters in figures)
     images = window.locator(".gallery img")
     assert images.count() > 0
     assert images.evaluate_all("all => all.every(image => image.complete && image.naturalWidth > 0)")
 
 
-@pytest.mark.parametrize("width", [1200, 420])
+@pytest.mark.parametrize("width", [1400, 1200, 400])
 def test_nothing_overflows_the_window(shown, width):
-    assert shown(width).evaluate("document.documentElement.scrollWidth") <= width
+    window = shown(width)
+    window.evaluate(OPEN)
+    assert window.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = window.locator(".scroll").evaluate_all("all => all.map(box => [box.scrollWidth, box.clientWidth])")
+    assert width < 1000 or all(inner <= outer for inner, outer in boxes)  # narrow windows scroll
+
+
+def test_a_narrow_window_shows_all_results_and_readable_charts(shown):
+    window = shown(400)
+    window.evaluate(OPEN)
+    headings = window.locator("#results th")
+    assert headings.all_inner_texts()[2:5] == ["base", "new", "H"]
+    ends = headings.evaluate_all("all => all.map(each => each.getBoundingClientRect().right)")
+    assert max(ends) <= 400
+    heights = window.evaluate(
+        """Array.from(document.querySelectorAll("figure svg text"), text =>
+            parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b))"""
+    )
+    assert min(heights) >= 9
 
 
 def test_a_click_on_a_heading_sorts_and_a_second_one_reverses(shown):
@@ -153,6 +199,7 @@ def test_the_printed_page_is_light_and_without_buttons(shown):
     window.emulate_media(media="print", color_scheme="dark")
     assert window.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
     assert not window.locator("#theme").is_visible() and not window.locator("nav").is_visible()
+    assert not window.locator(".save").first.is_visible()
 
 
 def test_names_from_results_are_never_markup(shown):
@@ -225,7 +272,9 @@ def test_a_transfer_shows_each_target_and_their_mean(tmp_path):
     html = page(Comparison(PROTOCOLS["cross_dataset"], tmp_path), "imagenet", [])
     for stage in ("source", "dtd", "eurosat", "mean of targets"):
         assert f">{stage}</button>" in html
-    assert "RPO, eurosat: 33.4 to 33.5, n = 2" in html and "mean of targets (imagenet) against its costs" in html
+    assert (
+        "RPO, eurosat: 33.4 to 33.5, n = 2" in html and "mean of targets (imagenet) against trained parameters" in html
+    )
 
 
 def test_variants_of_an_ablation_are_different_methods(tmp_path):
@@ -254,8 +303,8 @@ def test_old_runs_without_predictions_and_timings_give_a_page(tmp_path):
 
 def test_a_side_without_layers_is_not_drawn():
     text = {"text": TOWERS["text"]}
-    chart = attention_patterns("CoOp", Explanation(text, [], {}, {}))
-    assert "text side" in chart.svg and "image side" not in chart.svg
+    [chart] = attention_patterns("CoOp", "digits", Explanation(text, [], {}, {}))
+    assert "text side" in chart.title
 
 
 def test_an_explanation_of_an_earlier_model_is_ignored(tmp_path):

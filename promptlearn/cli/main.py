@@ -54,6 +54,7 @@ commands:
   data                    list, prepare (download), and verify datasets
   results                 print the tables of all results, and tests of the differences
   report                  write an HTML page with charts and a look into the models
+  figures                 write the report's charts for a paper, as PDF, SVG, or PNG
   doctor                  check packages, GPU, weights, datasets, and disks
   SCRIPT.py               run a script as `python SCRIPT.py ...` does
 
@@ -82,7 +83,7 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "doctor")
+OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "figures", "doctor")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

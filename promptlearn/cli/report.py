@@ -3,16 +3,17 @@
 import argparse
 from pathlib import Path
 
-from basics import UserError, notify, write_atomic
-from promptlearn.experiments import Checkout, find_protocols
+from basics import notify, write_atomic
+from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
 from promptlearn.experiments.run_files import damaged
 
 HELP = """\
 Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
-and for one dataset a look into the models (attention patterns, nearest words, image features before and after, images
-classified correctly and incorrectly). The page opens from disk and loads nothing.
+each dataset in detail, and for one dataset a look into the models (attention patterns, nearest words, image features
+before and after). The page opens from disk and loads nothing; its tables and charts can be filtered and downloaded.
+`dassl figures` writes the charts for a paper.
 
 For that look, train.py explains one model of each method, unless that is done; --no-explain skips models that are
 not explained.
@@ -22,13 +23,9 @@ not explained.
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     damaged.clear()
-    from promptlearn.report import Comparison, explain_missing, models, page  # imports matplotlib
+    from promptlearn.report import explain_missing, find_comparisons, models, page  # imports matplotlib
 
-    protocols, output = find_protocols(Path(args.folder).expanduser())
-    comparisons = [Comparison(protocol, output, args.foreign_images) for protocol in protocols]
-    comparisons = [comparison for comparison in comparisons if comparison.runs]
-    if not comparisons:
-        raise UserError(f"{output}: expected a finished run, got none. There is nothing to report yet.")
+    comparisons, output = find_comparisons(Path(args.folder).expanduser(), args.foreign_images)
     if args.look_into:
         refuse_unknown("dataset", [args.look_into], unique(name for c in comparisons for name in c.datasets))
     failed = False

@@ -26,7 +26,6 @@ LIGHT = {name: color for name, color in re.findall(r"--(\w+): light-dark\((#\w{6
 MARKERS = "osD^vPX<>p"
 LETTERS = 24  # of a name next to an axis
 WIDTH, HALF, THIRD = 10.6, 5.2, 3.4  # inches: widths of charts on the page
-FORMATS = ("pdf", "svg", "png")  # of figures for a paper
 PAPER_TEXT = 8  # points
 APART = "\N{INVISIBLE SEPARATOR}"
 
@@ -86,9 +85,14 @@ class Chart:
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
     @property
+    def is_wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        return self.size[0] > HALF
+
+    @property
     def columns(self) -> int:
         """How many of the page's six columns it takes."""
-        return 2 if self.size[0] <= THIRD else 3 if self.size[0] <= HALF else 6
+        return 2 if self.size[0] <= THIRD else 6 if self.is_wide else 3
 
     @cached_property
     def svg(self) -> str:
@@ -96,7 +100,7 @@ class Chart:
         return for_page(self.render("svg", self.size, STYLE).decode(), self.name)
 
     def file(self, form: str, width: float) -> bytes:
-        """Return it as a file for a paper, in one of FORMATS, `width` inches wide."""
+        """Return it as a file for a paper (pdf, svg, png), `width` inches wide."""
         scale = width / self.size[0] if self.rigid else PAPER_TEXT / STYLE["font.size"]
         colors = get_named_colors_mapping()
         try:

@@ -85,9 +85,9 @@ def parts_of(comparison: Comparison, dataset: str) -> list[Part]:
     return parts + [Part(s.title, [s]) for s in (every_run(comparison), settings(comparison))]
 
 
-def charts_of(comparison: Comparison, dataset: str) -> list[Chart]:
+def charts_of(comparison: Comparison) -> list[Chart]:
     """Return all charts of the page."""
-    sections = [section for part in parts_of(comparison, dataset) for section in part.sections]
+    sections = [section for part in parts_of(comparison, comparison.datasets[0]) for section in part.sections]
     return [chart for section in sections for chart in (*section.charts, *section.more)]
 
 

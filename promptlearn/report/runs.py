@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from basics import UserError, read_json
-from promptlearn.experiments.discovery import discover, result_of
+from promptlearn.experiments.discovery import discover, find_protocols, result_of
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row
 from promptlearn.experiments.results_table import (
     H_OF_MEANS,
@@ -133,6 +133,20 @@ class Comparison:
     def accuracies(self, method: str, dataset: str, stage: str, shots: Shots | None = None) -> list[float]:
         """Return the accuracies of the selected runs, in percent."""
         return [run.accuracy for run in self.select(method, dataset, stage, shots)]
+
+
+def find_comparisons(folder: Path, foreign_images: bool = False) -> tuple[list[Comparison], Path]:
+    """Find what was compared in `folder`, and the output folder: `folder`, or a protocol's parent.
+
+    Raises:
+        UserError: there is no finished run.
+    """
+    protocols, output = find_protocols(folder)
+    found = [Comparison(protocol, output, foreign_images) for protocol in protocols]
+    found = [comparison for comparison in found if comparison.runs]
+    if not found:
+        raise UserError(f"{output}: expected a finished run, got none. There is nothing to report yet.")
+    return found, output
 
 
 def complete_mean(line: Line, column: str) -> float | None:

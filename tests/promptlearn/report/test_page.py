@@ -1,13 +1,19 @@
 """The page in a real browser: it loads nothing, shows every chart, sorts, and works light, dark and printed."""
 
+import csv
+import io
 import json
 import shutil
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison, models, page
-from promptlearn.report.charts import axis_places
+from promptlearn.report.charts import axis_places, curves, spread
 from promptlearn.report.drawing import short
 from promptlearn.report.explanations import Explanation, read_explanation
 from promptlearn.report.model_charts import attention_patterns
@@ -26,6 +32,7 @@ FIGURES = {
         for measure in (*STAGES, "H of seeds")
     ),
     *(f"H against {cost}" for cost in COSTS),
+    *(f"Learning: {dataset}, training loss" for dataset in ("braille", "digits")),
     *(f"Gains and losses per class over zero-shot CLIP: {dataset}" for dataset in ("braille", "digits")),
     *(
         f"{kind}: {dataset}, {stage}, {method}"
@@ -184,6 +191,66 @@ def test_missing_figures_stay_last_in_either_order(output, browser, tmp_path):
         assert table.locator("tbody tr").last.inner_text().count("missing") == 3  # new and both means
 
 
+def test_downloads_hold_what_the_page_shows(shown):
+    window = shown()
+
+    def download(place, form):
+        with window.expect_download() as started:
+            window.locator(f"{place} .save").get_by_role("button", name=form).first.click()
+        return Path(started.value.path()).read_bytes()
+
+    rows = window.locator("#results tr").evaluate_all(
+        "all => all.map(row => Array.from(row.cells, cell => cell.textContent.trim()))"
+    )
+    assert list(csv.reader(io.StringIO(download("#results", "CSV").decode()))) == rows
+    latex = download("#results", "LaTeX").decode()
+    assert latex.startswith("\\begin{tabular}{llrrrrr}\n\\toprule\ndataset & method & base & new & H & ")
+    assert latex.count(" \\\\\n") == len(rows) and latex.count("\\midrule") == 3  # below the heading and the datasets
+    assert "$\\pm$" in latex and "\\textbf{" in latex and "±" not in latex
+    svg = download("#base-and-new-average", "SVG").decode()
+    texts = {element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"RPO", "CoOp", "VPT"} <= texts and "var(" not in svg
+    image = Image.open(io.BytesIO(download("#base-and-new-average", "PNG")))
+    assert image.width > 1200 and len(image.convert("RGB").getcolors(10**6)) > 20
+
+
+def test_the_filter_leaves_out_rows_figures_and_marks_by_the_keyboard(shown):
+    window = shown()
+    row = window.locator("#results tbody tr").filter(has_text="CoOp").first
+    figure = window.locator("#confusion-digits-base-coop")
+    mark = window.locator("#base-and-new-average [data-method=CoOp]").first
+    assert row.is_visible() and figure.is_visible() and mark.evaluate("each => getComputedStyle(each).opacity") == "1"
+    window.locator("#filter summary").press("Enter")
+    window.get_by_role("checkbox", name="CoOp").press("Space")
+    assert not row.is_visible() and not figure.is_visible()
+    assert float(mark.evaluate("each => getComputedStyle(each).opacity")) < 0.1
+    assert window.locator("#results tbody tr").filter(has_text="VPT").first.is_visible()
+    window.get_by_role("checkbox", name="braille").press("Space")
+    assert not window.locator("#results tbody tr").filter(has_text="braille").first.is_visible()
+    window.get_by_role("button", name="show all").press("Enter")
+    window.keyboard.press("Escape")
+    row.wait_for()
+    assert figure.is_visible() and not window.locator("#filter form").is_visible()
+
+
+def test_the_contents_stay_in_view_and_open_a_folded_dataset(shown):
+    window = shown()
+    chart = window.locator("#learning-braille-training-loss, #learning-digits-training-loss")
+    assert [each.is_visible() for each in chart.all()] == [True, False]
+    window.locator("nav summary").first.click()
+    window.get_by_role("link", name="In detail: braille").click()
+    window.wait_for_function("scrollY > 500")
+    assert [each.is_visible() for each in chart.all()] == [True, True]
+    assert window.locator("nav").bounding_box()["y"] == 0 and not window.locator("nav ol").is_visible()
+
+
+def test_the_page_works_without_scripts(shown):
+    window = shown(java_script_enabled=False)
+    window.locator("nav summary").first.click()
+    assert window.get_by_role("link", name="Results").is_visible()
+    assert not window.locator("#filter").is_visible() and window.locator("figure svg").first.is_visible()
+
+
 def test_the_page_follows_the_color_scheme_and_the_button(shown):
     color = "getComputedStyle(document.documentElement).backgroundColor"
     ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
@@ -229,10 +296,47 @@ def test_the_same_runs_give_the_same_page(output, html):
     assert page(Comparison(PROTOCOLS["base2new"], output), "digits", ["a note"]) == html
 
 
+def test_the_page_states_date_command_version_and_settings(html):
+    assert "2026-03-01 to 2026-03-03" in html and "1.2 abc1234" in html
+    assert "dassl base2new --trainers CoOp RPO VPT --datasets braille digits --seeds 1 2 3 --shots 16" in html
+    differing = html[html.index("Settings that differ") :]
+    assert "OPTIM.LR" in differing and "0.2" in differing
+
+
 def test_few_shot_runs_give_curves(output):
     html = page(Comparison(PROTOCOLS["few_shot"], output), "digits", [])
     assert "Few shots: digits, all" in html and "RPO: 50.2 with 1, 66.8 with 4, 83.5 with 16" in html
+    assert "<title>RPO, 16 shots: 83.48 ± 0.07 %, n = 2</title>" in html
     assert "Base vs. new" not in html
+
+
+def test_curves_of_base_to_new_begin_with_the_average_and_have_h(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for dataset, more in (("digits", 0), ("braille", 2)):
+        for shots in (4, 16):
+            for subsample, right in (("base", 3), ("new", 1)):
+                stage = "train_base" if subsample == "base" else "test_new"
+                runs.run(f"base2new/{stage}", dataset, "RPO", 1, subsample, shots=shots, right=right + more)
+    found = curves(Comparison(PROTOCOLS["base2new"], tmp_path))
+    assert [chart.title for chart in found[:3]] == [f"Few shots: average, {c}" for c in ("base", "new", "H of seeds")]
+    assert len(found) == 9
+    base, new = (50.1, 16.767), (83.433, 50.1)  # accuracies on digits and braille
+    h = sum(2 / (1 / a + 1 / b) for a, b in (base, new)) / 2
+    assert f"RPO: {h:.1f} with 4, {h:.1f} with 16" in found[2].alt
+
+
+def test_boxes_need_five_runs(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    few, many = range(1, 5), range(1, 6)
+    for trainer, seeds in (("RPO", few), ("CoOp", many)):
+        for seed in seeds:
+            runs.run("few_shot/train", "digits", trainer, seed, right=seed)
+    [chart] = spread(Comparison(PROTOCOLS["few_shot"], tmp_path), "digits")
+    assert chart.svg.count("<title>") == 9  # a value for each run
+    figure = Figure()
+    chart.paint(figure)
+    dots = sum(line.get_marker() == "o" for line in figure.axes[0].lines)
+    assert dots == 9 and len(figure.axes[0].lines) == 9 + 4  # the parts of one box
 
 
 def test_percentages_and_all_images_follow_the_numbers(tmp_path):

@@ -19,7 +19,8 @@ COSTS = {
     "peak memory of the process, MiB": lambda result: result.get("peak_memory_mib"),
 }
 LEARNED_BY_EPOCH = {"loss": "training loss", "val_accuracy": "validation accuracy, %"}  # columns of metrics.csv
-MAX_LABELS = 14  # methods in a chart that labels each point
+LABEL = 0.17  # inches: height of a method's name next to the axes
+MAX_BANDS = 8  # lines with a band of deviations; more would hide each other
 FEWEST_BOXED = 5  # runs: quartiles of fewer say less than the dots
 DECADE = 10  # a wider range of costs gets a logarithmic scale
 
@@ -130,7 +131,8 @@ def one_curve(comparison: Comparison, place: str, column: str, lines: dict[str, 
             deviations = [stdev(values) if len(values) > 1 else 0.0 for values in line.values()]
             low, high = zip(*((m - d, m + d) for m, d in zip(means, deviations, strict=True)), strict=True)
             x = [places[shots] for shots in line]
-            mark(axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0), "", method)
+            if len(lines) <= MAX_BANDS:
+                mark(axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0), "", method)
             mark(axes.plot(x, means, color=own, linewidth=1.8)[0], method, method)
             for at, (shots, values), middle, deviation in zip(x, line.items(), means, deviations, strict=True):
                 text = f"{method}, {shots} shots: {middle:.2f} ± {deviation:.2f} %, n = {len(values)}"
@@ -148,7 +150,7 @@ def one_curve(comparison: Comparison, place: str, column: str, lines: dict[str, 
         for method, line in lines.items()
     )
     alt = f"Accuracy ({column}) over the number of shots on {place}; bands: one standard deviation. {summary}."
-    return Chart(f"Few shots: {place}, {column}", alt, (HALF, 3.6), paint, one_dataset(place))
+    return Chart(f"Few shots: {place}, {column}", alt, (HALF, labeled(len(lines))), paint, one_dataset(place))
 
 
 def axis_places(shots: list[Shots]) -> dict[Shots, float]:
@@ -160,11 +162,23 @@ def axis_places(shots: list[Shots]) -> dict[Shots, float]:
     }
 
 
+def labeled(methods: int) -> float:
+    """Return the height of a chart that names methods next to its axes, in inches."""
+    return max(3.5, 0.9 + LABEL * methods)
+
+
+def between(extent: float, methods: int) -> float:
+    """Return the distance of neighboring names, where the axes show `extent`."""
+    return extent * LABEL / (labeled(methods) - 0.7)
+
+
 def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> None:
     """Write the methods' names next to the axes, near the ends of their lines."""
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
-    for (method, end), height in zip(ends.items(), spread_out(list(ends.values()), 0.06 * (high - low)), strict=True):
+    for (method, end), height in zip(
+        ends.items(), spread_out(list(ends.values()), between(high - low, len(ends))), strict=True
+    ):
         label_point(axes, method, (right, end), height, color(comparison, method))
 
 
@@ -251,7 +265,7 @@ def learning_curve(
 
     summary = "; ".join(f"{method}: {end:.4g}" for method, end in ends.items())
     alt = f"{label} over the epochs on {dataset}, a line per training run. Means of the last epoch: {summary}."
-    return Chart(f"Learning: {dataset}, {label}", alt, (HALF, 3.4), paint, dataset)
+    return Chart(f"Learning: {dataset}, {label}", alt, (HALF, labeled(len(lines))), paint, dataset)
 
 
 def costs(comparison: Comparison) -> list[Chart]:
@@ -259,7 +273,7 @@ def costs(comparison: Comparison) -> list[Chart]:
     place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
     heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
-    if not 1 < len(heights.keys() - comparison.untrained) <= MAX_LABELS:
+    if len(heights.keys() - comparison.untrained) < 2:
         return []
     at = {label: {m: typical(comparison, m, figure) for m in heights} for label, figure in COSTS.items()}
     return [one_cost(comparison, place, heights, label, cost_of) for label, cost_of in at.items()]
@@ -269,11 +283,11 @@ def one_cost(
     comparison: Comparison, place: str, heights: dict[str, float], label: str, cost_of: dict[str, float | None]
 ) -> Chart:
     placed = {method: cost for method, cost in cost_of.items() if cost and method not in comparison.untrained}
-    between = 0.07 * (max(heights.values()) - min(heights.values()))
+    space = between(max(heights.values()) - min(heights.values()), len(placed))
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
-        spaced = spread_out([heights[method] for method in placed], between)
+        spaced = spread_out([heights[method] for method in placed], space)
         for (method, cost), height in zip(placed.items(), spaced, strict=True):
             own, value = color(comparison, method), heights[method]
             [point] = axes.plot(cost, value, "o", color=own, markersize=8, zorder=3)
@@ -296,7 +310,7 @@ def one_cost(
         f"{method}: {value:.2f} % with {cost_of[method] or 0:,.6g}" for method, value in heights.items()
     )
     alt = f"{comparison.measure} ({place}) against {label}, medians over the training runs. {summary}."
-    return Chart(f"{comparison.measure} against {label}", alt, (HALF, 3.4), paint)
+    return Chart(f"{comparison.measure} against {label}", alt, (HALF, labeled(len(placed))), paint)
 
 
 def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:

@@ -42,6 +42,7 @@ class Table:
 
 
 NONE = Cell("")
+MANY = 40  # rows that the page shows only on demand
 
 
 def word(text: str, **more) -> Cell:
@@ -189,7 +190,7 @@ def runs(comparison: Comparison) -> Table:
             ]
         )
     numeric = [False, False, True, True, False, *[True] * 8, False]
-    return Table("Runs", header, rows, numeric)
+    return Table("Runs", header, rows, numeric, folded=len(rows) > MANY)
 
 
 def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table | None:

@@ -1,38 +1,60 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU: bash benchmarks/gpu.sh [FOLDER]
-# Trains every method on the demo in every precision, checks that the same command gives the same bytes twice, runs the
-# tests that need a GPU, prints the tables of gpu.py, and profiles RPO's step.
+# Everything that needs a GPU: bash benchmarks/gpu.sh [check | time [FOLDER]] (default: both, output/gpu)
+# check: trains every method on the demo in every precision, JOBS (default 8) at a time, checks that the same command
+#        gives the same bytes twice, and runs the tests that need a GPU.
+# time:  prints the tables of gpu.py, and profiles RPO's step.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-out=${1:-output/gpu}
+what=${1:-both}
+export out=${2:-output/gpu}
 failed=0
 mkdir -p "$out"
 
-node() { case $1 in CoOp) echo COOP ;; CoCoOp) echo COCOOP ;; MaPLe) echo MAPLE ;; *) echo "$1" ;; esac; }
+train() { # METHOD NODE PRECISION NAME
+    local run="$out/$4"
+    if python train.py --trainer "$1" --seed 1 --output-dir "$run" DATASET.SUBSAMPLE_CLASSES base \
+        OPTIM.MAX_EPOCH 5 "TRAINER.$2.PREC" "$3" >"$run.txt" 2>&1; then
+        python -c 'import json, sys; r = json.load(open(sys.argv[1])); print(
+            *sys.argv[2:], r["device"], "accuracy", round(r["metrics"]["accuracy"], 1), "prompts", r["prompts_sha256"])' \
+            "$run/results.json" "$1" "$3"
+    else
+        echo "$1 $3 FAILED: $(tail -n 3 "$run.txt")"
+        return 1
+    fi
+}
 
-for trainer in CoOp CoCoOp MaPLe IVLP VPT SEP RPO LP; do
-    for prec in fp32 fp16 bf16 amp; do
-        run="$out/$trainer/$prec"
-        if python train.py --trainer "$trainer" --seed 1 --output-dir "$run" DATASET.SUBSAMPLE_CLASSES base \
-            OPTIM.MAX_EPOCH 5 "TRAINER.$(node "$trainer").PREC" "$prec" >"$out/log.txt" 2>&1; then
-            echo "$trainer $prec $(python -c "import json; r = json.load(open('$run/results.json')); print(
-                r['device'], 'accuracy', round(r['metrics']['accuracy'], 1), 'loss falls to',
-                open('$run/metrics.csv').read().split()[-1].split(',')[1], 's/epoch', round(r['seconds']['per_epoch'], 2))")"
-        else
-            echo "$trainer $prec FAILED"; tail -n 5 "$out/log.txt"; failed=1
-        fi
+check() {
+    export -f train
+    python - <<'PYTHON' | OMP_NUM_THREADS=1 xargs -P "${JOBS:-8}" -L 1 bash -c 'train "$@"' _ || failed=1
+import trainers
+from dassl.engine import TRAINER_REGISTRY
+
+for name in TRAINER_REGISTRY.registered_names():
+    node = TRAINER_REGISTRY.get(name).config_node
+    for precision in ("fp32", "fp16", "bf16", "amp") if node else ():
+        print(name, node, precision, f"{name}-{precision}")
+PYTHON
+    train RPO RPO fp32 RPO-again
+    local first again
+    first=$(sha RPO-fp32) && again=$(sha RPO-again) && [[ $first == "$again" ]] && echo "RPO twice: same bytes" ||
+        { echo "RPO twice: DIFFERENT"; failed=1; }
+    python -m pytest -q -m gpu || failed=1
+}
+
+sha() { python -c 'import json, sys; print(json.load(open(sys.argv[1]))["prompts_sha256"])' "$out/$1/results.json"; }
+
+measure() {
+    for prec in fp32 fp16 bf16; do
+        python benchmarks/gpu.py --prec "$prec" --output "$out/steps-$prec.json" || failed=1
     done
-done
+    python benchmarks/gpu.py --prec bf16 --classes 50 --compile --output "$out/compiled.json" || failed=1
+    python benchmarks/run.py --method RPO --device cuda --rounds 20 --prec bf16 --profile >"$out/profile.txt" || failed=1
+}
 
-sha() { python -c "import json; print(json.load(open('$1/results.json'))['prompts_sha256'])"; }
-python train.py --trainer RPO --seed 1 --output-dir "$out/again" DATASET.SUBSAMPLE_CLASSES base OPTIM.MAX_EPOCH 5 >"$out/log.txt" 2>&1
-if [[ "$(sha "$out/again")" == "$(sha "$out/RPO/fp32")" ]]; then echo "RPO twice: same bytes"; else echo "RPO twice: DIFFERENT"; failed=1; fi
-
-python -m pytest -q -m gpu || failed=1
-
-for prec in fp32 fp16 bf16; do
-    python benchmarks/gpu.py --prec "$prec" --output "$out/steps-$prec.json" || failed=1
-done
-python benchmarks/gpu.py --prec bf16 --classes 50 --compile --output "$out/compiled.json" || failed=1
-python benchmarks/run.py --method RPO --device cuda --rounds 20 --prec bf16 --profile >"$out/profile.txt" || failed=1
+case $what in
+    check) check ;;
+    time) measure ;;
+    both) check; measure ;;
+    *) echo "benchmarks/gpu.sh: expected check or time, got $what." >&2; exit 2 ;;
+esac
 exit $failed

@@ -239,7 +239,7 @@ def build_ivlp(case, clip_model, names, texts, half):
     def plain(x):
         ctx, *deep = [half(p) for p in learner.prompts(learner.text)]
         image = [half(p) for p in learner.prompts(learner.image)]
-        return plain_clip.maple(state, x, names, ctx, deep, image, heads_of(clip_model))
+        return plain_clip.maple(state, half(x), names, ctx, deep, image, heads_of(clip_model))
 
     return fast, plain, {}
 
@@ -270,7 +270,7 @@ def build_sep(case, clip_model, names, texts, half):
     fused = {"fused": len(chosen), "image_prompts": len(learner.ctx_visual)}
     heads = heads_of(clip_model)
     text0 = plain_clip.encode_text(state, texts, heads)
-    return fast, lambda x: (text0, *plain_clip.sep(state, x, names, text0, learner, chosen, False, heads)), fused
+    return fast, lambda x: (text0, *plain_clip.sep(state, half(x), names, text0, learner, chosen, False, heads)), fused
 
 
 def sep_loss(case: Case, model, plain=None) -> Loss:
@@ -280,7 +280,7 @@ def sep_loss(case: Case, model, plain=None) -> Loss:
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         used = model
         if plain is not None:
-            t0, t, i0, i = plain(images)
+            t0, t, i0, i = (features.float() for features in plain(images))
             used = SimpleNamespace(
                 both_image_features=lambda _: (i0, i),
                 text_features=lambda: t,

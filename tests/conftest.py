@@ -35,9 +35,14 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+def pytest_configure(config):
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # other tests compare with numbers of a CPU
+
+
 def pytest_collection_modifyitems(config, items):
     slow = pytest.mark.skip(reason="are slow (make test-slow)")
-    gpu = pytest.mark.skip(reason="need a CUDA device (run them on a machine that has one)")
+    gpu = pytest.mark.skip(reason="need a CUDA device (pytest -m gpu on a machine that has one)")
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(slow)

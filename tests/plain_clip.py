@@ -168,14 +168,18 @@ def sep(sd, images, classnames, text0, learner, chosen, across, heads):
 
     text0: the frozen text features (C, D), which the released code computes once.
     """
-    n, n_v = len(learner.ctx), len(learner.ctx_visual)
+    ctx, ctx_visual = learner.ctx.to(images.dtype), learner.ctx_visual.to(images.dtype)
+    n, n_v = len(ctx), len(ctx_visual)
     size = embed_image(sd, images[:1]).shape[1]
+
+    def fuse(fusion, tokens, prompts):  # what is trained stays in float32
+        return sep_fuse(fusion, tokens.float(), prompts.float(), across).to(images.dtype)
 
     def rewrite_text(i, x):
         if i not in chosen:
             return x
-        fusion = learner.prompt_projections[chosen.index(i)]
-        return torch.cat([x[:1], sep_fuse(fusion, x[1 + n : 1 + 2 * n], x[1 : 1 + n], across), x[1 + n :]])
+        fused = fuse(learner.prompt_projections[chosen.index(i)], x[1 + n : 1 + 2 * n], x[1 : 1 + n])
+        return torch.cat([x[:1], fused, x[1 + n :]])
 
     def rewrite_image(i, x):
         if i not in chosen:
@@ -184,15 +188,14 @@ def sep(sd, images, classnames, text0, learner, chosen, across, heads):
         energy = energy.mean(dim=1, keepdim=True).expand_as(energy) if across else energy
         most = energy.topk(n_v, dim=0).indices
         tokens = x.gather(0, most[..., None].expand(-1, -1, x.shape[-1]))
-        fusion = learner.visual_prompts[chosen.index(i)]
-        return torch.cat([x[:size], sep_fuse(fusion, tokens, x[size:], across)])
+        return torch.cat([x[:size], fuse(learner.visual_prompts[chosen.index(i)], tokens, x[size:])])
 
     tokens = tokenize([" ".join(["X"] * n) + f" {name}." for name in classnames])
     x = sd["token_embedding.weight"][tokens]
-    x = torch.cat([x[:, :1], learner.ctx.expand(len(x), -1, -1), x[:, 1 + n :]], dim=1)
+    x = torch.cat([x[:, :1], ctx.expand(len(x), -1, -1), x[:, 1 + n :]], dim=1)
     text = encode_sequences(sd, x, tokens.argmax(dim=1), heads, rewrite_text)
     x = embed_image(sd, images)
-    x = torch.cat([x, layer_norm(sd, "visual.ln_pre", learner.ctx_visual).expand(len(x), -1, -1)], dim=1)
+    x = torch.cat([x, layer_norm(sd, "visual.ln_pre", ctx_visual).expand(len(x), -1, -1)], dim=1)
     x, _ = layers(sd, "visual.transformer.", x, heads[0], None, rewrite_image)
     image = F.normalize(project_image(sd, x[:, 0]), dim=-1)
     image0 = encode_image(sd, images, heads)

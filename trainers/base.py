@@ -75,6 +75,9 @@ class PromptTrainer(TrainerX):
         has_fixed_texts: whether it encodes class texts without learned vectors.
         trained_on: names in texts of the classes that a saved model was trained on; None while it is trained.
         unit_length_features: whether the cached features of a frozen image encoder are normalized.
+        static_step: whether its loss runs the same operations on the same numbers, but for the batch, in every step, so
+            that a CUDA graph can replay them (MODEL.CUDA_GRAPH). Not so if the loss reads a number of the GPU, uses the
+            epoch, or leaves tensors on the trainer.
     """
 
     model: PromptedCLIP
@@ -83,6 +86,7 @@ class PromptTrainer(TrainerX):
     checkpoint_name = "prompt_learner"
     has_fixed_texts = True
     unit_length_features = True
+    static_step = False
     trained_on: list[str] | None = None
 
     @property
@@ -246,7 +250,7 @@ class PromptTrainer(TrainerX):
     def _accelerate(self) -> None:
         """Choose the text blocks, and compile or capture the step."""
         self.model.text_block = self._text_block()
-        self.step = build_step(self.outputs, self.model.prompt_learner, self.cfg.MODEL, self.device)
+        self.step = build_step(self.outputs, self.model.prompt_learner, self.cfg.MODEL, self.device, self.static_step)
 
     def _wrap_loaders(self) -> None:
         """Load the cached features of the frozen image encoder instead of images, unless the images are mixed."""

@@ -66,6 +66,7 @@ class CLIPAdapter(PromptTrainer):
     """Feature adapter: cross-entropy over fixed class texts; only the adapter is trained."""
 
     config_node = "CLIPADAPTER"
+    static_step = True
     checkpoint_name = "clip_adapter"
     unit_length_features = False
 

@@ -110,6 +110,7 @@ class CLIPLoRA(PromptTrainer):
     """Low-rank adaptation: cross-entropy; the low-rank updates are trained."""
 
     config_node = "CLIPLORA"
+    static_step = True
     checkpoint_name = "lora_weights"
     has_fixed_texts = False
 

@@ -106,6 +106,7 @@ class CoCoOp(ContextTrainer):
     """Conditional context optimization: cross-entropy; the context and the meta-net are trained."""
 
     config_node = "COCOOP"
+    static_step = True
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return CoCoOpCLIP(clip_model, classnames, self.options)

@@ -38,6 +38,7 @@ class CoOp(ContextTrainer):
     """Context optimization: cross-entropy; only the context is trained."""
 
     config_node = "COOP"
+    static_step = True
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.CSC and self.options.CTX_INIT:

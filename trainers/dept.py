@@ -121,6 +121,7 @@ class DePT(ContextTrainer):
 
     model: DePTCLIP
     config_node = "DEPT"
+    static_step = True
     checkpoint_name = "PromptLearner"
     unit_length_features = False
 

@@ -31,3 +31,4 @@ class IVLP(IndependentTrainer):
     """Independent vision-language prompting: cross-entropy; all context vectors are trained."""
 
     config_node = "IVLP"
+    static_step = True

@@ -37,6 +37,7 @@ class KgCoOp(GuidedContextTrainer):
     """Knowledge-guided context optimization: cross-entropy and the pull; only the context is trained."""
 
     config_node = "KGCOOP"
+    static_step = True
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         model = GuidedContextCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)

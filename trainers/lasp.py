@@ -105,6 +105,7 @@ class LASP(ContextTrainer):
 
     model: LASPCLIP
     config_node = "LASP"
+    static_step = True
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)

@@ -54,6 +54,7 @@ class LP(PromptTrainer):
     """Linear probe: cross-entropy over fixed class texts; only the linear map is trained."""
 
     config_node = "LP"
+    static_step = True
     checkpoint_name = "lp_layer"
 
     def check_options(self, checks: Checks) -> None:

@@ -84,6 +84,7 @@ class MaPLe(ContextTrainer):
     """Multi-modal prompt learning: cross-entropy; the text context and the coupling maps are trained."""
 
     config_node = "MAPLE"
+    static_step = True
     checkpoint_name = "MultiModalPromptLearner"
     splits_words = True
 

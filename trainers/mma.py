@@ -114,6 +114,7 @@ class MMA(PromptTrainer):
     """Multi-modal adapter: cross-entropy; the adapters are trained."""
 
     config_node = "MMA"
+    static_step = True
     checkpoint_name = "adapter_learner"
     has_fixed_texts = False
 

@@ -90,7 +90,7 @@ class MMRLCLIP(PromptedCLIP):
         """Return f and f_r of images (B, 3, H, W), both (B, D) of unit length."""
         first, *deep = self.prompt_learner.tokens("v")
         tower, segments = self.clip.visual, image_segments(self.clip, images, first, deep, self.first_layer)
-        segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
+        segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=segments["image"].tokens.device)
         segments["prompts"].wanted = True
         x = tower.transformer(segments)
         proj = self.prompt_learner.get_parameter("image_encoder.proj_rep")
@@ -112,6 +112,7 @@ class MMRL(PromptTrainer):
 
     model: MMRLCLIP
     config_node = "MMRL"
+    static_step = True
     checkpoint_name = "MultiModalRepresentationLearner"
     has_fixed_texts = False
 

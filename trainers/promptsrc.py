@@ -52,6 +52,7 @@ class PromptSRC(IndependentTrainer):
 
     model: IndependentCLIP
     config_node = "PROMPTSRC"
+    static_step = True
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)

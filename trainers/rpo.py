@@ -148,6 +148,7 @@ class RPO(PromptTrainer):
 
     model: RPOCLIP
     config_node = "RPO"
+    static_step = True
 
     def check_options(self, checks: Checks) -> None:
         checks.at_least("K", 1)

@@ -185,6 +185,7 @@ class SEP(ContextTrainer):
 
     model: SEPCLIP
     config_node = "SEP"
+    static_step = True
     has_fixed_texts = True
 
     def check_options(self, checks: Checks) -> None:

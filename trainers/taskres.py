@@ -65,6 +65,7 @@ class TaskRes(PromptTrainer):
     """Task residual tuning: cross-entropy; only the residuals are trained."""
 
     config_node = "TASKRES"
+    static_step = True
 
     def check_options(self, checks: Checks) -> None:
         checks.holds("ALPHA", self.options.ALPHA > 0, "above 0")

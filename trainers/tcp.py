@@ -104,6 +104,7 @@ class TCP(ContextTrainer):
 
     model: TCPCLIP
     config_node = "TCP"
+    static_step = True
     has_fixed_texts = True
 
     def check_options(self, checks: Checks) -> None:

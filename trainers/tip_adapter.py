@@ -165,6 +165,8 @@ class TipAdapter(CacheTrainer):
 class TipAdapterF(CacheTrainer):
     """Cross-entropy; the keys are trained, from those of Tip-Adapter."""
 
+    static_step = True
+
     def after_epoch(self) -> None:
         if self.epoch + 1 == self.max_epoch:
             self.search()  # before the checkpoint is written

@@ -136,7 +136,7 @@ class VPTCLIP(FixedTextCLIP):
         """Average the tokens that POOL selects, after the last layer and the final LayerNorm: (B, vision width)."""
         segments, tower = self.segments(images), self.clip.visual
         if self.pool == "cls":
-            segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=images.device)
+            segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=segments["image"].tokens.device)
         adapters = dict(enumerate(getattr(self.prompt_learner, "adapters", ())))
         add_prompts = self.add_prompts if self.location == "add" else None
         x = tower.transformer(segments, before_layer=add_prompts, adapters=adapters)
@@ -162,6 +162,7 @@ class VPT(PromptTrainer):
     """Visual prompt tuning: cross-entropy; the prompts are trained, and the head if it is linear."""
 
     config_node = "VPT"
+    static_step = True
 
     def check_options(self, checks: Checks) -> None:
         for key, choices in CHOICES.items():

@@ -159,9 +159,10 @@ _C.MODEL.BACKBONE.NAME = ""
 _C.MODEL.BACKBONE.PRETRAINED = True
 # Run the training step through torch.compile, for fixed shapes. If that fails, the step runs uncompiled, with a note.
 _C.MODEL.COMPILE = False
-# On a GPU, capture the training step once as a CUDA graph and replay it: the same kernels, without the time to launch
-# each of them. A step that reads numbers from the GPU cannot be captured; it runs without a graph, with a note.
-_C.MODEL.CUDA_GRAPH = False
+# On a GPU, capture the training step once as a CUDA graph and replay it: the same kernels and bytes, without the time
+# to launch each kernel. For methods with `static_step` (trainers/base.py). If capturing fails, the step runs without a
+# graph, with a note.
+_C.MODEL.CUDA_GRAPH = True
 # Library for multiplying by frozen weights in float32 on a CPU: torch, onednn, or auto for the faster one. The two
 # round differently. "auto" measures once per machine and number of threads and keeps the answer in the cache; a run
 # records it (results.json, "linear"), and a resumed run keeps it.

@@ -7,8 +7,10 @@ loss are detached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,39 +27,48 @@ TEXT_SHARE = 2  # class texts get one part in so many of the free memory; images
 PROBED_CLASSES = 8  # classes whose memory is measured
 
 
-def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: torch.device) -> TrainStep:
+def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: torch.device, static: bool) -> TrainStep:
     """Return the step as the options request it: unchanged, compiled, captured, or both.
 
     Args:
         learner: the module whose parameters are trained.
         options: the node MODEL.
+        static: whether the step is the same for all batches of a shape, so that a graph can replay it.
     """
     if options.COMPILE:
-        step = CompiledStep(step, learner.parameters())
-    if options.CUDA_GRAPH and device.type == "cuda":
+        step = CompiledStep(step, learner)
+    if options.CUDA_GRAPH and static and device.type == "cuda":
         step = GraphedStep(step, learner)
-    elif options.CUDA_GRAPH:
-        print(f"MODEL.CUDA_GRAPH: expected a GPU, got {device.type}. Running the step without a graph.")
     return step
 
 
-def keep_random_state(device: torch.device) -> AbstractContextManager:
-    """Restore torch's random streams on exit, so that a trial step (with dropout) changes nothing afterward."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextmanager
+def keep_state(learner: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore torch's random streams and the buffers of what is trained on exit.
+
+    So a trial step with dropout or batch norm changes nothing afterward.
+    """
+    buffers = [buffer.clone() for buffer in learner.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            for buffer, before in zip(learner.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
 
 class CompiledStep:
     """A step compiled for fixed shapes; where that fails, the plain step, with a note.
 
     Args:
-        parameters: what is trained; the first call also tries the backward pass, which is compiled separately.
+        learner: the module whose parameters are trained; the first call also tries the backward pass, which is compiled
+            separately.
     """
 
-    def __init__(self, step: TrainStep, parameters: Iterable[nn.Parameter]):
-        self.plain = step
+    def __init__(self, step: TrainStep, learner: nn.Module):
+        self.plain, self.learner = step, learner
         self.compiled: TrainStep | None = torch.compile(step, dynamic=False)
         self.tried = False
-        self.parameters = [p for p in parameters if p.requires_grad]
 
     def __call__(self, images: Tensor, labels: Tensor) -> Outputs:
         if not self.tried:
@@ -69,9 +80,9 @@ class CompiledStep:
         """Make one step and discard its gradients."""
         assert self.compiled is not None
         try:
-            with keep_random_state(images.device):
+            with keep_state(self.learner, images.device):
                 loss, *_ = self.compiled(images, labels)
-                torch.autograd.grad(loss, self.parameters)
+                torch.autograd.grad(loss, [p for p in self.learner.parameters() if p.requires_grad])
         except Exception as error:  # whatever the compiler fails on, the step works without it
             reason = " ".join(str(error).split("\n\n")[0].split())  # the rest is advice to its developers
             print(f"MODEL.COMPILE: torch.compile failed; running the step uncompiled: {type(error).__name__}: {reason}")
@@ -109,11 +120,17 @@ class GraphedStep:
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         sample = images.clone(), labels.clone()  # the graph reads its batches from these tensors
+        generator = torch.cuda.default_generators[images.device.index] if images.is_cuda else None
+        intact = generator.clone_state() if generator else None
+        gc.collect()  # a graph that is freed during a capture breaks it
+        # torch warms up on one stream, captures on another, and notes that gradients change streams in between.
+        warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
         try:
-            # Weights that autocast has cast must not outlive the capture.
-            with keep_random_state(images.device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
+            with keep_state(self.learner, images.device), torch.autocast("cuda", dtype, enabled, cache_enabled=False):
                 self.graphed = torch.cuda.make_graphed_callables(_OwningStep(self.plain, self.learner), sample)
         except Exception as error:  # whatever cannot be captured, the step works without a graph
+            if generator and intact:  # torch leaves its random stream as if still captured
+                generator.graphsafe_set_state(intact)
             reason = " ".join(str(error).split("\n")[0].split())
             print(f"MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: {type(error).__name__}: {reason}")
 
@@ -126,7 +143,15 @@ class _OwningStep(nn.Module):
         self.step, self.learner = step, learner
 
     def forward(self, images: Tensor, labels: Tensor) -> Outputs:
-        return self.step(images, labels)
+        # As without a graph, autocast casts a weight once per step, so that its gradients add up in the same precision.
+        # The copies must not outlive the capture.
+        caching = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(True)
+        try:
+            return self.step(images, labels)
+        finally:
+            torch.clear_autocast_cache()
+            torch.set_autocast_cache_enabled(caching)
 
 
 def check_text_block(setting: str) -> None:

@@ -109,10 +109,9 @@ def test_the_next_captured_step_does_not_overwrite_results(make_trainer, capture
     assert len(capture) == 1 and step.graphed is not None
 
 
-def test_without_a_gpu_no_step_is_captured(make_trainer, capsys):
+def test_without_a_gpu_no_step_is_captured(make_trainer):
     trainer = make_trainer("RPO", "USE_CUDA", False, "MODEL.CUDA_GRAPH", True)
     assert not isinstance(trainer.step, GraphedStep)
-    assert "MODEL.CUDA_GRAPH: expected a GPU, got cpu" in capsys.readouterr().out
 
 
 def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_trainer, monkeypatch, capsys):

@@ -167,19 +167,21 @@ def labeled(methods: int) -> float:
     return max(3.5, 0.9 + LABEL * methods)
 
 
-def between(extent: float, methods: int) -> float:
-    """Return the distance of neighboring names, where the axes show `extent`."""
-    return extent * LABEL / (labeled(methods) - 0.7)
-
-
 def label_ends(axes: Axes, comparison: Comparison, ends: dict[str, float]) -> None:
     """Write the methods' names next to the axes, near the ends of their lines."""
-    low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
-    for (method, end), height in zip(
-        ends.items(), spread_out(list(ends.values()), between(high - low, len(ends))), strict=True
-    ):
-        label_point(axes, method, (right, end), height, color(comparison, method))
+    label_points(axes, comparison, {method: (right, end) for method, end in ends.items()})
+
+
+def label_points(axes: Axes, comparison: Comparison, points: dict[str, tuple[float, float]]) -> None:
+    """Write the methods' names to the right of the axes, as near to the heights of their points as they fit."""
+    low, high = axes.get_ylim()
+    least = (high - low) * LABEL / (labeled(len(points)) - 0.7)
+    heights = spread_out([y for _, y in points.values()], least)
+    above, below = max(heights, default=high) - high, low - min(heights, default=low)
+    shift = max(0, below) - max(0, above)  # into the axes
+    for (method, point), height in zip(points.items(), heights, strict=True):
+        label_point(axes, method, point, height + shift, color(comparison, method))
 
 
 def spread(comparison: Comparison, dataset: str) -> list[Chart]:
@@ -275,39 +277,39 @@ def costs(comparison: Comparison) -> list[Chart]:
     heights = {method: value for method, value in heights.items() if value is not None}
     if len(heights.keys() - comparison.untrained) < 2:
         return []
-    at = {label: {m: typical(comparison, m, figure) for m in heights} for label, figure in COSTS.items()}
-    return [one_cost(comparison, place, heights, label, cost_of) for label, cost_of in at.items()]
+    found = []
+    for label, figure in COSTS.items():
+        known = {method: typical(comparison, method, figure) for method in heights.keys() - comparison.untrained}
+        placed = {method: cost for method in heights if (cost := known.get(method))}
+        if placed:
+            found.append(one_cost(comparison, place, heights, label, placed))
+    return found
 
 
 def one_cost(
-    comparison: Comparison, place: str, heights: dict[str, float], label: str, cost_of: dict[str, float | None]
+    comparison: Comparison, place: str, heights: dict[str, float], label: str, placed: dict[str, float]
 ) -> Chart:
-    placed = {method: cost for method, cost in cost_of.items() if cost and method not in comparison.untrained}
-    space = between(max(heights.values()) - min(heights.values()), len(placed))
-
     def paint(canvas) -> None:
         axes = canvas.subplots()
-        spaced = spread_out([heights[method] for method in placed], space)
-        for (method, cost), height in zip(placed.items(), spaced, strict=True):
-            own, value = color(comparison, method), heights[method]
-            [point] = axes.plot(cost, value, "o", color=own, markersize=8, zorder=3)
-            mark(point, f"{method}: {value:.2f} % with {cost:,.6g} {label}", method)
-            label_point(axes, method, (cost, value), height, own)
+        for method, cost in placed.items():
+            [point] = axes.plot(cost, heights[method], "o", color=color(comparison, method), markersize=8, zorder=3)
+            mark(point, f"{method}: {heights[method]:.2f} % with {cost:,.6g} {label}", method)
         for method in [each for each in heights if each not in placed]:
             line = axes.axhline(heights[method], color=color(comparison, method), linestyle="--", linewidth=1.4)
             mark(line, f"{method}: {heights[method]:.2f} %", method)
-        if placed and max(placed.values()) > DECADE * min(placed.values()):
+        if max(placed.values()) > DECADE * min(placed.values()):
             axes.margins(x=0.12)
             axes.set_xscale("log")
-        elif placed:
+        else:
             axes.set_xlim(0, 1.12 * max(placed.values()))
         axes.xaxis.set_major_formatter("{x:,.10g}")
         axes.set_xlabel(label)
         axes.set_ylabel(f"{comparison.measure}, %")
         axes.grid()
+        label_points(axes, comparison, {method: (cost, heights[method]) for method, cost in placed.items()})
 
     summary = "; ".join(
-        f"{method}: {value:.2f} % with {cost_of[method] or 0:,.6g}" for method, value in heights.items()
+        f"{method}: {value:.2f} % with {placed.get(method, 0):,.6g}" for method, value in heights.items()
     )
     alt = f"{comparison.measure} ({place}) against {label}, medians over the training runs. {summary}."
     return Chart(f"{comparison.measure} against {label}", alt, (HALF, labeled(len(placed))), paint)

@@ -178,10 +178,15 @@ def label_points(axes: Axes, comparison: Comparison, points: dict[str, tuple[flo
     low, high = axes.get_ylim()
     least = (high - low) * LABEL / (labeled(len(points)) - 0.7)
     heights = spread_out([y for _, y in points.values()], least)
-    above, below = max(heights, default=high) - high, low - min(heights, default=low)
-    shift = max(0, below) - max(0, above)  # into the axes
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    for i in order:  # none below the axes, and then none above
+        heights[i] = max(heights[i], low)
+        low = heights[i] + least
+    for i in reversed(order):
+        heights[i] = min(heights[i], high)
+        high = heights[i] - least
     for (method, point), height in zip(points.items(), heights, strict=True):
-        label_point(axes, method, point, height + shift, color(comparison, method))
+        label_point(axes, method, point, height, color(comparison, method))
 
 
 def spread(comparison: Comparison, dataset: str) -> list[Chart]:

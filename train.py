@@ -26,12 +26,14 @@ from basics import (
     explain_missing_package,
     flush_or_drop,
     known_spelling,
+    log,
+    next_lines,
     notify,
     open_missing_streams,
     stop_without_parent,
 )
 from basics.additions import find_config, has_additions
-from dassl.config import decode, get_cfg_default, merge_valid, read_yaml
+from dassl.config import FREE_TO_CHANGE, decode, flatten, get_cfg_default, merge_valid, read_yaml
 from dassl.config.declared import NotDeclared, declare_keys, registered_names
 from dassl.config.family import add_missing_nodes, translate
 
@@ -44,7 +46,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
+TRAIN = ["python", "train.py"] if Path.cwd() == ROOT else ["dassl", "train"]  # the command that runs this file
 
+INPUT_OF_BACKBONE = ("INPUT.SIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")
 # Flags that stand for keys. --device cpu stands for USE_CUDA False.
 SHORT_FLAGS = {
     "--epochs": "OPTIM.MAX_EPOCH",
@@ -62,7 +66,7 @@ examples:
   python train.py --trainer RPO --root DATA --dataset-config-file configs/datasets/oxford_pets.yaml \\
       --config-file configs/trainers/RPO/main_K24.yaml --seed 1 --output-dir output/pets/seed1 \\
       --shots 16 --classes base
-  python train.py --trainer RPO --eval-only --model-dir output/pets/seed1 ... --classes new
+  python train.py --eval-only --model-dir output/pets/seed1 --output-dir output/pets_new/seed1 --classes new
   python train.py --trainer RPO --find-lr           a learning rate to try, and lr_finder.csv
 
 The same command resumes an interrupted run; --no-resume starts over in another folder. The keys are documented in
@@ -88,9 +92,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--shots", type=int, help="DATASET.NUM_SHOTS: training images per class; -1 for all")
     p.add_argument("--classes", choices=("all", "base", "new"), help="DATASET.SUBSAMPLE_CLASSES")
     p.add_argument("--device", choices=("cpu", "cuda"), help="USE_CUDA (default: the GPU if there is one)")
-    p.add_argument("--backbone", default="", help='"ViT-B/16", ..., a weights file, or "tiny"')
-    p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir")
-    p.add_argument("--model-dir", default="", help="folder of a trained run")
+    p.add_argument("--backbone", default="", help='"ViT-B/16", "ViT-B-16/TAG", "hf-hub:NAME", a file, "tiny"')
+    p.add_argument("--eval-only", action="store_true", help="test only: the model in --model-dir, with its config")
+    p.add_argument("--model-dir", default="", help="a trained run: its folder, its checkpoint folder, or a file in it")
     p.add_argument("--explain", action="store_true", help="with --eval-only: explain the model instead of testing it")
     p.add_argument("--load-epoch", type=int, help="its epoch (default: the best one saved, else the last)")
     p.add_argument("--resume", default="", help="folder of another run to resume from")
@@ -101,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--target-domains", nargs="+", help="for datasets with domains")
     p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
+    p.add_argument("--verbose", action="store_true", help="print all that log.txt gets: config, every line of training")
+    p.set_defaults(demo="")
     p.add_argument("opts", nargs="*", help="other settings, as KEY VALUE or KEY=VALUE")
     return p
 
@@ -140,6 +146,8 @@ def extend_cfg(cfg: CfgNode) -> None:
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Merge the defaults, the dataset's file, the method's file, the flags, and the KEY VALUE pairs.
 
+    A test starts from the config of the model's run instead of the defaults.
+
     Raises:
         UserError: names all misspelled keys and names at once; if there are none, all values out of range.
     """
@@ -162,7 +170,10 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         opts += ["SEED", args.seed]
     short, disagreeing = short_flags(args)
     opts += short
-    problems = merge_valid(cfg, demo_files(args), [*opts, *args.opts], partial(translate, args.trainer))
+    record = recorded_config(args)
+    files, opts = config_files(args, demo=record is None), [*opts, *args.opts]
+    problems = merge_record(cfg, record, files, opts) if record else []
+    problems += merge_valid(cfg, files, opts, partial(translate, args.trainer or cfg.TRAINER.NAME))
     problems += disagreeing
     cfg.TRAINER.NAME = known_spelling(cfg.TRAINER.NAME, known_names("trainers"))
     if args.seed < -1:
@@ -177,17 +188,18 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             problems.append(f"{key}: unknown {kind} {name!r}.{hint} Expected one of: {', '.join(known)}.")
     if problems:
         raise UserError("\n".join(problems))
+    follow_backbone(cfg, (str(record), *files) if record else files, opts)
     check_values(cfg)
     if args.device == "cuda":
         require_gpu()
-    folder_given = "OUTPUT_DIR" in [*opts, *args.opts]
+    folder_given = "OUTPUT_DIR" in opts
     if cfg.SEED < 0:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
     if not folder_given:
         shots = f"shots{cfg.DATASET.NUM_SHOTS}" if cfg.DATASET.NUM_SHOTS > 0 else "all_shots"
         if cfg.DATASET.TRAIN_FRACTION < 1:
             shots = f"fraction{cfg.DATASET.TRAIN_FRACTION}"
-        what = f"{cfg.DATASET.SUBSAMPLE_CLASSES}_{shots}"
+        what = f"{cfg.DATASET.SUBSAMPLE_CLASSES}_{shots}" + ("_tested" if record else "")
         cfg.OUTPUT_DIR = os.path.join("output", cfg.DATASET.NAME, cfg.TRAINER.NAME, what, f"seed{cfg.SEED}")
     cfg.freeze()
     return cfg
@@ -206,6 +218,36 @@ def short_flags(args: argparse.Namespace) -> tuple[list, list[str]]:
         if key in given and decode(given[key]) != value:
             problems.append(f"{flag}, {key}: expected one value, got {value} and {given[key]}. Leave one of them out.")
     return words, problems
+
+
+def follow_backbone(cfg: CfgNode, files: tuple[str, ...], opts: list) -> None:
+    """Take the size of images, and the mean and deviation of their pixels, from the backbone, unless they are set.
+
+    A config file sets them for the backbone that it names; on the command line they are set for any backbone.
+    """
+    name, of_file, kept = cfg.MODEL.BACKBONE.NAME, dict[str, str](), set(opts[::2])
+    for file in filter(None, files):
+        settings = flatten(read_yaml(file))
+        of_file |= dict.fromkeys(settings, file)
+        kept |= settings.keys() if settings.get("MODEL.BACKBONE.NAME", name) == name else set()
+    if kept.issuperset(INPUT_OF_BACKBONE):
+        return
+    from clip import OPENAI_PIXELS, backbone_config, backbone_pixels
+
+    try:
+        size, pixels = backbone_config(name).image_size, backbone_pixels(name)
+    except UserError:
+        return  # the checks report it with the other mistakes
+    if pixels is None:  # then those of a file are as likely as others
+        kept |= of_file.keys() - {"INPUT.SIZE"}
+    mean, std = map(list, pixels or OPENAI_PIXELS)
+    for key, value in zip(INPUT_OF_BACKBONE, ((size, size), mean, std), strict=True):
+        before, last = flatten(cfg)[key], key.rpartition(".")[2]
+        if key in kept or value == before:
+            continue
+        if key in of_file:
+            notify(f"{key}: {value}, as {name} needs, instead of {before} in {of_file[key]}")
+        cfg.INPUT[last] = value
 
 
 def require_gpu() -> None:
@@ -232,49 +274,106 @@ def find_seed(folder: str | None) -> int:
         config = read_yaml(Path(folder) / "config.yaml")
         seed = config.get("SEED") if isinstance(config, dict) else None
         if isinstance(seed, int) and seed >= 0:
-            print(f"No seed given; using that of the run in {folder}: {seed}")
+            notify(f"No seed given; using that of the run in {folder}: {seed}")
             return seed
     from dassl.utils import sample_seed
 
     return sample_seed()
 
 
-def demo_files(args: argparse.Namespace) -> tuple[str, str]:
-    """Return the dataset's and the method's config file: the demo's without a data folder and a method's file."""
+def recorded_config(args: argparse.Namespace) -> Path | None:
+    """Return the config.yaml of the run whose model is tested; None if nothing is tested, or there is none."""
+    if not (args.eval_only and args.model_dir):
+        return None
+    given = Path(args.model_dir).expanduser()
+    runs = given, given / "run", given.parent, given.parent.parent  # `dassl fit` has it in run/; or a part of a run
+    return next((run / "config.yaml" for run in runs if (run / "config.yaml").is_file()), None)
+
+
+def merge_record(cfg: CfgNode, record: Path, files: tuple[str, str], settings: list) -> list[str]:
+    """Merge the config of a model's run, as far as it influences the numbers, and return the mistakes as lines.
+
+    Left out are what a test measures (TEST) and how often a training saves (TRAIN). If the command names another
+    dataset, the settings of DATASET are left out, too, except the shots.
+
+    Args:
+        files, settings: of the command, which are merged afterwards.
+    """
+    try:
+        recorded = flatten(read_yaml(record))
+    except UserError as error:
+        return [str(error)]
+    command, known = cfg.clone(), flatten(cfg)
+    merge_valid(command, files, settings)  # mistakes are reported when it is merged into cfg
+    other_dataset = command.DATASET.NAME not in ("", recorded.get("DATASET.NAME"))
+    left = FREE_TO_CHANGE - {"DATASET.ROOT"}
+    if other_dataset:
+        left |= {key for key in known if key.startswith("DATASET.")} - {"DATASET.NUM_SHOTS", "DATASET.TRAIN_FRACTION"}
+    kept = {
+        key: value for key, value in recorded.items() if key not in left and not key.startswith(("TEST.", "TRAIN."))
+    }
+    if unknown := kept.keys() - known.keys():
+        notify(f"Note: {record}: settings that do not exist here are left out: {', '.join(sorted(unknown))}")
+    pairs = [word for key, value in kept.items() if key in known for word in (key, value)]
+    notify(f"Using the config of the model's run, {record}, where the command says nothing else")
+    return [problem.replace("command line", str(record), 1) for problem in merge_valid(cfg, (), pairs)]
+
+
+def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
+    """Return the dataset's and the method's config file.
+
+    Sets `args.demo` to the latter if it is the demo's.
+
+    Args:
+        demo: whether they are the demo's without a data folder and a method's file.
+    """
     dataset_file, config_file = (find_config(file, CONFIGS) for file in (args.dataset_config_file, args.config_file))
     given = [*args.opts[::2]]
     if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
         return dataset_file, config_file
-    demo = f"configs/trainers/{args.trainer}/tiny.yaml"
-    found = find_config(demo, CONFIGS)
+    if not demo:
+        return dataset_file, config_file
+    if (
+        args.eval_only
+        and os.path.exists(os.path.expanduser(args.model_dir))
+        and not dataset_file
+        and "DATASET.NAME" not in given
+    ):
+        raise UserError(
+            f"{args.model_dir}: expected a model in a run's folder, with its config.yaml, got one without. Give "
+            "--dataset-config-file and --config-file, so that the model is tested on the classes that you mean."
+        )
+    demo_file = f"configs/trainers/{args.trainer}/tiny.yaml"
+    found = find_config(demo_file, CONFIGS)
     if not args.trainer or not os.path.isfile(found):
         return dataset_file, config_file  # an unknown method is reported with the other mistakes
     if not dataset_file and "DATASET.NAME" not in given:
         dataset_file = find_config("configs/datasets/digits.yaml", CONFIGS)
-    print(f"No data folder and no method file given: running the built-in demo with {demo}")
+    args.demo = demo_file
     return dataset_file, found
 
 
 def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
-    from dassl.engine import explain_failures, fresh_folder, run_folder
+    from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
 
-    if args.eval_only and args.model_dir and not os.path.isdir(args.model_dir):
+    if args.eval_only and args.model_dir and not os.path.exists(os.path.expanduser(args.model_dir)):
         raise UserError(
-            f'--model-dir: expected the output folder of a trained run, got "{args.model_dir}", which does not exist.'
+            f'--model-dir: expected a trained run or one of its checkpoints, got "{args.model_dir}", which does not '
+            "exist."
         )
     if args.explain and not args.eval_only:
-        raise UserError("--explain: expected --eval-only and --model-dir too, since it explains a trained model.")
+        raise UserError("--explain: expected --eval-only and --model-dir too, got neither. Add them.")
     if args.find_lr and (args.eval_only or args.no_train):
-        raise UserError("--find-lr: expected neither --eval-only nor --no-train, since it makes training steps.")
+        raise UserError("--find-lr: expected neither --eval-only nor --no-train, got one of them. Leave it out.")
     if args.no_resume:
         if cfg.RESUME:
-            raise UserError("--resume, --no-resume: expected at most one of them.")
+            raise UserError("--resume, --no-resume: expected at most one of them, got both. Leave one out.")
         cfg.defrost()
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
-        print(f"Starting over in {cfg.OUTPUT_DIR}")
-    with run_folder(cfg.OUTPUT_DIR), explain_failures(cfg):
+        notify(f"Starting over in {cfg.OUTPUT_DIR}")
+    with run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
         train_or_test(args, cfg)
 
 
@@ -283,17 +382,21 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
 
     from dassl.engine import build_trainer
     from dassl.engine.lr_finder import find_lr
+    from dassl.engine.summary import next_commands, summarize_run
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
     from trainers.explain import explain
 
     set_random_seed(cfg.SEED)  # for trainers that use the global random streams; ours have their own
-    setup_logger(cfg.OUTPUT_DIR)
-    print(f"Setting fixed seed: {cfg.SEED}")
+    setup_logger(cfg.OUTPUT_DIR, args.verbose)
+    if args.demo:
+        print(f"No data folder and no method file given: running the built-in demo with {args.demo}")
+    log(f"Setting fixed seed: {cfg.SEED}")
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.deterministic = True  # the same convolution for the same images
         torch.backends.cudnn.allow_tf32 = False  # fp32 is float32, in convolutions too
-    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
+    log(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
+    print(summarize_run(trainer, args.model_dir if args.eval_only else None))
     if args.find_lr:
         find_lr(trainer)
     elif args.explain:
@@ -301,8 +404,12 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         explain(trainer)
     elif args.eval_only:
         trainer.evaluate(args.model_dir, epoch=args.load_epoch)
+        print(f"results in {cfg.OUTPUT_DIR}")
     elif not args.no_train:
         trainer.train()
+        print(f"results in {cfg.OUTPUT_DIR}")
+        if commands := next_commands(trainer, TRAIN):
+            print(next_lines(commands))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,17 +2,25 @@
 
 Such a package names its modules as entry points of the groups promptlearn.trainers, promptlearn.datasets, and
 promptlearn.configs (a module in a folder that is laid out like configs/).
+
+A folder trainers/ or datasets/ of the user is imported as `basics.foreign` says: its files replace none of ours, and a
+clip/ next to it serves them alone. So does the clip/ of a method folder, trainers/<any>/ with clip/ and trainer files.
 """
 
 import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from basics.foreign import ForeignFolder, without_private_names
+
 CONFIGS = "configs"
+PACKAGES = ("trainers", "datasets")
 
 
 def is_repository(folder: Path) -> bool:
@@ -29,9 +37,24 @@ def own_folder(package: str) -> Path | None:
     folder = Path.cwd() / package
     if is_repository(folder.parent) or not folder.is_dir():
         return None
-    registry = f"{package[:-1].upper()}_REGISTRY".encode()
     files = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
-    return folder if any(registry in file.read_bytes() for file in files) else None
+    files += [file for each in method_folders(folder) for file in _trainer_files(each)]
+    return folder if any(_registers(file, package) for file in files) else None
+
+
+def _registers(file: Path, package: str) -> bool:
+    return f"{package[:-1].upper()}_REGISTRY".encode() in file.read_bytes()
+
+
+def method_folders(folder: Path) -> list[Path]:
+    """List the folders in trainers/ that bring a package `clip` of their own."""
+    return sorted(file.parents[1] for file in folder.glob("*/clip/__init__.py"))
+
+
+def _trainer_files(method_folder: Path) -> list[Path]:
+    """List the files of a method folder that register a trainer. They lie in it, or in a folder trainers/ in it."""
+    files = sorted([*method_folder.glob("*.py"), *method_folder.glob("trainers/*.py")])
+    return [file for file in files if _registers(file, "trainers")]
 
 
 def has_additions(package: str) -> bool:
@@ -40,25 +63,59 @@ def has_additions(package: str) -> bool:
 
 
 def import_all(package: str, path: list[str]) -> list[ModuleType]:
-    """Import the modules of `package`, those of the current folder, and those of installed packages.
+    """Import the modules of `package`, those of installed packages, and those of the current folder, in this order.
 
     A module that cannot be imported is reported and skipped: a broken file must not disable the others.
 
     Args:
-        path: the package's `__path__`. The current folder's is put first, so its files replace those of equal names.
+        path: the package's `__path__`.
     """
+    steps: dict[str, Callable[[], ModuleType]] = {}
+    for folder in map(Path, path):
+        own_clip = method_folders(folder)
+        for name in _module_names(folder):
+            if folder / name not in own_clip:
+                steps[f"{package}/{name}.py"] = partial(importlib.import_module, f"{package}.{name}")
+        steps |= _steps_of_method_folders(folder)
+    for entry in entry_points(group=f"promptlearn.{package}"):
+        steps[entry.module] = partial(importlib.import_module, entry.module)
     own = own_folder(package)
     if own and not any(own.samefile(folder) for folder in path):
-        path.insert(0, str(own))
-    files = {f"{package}.{module.name}": f"{package}/{module.name}.py" for module in pkgutil.iter_modules(path)}
-    files |= {entry.module: entry.module for entry in entry_points(group=f"promptlearn.{package}")}
+        foreign = _current_folder(own, package)
+        for name in _module_names(own):
+            if own / name not in method_folders(own):
+                steps[str(own / f"{name}.py")] = partial(foreign.import_file, own / name)
+        steps |= _steps_of_method_folders(own)
     modules = []
-    for name, file in files.items():
+    for file, step in steps.items():
         try:
-            modules.append(importlib.import_module(name))
+            modules.append(step())
         except Exception as error:
-            print(f"warning: {file} is skipped: {type(error).__name__}: {error}", file=sys.stderr)
+            reason = without_private_names(f"{type(error).__name__}: {error}")
+            print(f"warning: {file} is skipped: {reason}", file=sys.stderr)
     return modules
+
+
+def _module_names(folder: Path) -> list[str]:
+    return [module.name for module in pkgutil.iter_modules([str(folder)])]
+
+
+def _current_folder(own: Path, package: str) -> ForeignFolder:
+    """Return what the files of trainers/ or datasets/ of the current folder find there."""
+    packages = {package: own} | {name: folder for name in PACKAGES if (folder := own_folder(name))}
+    if (own.parent / "clip" / "__init__.py").is_file():
+        packages["clip"] = own.parent / "clip"
+    return ForeignFolder(own.parent, packages)
+
+
+def _steps_of_method_folders(folder: Path) -> dict[str, Callable[[], ModuleType]]:
+    steps: dict[str, Callable[[], ModuleType]] = {}
+    for root in method_folders(folder):
+        inner = root / "trainers"
+        foreign = ForeignFolder(root, {"clip": root / "clip", "trainers": inner if inner.is_dir() else root})
+        for file in _trainer_files(root):
+            steps[str(file)] = partial(foreign.import_file, file)
+    return steps
 
 
 def config_folders(folder: Path, installed: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 
 
 def open_missing_streams():
@@ -62,9 +61,3 @@ def drop(stream):
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())  # also discards its buffer, which Python would flush at exit
     os.close(null)
-
-
-def notify(text):
-    """Print a line to stderr, for progress and errors. A closed console is ignored."""
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

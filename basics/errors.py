@@ -1,5 +1,7 @@
 """Errors that a user can fix. The message is all the user sees: what was expected, what was found, and what to do."""
 
+import errno
+
 
 class UserError(Exception):
     """A user's mistake. The command prints the message, without a traceback, and exits with `status`."""
@@ -28,6 +30,22 @@ class NotApplicable(UserError):
 
 class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became infinite or NaN."""
+
+
+FULL = "Free some space, or choose another folder."
+DENIED = "Change its permissions, or choose another path."
+ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: DENIED, errno.EPERM: DENIED, errno.EROFS: DENIED}
+
+
+def explain_os_error(path, expected, error):
+    """Turn an OSError into a UserError: `<path>: expected X, got an error: <reason>. <what to do>.`
+
+    Args:
+        path: of the file or folder.
+        expected (str): such as "a writable file".
+    """
+    advice = ADVICE.get(error.errno, "Check the path, its permissions, and the free space.")
+    return UserError(f"{path}: expected {expected}, got an error: {error.strerror or error}. {advice}")
 
 
 EXTRAS = {

@@ -9,7 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from basics.errors import MissingFile, UserError
+from basics.errors import MissingFile, UserError, explain_os_error
 from basics.locks import LOCK_FILE
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of the temporary files of write_atomic
@@ -37,7 +37,7 @@ def write_atomic(path, data):
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from error
+        raise explain_os_error(path, "a writable file", error) from error
 
 
 def sweep_litter(folder, older_than=0.0):
@@ -79,14 +79,14 @@ def read_json(fpath):
     """
     try:
         if Path(fpath).exists() and not Path(fpath).is_file():  # reading a pipe would wait for its writer
-            raise UserError(f"{fpath}: expected a regular file, got a folder, a pipe, or a device.")
+            raise UserError(f"{fpath}: expected a regular file, got a folder, a pipe, or a device. Give a file.")
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingFile(f"{fpath}: expected a file, got nothing.") from error
     except OSError as error:
-        raise UserError(f"{fpath}: cannot read the file: {error.strerror}.") from error
+        raise explain_os_error(fpath, "a readable file", error) from error
     except (ValueError, RecursionError) as error:  # the latter from thousands of brackets
-        raise UserError(f"{fpath}: expected valid JSON, got an error: {error}.") from error
+        raise UserError(f"{fpath}: expected valid JSON, got an error: {error}. Fix or restore the file.") from error
 
 
 def mkdir_if_missing(dirname):
@@ -98,7 +98,22 @@ def mkdir_if_missing(dirname):
     try:
         Path(dirname).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{dirname}: cannot create the folder: {error.strerror}.") from error
+        raise explain_os_error(dirname, "a folder that can be created", error) from error
+
+
+def keep_outside(output, pictures, source):
+    """Refuse an output folder inside a folder of the user's own pictures, which is never written to.
+
+    Args:
+        source (str): the key or flag of the output folder, for the message.
+
+    Raises:
+        UserError: it is inside.
+    """
+    if Path(pictures).is_dir() and Path(output).resolve().is_relative_to(Path(pictures).resolve()):
+        raise UserError(
+            f"{source}: expected a folder outside of the pictures in {pictures}, got {output}. Set another."
+        )
 
 
 def sha256(path):

@@ -6,7 +6,7 @@ import stat
 from contextlib import contextmanager
 from pathlib import Path
 
-from basics.errors import UserError
+from basics.errors import UserError, explain_os_error
 
 LOCK_FILE = ".lock"
 # Do not follow links, and do not wait for the other end of a pipe.
@@ -23,7 +23,7 @@ def open_regular(path, flags):
         handle = os.open(path, flags | NO_WAIT, 0o666)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
-            raise UserError(f"{path}: cannot open the file: {error.strerror}.") from error
+            raise explain_os_error(path, "an accessible file", error) from error
         handle = None
     if handle is None or not stat.S_ISREG(os.fstat(handle).st_mode):
         if handle is not None:

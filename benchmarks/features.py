@@ -20,28 +20,51 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as train.py
 
 import torch
+import torch.nn.functional as F
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import methods  # noqa: E402
 from benchmarks.measure import TOLERANCE, counted, line, median_seconds, step, use_run_settings  # noqa: E402
-from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, reference_images  # noqa: E402
+from benchmarks.methods import Case, Loss, classnames, cross_entropy, frozen_clip, options, reference_images  # noqa: E402
+from clip import CLIP  # noqa: E402
 from promptlearn.cli.common import integer_from  # noqa: E402
-from trainers import lp  # noqa: E402
+from trainers import clip_adapter, lp, taskres, tip_adapter  # noqa: E402
 from trainers.prompted import PromptedCLIP  # noqa: E402
 
 # Method, prompts or context vectors, and batch, as in the released configs (LP: as CoOp); and CoCoOp with CoOp's batch.
 ROWS = (("CoOp", 16, 32), ("CoCoOp", 4, 32), ("CoCoOp", 4, 1), ("RPO", 4, 4), ("RPO", 24, 4), ("LP", 0, 32))
+ROWS += (("CLIPAdapter", 0, 32), ("TaskRes", 0, 32), ("TipAdapterF", 0, 32))
+NOT_NORMALIZED = ("CLIPAdapter",)  # cached features
+KEYS = 16  # of each class in TipAdapterF's cache
 # Two smaller batches for a plain path that does not fit; its time is extrapolated linearly.
 PLAIN_AT = {("CoCoOp", 32): (1, 2)}
 
 
+def build_tip_adapter(clip_model: CLIP, texts: list[str]) -> PromptedCLIP:
+    """Build a Tip-Adapter whose keys are random directions."""
+    model = tip_adapter.TipAdapterCLIP(clip_model, texts, KEYS * len(texts), options(tip_adapter))
+    torch.nn.init.normal_(model.prompt_learner.keys)
+    model.prompt_learner.keys.data = F.normalize(model.prompt_learner.keys.data, dim=-1)
+    model.prompt_learner.labels.copy_(torch.arange(len(texts)).repeat_interleave(KEYS))
+    return model
+
+
+# Methods on frozen features of images and texts. As released, their step runs the image tower, as in column "tower s".
+FEATURE_METHODS: dict[str, Callable[[CLIP, list[str]], PromptedCLIP]] = {
+    "LP": lp.LPCLIP,
+    "CLIPAdapter": lambda clip_model, texts: clip_adapter.AdapterCLIP(clip_model, texts, options(clip_adapter)),
+    "TaskRes": lambda clip_model, texts: taskres.TaskResCLIP(clip_model, texts, options(taskres)),
+    "TipAdapterF": build_tip_adapter,
+}
+
+
 def build(method: str, prompts: int, batch: int, args: argparse.Namespace) -> tuple[PromptedCLIP, Loss | None]:
     """Build a method on a random CLIP, and the plain path's loss if there is one."""
-    if method == "LP":
+    if method in FEATURE_METHODS:
         texts = [f"a photo of a {name}." for name in classnames(args.classes)]
-        return lp.LPCLIP(frozen_clip(args.layers, "cpu", torch.float32), texts), None
+        return FEATURE_METHODS[method](frozen_clip(args.layers, "cpu", torch.float32), texts), None
     paths = methods.build(Case(method, prompts, args.classes, batch, args.layers))
     return paths.model, paths.losses["plain"]
 
@@ -52,7 +75,9 @@ def measure(method: str, prompts: int, batch: int, args: argparse.Namespace) -> 
     model, plain_loss = build(method, prompts, batch, args)
     images, labels = reference_images(batch), torch.arange(batch) % args.classes
     with torch.no_grad():
-        cached = model.image_memory(images) if method == "RPO" else PromptedCLIP.image_features(model, images)
+        cached = model.image_memory(images) if method == "RPO" else model.tower_features(images)
+        if method not in NOT_NORMALIZED and method != "RPO":
+            cached = F.normalize(cached, dim=-1)
     loss, learner, losses = cross_entropy(model), model.prompt_learner, {}
     start = {k: v.clone() for k, v in learner.state_dict().items()}
 

@@ -16,12 +16,12 @@ The counted work may be higher: fused kernels compute the scores again in the ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clip import CLIPConfig
 
 FUSION_MLP = 256  # width of the MLP in SEP's fusion (`trainers.sep`)
-REDUCTION = 16  # of CoCoOp's meta-net
+REDUCTION, TCP_REDUCTION = 16, 4  # of the meta-nets of CoCoOp and TCP
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Tokens:
         after_first: number of different tokens after the first layer; None: `count`.
         last: number of tokens attended to in the last layer; None: `count`.
         output: number of tokens needed after the last layer; None: `count`.
+        learned_from: the layer before which they become dependent on something learned (adapters); None: never.
     """
 
     count: int
@@ -49,6 +50,7 @@ class Tokens:
     after_first: int | None = None
     last: int | None = None
     output: int | None = None
+    learned_from: int | None = None
 
     def before(self, layer: int) -> int:
         """Number of different tokens that enter a layer."""
@@ -73,7 +75,7 @@ def tower(width: int, layers: int, kinds: dict[str, Tokens]) -> float:
     for layer in range(layers):
         last = layer == layers - 1
         for name, t in kinds.items():
-            if 0 < layer <= t.replaced:
+            if 0 < layer <= t.replaced or layer == t.learned_from:
                 states[name] = State(constant=False, learned=True)
         needed = [name for name, t in kinds.items() if (t.output != 0 if last else layer >= t.replaced)]
         after = dict(states)
@@ -117,6 +119,13 @@ class Step:
         depth: number of layers that get new ones.
         image_prompts: number of prompts on the image side.
         fused: number of layers before which prompts are fused with tokens (SEP).
+        first: the first layer, counted from 0, with tokens that join (MMRL) or of classes (TCP), or the first whose
+            tokens depend on adapters (MMA) or low-rank updates (CLIP-LoRA).
+        contexts: number of contexts of each class (PLOT++).
+        runs: number of sets of image prompts, one run of each image for each (PLOT++).
+        backward: number of backward passes (ProGrad).
+        guides: hand-written texts of each class that are classified, too (LASP).
+        table: width of the table that tokens are projected from (MMRL).
     """
 
     sizes: CLIPConfig
@@ -127,18 +136,24 @@ class Step:
     depth: int = 1
     image_prompts: int = 0
     fused: int = 0
+    first: int = 0
+    contexts: int = 1
+    runs: int = 1
+    backward: int = 1
+    guides: int = 0
+    table: int = 0
 
-    def text(self, contexts: int = 1) -> float:
-        """Count the text tower with a context after [SOS]; `contexts` of them differ, each for all classes."""
-        s, m, classes, fused = self.sizes, self.prompts, len(self.names), bool(self.fused)
+    def text_kinds(self, contexts: int = 1, learned: bool = True) -> dict[str, Tokens]:
+        """Return the text tower's tokens with contexts after [SOS]: `contexts` of them, each for all classes."""
+        m, classes, fused = self.prompts, len(self.names), bool(self.fused)
         lengths = [max(n, m) for n in self.names] if fused else self.names  # m tokens of each class are fused
         rows, n = contexts * (classes if fused else 1), contexts * sum(lengths)
-        kinds = {
+        return {
             "start": Tokens(1, {"start": 1}, constant=True, output=0),
             "ctx": Tokens(
                 rows * m,
                 {"start": rows * m, "ctx": rows * m * (m + 1) // 2},
-                learned=True,
+                learned=learned,
                 replaced=self.depth - 1,
                 fresh=contexts * m,
                 after_first=contexts * m,
@@ -152,7 +167,12 @@ class Step:
                 output=contexts * classes,
             ),
         }
-        return tower(s.text_width, s.text_layers, kinds) + 2 * contexts * classes * s.text_width * s.embed_dim
+
+    def text(self, contexts: int = 1, learned: bool = True) -> float:
+        """Count the text tower with a context after [SOS]; `contexts` of them differ, each for all classes."""
+        s, rows = self.sizes, contexts * len(self.names)
+        layers = tower(s.text_width, s.text_layers, self.text_kinds(contexts, learned))
+        return layers + (1 + learned) * rows * s.text_width * s.embed_dim
 
     def image(self, prompts: int = 0) -> float:
         """Count the image tower; if there are prompts, all tokens and prompts attend to each other."""
@@ -231,4 +251,93 @@ def sep(step: Step) -> float:
     return step.text() + step.image(step.image_prompts) + own + text + image + step.similarities(2) + prototypes
 
 
-FLOORS = {"RPO": rpo, "CoOp": coop, "CoCoOp": cocoop, "MaPLe": maple, "VPT": vpt, "SEP": sep}
+def fixed_words(step: Step, first: int = 0) -> dict[str, Tokens]:
+    """Return the words of fixed texts; those of the template run once. They become learned before layer `first`."""
+    shared, classes = min(step.texts) - min(step.names), len(step.names)
+    own = {"words": sum(n * (n + 1) // 2 for n in step.names), "shared": shared * sum(step.names)}
+    return {
+        "shared": Tokens(shared, {"shared": shared * (shared + 1) // 2}, True, learned_from=first or None, output=0),
+        "words": Tokens(sum(step.names), own, True, learned_from=first or None, output=classes),
+    }
+
+
+def adapted(step: Step) -> float:
+    """Count both towers whose tokens become learned before layer `first`, without the adapters themselves."""
+    s, b, n = step.sizes, step.batch, (step.sizes.image_size // step.sizes.patch_size) ** 2 + 1
+    image = {"image": Tokens(b * n, {"image": b * n * n}, output=b, learned_from=step.first)}
+    towers = tower(s.text_width, s.text_layers, fixed_words(step, step.first)) + step.embedding()
+    towers += tower(s.vision_width, s.vision_layers, image)
+    features = 2 * (len(step.names) * s.text_width + b * s.vision_width) * s.embed_dim
+    return towers + features + step.similarities(learned=2)
+
+
+def prograd(step: Step) -> float:
+    forward = step.text(learned=False)
+    return coop(step) + (step.backward - 1) * (step.text() - forward + step.similarities(1) - step.similarities(0))
+
+
+def lasp(step: Step) -> float:
+    s, b, n = step.sizes, step.batch, (step.sizes.image_size // step.sizes.patch_size) ** 2 + 1
+    image = tower(
+        s.vision_width, s.vision_layers, {"image": Tokens(b * n, {"image": b * n * n}, learned=True, output=b)}
+    )
+    guides = step.guides * len(step.names) ** 2 * s.embed_dim * 2
+    features = 2 * b * s.vision_width * s.embed_dim
+    return step.text() + step.embedding() + image + features + guides + step.similarities(learned=2)
+
+
+def tcp(step: Step) -> float:
+    s, m, classes = step.sizes, step.prompts, len(step.names)
+    below, above = step.text_kinds(), step.text_kinds()
+    below["rest"] = replace(below["rest"], last=None, output=None)
+    above["rest"] = replace(above["rest"], constant=False, learned=True)
+    pairs = {"start": classes * m, "ctx": classes * m * (m + 1) // 2}
+    above["ctx"] = Tokens(classes * m, pairs, learned=True, output=0)
+    layers = tower(s.text_width, step.first, below) + tower(s.text_width, s.text_layers - step.first, above)
+    meta_net = 3 * classes * (s.embed_dim // TCP_REDUCTION) * m * s.text_width
+    features = 2 * classes * s.text_width * s.embed_dim
+    return layers + meta_net + features + step.image() + step.similarities(learned=1)
+
+
+def promptsrc(step: Step) -> float:
+    own = step.image() + step.similarities(learned=0)
+    return step.text() + step.image(step.image_prompts) + own + step.similarities(learned=2)
+
+
+def plotpp(step: Step) -> float:
+    s, b, n = step.sizes, step.batch, (step.sizes.image_size // step.sizes.patch_size) ** 2 + 1
+    rows, k = step.runs * b, step.image_prompts
+    image = Tokens(rows * n, {"image": rows * n * n, "prompts": rows * n * k}, fresh=b * n, output=rows)
+    own = {"image": rows * k * n, "prompts": rows * k * k}
+    prompts = Tokens(rows * k, own, learned=True, fresh=step.runs * k, output=0)
+    image = tower(s.vision_width, s.vision_layers, {"image": image, "prompts": prompts}) + step.embedding()
+    features = 2 * rows * s.vision_width * s.embed_dim
+    return step.text(step.contexts) + image + features + step.similarities(2, pairs=step.contexts * step.runs)
+
+
+def mmrl(step: Step) -> float:
+    s, b, k, n = step.sizes, step.batch, step.prompts, (step.sizes.image_size // step.sizes.patch_size) ** 2 + 1
+    joined, plain = s.vision_layers - step.first, {"image": b * n * n}
+    below = tower(s.vision_width, step.first, {"image": Tokens(b * n, plain)})
+    frozen = tower(s.vision_width, joined, {"image": Tokens(b * n, plain, output=b)})
+    tokens = {"image": b * k * n, "prompts": b * k * k}
+    kinds = {
+        "image": Tokens(b * n, {**plain, "prompts": b * n * k}, output=b),
+        "prompts": Tokens(b * k, tokens, learned=True, replaced=joined - 1, fresh=k),
+    }
+    words, joined_text = fixed_words(step), s.text_layers - step.first
+    words["prompts"] = Tokens(k, {"prompts": k * (k + 1) // 2}, learned=True, replaced=joined_text - 1, output=0)
+    for name in ("shared", "words"):
+        words[name].attends_to["prompts"] = words[name].count * k
+    text = tower(s.text_width, joined_text, words)
+    maps = 3 * k * step.table * (joined * s.vision_width + joined_text * s.text_width)
+    features = b * (3 + 3) * s.vision_width * s.embed_dim + 2 * len(step.names) * s.text_width * s.embed_dim
+    image = step.embedding() + below + frozen + tower(s.vision_width, joined, kinds)
+    return text + image + maps + features + 2 * step.similarities(learned=2)
+
+
+FLOORS = {
+    **{"RPO": rpo, "CoOp": coop, "CoCoOp": cocoop, "MaPLe": maple, "VPT": vpt, "SEP": sep},
+    **{"KgCoOp": coop, "DePT": coop, "ProGrad": prograd, "LASP": lasp, "TCP": tcp, "PromptSRC": promptsrc},
+    **{"PLOTPP": plotpp, "MMRL": mmrl, "MMA": adapted, "CLIPLoRA": adapted},
+}

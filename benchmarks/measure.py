@@ -237,6 +237,21 @@ def peak_flops() -> float:
     return best
 
 
+def short_training_row(case: Case, rounds: int, threads: int) -> dict:
+    """Measure the times of one training step on both paths, and count ours; memory and peak are left out."""
+    library = use_run_settings(case, threads)
+    times = training_times(case, ("plain", "fast"), rounds)
+    plain, fast = times.seconds["plain"], times.seconds["fast"]
+    work, expected = work_row(case, threads), times.losses["plain"]
+    difference = abs(times.losses["fast"] - expected) / abs(expected)
+    return {
+        **described(case, threads),
+        **{"plain s": plain, "fast s": fast, "time ratio": plain / fast, "linear": library},
+        **{"GFLOP": work["GFLOP"], "of the floor": work["of the floor"], "loss difference": difference},
+        "numbers": "equal" if difference <= tolerance(case) else "WRONG",
+    }
+
+
 def training_row(case: Case, rounds: int, threads: int, plain_at: tuple[int, ...] = ()) -> dict:
     """Measure one training step on both paths.
 

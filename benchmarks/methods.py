@@ -24,13 +24,15 @@ import plain_clip  # noqa: E402
 from reference import options, reference_clip, reference_images, reference_sizes  # noqa: E402, F401 (images: imported from here)
 
 from benchmarks.floor import FLOORS, Step  # noqa: E402
+from benchmarks.further import FURTHER, build_further, heads_of, least_layers  # noqa: E402
 from clip import CLIP  # noqa: E402
 from clip.tokenizer import encode  # noqa: E402
 from dassl.engine.accelerate import GraphedStep, Outputs  # noqa: E402
 from trainers import cocoop, coop, independent, ivlp, lp, maple, rpo, sep, vpt  # noqa: E402
-from trainers.base import SHORTEST_TEXT, TOWER_DTYPES  # noqa: E402
+from trainers.base import TOWER_DTYPES  # noqa: E402
 from trainers.context import ContextCLIP  # noqa: E402
 from trainers.prompted import FixedTextCLIP, PromptedCLIP  # noqa: E402
+from trainers.texts import SHORTEST_TEXT  # noqa: E402
 
 NOUNS = (
     "cat dog horse sheep airplane bicycle motorbike tram lighthouse bridge windmill castle temple pagoda stadium "
@@ -94,13 +96,13 @@ class Paths:
 
     Attributes:
         model: the fast path.
-        plain: the plain path, images (B, 3, H, W) -> logits (B, C).
+        plain: the plain path, images (B, 3, H, W) -> logits (B, C); None for the methods in `FURTHER`.
         losses: (images, labels) -> the training loss, of the plain path and of ours in all `WAYS`.
         floor: the fewest floating-point operations of a training step; NaN for the methods in `TESTED`.
     """
 
     model: PromptedCLIP
-    plain: Callable[[Tensor], Tensor]
+    plain: Callable[[Tensor], Tensor] | None
     losses: dict[str, Loss]
     floor: float
 
@@ -112,7 +114,11 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
     clip_model = frozen_clip(case.layers, case.device, dtype) if clip_model is None else clip_model
     names = classnames(case.classes) if names is None else names
     texts = [f"a photo of a {name}." for name in names]
-    model, plain, shape = BUILDERS[case.method](case, clip_model, names, texts, partial(Tensor.to, dtype=dtype))
+    plain, losses = None, []
+    if case.method in FURTHER:
+        model, losses, shape = build_further(case, clip_model, names, texts)
+    else:
+        model, plain, shape = BUILDERS[case.method](case, clip_model, names, texts, partial(Tensor.to, dtype=dtype))
     model = model.to(case.device)
     model.text_block = case.text_block
     step = Step(
@@ -123,7 +129,7 @@ def build(case: Case, clip_model: CLIP | None = None, names: list[str] | None = 
         prompts=case.prompts,
         **shape,
     )
-    losses = [cross_entropy(model), cross_entropy(plain)]
+    losses = losses or [cross_entropy(model), cross_entropy(plain)]
     if case.method == "SEP":
         losses = [sep_loss(case, model), sep_loss(case, model, plain)]
         plain = partial(sep_logits, model, plain)
@@ -156,15 +162,6 @@ def another_way(loss: Loss, how: str, learner: torch.nn.Module) -> Loss:
 
 def cross_entropy(logits: Callable[[Tensor], Tensor]) -> Loss:
     return lambda images, labels: F.cross_entropy(logits(images).float(), labels)
-
-
-def heads_of(clip_model: CLIP) -> tuple[int, int]:
-    """Return the number of heads of the image tower and of the text tower."""
-    return clip_model.config.vision_heads, clip_model.config.text_heads
-
-
-def least_layers(clip_model: CLIP) -> int:
-    return min(clip_model.config.vision_layers, clip_model.config.text_layers)
 
 
 # For each method: the fast path, the plain path, and the method's own arguments of `Step`. `half` casts to the towers'

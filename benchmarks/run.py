@@ -20,9 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from basics import write_atomic  # noqa: E402
 from benchmarks.measure import memory_row, profile, test_row, training_row, work_row  # noqa: E402
-from benchmarks.methods import PROMPTS, TESTED, WAYS, Case, most_classes, most_prompts  # noqa: E402
+from benchmarks.methods import FURTHER, PROMPTS, TESTED, WAYS, Case, most_classes, most_prompts  # noqa: E402
 from benchmarks.tables import (  # noqa: E402
+    FURTHER_STEPS,
     PLAIN_TEST_IMAGES,
+    STEPS,
     as_table,
     markdown,
     measure_all,
@@ -51,7 +53,10 @@ def status(rows: list[dict]) -> int:
 
 def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with status 2 and a message if the arguments contradict each other or the machine."""
-    most, row = most_prompts(args.method), not (args.test or args.all or args.steps or args.plots or args.count)
+    tables = args.all or args.steps or args.further
+    most, row = most_prompts(args.method), not (args.test or tables or args.plots or args.count)
+    if args.method in FURTHER and (args.test or args.prec != "fp32"):
+        p.error(f"--method {args.method}: expected a training step in fp32. Omit --test and --prec.")
     if args.method in TESTED and not args.test:
         p.error(f"--method {args.method}: expected a test pass. Add --test IMAGES.")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -70,8 +75,8 @@ def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) 
         p.error("--plain-at: expected a training step. Omit the other option.")
     if args.json and (args.profile or args.plots):
         p.error("--json: expected a table; --plots writes its rows as JSON next to the picture.")
-    if args.into and not (args.all or args.steps):
-        p.error("--into: expected --steps or --all.")
+    if args.into and not tables:
+        p.error("--into: expected --steps, --further, or --all.")
     if args.into and not args.into.is_file():
         p.error(f"--into: expected a Markdown file, got {args.into}.")
 
@@ -79,15 +84,15 @@ def refuse_contradictions(p: argparse.ArgumentParser, args: argparse.Namespace) 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     positive = integer_from(1)
-    p.add_argument("--method", choices=[*PROMPTS, *TESTED], default="RPO")
-    p.add_argument("--prompts", type=positive, help=f"prompts or context vectors; default: {PROMPTS}")
+    p.add_argument("--method", choices=[*PROMPTS, *TESTED, *FURTHER], default="RPO")
+    p.add_argument("--prompts", type=positive, help=f"prompts or context vectors; default: {PROMPTS | FURTHER}")
     p.add_argument("--classes", type=positive, default=50)
     p.add_argument("--batch", type=positive, default=4)
     p.add_argument("--layers", type=positive, default=12, help="layers of each tower (ViT-B/16 has 12)")
     p.add_argument(
         "--rounds",
         type=positive,
-        help="timed steps per path; the median counts (default 5, or 2 with --all and --steps)",
+        help="timed steps per path; the median counts (default 5, or 2 with --all, --steps, and --further)",
     )
     p.add_argument("--threads", type=positive, default=2)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -112,18 +117,20 @@ def main() -> int:
     what.add_argument("--memory", action="store_true", help="memory and time of our path only")
     what.add_argument("--all", action="store_true", help="all rows of RESULTS.md (about 45 minutes)")
     what.add_argument("--steps", action="store_true", help="its training steps with 50 classes (about 10 minutes)")
+    what.add_argument("--further", action="store_true", help="those of the further methods (about 15 minutes)")
     what.add_argument("--plots", metavar="FOLDER", help="plot time and memory against classes, prompts, and batch")
     what.add_argument("--count", action="store_true", help="the counted work of our step")
     what.add_argument("--profile", action="store_true", help="where the time of our step goes, from torch's profiler")
-    p.add_argument("--output", default="output/benchmarks", help="folder for the rows of --steps and --all so far")
+    p.add_argument("--output", default="output/benchmarks", help="folder for the rows of the tables so far")
     p.add_argument("--into", type=Path, metavar="FILE", help="replace these sections of a Markdown file (RESULTS.md)")
     p.add_argument("--json", action="store_true", help="print rows as JSON")
     args = p.parse_args()
     refuse_contradictions(p, args)
-    rounds = args.rounds or (2 if args.all or args.steps else 5)
+    tables = args.all or args.steps or args.further
+    rounds = args.rounds or (2 if tables else 5)
     case = Case(
         method=args.method,
-        prompts=args.prompts or {**PROMPTS, **TESTED}[args.method],
+        prompts=args.prompts or {**PROMPTS, **TESTED, **FURTHER}[args.method],
         classes=args.classes,
         batch=args.batch,
         layers=args.layers,
@@ -132,8 +139,9 @@ def main() -> int:
         text_block=args.text_block,
         how=args.ours,
     )
-    if args.all or args.steps:
-        rows = measure_all(case, rounds, args.threads, Path(args.output), args.steps)
+    if tables:
+        only = STEPS if args.steps else FURTHER_STEPS if args.further else ""
+        rows = measure_all(case, rounds, args.threads, Path(args.output), only)
         print(json.dumps(rows) if args.json else markdown(rows, case, rounds, args.threads))
         if args.into and not status(rows):
             texts = sections(rows, case, rounds, args.threads)

@@ -1,9 +1,11 @@
 """Frozen CLIP and its prompts. This package knows nothing about trainers or datasets."""
 
-from .attention import KeysValues, KVCache, Segment, gather_tokens
+from .attention import KeysValues, Segment
 from .clip import load
 from .config import BackboneConfig, CLIPConfig
+from .kv_cache import KVCache
 from .low_rank import LowRankUpdates
+from .patterns import gather_tokens
 from .prompts import (
     add_parameter,
     context_vectors,
@@ -16,10 +18,11 @@ from .prompts import (
     split_words,
 )
 from .ragged import leading_tokens
+from .sources import OPENAI_PIXELS
 from .tokenizer import encode, tokenize
 from .towers import CLIP, LayerAdapter, end_of_text
-from .weights import available_models, backbone_config, load_clip
-from .words import ClassWords, FixedWords
+from .weights import available_models, backbone_config, backbone_pixels, load_clip
+from .words import TEXTS_AT_ONCE, ClassWords, FixedWords
 
 __all__ = [
     "CLIP",
@@ -30,11 +33,14 @@ __all__ = [
     "KVCache",
     "LayerAdapter",
     "LowRankUpdates",
+    "OPENAI_PIXELS",
     "Segment",
+    "TEXTS_AT_ONCE",
     "CLIPConfig",
     "add_parameter",
     "available_models",
     "backbone_config",
+    "backbone_pixels",
     "context_vectors",
     "deep_names",
     "encode",

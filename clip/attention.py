@@ -10,12 +10,15 @@ values, and then attends to the segments it names, which may include itself. Two
 
 Batch shapes broadcast when one segment attends to another. A context shared by all classes has the batch shape (1,)
 and the class words have (C,), so the context runs once, not C times.
+
+Read on in `clip.kv_cache`, `clip.patterns` (masks), `clip.ragged` (texts without padding), and `clip.towers`, which
+runs the layers. Each of these files imports only those before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -61,24 +64,6 @@ class KeysValues(NamedTuple):
 
     keys: Tensor
     values: Tensor
-
-
-@dataclass
-class KVCache:
-    """Keys and values of frozen segments.
-
-    Attributes:
-        layers: for each layer, segment name -> keys and values.
-        sizes: segment name -> (number of tokens, `Segment.lengths`).
-    """
-
-    layers: list[dict[str, KeysValues]] = field(default_factory=list)
-    sizes: dict[str, tuple[int, Tensor | None]] = field(default_factory=dict)
-
-    def batch_slice(self, rows: slice) -> KVCache:
-        """Return the cache of some rows of a one-dimensional batch, as views."""
-        layers = [{name: KeysValues(*(x[rows] for x in kv)) for name, kv in layer.items()} for layer in self.layers]
-        return KVCache(layers, {name: (n, None if m is None else m[rows]) for name, (n, m) in self.sizes.items()})
 
 
 class Attention(nn.Module):
@@ -163,97 +148,6 @@ class Attention(nn.Module):
         return self.attend(self.queries(x), self.keys_values(to))
 
 
-class Pattern:
-    """How one segment attends: to which segments, through which mask. Created once per forward pass.
-
-    Args:
-        name: the segment's.
-        segments: all segments of the pass.
-        cache: frozen segments.
-        causal: a token that attends to its own segment attends to the tokens up to itself.
-    """
-
-    def __init__(self, name: str, segments: dict[str, Segment], cache: KVCache, causal: bool):
-        self.attends_to, output = segments[name].attends_to, segments[name].output
-        self.causal = causal and self.attends_to == (name,)  # then the kernel needs no mask
-        mask = attention_mask(name, segments, cache, causal) if output is not None or not self.causal else None
-        self.mask = None if self.causal else mask
-        self.output_mask = mask if mask is None or output is None else gather_tokens(mask, output)
-
-    def attend(
-        self,
-        attention: Attention,
-        queries: Tensor,
-        layer: Layer,
-        output_only: bool,
-        update: LinearUpdate | None = None,
-    ) -> Tensor:
-        """Return the update of the segment's tokens (*batch, m, width).
-
-        Args:
-            queries: (*batch, heads, m, head width): of all tokens, or with `output_only` of those at `output`.
-            layer: keys and values of this layer.
-            update: of the attention's `out_proj`.
-        """
-        kv = layer.joined(self.attends_to)
-        if output_only:
-            return attention.attend(queries, kv, self.output_mask, update=update)
-        return attention.attend(queries, kv, self.mask, self.causal, update)
-
-
-class Layer(dict[str, KeysValues]):
-    """Keys and values of all segments in one layer, by name."""
-
-    def __init__(self, segments: dict[str, KeysValues]):
-        super().__init__(segments)
-        self._joined: dict[tuple[str, ...], KeysValues] = {}
-
-    def joined(self, names: tuple[str, ...]) -> KeysValues:
-        """Join those of several segments, once for all segments that attend to the same ones."""
-        if names not in self._joined:
-            self._joined[names] = join([self[name] for name in names])
-        return self._joined[names]
-
-
-def attention_mask(name: str, segments: dict[str, Segment], cache: KVCache, causal: bool) -> Tensor | None:
-    """Return the mask of one segment over everything it attends to; None if it may attend to all of it.
-
-    Returns:
-        bool, broadcastable to (*batch, n, total number of keys).
-    """
-    sizes = cache.sizes | {key: (s.tokens.shape[-2], s.lengths) for key, s in segments.items()}
-    tokens, blocks, needed = segments[name].tokens, [], False
-    for other in segments[name].attends_to:
-        size, lengths = sizes[other]
-        block = torch.ones(tokens.shape[-2], size, dtype=torch.bool, device=tokens.device)
-        if causal and other == name:
-            block, needed = block.tril(), True  # padding comes after every token that counts
-        elif lengths is not None:
-            block, needed = block & (torch.arange(size, device=tokens.device) < lengths[..., None, None]), True
-        blocks.append(block)
-    return concatenate(blocks, dim=-1) if needed else None
-
-
 def add(x: Tensor, update: Tensor | None) -> Tensor:
     """Add an update, if there is one."""
     return x if update is None else x + update
-
-
-def join(parts: Iterable[KeysValues]) -> KeysValues:
-    """Join keys and values of several segments in order of position; batch shapes broadcast."""
-    return KeysValues(*(concatenate(tensors, dim=-2) for tensors in zip(*parts, strict=True)))
-
-
-def concatenate(parts: Sequence[Tensor], dim: int) -> Tensor:
-    """Concatenate tensors along one of the last two axes; the axes before those broadcast."""
-    if len(parts) == 1:
-        return parts[0]
-    batch = torch.broadcast_shapes(*(x.shape[:-2] for x in parts))
-    return torch.cat([x.expand(*batch, *x.shape[-2:]) for x in parts], dim=dim)
-
-
-def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
-    """Gather tokens of x (*batch, n, width) at positions (*batch, m): (*batch, m, width), batch shapes broadcast."""
-    batch = torch.broadcast_shapes(x.shape[:-2], positions.shape[:-1])
-    index = positions.expand(*batch, -1)[..., None].expand(*batch, -1, x.shape[-1])
-    return x.expand(*batch, *x.shape[-2:]).gather(-2, index)

@@ -19,26 +19,23 @@ import torch
 from basics import UserError, cache_dir, write_atomic
 
 from .model import CLIP, build_model, config_tensors
-from .open_clip_weights import PREFIX
+from .sources import OPENAI, OPENAI_PIXELS, available_models, fetch_openai, locate
 from .tokenizer import tokenize
-from .weights import OPENAI, available_models, fetch_openai, find, load_clip
+from .weights import backbone_pixels, load_clip
 
 __all__ = ["available_models", "build_model", "load", "tokenize"]
 
-# Mean and standard deviation per channel of the pixels that OpenAI's models and the built-in one were trained on.
-OPENAI_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-TINY_PIXELS = (0.5, 0.5, 0.5), (0.27, 0.27, 0.27)
-
 
 class _Backbones(Mapping):
-    """The name of a backbone -> its URL or file. The path of any weights file is a name, too."""
+    """The name of a backbone -> its URL, or the name again. The path of any weights file is a name, too."""
 
     def __getitem__(self, name: str) -> str:
         if name in OPENAI:
             from open_clip.pretrained import get_pretrained_url  # takes seconds
 
             return get_pretrained_url(OPENAI[name], "openai")
-        return name if name.startswith(PREFIX) else str(find(name))
+        locate(name)  # refuses an unknown one
+        return name
 
     def __iter__(self) -> Iterator[str]:
         return iter(available_models())
@@ -91,7 +88,7 @@ def load(
     model = build_model({**loaded.state_dict(), **config_tensors(loaded.config)})
     if device.type == "cpu":
         model.float()
-    return model.to(device), _transform(model.visual.input_resolution, TINY_PIXELS if name == "tiny" else OPENAI_PIXELS)
+    return model.to(device), _transform(model.visual.input_resolution, backbone_pixels(name) or OPENAI_PIXELS)
 
 
 def _transform(n_px: int, pixels: tuple = OPENAI_PIXELS):

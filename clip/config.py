@@ -12,6 +12,7 @@ from torch import Tensor
 from basics import UserError
 
 OPENAI_HEAD_WIDTH = 64  # width of an attention head in all of OpenAI's models; no shape of a tensor shows it
+LAYER_NORM_EPS = 1e-5  # added to the variance in the norms of all of OpenAI's models
 RESNET_STRIDE = 32  # pixels per cell of the last feature map
 RESNET_EXPANSION = 32  # width of the last feature map, in widths of the first stage
 
@@ -32,6 +33,7 @@ class CLIPConfig:
     context_length: int
     vocab_size: int
     activation: str = "quick_gelu"  # or "gelu"
+    layer_norm_eps: float = LAYER_NORM_EPS
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class ResNetConfig:
     context_length: int
     vocab_size: int
     activation: str = "quick_gelu"  # of the text tower: a ResNet has ReLUs
+    layer_norm_eps: float = LAYER_NORM_EPS
 
     def __getattr__(self, name: str):
         if name in ("patch_size", "vision_layers"):
@@ -73,6 +76,17 @@ class NoImageTokens(UserError, AttributeError):
 
 
 BackboneConfig = CLIPConfig | ResNetConfig
+NOT_SHOWN = ("vision_heads", "text_heads", "activation", "layer_norm_eps")  # what no shape of a tensor shows
+
+
+def check_config(config: BackboneConfig, source: Path | str) -> None:
+    """Refuse sizes that cannot be those of a CLIP.
+
+    Raises:
+        UserError: names them.
+    """
+    if wrong := _errors(config):
+        raise UserError(f"{source}: expected the sizes of a CLIP, got {', '.join(wrong)}. Give a CLIP's weights.")
 
 
 def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Path | str) -> BackboneConfig:
@@ -93,8 +107,7 @@ def infer_config(state: dict[str, Tensor], metadata: dict[str, str], source: Pat
         ) from error
     except (TypeError, ValueError) as error:  # the metadata are not trusted
         raise UserError(f"{source}: damaged metadata ({error}). Download or create the file again.") from error
-    if wrong := _errors(config):
-        raise UserError(f"{source}: expected the sizes of a CLIP, got {', '.join(wrong)}. Give a CLIP's weights.")
+    check_config(config, source)
     return config
 
 
@@ -108,6 +121,7 @@ def _read_shapes(state: dict[str, Tensor], known: dict) -> BackboneConfig:
         context_length=state["positional_embedding"].shape[0],
         vocab_size=state["token_embedding.weight"].shape[0],
         activation=known.get("activation", "quick_gelu"),
+        layer_norm_eps=known.get("layer_norm_eps", LAYER_NORM_EPS),
     )
     if "visual.layer1.0.conv1.weight" in state:
         width = state["visual.layer1.0.conv1.weight"].shape[0]
@@ -131,14 +145,16 @@ def _read_shapes(state: dict[str, Tensor], known: dict) -> BackboneConfig:
 
 def _errors(config: BackboneConfig) -> list[str]:
     """List sizes that are not positive whole numbers, and heads that do not divide a width."""
-    numbers = {k: v for k, v in vars(config).items() if k not in ("activation", "vision_blocks")}
+    numbers = {k: v for k, v in vars(config).items() if k not in ("vision_blocks", "activation", "layer_norm_eps")}
     wrong = [f"{k} {v!r}" for k, v in numbers.items() if type(v) is not int or v < 1]
     if not wrong and config.text_width % config.text_heads:
         wrong.append(f"{config.text_heads} heads for a text width of {config.text_width}")
     if not wrong and isinstance(config, CLIPConfig) and config.vision_width % config.vision_heads:
         wrong.append(f"{config.vision_heads} heads for an image width of {config.vision_width}")
     if config.activation not in ("quick_gelu", "gelu"):
-        wrong.append(f"activation {config.activation!r}")
+        wrong.append(f"activation {config.activation!r} (known: quick_gelu, gelu)")
+    if type(config.layer_norm_eps) not in (int, float) or not 0 < config.layer_norm_eps < 1:
+        wrong.append(f"layer_norm_eps {config.layer_norm_eps!r}")
     return wrong
 
 

@@ -41,7 +41,8 @@ __all__ = [
 
 # Sizes that no shape in a state dict shows; they are added to it as numbers, like OpenAI's `input_resolution`.
 HEADS = ("vision_heads", "text_heads")
-EXACT_GELU = "exact_gelu"
+EXACT_GELU, EPS = "exact_gelu", "layer_norm_eps"
+OWN_CLIP = "This trainer file needs the clip/ of its own repository: put it next to trainers/."
 PROMPTS_INSIDE = ("IVLP", "VPT")  # designs whose prompts are parameters of the towers
 
 
@@ -79,7 +80,7 @@ class Transformer(towers.Transformer):
         if len(x) != 3:
             raise UserError(
                 f"transformer: expected tokens or MaPLe's [tokens, prompts of later layers, 0], got {len(x)} items. "
-                f"This trainer file needs its own repository's clip/model.py."
+                f"{OWN_CLIP}"
             )
         tokens, deep, used = x
         return [self.replaced(tokens, deep[used:]), deep, len(deep)]
@@ -160,6 +161,7 @@ class CLIP(towers.CLIP):
         self.transformer = Transformer(
             config.text_width, config.text_layers, config.text_heads, config.activation, causal=True
         )
+        self.set_eps()
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Encode texts by their end-of-text feature: (N, context length) int -> (N, D), not normalized."""
@@ -181,7 +183,9 @@ def build_model(state_dict: dict[str, Tensor], design_details: dict | None = Non
         UserError: not the weights of a CLIP, or a design that this CLIP does not have.
     """
     state = {k: v for k, v in state_dict.items() if k not in NOT_WEIGHTS}
-    known: dict[str, int | str] = {k: int(state.pop(k)) for k in HEADS if k in state}
+    known: dict[str, int | str | float] = {k: int(state.pop(k)) for k in HEADS if k in state}
+    if EPS in state:
+        known[EPS] = float(state.pop(EPS))
     if EXACT_GELU in state and int(state.pop(EXACT_GELU)):
         known["activation"] = "gelu"
     with torch.device("meta"):  # shapes only: skips the random initialization
@@ -209,6 +213,7 @@ def convert_weights(model: nn.Module) -> None:
 def config_tensors(config: CLIPConfig | ResNetConfig) -> dict[str, Tensor]:
     """Return entries for a state dict that give `build_model` the sizes that no shape of a tensor shows."""
     numbers = {key: torch.tensor(getattr(config, key)) for key in HEADS}
+    numbers[EPS] = torch.tensor(config.layer_norm_eps, dtype=torch.float64)  # as exact as a Python number
     return {**numbers, EXACT_GELU: torch.tensor(int(config.activation == "gelu"))}
 
 
@@ -221,8 +226,15 @@ def _add_prompts_inside(model: CLIP, design: dict) -> None:
     if design.get("trainer") not in PROMPTS_INSIDE:
         raise UserError(
             f"design_details: expected trainer {' or '.join(PROMPTS_INSIDE)}, or depths of 0, got trainer "
-            f"{design.get('trainer')!r}. This trainer file needs its own repository's clip/model.py."
+            f"{design.get('trainer')!r}. {OWN_CLIP}"
         )
+    for side, depth in depths.items():
+        length = design.get(f"{side}_ctx")
+        if depth and not (type(length) is int and length > 0):
+            raise UserError(
+                f"design_details: expected {side}_ctx as a whole number from 1, got {length!r}. It is the number of "
+                f"prompts of each of the first {depth} layers."
+            )
     for side, transformer in (("vision", model.visual.transformer), ("language", model.transformer)):
         width = transformer.blocks[0].ln_1.normalized_shape[0]
         for depth, block in enumerate(transformer.blocks[: depths[side]]):

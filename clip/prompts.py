@@ -6,10 +6,13 @@ The layout of the class texts is in `clip.words`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from basics import notify
 
 from .attention import Segment
 from .tokenizer import decode, encode, tokenize
@@ -33,7 +36,7 @@ def context_vectors(clip_model: CLIP, words: str, shape: tuple[int, ...]) -> nn.
     tokens = tokenize(words.replace("_", " "), clip_model.context_length)[0, 1:]
     tokens = tokens[: end_of_text(tokens)]
     if len(tokens) != shape[-1]:
-        print(f"Initializing the context with the {len(tokens)} tokens of {words!r}, not {shape[-1]} random vectors")
+        notify(f"Initializing the context with the {len(tokens)} tokens of {words!r}, not {shape[-1]} random vectors")
     return nn.Parameter(embedding[tokens.to(embedding.device)].float().clone())
 
 
@@ -86,7 +89,7 @@ def encode_fixed_words(
     inserted: Segment | None = None,
     classes: slice = slice(None),
 ) -> Tensor:
-    """Encode fixed texts in a text tower with trained parts: unit length, (C, D).
+    """Encode fixed texts in a text tower with trained parts from the layer `words.below` on: unit length, (C, D).
 
     [SOS] and the shared words attend to themselves; the rest of each text attends to these and to itself.
 
@@ -95,16 +98,18 @@ def encode_fixed_words(
         inserted: tokens after [SOS], to which all words attend; it may name "start" and "inserted" in `attends_to`.
         classes: the C classes to encode.
     """
-    packed = words.packed(classes)
-    start, rest = (x.to(clip_model.dtype) for x in packed.embed(words.shared[None]))
-    segments = {"start": Segment(start if inserted is None else start[:, :1], ("start",), wanted=False)}
+    tower, dtype = clip_model.transformer, clip_model.dtype
+    below = words.below if tower.trace is None else 0  # an observer sees all layers
+    segments = words.segments(dtype, classes, below)
+    start, rest = segments["start"], segments.pop("rest")
     if inserted is not None:
         segments["inserted"] = inserted
-        if start.shape[1] > 1:
-            segments["shared"] = Segment(start[:, 1:], (*segments, "shared"), wanted=False)
-    segments["rest"] = Segment(rest, (*segments, "rest"), output=packed.end, packing=packed.packing)
-    x = clip_model.transformer(segments, adapters=adapters)["rest"]
-    return F.normalize(clip_model.project_text(x).float(), dim=-1)[packed.row_of_class]
+        if start.tokens.shape[1] > 1:
+            shared = replace(start, tokens=start.tokens[:, 1:], attends_to=(*segments, "shared"))
+            segments |= {"start": replace(start, tokens=start.tokens[:, :1]), "shared": shared}
+    segments["rest"] = replace(rest, attends_to=(*segments, "rest"))
+    x = tower(segments, adapters=adapters)["rest"]
+    return F.normalize(clip_model.project_text(x).float(), dim=-1)[words.packed(classes).row_of_class]
 
 
 def image_segments(

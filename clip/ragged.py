@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .attention import Attention, KeysValues, KVCache, Layer, LinearUpdate, Packing, Pattern, Segment, concatenate, join
+from .attention import Attention, KeysValues, LinearUpdate, Packing, Segment
+from .kv_cache import KVCache, Layer, concatenate, join
+from .patterns import Pattern
 
 
 class RaggedPattern:

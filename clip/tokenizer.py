@@ -10,6 +10,8 @@ from torch import Tensor
 
 from basics import UserError
 
+VOCABULARY = 49408  # tokens; the last two are the start and the end of a text
+
 
 @cache
 def simple_tokenizer():

@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attention, KeysValues, KVCache, Layer, LinearUpdate, Segment, gather_tokens
+from .attention import Attention, KeysValues, LinearUpdate, Segment
 from .config import CLIPConfig, ResNetConfig, check_size
+from .kv_cache import KVCache, Layer
 from .linear import Linear
-from .ragged import pattern
+from .patterns import Pattern, gather_tokens
+from .ragged import RaggedPattern, pattern
 
 if TYPE_CHECKING:
     from .resnet import ResNet
@@ -123,6 +125,11 @@ class Transformer(nn.Module):
         """The layers, typed."""
         return cast(list[ResidualAttentionBlock], list(self.resblocks))
 
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the size of the KV cache of so many tokens, in bytes."""
+        weight = self.blocks[0].attn.out_proj.weight
+        return 2 * len(self.blocks) * tokens * weight.shape[0] * weight.itemsize
+
     def forward(
         self,
         segments: dict[str, Segment],
@@ -186,20 +193,41 @@ class Transformer(nn.Module):
     def prefill(self, segments: dict[str, Segment]) -> KVCache:
         """Compute keys and values of the segments in each layer, without gradients. They attend only to one another."""
         cache = KVCache(sizes={name: (s.tokens.shape[-2], s.lengths) for name, s in segments.items()})
-        patterns = {name: pattern(name, segments, KVCache(), self.causal) for name in segments}
-        tokens = {name: s.tokens for name, s in segments.items()}
         *blocks, last = self.blocks
+        tokens = {name: s.tokens for name, s in segments.items()}
+        patterns = {name: pattern(name, segments, KVCache(), self.causal) for name in segments}
         for block in blocks:
-            projected = {name: block.attn.queries_keys_values(block.ln_1(x)) for name, x in tokens.items()}
-            cache.layers.append({name: kv for name, (_, kv) in projected.items()})
-            layer = Layer(cache.layers[-1])
-            for name, (queries, _) in projected.items():
-                attended = patterns[name].attend(block.attn, queries, layer, output_only=False)
-                tokens[name] = block.update(tokens[name], attended)
+            tokens, keys_values = run_frozen(block, tokens, patterns)
+            cache.layers.append(keys_values)
         cache.layers.append({name: last.attn.keys_values(last.ln_1(x)) for name, x in tokens.items()})
         if self.trace is not None:
             self.trace.on_prefill(segments, cache)
         return cache
+
+    @torch.no_grad()
+    def run_below(self, depth: int, segments: dict[str, Segment]) -> dict[str, Tensor]:
+        """Run the layers below `depth` without gradients. The segments attend only to one another.
+
+        Returns:
+            For each segment the tokens that enter the layer `depth`, (*batch, n, width): those of a segment with this
+            `first_layer`.
+        """
+        tokens = {name: s.tokens for name, s in segments.items()}
+        patterns = {name: pattern(name, segments, KVCache(), self.causal) for name in segments}
+        for block in self.blocks[:depth]:
+            tokens, _ = run_frozen(block, tokens, patterns)
+        return tokens
+
+
+def run_frozen(
+    block: ResidualAttentionBlock, tokens: dict[str, Tensor], patterns: dict[str, Pattern | RaggedPattern]
+) -> tuple[dict[str, Tensor], dict[str, KeysValues]]:
+    """Return the tokens of all segments after a layer, and their keys and values in it."""
+    projected = {name: block.attn.queries_keys_values(block.ln_1(x)) for name, x in tokens.items()}
+    keys_values = {name: kv for name, (_, kv) in projected.items()}
+    layer = Layer(keys_values)
+    attended = {name: patterns[name].attend(block.attn, q, layer, False) for name, (q, _) in projected.items()}
+    return {name: block.update(tokens[name], attended[name]) for name in tokens}, keys_values
 
 
 def attended_names(segments: dict[str, Segment]) -> set[str]:
@@ -290,7 +318,7 @@ class CLIP(nn.Module):
     """CLIP: an image tower and a text tower with one shared embedding.
 
     Attributes:
-        weights_sha256: of the file that the weights were read from (set by `clip.weights.load_clip`).
+        weights_sha256: of everything that decides the features (set by `clip.weights.load_clip`).
     """
 
     weights_sha256: str
@@ -310,6 +338,13 @@ class CLIP(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.initialize_parameters()
+        self.set_eps()
+
+    def set_eps(self) -> None:
+        """Give the norms of both towers the number that they add to the variance."""
+        for module in self.modules():
+            if isinstance(module, LayerNorm):
+                module.eps = self.config.layer_norm_eps
 
     def initialize_parameters(self) -> None:
         """Initialize at random as OpenAI's CLIP does: the residual branches shrink with depth."""

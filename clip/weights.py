@@ -1,86 +1,190 @@
-"""Find, check and read the weights of a backbone. All sizes come from the weights themselves.
+"""Load a backbone, and check its weights. All sizes come from the weights themselves or from the file next to them.
 
-The name of a backbone is one of OpenAI's ("ViT-B/16"), one of open_clip's ("open_clip:ViT-B-16/datacomp_xl_s13b_b90k"),
-the path of a file (safetensors, a plain state dict, or OpenAI's archive), or "tiny", the built-in model of the demo.
-Nothing in a file is executed.
+`clip.sources` lists the names of backbones. Nothing in a file is executed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from basics import UserError, did_you_mean, sha256
-from basics.tensors import Refused, read_tensors
+from basics import UserError, notify, sha256, write_atomic
 
-from . import open_clip_weights
-from .archive import is_torchscript, read_torchscript
-from .config import CLIPConfig, ResNetConfig, infer_config
-from .tokenizer import simple_tokenizer
+from . import transformers_weights
+from .archive import is_torchscript
+from .config import NOT_SHOWN, BackboneConfig, CLIPConfig, infer_config
+from .layouts import WHAT_WORKS, explain_other_towers, heads
+from .sources import OPENAI, Pixels, Source, available_models, check_vocabulary, copy_names, locate
+from .tokenizer import VOCABULARY
 from .towers import CLIP, LayerNorm
+from .weight_files import NOT_WEIGHTS, TABLE, read
 
-TINY = Path(__file__).parent / "tiny" / "tiny.safetensors"
-# Of the file that scripts/pretrain_tiny.py created; to be changed together with it.
-TINY_SHA256 = "0c6b1cc9413a0eb3b0dc710e2c906c55541ff90becb9e2791a376717fe5640f9"
+__all__ = ["NOT_WEIGHTS", "OPENAI", "available_models", "backbone_config", "load_clip", "read", "save_rows"]
 
-# OpenAI's names for its models -> open_clip's.
-OPENAI = {
-    **{name: name for name in ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")},
-    "ViT-B/32": "ViT-B-32",
-    "ViT-B/16": "ViT-B-16",
-    "ViT-L/14": "ViT-L-14",
-    "ViT-L/14@336px": "ViT-L-14-336",
-}
-NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers next to the weights in OpenAI's archives
 FILE_FORMAT = "clip-1"
+MOST_NAMES = 5  # of tensors in a message
 
 
-def available_models() -> list[str]:
-    """List the backbones known by name."""
-    return [*OPENAI, "tiny"]
-
-
-def backbone_config(name: str) -> CLIPConfig | ResNetConfig:
-    """Read the sizes of a backbone from open_clip's configurations or the shapes in a file. Load no weights.
+def backbone_config(name: str) -> BackboneConfig:
+    """Return the sizes of a backbone from its configuration or the shapes in its file. Load no weights.
 
     Raises:
         UserError: unknown name, a missing or damaged file, weights of another kind.
     """
-    if name.startswith(open_clip_weights.PREFIX):
-        return open_clip_weights.look_up(name)[-1]
-    if name in OPENAI:
-        from open_clip import get_model_config  # takes seconds
+    source = locate(name)
+    return source.config or _read_backbone(source, source.fetch(), "meta")[1]
 
-        return open_clip_weights.config_from_open_clip(get_model_config(OPENAI[name]), "quick_gelu", name)
-    path = find(name)
-    return infer_config(*read(path, device="meta"), path)
+
+def backbone_pixels(name: str) -> Pixels | None:
+    """Return mean and standard deviation per channel of a backbone's pixels; None if nothing states them.
+
+    Raises:
+        UserError: as `backbone_config`.
+    """
+    return locate(name).pixels
 
 
 def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
-    """Load a frozen CLIP in evaluation mode, on the CPU, with the SHA-256 of its file as `weights_sha256`.
+    """Load a frozen CLIP in evaluation mode, on the CPU, with the SHA-256 of its weights as `weights_sha256`.
 
     Raises:
         UserError: unknown name, no network and nothing cached, a missing or damaged file, weights of another kind.
     """
-    if name.startswith(open_clip_weights.PREFIX):
-        path, config = open_clip_weights.locate(name)
-        state, _ = read(path)
-    else:
-        path = find(name)
-        state, metadata = read(path)
-        config = infer_config(state, metadata, path)
+    source = locate(name)
+    files = source.fetch()
+    state, config, metadata = _read_backbone(source, files)
+    path = files[0]
+    if source.config is None and "sizes" not in metadata and not is_torchscript(path):
+        notify(
+            f"note: {path} does not say which GELU it was trained with: QuickGELU is used, as in OpenAI's models. If "
+            "open_clip trained it, give MODEL/FILE with open_clip's name of the model."
+        )
+    alone = source.config is None or (len(files) == 1 and _shows_alone(state, metadata, config))
     with torch.device("meta"):  # shapes only: skips the random initialization
         model = CLIP(config)
     expected = model.state_dict()
     add_counts(state, expected)
+    if unused := heads(state.keys() - expected.keys()):
+        notify(f"note: {path}: not used, because they belong to neither tower: {_few(unused)}")
+        state = {k: v for k, v in state.items() if k not in unused}
+    if source.rows > VOCABULARY and len(state[TABLE]) == source.rows:
+        notify(f"note: {path}: not used: the {source.rows - VOCABULARY} tokens after CLIP's vocabulary")
+        state[TABLE] = state[TABLE][:VOCABULARY].clone()
+    _check_tensors(state, expected, f"{path}: expected the tensors of {name}")
+    norms = {name for name, module in model.named_modules() if isinstance(module, LayerNorm | nn.BatchNorm2d)}
+    for key, value in state.items():
+        if value.is_floating_point():  # norms and scale are computed in float32 whatever the precision of the towers
+            exact = key == "logit_scale" or key.rpartition(".")[0] in norms
+            state[key] = value = value.to(torch.float32 if exact else dtype)
+            if not value.isfinite().all():
+                raise UserError(
+                    f"{path}: expected finite numbers, got NaN or infinite ones of {value.dtype} in {key}. Download or "
+                    f"create the file again, or choose a precision with a wider range."
+                )
+    model.load_state_dict(state, assign=True)
+    model.weights_sha256 = _digest(files, config, alone)
+    return model.eval().requires_grad_(False)
+
+
+def copy_backbone(name: str, folder: Path, stem: str) -> None:
+    """Copy all files that a backbone needs into a folder: a file `stem` with its ending, or a folder `stem`.
+
+    Raises:
+        UserError: as `load_clip`.
+    """
+    source = locate(name)
+    files = source.fetch()
+    if not source.beside:
+        shutil.copyfile(files[0], folder / f"{stem}{files[0].suffix}")
+        return
+    (folder / stem).mkdir(exist_ok=True)
+    for file, copy in zip(files, copy_names(source, files), strict=True):
+        shutil.copyfile(file, folder / stem / copy)
+    beside = dict(source.beside)
+    for index in (files[0].parent / f"{name}{transformers_weights.INDEX}" for name in source.names.values()):
+        if len(files) > 1 and index.is_file():
+            beside[index.name] = index.read_bytes()
+    for file_name, content in beside.items():
+        write_atomic(folder / stem / file_name, content)
+
+
+def _read_backbone(
+    source: Source, files: Sequence[Path], device: str = "cpu"
+) -> tuple[dict[str, Tensor], BackboneConfig, dict[str, str]]:
+    """Return the tensors by OpenAI's names, the sizes, and the metadata of the file."""
+    path = files[0]
+    state, metadata = read(files, device)
+    if transformers_weights.recognizes(state):
+        if source.config is None:
+            raise UserError(
+                f"{path}: expected {transformers_weights.CONFIG} next to it, because no tensor of transformers' format "
+                "shows the heads and the activation, got none. Give the whole folder of the model."
+            )
+        state = transformers_weights.rename(state)
+    try:
+        if source.config is None:
+            config = infer_config(state, metadata, path)
+            check_vocabulary(config.vocab_size, path)
+            return state, config, metadata
+        known = {"sizes": json.dumps({key: getattr(source.config, key) for key in NOT_SHOWN})}
+        shown = infer_config(state, known, path)
+    except UserError as error:
+        if towers := explain_other_towers(state):
+            raise UserError(
+                f"{path}: expected the two towers of OpenAI's models, got {towers}. {WHAT_WORKS}"
+            ) from error
+        raise
+    _compare(source, shown, path)
+    return state, source.config, metadata
+
+
+def _compare(source: Source, shown: BackboneConfig, path: Path) -> None:
+    """Refuse tensors of other sizes than the configuration states, before anything is built of these sizes."""
+    stated = source.config
+    assert stated is not None
+    if isinstance(stated, CLIPConfig):  # an image may be larger than its patches cover
+        stated = replace(stated, image_size=stated.image_size // stated.patch_size * stated.patch_size)
+    stated = replace(stated, vocab_size=source.rows)
+    differing = [
+        f"{key} {getattr(shown, key, 'missing')} instead of {value}"
+        for key, value in vars(stated).items()
+        if vars(shown).get(key) != value
+    ]
+    if differing:
+        raise UserError(
+            f"{path}: expected the sizes of {source.name}, got {', '.join(differing)}. Give the weights that belong to "
+            "this configuration."
+        )
+
+
+def _shows_alone(state: dict[str, Tensor], metadata: dict[str, str], config: BackboneConfig) -> bool:
+    """Return whether a file shows these sizes without the configuration next to it."""
+    try:
+        return replace(infer_config(state, metadata, ""), vocab_size=config.vocab_size) == config
+    except UserError:
+        return False
+
+
+def _digest(files: Sequence[Path], config: BackboneConfig, alone: bool) -> str:
+    """Return the SHA-256 of everything that decides a backbone's features.
+
+    It is that of the file if the file alone shows all sizes; otherwise that of the files' digests and the sizes.
+    """
+    if alone:
+        return sha256(files[0])
+    content = {"files": sorted(map(sha256, files)), "sizes": vars(config)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_tensors(state: dict[str, Tensor], expected: dict[str, Tensor], subject: str) -> None:
     wrong = [f"{k} (missing)" for k in expected.keys() - state.keys()]
     wrong += [f"{k} (unexpected)" for k in state.keys() - expected.keys()]
     wrong += [
@@ -94,21 +198,13 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> CLIP:
         if state[k].is_floating_point() != expected[k].is_floating_point()
     ]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UserError(f"{path}: expected the tensors of {name}, got {', '.join(sorted(wrong)[:5])}{more}.")
-    norms = {name for name, module in model.named_modules() if isinstance(module, LayerNorm | nn.BatchNorm2d)}
-    for key, value in state.items():
-        if value.is_floating_point():  # norms and scale are computed in float32 whatever the precision of the towers
-            exact = key == "logit_scale" or key.rpartition(".")[0] in norms
-            state[key] = value = value.to(torch.float32 if exact else dtype)
-            if not value.isfinite().all():
-                raise UserError(
-                    f"{path}: expected finite numbers, got NaN or infinite ones of {value.dtype} in {key}. Download or "
-                    f"create the file again, or choose a precision with a wider range."
-                )
-    model.load_state_dict(state, assign=True)
-    model.weights_sha256 = sha256(path)
-    return model.eval().requires_grad_(False)
+        towers = explain_other_towers(state)
+        raise UserError(f"{subject}, got {_few(sorted(wrong))}.{f' It has {towers}. {WHAT_WORKS}' if towers else ''}")
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def add_counts(state: dict[str, Tensor], expected: Iterable[str]) -> None:
@@ -116,104 +212,6 @@ def add_counts(state: dict[str, Tensor], expected: Iterable[str]) -> None:
     for key in expected:
         if key.endswith(".num_batches_tracked"):
             state.setdefault(key, torch.tensor(0))
-
-
-def find(name: str) -> Path:
-    """Return the file of a backbone, downloaded (and verified) by open_clip if necessary.
-
-    Raises:
-        UserError: unknown name, no network and nothing cached, or a damaged built-in file.
-    """
-    if not name:
-        raise UserError(
-            f"MODEL.BACKBONE.NAME: expected one of {', '.join(available_models())}, got none. Give --backbone or "
-            f"--config-file."
-        )
-    if name == "tiny":
-        if TINY.is_file() and sha256(TINY) != TINY_SHA256:
-            raise UserError(f"{TINY}: expected SHA-256 {TINY_SHA256}, got another. Restore it from the repository.")
-        return TINY
-    if name in OPENAI:
-        return fetch_openai(name)
-    path = os.path.expanduser(name)
-    if os.path.isfile(path):  # unlike pathlib's, it accepts any text
-        return Path(path)
-    raise UserError(
-        f"MODEL.BACKBONE.NAME: expected one of {', '.join(available_models())}, {open_clip_weights.PREFIX}MODEL/TAG, "
-        f"or an existing weights file (.safetensors or .pt), got {name!r}.{did_you_mean(name, available_models())}"
-    )
-
-
-def fetch_openai(name: str) -> Path:
-    """Fetch OpenAI's archive into open_clip's cache; verify its SHA-256 now and at each later use.
-
-    Raises:
-        UserError: no network and nothing cached.
-    """
-    from open_clip.pretrained import download_pretrained_from_url, get_pretrained_url  # takes seconds
-
-    url = get_pretrained_url(OPENAI[name], "openai")
-    try:
-        return Path(download_pretrained_from_url(url))
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{name}: expected its weights from {url} or in ~/.cache/clip, got: {error}. Download the file elsewhere "
-            f"into ~/.cache/clip, or give its path as MODEL.BACKBONE.NAME."
-        ) from error
-
-
-def published_hashes() -> set[str]:
-    """Return the SHA-256 of OpenAI's archives, which are part of their URLs."""
-    from open_clip.pretrained import get_pretrained_url
-
-    return {get_pretrained_url(model, "openai").split("/")[-2] for model in OPENAI.values()}
-
-
-def read(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors, by OpenAI's names, and the metadata of the file (empty unless it is a safetensors file).
-
-    Args:
-        device: "meta" reads only the shapes.
-
-    Raises:
-        UserError: the file is missing, damaged, or not a file of tensors.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: expected a weights file, got none. Restore it, or give another MODEL.BACKBONE.NAME.")
-    try:
-        archive = is_torchscript(path)
-    except Exception as error:  # a damaged table of contents raises nearly anything
-        raise UserError(f"{path}: damaged ({type(error).__name__}). Download or create the file again.") from error
-    if archive:
-        if sha256(path) not in published_hashes():
-            raise UserError(
-                f"{path}: expected a .safetensors file, a plain state dict, or an archive that OpenAI published, got a "
-                f"TorchScript archive with an unknown SHA-256. Convert it where it was created."
-            )
-        return {k: v for k, v in read_torchscript(path, device).items() if k not in NOT_WEIGHTS}, {}
-    content: Any  # of an untrusted file
-    try:
-        if path.suffix == ".safetensors":
-            content, metadata = _read_safetensors(path, device)
-        else:
-            content, metadata = read_tensors(path, device), {}
-    except Exception as error:  # each reader raises its own kinds
-        reason = str(error) if isinstance(error, Refused) else f"it is damaged ({type(error).__name__})"
-        raise UserError(
-            f"{path}: expected tensors only (a .safetensors file or a plain state dict), but {reason}. Download or "
-            f"create the file again."
-        ) from error
-    tensors = content.get("state_dict", content) if isinstance(content, dict) else {}
-    state = {k.removeprefix("module."): v for k, v in tensors.items() if _is_dense(v) and k not in NOT_WEIGHTS}
-    if "logit_scale" in state and state["logit_scale"].numel() == 1:
-        state["logit_scale"] = state["logit_scale"].reshape(())  # a vector of one number in some files
-    if "token_embedding.rows" in state:
-        state["token_embedding.weight"] = _all_rows(state, metadata, path)
-    return state, metadata
-
-
-def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> bytes:
@@ -243,35 +241,6 @@ def save_rows(model: CLIP, rows: Tensor, rows_seed: int, **metadata: str) -> byt
         },
     )
     return _sorted_metadata(data)
-
-
-def _read_safetensors(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        if device == "meta":
-            state = {k: torch.empty(file.get_slice(k).get_shape(), device=device) for k in file.keys()}
-        else:
-            state = {k: file.get_tensor(k) for k in file.keys()}
-        return state, file.metadata() or {}
-
-
-def _all_rows(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> Tensor:
-    """Complete the embedding table: the stored rows, and rows sampled from the stored seed with the same spread."""
-    try:
-        used, rows = state.pop("token_embedding.weight"), state.pop("token_embedding.rows")
-        seed, std = int(metadata["rows_seed"]), float(metadata["rows_std"])
-        vocab_size, width = json.loads(metadata["sizes"])["vocab_size"], used.shape[1]
-        if used.is_meta:
-            return used.new_empty(vocab_size, width)
-        if vocab_size != simple_tokenizer().vocab_size or rows.shape != used.shape[:1]:
-            raise ValueError(f"a vocabulary of {vocab_size!r}, and numbers of {tuple(rows.shape)} rows")
-        table = torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed)) * std
-        table[rows.long()] = used.float()
-        return table
-    except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)  # torch may add its stack
-        raise UserError(
-            f"{path}: expected metadata about the rows of the vocabulary, got {reason}. Create the file again."
-        ) from error
 
 
 def _sorted_metadata(data: bytes) -> bytes:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from basics import UserError
 
-from .attention import Packing
+from .attention import Packing, Segment
 from .tokenizer import encode, tokenize
 from .towers import CLIP, end_of_text
+
+TEXTS_AT_ONCE = 1024  # without gradients; enough to keep any device busy
 
 
 class ClassWords(nn.Module):
@@ -86,20 +88,58 @@ class FixedWords(ClassWords):
 
     Args:
         texts: of C classes.
+        below: number of lower layers that nothing trained reaches. They run here, once, and not in each step.
 
     Attributes:
         shared: the embeddings of the shared words, (n, text width).
+        entering_start: [SOS] and the shared words as they enter the layer `below`, (1, 1 + n, text width).
+        entering_rest: the rest of each text as it enters that layer, padded: (C, longest, text width).
     """
 
     shared: Tensor
+    entering_start: Tensor
+    entering_rest: Tensor
 
-    def __init__(self, clip_model: CLIP, texts: list[str]):
+    def __init__(self, clip_model: CLIP, texts: list[str], below: int = 0):
         beginning = commonprefix(texts).rpartition(" ")[0]
         tokens = encode(beginning)
         super().__init__(clip_model, [text[len(beginning) :] for text in texts], len(tokens), ending="")
+        self.below = below
         with torch.no_grad():
             embeddings = clip_model.token_embedding(torch.tensor(tokens, dtype=torch.long, device=self.words.device))
         self.register_buffer("shared", embeddings, persistent=False)
+        if below:
+            self._run_below(clip_model)
+
+    def segments(self, dtype: torch.dtype, classes: slice = slice(None), below: int = 0) -> dict[str, Segment]:
+        """Return the texts of some classes as they enter the layer `below`, 0 or `self.below`.
+
+        Returns:
+            {"start": [SOS] and the shared words, "rest": the packed rest of each text}.
+        """
+        packed = self.packed(classes)
+        if below:
+            start, rest = self.entering_start, packed.pack(self.entering_rest[classes])
+        else:
+            start, rest = packed.embed(self.shared[None])
+        return {
+            "start": Segment(start.to(dtype), ("start",), first_layer=below, wanted=False),
+            "rest": Segment(
+                rest.to(dtype), ("start", "rest"), first_layer=below, output=packed.end, packing=packed.packing
+            ),
+        }
+
+    def _run_below(self, clip_model: CLIP) -> None:
+        """Set `entering_start` and `entering_rest`, in blocks of classes that fit into memory."""
+        n, longest, width = self.words.shape
+        entering = self.words.new_zeros(n, longest, width, dtype=clip_model.dtype)
+        for first in range(0, n, TEXTS_AT_ONCE):
+            classes = slice(first, min(first + TEXTS_AT_ONCE, n))
+            packed = self.packed(classes)
+            tokens = clip_model.transformer.run_below(self.below, self.segments(clip_model.dtype, classes))
+            packed.unpack(tokens["rest"], entering[classes])
+        self.register_buffer("entering_start", tokens["start"], persistent=False)
+        self.register_buffer("entering_rest", entering, persistent=False)
 
 
 class PackedWords:
@@ -150,3 +190,13 @@ class PackedWords:
             table = torch.cat([table, ctx[:, before:].expand(len(table), -1, -1)], dim=1)
         rest = table.flatten(0, 1).index_select(0, self.source)
         return start + words.positions[:split], rest + words.positions[split + self.position]
+
+    def pack(self, table: Tensor) -> Tensor:
+        """Pack tokens of fixed texts, padded, (C, longest, text width): (n, text width)."""
+        return table[self.class_of_row].flatten(0, 1).index_select(0, self.source)
+
+    def unpack(self, tokens: Tensor, table: Tensor) -> None:
+        """Copy packed tokens (n, text width) of fixed texts to the padded table that `pack` takes."""
+        longest = table.shape[1]
+        index = self.class_of_row[self.source // longest] * longest + self.source % longest
+        table.flatten(0, 1).index_copy_(0, index, tokens)

@@ -14,12 +14,14 @@
 The classes are the folders (or labels) of all parts in sorted order; DATASET.CLASS_LEVEL says how deep the folders are.
 Their names are the folders' with ``_`` as spaces (see names.py), or those of a ``classnames.txt`` next to them with
 lines such as ``folder the class name``, separated by a tab where a folder's name has spaces.
+
+Nothing is written to the folder: few-shot samples are recorded in the cache.
 """
 
 import os
 import random
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.data.datasets import (
     DATASET_REGISTRY,
     Datum,
@@ -70,9 +72,9 @@ class ImageFolder(FewShotDataset):
         check_images(items, self._table or root)
         parts = self._divide(parts)
         for line in doubts(parts, sorted({item.classname for item in items}), root):
-            print(f"Note: {line}")
+            notify(f"Note: {line}")
         if not parts["train"]:
-            print("Note: no training images; testing only")
+            notify("Note: no training images; testing only")
             self.test_only = True
             return parts["test"], parts["val"], parts["test"]
         return parts["train"], parts["val"], parts["test"]
@@ -105,12 +107,12 @@ class ImageFolder(FewShotDataset):
         """Return train, val and test: those that exist, or else made from the training images."""
         parts = {"train": [], "val": [], "test": []} | {part: found for part, found in parts.items() if found}
         if not parts["test"] and parts["val"] and self._needs_test:
-            print("Note: no test images; using val as the test set")
+            notify("Note: no test images; using val as the test set")
             parts["test"], parts["val"] = parts["val"], []
         if parts["test"] or parts["val"] or not self._options.HOLD_OUT:
             return parts
         train, val, test = split_by_class(parts["train"], rng=random.Random(SPLIT_SEED), refuse_small=False)
-        print(
+        notify(
             f"Held out of training: {len(val):,} val and {len(test):,} test images of {len(parts['train']):,}. To hold "
             "out none, set DATASET.HOLD_OUT False."
         )

@@ -25,7 +25,7 @@ class OxfordFlowers(FewShotDataset):
         path = os.path.join(self.dataset_dir, "cat_to_name.json")
         names = read_json(path)
         if not isinstance(names, dict):
-            raise UserError(f"{path}: expected names by number, got {type(names).__name__}.")
+            raise UserError(f"{path}: expected names by number, got {type(names).__name__}. Download the file again.")
         unnamed = sorted(label for label in set(labels) if str(label) not in names)
         if unnamed:
             raise UserError(

@@ -8,7 +8,6 @@ clf.save_pretrained("model")
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from basics import NotApplicable, UserError, write_atomic
 from clip import CLIP, tokenize
-from clip.weights import find
+from clip.weights import copy_backbone
 from dassl.config import get_cfg_default
 from dassl.data.transforms import build_transform
 from dassl.engine.checkpoints import (
@@ -32,6 +31,7 @@ from dassl.engine.checkpoints import (
     find_checkpoint,
     load_model_file,
     load_trained,
+    locate_model,
     prompts_sha256,
     trained_tensors,
 )
@@ -143,7 +143,7 @@ class PromptedClassifier:
         """Load a model.
 
         Args:
-            name_or_path: the folder of a saved model or of a run, a file in it, or owner/name of one on the Hub.
+            name_or_path: the folder of a saved model or of a run, a checkpoint in it, or owner/name of one on the Hub.
             device: "cpu", "cuda", ...; None for the GPU if there is one.
             backbone: name or weights file of the backbone, if it is not found under the name it was trained with.
             epoch: of a run's checkpoint, from 1; None for the best one saved, or else the last.
@@ -162,7 +162,8 @@ class PromptedClassifier:
                 description.trained = summary(model_files.read_results(results, description))
 
             def load(learner: nn.Module) -> object:
-                return load_model_file(learner, find_checkpoint(folder, description.checkpoint, epoch))
+                run, at = locate_model(name_or_path, [description.checkpoint], epoch)
+                return load_model_file(learner, find_checkpoint(run, description.checkpoint, at))
 
             return cls(description, load, device, backbone)
         description = model_files.read_description(folder / model_files.CONFIG)
@@ -173,10 +174,10 @@ class PromptedClassifier:
         """Write config.json, model.safetensors, and a model card (README.md) into a folder, for the present classes.
 
         Args:
-            include_backbone: also copy the backbone's weights file, so that the folder needs nothing else.
+            include_backbone: also copy the files of the backbone, so that the folder needs nothing else.
 
         Raises:
-            UserError: the folder cannot be written, or the backbone has no file of its own.
+            UserError: the folder cannot be written, or the backbone is not found.
         """
         folder = Path(folder)
         calibration = self.calibration if self.description.calibration else None
@@ -184,8 +185,7 @@ class PromptedClassifier:
         model_files.write_model(folder, description, self._tensors())
         write_atomic(folder / hub.CARD, hub.model_card(description).encode())
         if include_backbone:
-            path = find(self._trainer.cfg.MODEL.BACKBONE.NAME)
-            shutil.copyfile(path, folder / f"{model_files.BACKBONE}{path.suffix}")
+            copy_backbone(self._trainer.cfg.MODEL.BACKBONE.NAME, folder, model_files.BACKBONE)
 
     def push_to_hub(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import UserError, for_this_process, known_spelling, notify
+from basics import UserError, error_in, for_this_process, keep_outside, known_spelling, notify
 from dassl.config import flatten, read_yaml
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
@@ -61,6 +61,7 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     checkout = Checkout()
     if not options.source.expanduser().exists():
         raise UserError(f"{options.source}: expected a folder of class folders or a CSV file, got nothing.")
+    keep_outside(options.output.expanduser(), options.source.expanduser(), "--output")
     options.method = known_spelling(options.method, checkout.trainers())
     refuse_unknown("method", [options.method], checkout.trainers())
     run = options.output / RUN
@@ -70,15 +71,13 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
         command,
         cwd=checkout.folder,
         env=environment,
-        stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if quiet else None,
         text=True,
         errors="replace",
     ) as child:
-        for line in child.stdout or ():
-            if line.startswith("Note: "):  # about the pictures, such as class names that say nothing to CLIP
-                notify(line.rstrip())
-        errors = (child.stderr.read() if child.stderr else "").strip().removeprefix("error: ")
+        # Its messages about the pictures, such as class names that say nothing to CLIP, and its bar go to our stderr.
+        errors = error_in(child.stderr.read().strip() if child.stderr else "").removeprefix("error: ")
     if child.returncode:
         raise UserError(
             errors or f"{run}: train.py ended with exit status {child.returncode}. Its log is in log.txt there."
@@ -132,10 +131,10 @@ def for_this_machine(config_file: Path) -> dict[str, object]:
 
 def available_backbone() -> str:
     """Return ViT-B/16 if its weights are cached or can be downloaded; else the built-in tiny CLIP, with a note."""
-    from clip.weights import find
+    from clip.sources import locate
 
     try:
-        find(DEFAULT_BACKBONE)
+        locate(DEFAULT_BACKBONE).fetch()
     except UserError as error:
         notify(f"note: {error}\nUsing the built-in tiny CLIP, which knows little about photographs.")
         return BUILT_IN_BACKBONE

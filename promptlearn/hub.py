@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from basics import UserError
+from clip.sources import HUB_PREFIX
 from promptlearn.model_files import BACKBONE, CONFIG, TENSORS, Description
 
 CARD = "README.md"
+BACKBONE_FILES = (f"{BACKBONE}.*", f"{BACKBONE}/*")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 MOST_CLASSES = 100  # whose accuracies the card lists
 PAPERS = {
@@ -57,12 +59,13 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = [CONFIG, TENSORS, f"{BACKBONE}.*"]
+    files = [CONFIG, TENSORS, *BACKBONE_FILES]
     try:
         return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"{name}: expected a folder, or a model on the Hub that can be downloaded, got neither ({brief(error)})."
+            f"{name}: expected a folder, or a model on the Hub that can be downloaded, got neither ({brief(error)}). "
+            "Check the name and the connection."
         ) from error
 
 
@@ -78,7 +81,7 @@ def upload(folder: Path, name: str, private: bool, token: str | None, message: s
     api = HfApi(token=token)
     try:
         url = api.create_repo(name, private=private, exist_ok=True)
-        files = [CONFIG, TENSORS, CARD, f"{BACKBONE}.*"]
+        files = [CONFIG, TENSORS, CARD, *BACKBONE_FILES]
         api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files, commit_message=message)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
@@ -99,8 +102,9 @@ def model_card(description: Description) -> str:
     trained = description.trained or {}
     backbone = str(description.settings.get("MODEL.BACKBONE.NAME", "unknown"))
     metadata = ["library_name: promptlearn-clip", "pipeline_tag: image-classification"]
-    if backbone in BASE_MODELS:
-        metadata.append(f"base_model: {BASE_MODELS[backbone]}")
+    of_hub = backbone.removeprefix(HUB_PREFIX).partition("@")[0] if backbone.startswith(HUB_PREFIX) else None
+    if base_model := BASE_MODELS.get(backbone, of_hub):
+        metadata.append(f"base_model: {base_model}")
     metadata += ["tags:", "- clip", "- prompt-learning", "- few-shot"]
     paper = PAPERS.get(description.method)
     method = f"{description.method} ([arXiv:{paper}](https://arxiv.org/abs/{paper}))" if paper else description.method

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from basics import MissingFile, UserError, read_json, write_atomic, write_json
+from dassl.engine.checkpoints import describe_content
 
 CONFIG, TENSORS, BACKBONE = "config.json", "model.safetensors", "backbone"
 RUN_CONFIG = "model.json"  # of a run's folder
@@ -72,7 +73,9 @@ def read_description(path: Path) -> Description:
     try:
         found = msgspec.convert(read_json(path), Description)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: expected the description of a model, got another content ({error}).") from error
+        raise UserError(
+            f"{path}: expected the description of a model, got another content ({error}). Save or download it again."
+        ) from error
     check_classnames(found.classnames, str(path))
     return found
 
@@ -87,7 +90,9 @@ def read_results(path: Path, description: Description) -> dict[str, Any]:
     try:
         description.calibration = msgspec.convert(results, RunResults).calibration
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: expected the results of a run, got another content ({error}).") from error
+        raise UserError(
+            f"{path}: expected the results of a run, got another content ({error}). Run it again."
+        ) from error
     return results
 
 
@@ -117,9 +122,13 @@ def locate(path: str | Path) -> Path:
     """Find the folder of a saved model or a run: the path itself, or the folder of a file or checkpoint folder in it.
 
     Raises:
+        MissingFile: there is nothing.
         UserError: it holds no model.
     """
     given = Path(os.path.expanduser(path))
+    expected = f"expected the folder of a saved model ({CONFIG}) or of a run ({RUN_CONFIG}), or a checkpoint in it"
+    if not given.exists():
+        raise MissingFile(f"{given}: {expected}, got nothing.")
     for folder in (given, *given.parents[:2]):
         if (folder / CONFIG).is_file() or is_run(folder):
             return folder
@@ -128,9 +137,7 @@ def locate(path: str | Path) -> Path:
             f"{given}: expected {RUN_CONFIG}, got a run without it. Run its train.py command again: it adds the "
             "file, and does not train again."
         )
-    raise MissingFile(
-        f"{given}: expected the folder of a saved model ({CONFIG}) or of a run ({RUN_CONFIG}), got neither."
-    )
+    raise UserError(f"{given}: {expected}, got {describe_content(given)}.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -144,12 +151,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: expected the trained tensors of a model, got nothing.") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a safetensors file, got a damaged one or another ({error}).") from error
+        raise UserError(
+            f"{path}: expected a safetensors file, got a damaged one or another ({error}). Save or download it again."
+        ) from error
 
 
 def backbone_file(folder: Path) -> Path | None:
-    """Return the weights file of the backbone in the folder of a saved model, if it was included."""
-    return next(iter(sorted(folder.glob(f"{BACKBONE}.*"))), None)
+    """Return the weights of the backbone in the folder of a saved model, a file or a folder, if they were included."""
+    found = [*sorted(folder.glob(f"{BACKBONE}.*")), *filter(Path.is_dir, [folder / BACKBONE])]
+    return next(iter(found), None)
 
 
 def write_model(folder: Path, description: Description, tensors: dict[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The default methods side by side, from base to new classes, whether RPO's differences from the others are real, and a page:
 #   [DATA=FOLDER] [OUTPUT=FOLDER] [SEEDS="1 2 3"] bash scripts/compare.sh [DATASET ...] [OPTION ...]
+# A DATASET is a name, or a folder, CSV file, or yaml file of your own pictures.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 output="${OUTPUT:-$here/../output}/base2new"

@@ -40,12 +40,14 @@ METHODS = {
     "KgCoOp-words": [],
     "ProGrad": ["TRAINER.PROGRAD.N_CTX", 4],
     "ProGrad-random": ["TRAINER.PROGRAD.N_CTX", 4, "TRAINER.PROGRAD.TEMPLATE_INIT", False],
+    "ProGrad-short": ["TRAINER.PROGRAD.N_CTX", 2],  # fewer vectors than the template has words
     "CLIPAdapter": [],
     "TaskRes": [],
     "TipAdapter": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
     "TipAdapterF": ["TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3]],
     "CLIPLoRA": [],
     "CLIPLoRA-text": ["TRAINER.CLIPLORA.ENCODER", "text", "TRAINER.CLIPLORA.PARAMS", ["q", "o"]],
+    "CLIPLoRA-vision": ["TRAINER.CLIPLORA.ENCODER", "vision"],
     "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2, "TRAINER.MMA.ADAPTER_SCALE", 0.1],
     "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 8],
     "TCP": ["TRAINER.TCP.INJECT_LAYER", 1],
@@ -69,11 +71,12 @@ METHODS = {
     "RPO-text": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "text"],
     "RPO-image": ["TRAINER.RPO.K", 2, "TRAINER.RPO.PROMPTS", "image", "TRAINER.RPO.INIT", "random"],
 }
-SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "LP", "TaskRes", "TipAdapter", "TipAdapterF")  # for every seed
+# For every seed.
+SAME_START = ("CoOp-words", "KgCoOp-words", "ProGrad", "ProGrad-short", "LP", "TaskRes", "TipAdapter", "TipAdapterF")
 FITTED = ("LinearProbeCLIP", "TipAdapter")  # at once, without steps, seed, or texts
 
 # Variants whose code the others run too, or that take long.
-SLOW = {"CLIPLoRA-text", "VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
+SLOW = {"CLIPLoRA-text", "CLIPLoRA-vision", "VPT-side", "VPT-shared", "VPT-pixel", "RPO-1", "IVLP-text"}
 
 
 def each(names, is_slow=SLOW.__contains__):

@@ -32,7 +32,10 @@ def linear(sd, name, x):
     return F.linear(x, sd[name + ".weight"], sd[name + ".bias"])
 
 
-def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x, mlp_update=lambda i, x, update: update):
+def layers(
+    sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x, mlp_update=lambda i, x, update: update,
+    attend=attention, depths=slice(None),
+):  # fmt: skip
     """Return the hidden states after the last layer of a tower, and those after each layer, (N, n, width).
 
     Args:
@@ -40,16 +43,19 @@ def layers(sd, prefix, x, heads, allowed=None, before_layer=lambda i, x: x, mlp_
         allowed: bool (n, n) or (N, n, n), token i attends to token j; None: every token attends to every token.
         before_layer: layer index and its input (n, N, width) -> what the layer gets instead (deep prompts).
         mlp_update: layer index, its input, and the output of its MLP -> what is added to the tokens instead (adapters).
+        attend: what computes the attention instead of `attention`.
+        depths: the layers that run.
     """
     mask = None
     if allowed is not None:
         allowed = allowed.repeat_interleave(heads, dim=0) if allowed.dim() == 3 else allowed
         mask = torch.zeros(allowed.shape, dtype=x.dtype).masked_fill(~allowed, float("-inf")).to(x.device)
     hidden, x = [], x.transpose(0, 1).contiguous()
-    for i in range(len({k.split(".resblocks.")[1].split(".")[0] for k in sd if k.startswith(prefix + "resblocks.")})):
+    count = len({k.split(".resblocks.")[1].split(".")[0] for k in sd if k.startswith(prefix + "resblocks.")})
+    for i in range(count)[depths]:
         block = f"{prefix}resblocks.{i}."
         x = entering = before_layer(i, x)
-        x = x + attention(sd, block + "attn.", layer_norm(sd, block + "ln_1", x), heads, mask)
+        x = x + attend(sd, block + "attn.", layer_norm(sd, block + "ln_1", x), heads, mask)
         h = linear(sd, block + "mlp.c_fc", layer_norm(sd, block + "ln_2", x))
         x = x + mlp_update(i, entering, linear(sd, block + "mlp.c_proj", h * torch.sigmoid(1.702 * h)))
         hidden.append(x.transpose(0, 1))
@@ -76,22 +82,24 @@ def embed_image(sd, images):
     return layer_norm(sd, "visual.ln_pre", torch.cat([cls, patches], dim=1) + sd["visual.positional_embedding"])
 
 
-def encode_image(sd, images, heads):
-    """Encode images as unit-length CLS features (B, D)."""
+def encode_image(sd, images, heads, normalize=True, **changes):
+    """Encode images as CLS features (B, D); `changes` are those of `layers`."""
     x = embed_image(sd, images)
-    x, _ = layers(sd, "visual.transformer.", x, heads[0])
-    return F.normalize(project_image(sd, x[:, 0]), dim=-1)
+    x, _ = layers(sd, "visual.transformer.", x, heads[0], **changes)
+    x = project_image(sd, x[:, 0])
+    return F.normalize(x, dim=-1) if normalize else x
 
 
-def encode_sequences(sd, x, end, heads, before_layer=lambda i, x: x):
-    """Encode texts (C, 77, width) that end at positions (C,) as unit-length end-of-text features (C, D)."""
-    x, _ = layers(sd, "transformer.", x + sd["positional_embedding"], heads[1], causal(x.shape[1]), before_layer)
-    return F.normalize(project_text(sd, x[torch.arange(len(x)), end]), dim=-1)
+def encode_sequences(sd, x, end, heads, normalize=True, **changes):
+    """Encode texts (C, 77, width) that end at positions (C,) as end-of-text features (C, D)."""
+    x, _ = layers(sd, "transformer.", x + sd["positional_embedding"], heads[1], causal(x.shape[1]), **changes)
+    x = project_text(sd, x[torch.arange(len(x)), end])
+    return F.normalize(x, dim=-1) if normalize else x
 
 
-def encode_text(sd, texts, heads):
+def encode_text(sd, texts, heads, **changes):
     tokens = tokenize(texts)
-    return encode_sequences(sd, sd["token_embedding.weight"][tokens], tokens.argmax(dim=1), heads)
+    return encode_sequences(sd, sd["token_embedding.weight"][tokens], tokens.argmax(dim=1), heads, **changes)
 
 
 def similarity(sd, image, text):
@@ -108,9 +116,12 @@ def zero_shot(sd, images, texts, heads):
     return similarity(sd, encode_image(sd, images, heads), encode_text(sd, texts, heads))
 
 
-def encode_with_context(sd, classnames, ctx, heads, position="end", deep=()):
-    """Encode classes (C, D): ctx (M, width) or (C, M, width), replaced by `deep` before layers 1, 2, ..."""
-    n_ctx = ctx.shape[-2]
+def encode_with_context(sd, classnames, ctx, heads, position="end", deep=(), normalize=True):
+    """Encode classes (C, D): ctx (M, width) or (C, M, width), replaced by `deep` before layers 1, 2, ...
+
+    deep: contexts (M, width); or {layer: tokens of the classes (C, M, width)}.
+    """
+    n_ctx, deep = ctx.shape[-2], deep if isinstance(deep, dict) else dict(enumerate(deep, 1))
     tokens = tokenize([" ".join(["X"] * n_ctx) + f" {name}." for name in classnames])
     half = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     sequences = []
@@ -121,15 +132,17 @@ def encode_with_context(sd, classnames, ctx, heads, position="end", deep=()):
         sequences.append(torch.cat([start, c[:half], name, c[half:], rest]))
 
     def before_layer(i, x):
-        if not 0 < i <= len(deep):
+        if i not in deep:
             return x
-        return torch.cat([x[:1], expand(deep[i - 1], x), x[1 + n_ctx :]])
+        own = deep[i].transpose(0, 1) if deep[i].dim() == 3 else expand(deep[i], x)
+        return torch.cat([x[:1], own, x[1 + n_ctx :]])
 
-    return encode_sequences(sd, torch.stack(sequences), tokens.argmax(dim=1), heads, before_layer)
+    end = tokens.argmax(dim=1)
+    return encode_sequences(sd, torch.stack(sequences), end, heads, normalize, before_layer=before_layer)
 
 
-def encode_image_with(sd, images, prompts, deep, heads):
-    """Encode images (B, D): prompts (n, width) after the patches, replaced by `deep` before layers 1, 2, ..."""
+def encode_image_with(sd, images, prompts, deep, heads, normalize=True):
+    """Encode images (B, D): prompts (n, width) or (B, n, width) after the patches, replaced before layers 1, 2, ..."""
     x = embed_image(sd, images)
     n = x.shape[1]
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", prompts).expand(len(x), -1, -1)], dim=1)
@@ -138,7 +151,8 @@ def encode_image_with(sd, images, prompts, deep, heads):
         return torch.cat([x[:n], expand(deep[i - 1], x)]) if 0 < i <= len(deep) else x
 
     x, _ = layers(sd, "visual.transformer.", x, heads[0], None, before_layer)
-    return F.normalize(project_image(sd, x[:, 0]), dim=-1)
+    x = project_image(sd, x[:, 0])
+    return F.normalize(x, dim=-1) if normalize else x
 
 
 def sep_fuse(fusion, tokens, prompts, across):
@@ -193,7 +207,7 @@ def sep(sd, images, classnames, text0, learner, chosen, across, heads):
     tokens = tokenize([" ".join(["X"] * n) + f" {name}." for name in classnames])
     x = sd["token_embedding.weight"][tokens]
     x = torch.cat([x[:, :1], ctx.expand(len(x), -1, -1), x[:, 1 + n :]], dim=1)
-    text = encode_sequences(sd, x, tokens.argmax(dim=1), heads, rewrite_text)
+    text = encode_sequences(sd, x, tokens.argmax(dim=1), heads, before_layer=rewrite_text)
     x = embed_image(sd, images)
     x = torch.cat([x, layer_norm(sd, "visual.ln_pre", ctx_visual).expand(len(x), -1, -1)], dim=1)
     x, _ = layers(sd, "visual.transformer.", x, heads[0], None, rewrite_image)
@@ -265,3 +279,52 @@ def rpo(sd, images, texts, text_prompt, img_prompt, heads):
     text, _, _ = rpo_text(sd, texts, text_prompt, heads)
     image, _, _ = rpo_image(sd, images, img_prompt, heads)
     return sd["logit_scale"].exp() * torch.einsum("bkd,ckd->bc", image, text) / len(text_prompt)
+
+
+def low_rank_attention(updates, scale):
+    """Return an attention with low-rank updates of its maps; `updates`: (name of the attention, map) -> (A, B)."""
+
+    def attend(sd, prefix, x, heads, mask):
+        width, parts = x.shape[-1], []
+        for i, name in enumerate("qkv"):
+            rows = slice(i * width, (i + 1) * width)
+            part = F.linear(x, sd[prefix + "in_proj_weight"][rows], sd[prefix + "in_proj_bias"][rows])
+            a, b = updates(prefix, name)
+            part = part + scale * (x @ a.T @ b.T)
+            parts.append(part.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3))
+        x = F.scaled_dot_product_attention(*parts, attn_mask=mask).permute(2, 0, 1, 3).flatten(2)
+        return F.linear(x, sd[prefix + "out_proj.weight"], sd[prefix + "out_proj.bias"])
+
+    return attend
+
+
+def mmrl_image(sd, images, tokens, first, heads):
+    """Return MMRL's CLS feature (B, D) and its tokens after `ln_post` (B, K, width).
+
+    tokens: (K, width) for each layer from `first` on, after the class token.
+    """
+    x, k = embed_image(sd, images), len(tokens[0])
+    if first:
+        x, _ = layers(sd, "visual.transformer.", x, heads[0], depths=slice(first))
+    x = torch.cat([x[:, :1], tokens[0].expand(len(x), -1, -1), x[:, 1:]], dim=1)
+
+    def before_layer(i, x):
+        return torch.cat([x[:1], expand(tokens[i - first], x), x[1 + k :]]) if first < i < first + len(tokens) else x
+
+    x, _ = layers(sd, "visual.transformer.", x, heads[0], None, before_layer, depths=slice(first, None))
+    return F.normalize(project_image(sd, x[:, 0]), dim=-1), layer_norm(sd, "visual.ln_post", x[:, 1 : 1 + k])
+
+
+def mmrl_text(sd, texts, tokens, first, heads):
+    """Return MMRL's class features (C, D): tokens (K, width) for each layer from `first` on, after [SOS]."""
+    ids, k = tokenize(texts), len(tokens[0])
+    x = sd["token_embedding.weight"][ids] + sd["positional_embedding"]
+    if first:
+        x, _ = layers(sd, "transformer.", x, heads[1], causal(x.shape[1]), depths=slice(first))
+    x = torch.cat([x[:, :1], tokens[0].expand(len(x), -1, -1), x[:, 1:]], dim=1)
+
+    def before_layer(i, x):
+        return torch.cat([x[:1], expand(tokens[i - first], x), x[1 + k :]]) if first < i < first + len(tokens) else x
+
+    x, _ = layers(sd, "transformer.", x, heads[1], causal(x.shape[1]), before_layer, depths=slice(first, None))
+    return F.normalize(project_text(sd, x[torch.arange(len(x)), ids.argmax(dim=1) + k]), dim=-1)

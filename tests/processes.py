@@ -78,7 +78,7 @@ class Runs:
             file_limit: bytes that a file may hold, as if the disk were full beyond them.
             unprivileged: have permissions hold, even if root runs the tests.
         """
-        log, arguments = Path(f"{folder}.out"), ["--output-dir", str(folder), *arguments]
+        log, arguments = Path(f"{folder}.out"), ["--verbose", "--output-dir", str(folder), *arguments]
         before = log.stat().st_size if log.is_file() else 0
         pid = self._ask(arguments=arguments, log=str(log), file_limit=file_limit, unprivileged=unprivileged)
         return Run(self, pid, log, before)

@@ -192,6 +192,16 @@ def test_impossible_settings_are_reported_before_weights_are_loaded(method, no_w
     assert all(message in all_at_once for _, message in wrong.values())
 
 
+@pytest.mark.parametrize("method", ["PromptSRC", "TipAdapterF"])
+def test_a_method_whose_last_epoch_completes_the_model_does_not_stop_early(method):
+    cfg = whole()
+    early = ["TRAINER.NAME", method, "TEST.FINAL_MODEL", "best_val", "TRAIN.PATIENCE", 2]
+    merge(cfg, [ROOT / "configs/trainers" / method / "tiny.yaml", ROOT / "configs/datasets/digits.yaml"], early)
+    assert check_config(cfg) == [
+        f"TRAIN.PATIENCE: expected 0 with {method}, whose last epoch completes the model, got 2."
+    ]
+
+
 def test_a_fraction_of_the_images_and_a_number_of_shots_exclude_each_other():
     cfg = whole()
     merge(cfg, [ROOT / "configs/trainers/LP/tiny.yaml"], ["TRAINER.NAME", "LP", "DATASET.TRAIN_FRACTION", 0.5])

@@ -119,3 +119,11 @@ def test_methods_get_the_same_sample_in_the_same_order_and_views(monkeypatch, tm
     assert draw and not torch.equal(views[0], views[1])
     for other, other_views in others:
         assert other == draw and torch.equal(other_views, views)
+
+
+def test_the_page_of_the_methods_lists_every_method():
+    lines = (ROOT / "docs/methods.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if ".py` |" in line]
+    groups = Checkout(ROOT).settings("base2new", False)["groups"]
+    assert {row[0]: row[3] for row in rows if row[3]} == {name: group for group in groups for name in groups[group]}
+    assert all((ROOT / "trainers" / row[4].strip("`")).is_file() for row in rows)

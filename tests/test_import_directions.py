@@ -16,7 +16,7 @@ SHARED_BY_TRAINERS = tuple(
     f"trainers.{name}"
     for name in (
         *("attention_maps", "base", "context", "features", "finetuning", "independent", "inference", "prompted"),
-        "work",
+        *("texts", "work"),
     )
 )
 

@@ -21,7 +21,7 @@ from torchscript_archive import write_archive
 
 import clip
 from basics import UserError, read_json, sha256
-from clip import weights
+from clip import weight_files
 from dassl.data.datasets import read_split
 from dassl.engine.checkpoints import load_model_file
 from dassl.utils import load_checkpoint, read_image
@@ -247,7 +247,7 @@ def test_impossible_sizes_are_refused_in_one_line(tmp_path, sizes):
 def test_a_file_with_the_sha256_of_openais_still_runs_nothing(tmp_path, monkeypatch):
     path, mark = tmp_path / "ViT-B-16.pt", tmp_path / "mark"
     write_archive(path, {"visual.proj": torch.ones(2, 3)}, Calls(os.system, f"touch {mark}"))
-    monkeypatch.setattr(weights, "published_hashes", lambda: {sha256(path)})
+    monkeypatch.setattr(weight_files, "published_hashes", lambda: {sha256(path)})
     with pytest.raises(UserError, match="objects other than tensors .*system"):
         clip.load_clip(str(path))
     assert not mark.exists()

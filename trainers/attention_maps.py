@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IMAGES_OF_A_KIND = 2  # correct and wrong ones
 CANDIDATES = 200  # test images among which they are chosen
 MAX_PROMPTS, MAX_LAYERS = 3, 6  # that are kept, evenly spaced
-SIDE = 64  # pixels of the kept pictures, at most
+SIDE = 64  # pixels of the kept images, at most
 
 
 class WeightRecorder:

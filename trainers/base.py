@@ -1,7 +1,7 @@
 """What all methods share: a frozen CLIP, its precision, the training step, class texts encoded once per evaluation.
 
 A method's file defines a `PromptedCLIP` (its learnable tensors and attention pattern) and a `PromptTrainer`.
-Letters: B images, C classes, D the width of the shared embedding.
+Symbols: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
-from basics import UserError, read_json
-from clip import CLIP, BackboneConfig, backbone_config, encode, linear, load_clip
+from basics import UserError, log, notify
+from clip import CLIP, BackboneConfig, backbone_config, backbone_pixels, linear, load_clip
 from dassl.config import Checks
-from dassl.data import prompt_template, with_features
+from dassl.data import with_features
 from dassl.data.data_manager import random_state_of
-from dassl.engine import TrainerX, device_of
+from dassl.engine import device_of
 from dassl.engine.accelerate import Outputs, build_step, pick_text_block
 from dassl.engine.checkpoints import load_model_file
 from dassl.engine.losses import CrossEntropy, balanced_weights, build_mixing
@@ -33,10 +33,9 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import device_name, stream
 from trainers.inference import describe
 from trainers.prompted import PromptedCLIP, whole_model_shapes
+from trainers.texts import TextTrainer
 from trainers.work import count_gflop
 
-DEFAULT_TEMPLATE = "a photo of a {}."
-SHORTEST_TEXT = 4  # positions: start, a name of one token, the period, end
 TOWER_DTYPES = {"fp32": torch.float32, "amp": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -51,28 +50,11 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def read_class_texts(path: str) -> dict[str, list[str]]:
-    """Read a JSON file {class name: [text, ...]}; underscores in the names become spaces.
-
-    Raises:
-        UserError: it has another form.
-    """
-    found = read_json(path)
-    well_formed = isinstance(found, dict) and all(
-        isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in found.values()
-    )
-    if not well_formed:
-        raise UserError(f"{path}: expected a dict of class names with lists of texts, got something else.")
-    return {name.replace("_", " "): texts for name, texts in found.items()}
-
-
-class PromptTrainer(TrainerX):
+class PromptTrainer(TextTrainer):
     """Trains the `prompt_learner` of a method by cross-entropy; CLIP is frozen.
 
     Attributes:
-        config_node: the method's node under TRAINER; "" if it has none.
         checkpoint_name: the folder of its checkpoints, named as in the released code.
-        has_fixed_texts: whether it encodes class texts without learned vectors.
         trained_on: names in texts of the classes that a saved model was trained on; None while it is trained.
         unit_length_features: whether the cached features of a frozen image encoder are normalized.
         static_step: whether its loss runs the same operations on the same numbers, but for the batch, in every step, so
@@ -81,10 +63,9 @@ class PromptTrainer(TrainerX):
     """
 
     model: PromptedCLIP
+    for_this_engine = True
     honors_loss_options = True
-    config_node = ""
     checkpoint_name = "prompt_learner"
-    has_fixed_texts = True
     unit_length_features = True
     static_step = False
     trained_on: list[str] | None = None
@@ -131,55 +112,20 @@ class PromptTrainer(TrainerX):
             "DATALOADER.K_TRANSFORMS, INPUT.NO_TRANSFORM: expected 1 and False (methods take one tensor per image), "
             f"got {transforms[0]} and {transforms[1]}.",
         )
-        texts = cfg.DATASET.CLASS_TEXTS
-        checks.require(not texts or os.path.isfile(texts), f'DATASET.CLASS_TEXTS: expected a file, got "{texts}".')
-        checks.require(
-            not texts or self.has_fixed_texts,
-            f"DATASET.CLASS_TEXTS: expected a method with fixed class texts, got {cfg.TRAINER.NAME}.",
-        )
+        self.check_texts(cfg, checks)
         file = cfg.MODEL.INIT_WEIGHTS
-        checks.require(not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: expected a file, got "{file}".')
-        with checks.gather():
-            prompt_template(cfg.DATASET.PROMPT or DEFAULT_TEMPLATE)
+        checks.require(
+            not file or os.path.isfile(file), f'MODEL.INIT_WEIGHTS: expected a file, got "{file}". Check the path.'
+        )
         with checks.gather():  # needs sizes only: no weights are loaded or downloaded
             sizes = backbone_config(cfg.MODEL.BACKBONE.NAME)
             expected, got = (sizes.image_size, sizes.image_size), tuple(cfg.INPUT.SIZE)
             checks.require(
                 got == expected,
-                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}.",
+                f"INPUT.SIZE: expected {expected} for the backbone {cfg.MODEL.BACKBONE.NAME}, got {got}. Leave the key "
+                "out of the command and of the config file that names the backbone: then it follows the backbone.",
             )
             self.check_sizes(checks, sizes)
-        checks.finish()
-
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        """Yield (class name, text as the text tower gets it, number of learned vectors added to it)."""
-        for name, own in zip(classnames, self.fixed_texts(classnames), strict=True):
-            yield from ((name, text, 0) for text in own)
-
-    def check_room(self, checks: Checks, sizes: BackboneConfig, vectors: int, least: int = SHORTEST_TEXT) -> None:
-        """Record it if `vectors` in a text leave fewer than `least` positions for the words."""
-        length = sizes.context_length
-        checks.require(
-            length - vectors >= least,
-            f"TRAINER.{self.config_node}: expected at least {least} of the backbone's {length} positions left for the "
-            f"words, got {max(length - vectors, 0)} with {vectors} learned vectors. Use fewer.",
-        )
-
-    def check_context(self, classnames: list[str], length: int) -> None:
-        """Refuse class names whose texts exceed the backbone's context of `length` positions.
-
-        Raises:
-            UserError: with one line per such class.
-        """
-        checks = Checks(self.cfg)
-        for name, text, joined in self.texts(classnames):
-            used = 2 + len(encode(text)) + joined  # the start and end tokens
-            fewer = f", or use at most {max(length - used + joined, 0)} learned vectors" if joined else ""
-            checks.require(
-                used <= length,
-                f"class {name[:80]!r}: expected at most {length} positions for its text and {joined} learned "
-                f"vectors, got {used}. Shorten the name{fewer}.",
-            )
         checks.finish()
 
     def build_model(self) -> None:
@@ -211,7 +157,11 @@ class PromptTrainer(TrainerX):
         cfg = self.cfg
         if self.precision == "fp16" and self.device.type == "cpu":
             key = f"TRAINER.{self.config_node}.PREC"
-            print(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
+            notify(f"{key}: fp16 is slow on a CPU. fp32 is faster and at least as exact.")
+        pixels = backbone_pixels(cfg.MODEL.BACKBONE.NAME)
+        if pixels and pixels != (tuple(cfg.INPUT.PIXEL_MEAN), tuple(cfg.INPUT.PIXEL_STD)):
+            mean, std = map(list, pixels)
+            notify(f"{cfg.MODEL.BACKBONE.NAME} was trained with INPUT.PIXEL_MEAN {mean} and INPUT.PIXEL_STD {std}")
         clip_model = load_clip(cfg.MODEL.BACKBONE.NAME, self.tower_dtype)
         self.weights_sha256 = clip_model.weights_sha256
         self.linear = self._linear_library(clip_model)  # before the first computation
@@ -226,7 +176,7 @@ class PromptTrainer(TrainerX):
             learner.classnames = classnames
         if cfg.MODEL.INIT_WEIGHTS:
             load_model_file(learner, cfg.MODEL.INIT_WEIGHTS)
-            print(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
+            log(f'Starting from the tensors of "{cfg.MODEL.INIT_WEIGHTS}"')
         self.optim, self.sched = self.build_optimizer(learner)
         self.register_model(self.checkpoint_name, learner, self.optim, self.sched)
 
@@ -292,39 +242,6 @@ class PromptTrainer(TrainerX):
     def keep_auto_settings(self, auto_settings: dict[str, int | str]) -> None:
         if self.cfg.MODEL.TEXT_BLOCK == "auto":  # other blocks would change the last bits
             self.model.text_block = int(auto_settings["text_block"])
-
-    def template(self) -> str:
-        """Return the text of a class, with "{}" or "_" for its name: DATASET.PROMPT, or else the dataset's."""
-        return self.cfg.DATASET.PROMPT or getattr(self.dm.dataset, "prompt", "") or DEFAULT_TEMPLATE
-
-    def class_texts(self, classnames: list[str]) -> list[str]:
-        """Insert the class names into the template."""
-        template = prompt_template(self.template())
-        return [template.replace("{}", name) for name in classnames]
-
-    def fixed_texts(self, classnames: list[str]) -> list[list[str]]:
-        """Return the fixed texts of each class: those of DATASET.CLASS_TEXTS, or else its one text from the template.
-
-        Raises:
-            UserError: the file has no texts for some classes.
-        """
-        given = self.given_texts()
-        if given is None:
-            return [[text] for text in self.class_texts(classnames)]
-        missing = [name for name in classnames if name.replace("_", " ") not in given]
-        if missing:
-            named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise UserError(f"DATASET.CLASS_TEXTS: expected texts for every class, got none for {named}. Add them.")
-        return [given[name.replace("_", " ")] for name in classnames]
-
-    def given_texts(self) -> dict[str, list[str]] | None:
-        """Return the texts of DATASET.CLASS_TEXTS by class name, with spaces for underscores; None without a file."""
-        path = self.cfg.DATASET.CLASS_TEXTS
-        return read_class_texts(path) if path else None
-
-    def names_in_texts(self, classnames: list[str]) -> list[str]:
-        """Return class names as in the texts: with spaces for underscores, unless DATASET.KEEP_UNDERSCORES."""
-        return classnames if self.cfg.DATASET.KEEP_UNDERSCORES else [name.replace("_", " ") for name in classnames]
 
     def describe_model(self) -> dict:
         """Describe the model for model.json, so that it can be used without its dataset."""

@@ -34,7 +34,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.CLIPADAPTER.PREC = "fp32"  # fp32, fp16, bf16 or amp
 
 
-class Adapter(nn.Module):
+class FeatureAdapter(nn.Module):
     """The bottleneck: `fc.0.weight` (W_1, transposed) and `fc.2.weight` (W_2), named as in the released code."""
 
     def __init__(self, width: int, reduction: int):
@@ -53,7 +53,7 @@ class AdapterCLIP(FixedTextCLIP):
 
     def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]], options: CfgNode):
         super().__init__(clip_model, texts)
-        self.prompt_learner = Adapter(clip_model.text_projection.shape[1], options.REDUCTION)
+        self.prompt_learner = FeatureAdapter(clip_model.text_projection.shape[1], options.REDUCTION)
         self.ratio = options.RATIO
 
     def image_features(self, images: Tensor) -> Tensor:

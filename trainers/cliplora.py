@@ -30,7 +30,7 @@ from clip import (
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
-from trainers.prompted import PromptedCLIP
+from trainers.prompted import PromptedCLIP, frozen_text_features
 
 LOGIT_SCALE = 100
 ENCODERS = ("text", "vision", "both")
@@ -89,15 +89,26 @@ class LowRankLearner(nn.Module):
 class CLIPLoRACLIP(PromptedCLIP):
     """CLIP with low-rank updates in its towers."""
 
+    frozen: Tensor  # class features (C, D), if the text tower has no updates
+
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
         super().__init__(clip_model, len(texts))
         self.prompt_learner = LowRankLearner(clip_model, options)
-        self.words = FixedWords(clip_model, texts)
+        text, image = self.prompt_learner.depths.values()
+        self.frozen_image_encoder = not image
+        if text:
+            self.words = FixedWords(clip_model, texts, below=text[0])
+        else:
+            self.register_buffer("frozen", frozen_text_features(clip_model, texts), persistent=False)
 
     def class_features(self, classes: slice) -> Tensor:
+        if not self.prompt_learner.depths["text"]:
+            return self.frozen[classes]
         return encode_fixed_words(self.clip, self.words, self.prompt_learner.adapters("text"), classes=classes)
 
     def image_features(self, images: Tensor) -> Tensor:
+        if self.frozen_image_encoder:
+            return super().image_features(images)
         segments = plain_image_segments(self.clip, images)
         return encode_image(self.clip, segments, adapters=self.prompt_learner.adapters("vision"))
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, ClassWords, context_vectors
+from clip import CLIP, TEXTS_AT_ONCE, ClassWords, context_vectors
 from dassl.engine import TRAINER_REGISTRY
 from trainers.context import ContextTrainer, encode_around_context
-from trainers.prompted import TEXTS_AT_ONCE, PromptedCLIP
+from trainers.prompted import PromptedCLIP
 
 REDUCTION = 16  # of the meta-net's hidden layer (section 3.2)
 

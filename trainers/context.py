@@ -1,7 +1,7 @@
 """What the methods with a learned context in their class texts share: CoOp's model, the size checks, the encoding.
 
 A class text is `[SOS] context words name . [EOS]`: M learned vectors, and possibly words that stay fixed.
-Letters: B images, C classes, D the shared embedding's width.
+Symbols: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
+from basics import notify
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from trainers.context import ContextCLIP, ContextTrainer
@@ -42,5 +43,5 @@ class CoOp(ContextTrainer):
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.CSC and self.options.CTX_INIT:
-            print("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT sets one context for all classes")
+            notify("TRAINER.COOP.CSC has no effect: as in the released code, CTX_INIT sets one context for all classes")
         return ContextCLIP(clip_model, classnames, self.options)

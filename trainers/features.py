@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from basics import UserError
 from dassl.data.feature_loader import FeatureLoader
+from dassl.utils import load_checkpoint
 
 if TYPE_CHECKING:
     from trainers.base import PromptTrainer
@@ -36,3 +39,15 @@ def augmented_views(trainer: PromptTrainer, count: int) -> Iterator[tuple[Tensor
             yield loader.all_images(view)
         else:
             yield collect(trainer, DataLoader(loader.dataset, trainer.cfg.DATALOADER.TEST.BATCH_SIZE))
+
+
+def read_matrix(path: str | Path) -> Tensor:
+    """Read a file of one matrix, such as the keys (D, N) or values (N, C) of a released Tip-Adapter.
+
+    Raises:
+        UserError: it is missing, damaged, or holds something else.
+    """
+    matrix = load_checkpoint(path)
+    if not isinstance(matrix, Tensor) or matrix.dim() != 2:
+        raise UserError(f"{path}: expected one matrix, got something else.")
+    return matrix.detach()

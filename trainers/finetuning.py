@@ -1,7 +1,7 @@
 """The fine-tuning protocols that VPT is compared with (arXiv 2203.12119, section 4.1), on CLIP's image tower.
 
 Linear, MLP-k   only the head, of one or k linear maps, is trained
-Partial-k, Bias, Full   and the last k layers, all biases (BitFit, arXiv 2106.10199), or the whole tower
+Partial-k, Bias, Full   the head, and the last k layers, all biases (BitFit, arXiv 2106.10199), or the whole tower
 Sidetune   s f + (1 - s) W g: a side network g next to the frozen tower f (arXiv 1912.13503)
 Adapter    m + up(gelu(down(m))) after the MLP of each layer (arXiv 2005.00247)
 """
@@ -62,7 +62,7 @@ def unfreeze(tower: VisionTransformer, tune: str, partial: int) -> VisionTransfo
     return tower
 
 
-class Adapter(LayerAdapter):
+class BottleneckAdapter(LayerAdapter):
     """A bottleneck after the MLP. `up` starts at zero, so that the tower starts unchanged.
 
     In the released code all four tensors start at zero, and only the bias of `up` ever learns.
@@ -95,7 +95,7 @@ class SideNetwork(nn.Module):
             network = alexnet(weights="IMAGENET1K_V1" if weights == "imagenet" else None)
         except OSError as error:
             raise UserError(
-                f"TRAINER.VPT.SIDE_WEIGHTS: expected AlexNet's ImageNet weights, could not download them: {error}. "
+                f"TRAINER.VPT.SIDE_WEIGHTS: expected AlexNet's ImageNet weights, got an error: {error}. "
                 "Connect to the internet once, or set SIDE_WEIGHTS random."
             ) from error
         self.features, self.pool = network.features, network.avgpool

@@ -97,7 +97,7 @@ def load_described_backbone(trainer: PromptTrainer, weights_sha256: str, device:
     if clip_model.weights_sha256 != weights_sha256:
         raise UserError(
             f"{name}: expected the backbone that the model was trained on (SHA-256 {weights_sha256[:12]}...), got "
-            f"another (SHA-256 {clip_model.weights_sha256[:12]}...). Give its weights file as `backbone`."
+            f"another (SHA-256 {clip_model.weights_sha256[:12]}...). Give its weights as `backbone`."
         )
     return clip_model.to(device)
 

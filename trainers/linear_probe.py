@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from basics import UserError
+from basics import UserError, log
 from clip import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
@@ -118,7 +118,7 @@ class LinearProbeCLIP(PromptTrainer):
         if self.val_loader is None:
             raise UserError(
                 f"DATASET.NAME: expected a dataset with validation images, on which {type(self).__name__} chooses C, "
-                f"got {self.cfg.DATASET.NAME}, which has none."
+                f"got {self.cfg.DATASET.NAME}, which has none. Choose another dataset."
             )
         if self.num_classes < 2:
             raise UserError(f"DATASET.NAME: expected two or more classes, got {self.num_classes}. Nothing can be fit.")
@@ -140,7 +140,7 @@ class LinearProbeCLIP(PromptTrainer):
         def accuracy(exponent: float) -> float:
             right = F.linear(val_features, *head(exponent)).argmax(dim=1) == val_labels
             found = 100 * right.sum().item() / len(right)
-            print(f"C {10.0**exponent:.4g}: {found:.2f}% of the validation images")
+            log(f"C {10.0**exponent:.4g}: {found:.2f}% of the validation images")
             return found
 
         exponent = search(accuracy)

@@ -52,7 +52,7 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     return frozen + factor * (x - frozen)
 
 
-class Adapter(LayerAdapter):
+class MultiModalAdapter(LayerAdapter):
     """The maps `down` and `up` of one layer of one tower; the map between them is shared by the towers."""
 
     def __init__(self, width: int, dim: int, shared: nn.Module, scale: float):
@@ -78,7 +78,7 @@ class AdapterLearner(nn.Module):
         widths = clip_model.text_projection.shape[0], clip_model.visual.proj.shape[0]
         shared = {i: nn.Sequential(nn.Linear(dim, dim), nn.ReLU()) for i in layers}
         self.text_adapter, self.visual_adapter = (
-            nn.ModuleDict({i: Adapter(width, dim, shared[i], scale) for i in layers}) for width in widths
+            nn.ModuleDict({i: MultiModalAdapter(width, dim, shared[i], scale) for i in layers}) for width in widths
         )
         self.shared_adapter = nn.ModuleDict(shared)
         for module in self.modules():
@@ -87,9 +87,9 @@ class AdapterLearner(nn.Module):
                 nn.init.zeros_(module.bias)
 
     @staticmethod
-    def by_depth(adapters: nn.ModuleDict) -> dict[int, Adapter]:
+    def by_depth(adapters: nn.ModuleDict) -> dict[int, MultiModalAdapter]:
         """Return a tower's adapters by layer, counted from 0."""
-        return {int(i) - 1: cast(Adapter, adapter) for i, adapter in adapters.items()}
+        return {int(i) - 1: cast(MultiModalAdapter, adapter) for i, adapter in adapters.items()}
 
 
 class MMACLIP(PromptedCLIP):
@@ -98,7 +98,7 @@ class MMACLIP(PromptedCLIP):
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
         super().__init__(clip_model, len(texts))
         self.prompt_learner = AdapterLearner(clip_model, options)
-        self.words = FixedWords(clip_model, texts)
+        self.words = FixedWords(clip_model, texts, below=options.ADAPTER_START - 1)
 
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner

@@ -16,6 +16,7 @@ Attention pattern: [CLS, patches] and the K tokens attend to each other; all wor
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -78,7 +79,7 @@ class MMRLCLIP(PromptedCLIP):
         super().__init__(clip_model, len(texts))
         self.prompt_learner = RepresentationLearner(clip_model, options)
         self.first_layer, self.alpha = options.REP_LAYERS[0] - 1, options.ALPHA
-        self.words = FixedWords(clip_model, texts)
+        self.words = FixedWords(clip_model, texts, below=self.first_layer)
         self.register_buffer("frozen", frozen_text_features(clip_model, texts), persistent=False)
 
     def class_features(self, classes: slice) -> Tensor:
@@ -86,22 +87,30 @@ class MMRLCLIP(PromptedCLIP):
         inserted = Segment(first, ("start", "inserted"), deep, self.first_layer, wanted=False)
         return encode_fixed_words(self.clip, self.words, inserted=inserted, classes=classes)
 
-    def both_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f and f_r of images (B, 3, H, W), both (B, D) of unit length."""
+    def features(self, images: Tensor, with_frozen: bool = False) -> list[Tensor]:
+        """Return f and f_r of images (B, 3, H, W), each (B, D), and f_0, which runs with f below J and then alone."""
         first, *deep = self.prompt_learner.tokens("v")
         tower, segments = self.clip.visual, image_segments(self.clip, images, first, deep, self.first_layer)
-        segments["image"].output = torch.zeros(1, 1, dtype=torch.long, device=segments["image"].tokens.device)
-        segments["prompts"].wanted = True
-        x = tower.transformer(segments)
-        proj = self.prompt_learner.get_parameter("image_encoder.proj_rep")
-        f, f_r = tower.project(x["image"][:, 0]), tower.ln_post(x["prompts"]).mean(dim=1).to(proj) @ proj
-        return F.normalize(f.float(), dim=-1), F.normalize(f_r.float(), dim=-1)
+        image, tokens = segments["image"], first[None].to(self.clip.dtype)  # without ln_pre, in the first layer, too
+        segments["prompts"] = replace(segments["prompts"], tokens=tokens, wanted=True)
+        image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
+        if with_frozen:
+            segments["frozen"] = replace(image, attends_to=("frozen",), first_layer=self.first_layer)
+
+        def branch(depth: int, running: dict[str, Segment]) -> None:
+            if with_frozen and depth == self.first_layer:
+                running["frozen"].tokens = running["image"].tokens
+
+        x, proj = tower.transformer(segments, None, branch), self.prompt_learner.get_parameter("image_encoder.proj_rep")
+        f_r = tower.ln_post(x.pop("prompts")).mean(dim=1).to(proj) @ proj
+        f, *f_0 = (tower.project(each[:, 0]) for each in x.values())
+        return [F.normalize(each.float(), dim=-1) for each in (f, f_r, *f_0)]
 
     def image_features(self, images: Tensor) -> Tensor:
-        return self.both_features(images)[0]
+        return self.features(images)[0]
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        f, f_r = self.both_features(images)
+        f, f_r = self.features(images)
         mixed = self.alpha * f + (1 - self.alpha) * f_r if self.mixes else f
         return LOGIT_SCALE * mixed @ (self.text_features() if text is None else text).t()
 
@@ -125,15 +134,12 @@ class MMRL(PromptTrainer):
         checks.holds("ALPHA", 0 <= self.options.ALPHA <= 1, "between 0 and 1")
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
-        most = min(sizes.text_layers, sizes.vision_layers)
-        checks.holds(
-            "REP_LAYERS", max(self.options.REP_LAYERS, default=0) <= most, f"at most {most}, the layers of both towers"
-        )
+        last, most = max(self.options.REP_LAYERS, default=0), min(sizes.text_layers, sizes.vision_layers)
+        checks.holds("REP_LAYERS", last <= most, f"at most {most}, the layers of both towers")
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         model = MMRLCLIP(clip_model, self.class_texts(classnames), self.options)
-        trained_on = self.trained_on or classnames
-        model.mixes = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new" and classnames == trained_on
+        model.mixes = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new" and classnames == (self.trained_on or classnames)
         return model
 
     def load_model(self, directory, epoch=None) -> int | None:
@@ -144,9 +150,9 @@ class MMRL(PromptTrainer):
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         model, options, alpha = self.model, self.options, self.options.ALPHA
-        (f, f_r), text = model.both_features(images), model.text_features()
+        (f, f_r, f_0), text = model.features(images, with_frozen=True), model.text_features()
         logits, logits_r = LOGIT_SCALE * f @ text.t(), LOGIT_SCALE * f_r @ text.t()
         ce, ce_r = self.cross_entropy(logits, labels), self.cross_entropy(logits_r, labels)
-        pull = distance(f, PromptedCLIP.image_features(model, images)) + distance(text, model.frozen)
+        pull = distance(f, f_0) + distance(text, model.frozen)
         self.loss_parts = {"ce": ce.detach(), "ce_r": ce_r.detach(), "pull": pull.detach()}
         return alpha * ce + (1 - alpha) * ce_r + options.REG_WEIGHT * pull, alpha * logits + (1 - alpha) * logits_r

@@ -116,8 +116,10 @@ class PLOTPPCLIP(PromptedCLIP):
 class PLOTPP(PromptTrainer):
     """Prompt learning with optimal transport: cross-entropy; image prompts are trained, and contexts if joint."""
 
+    model: PLOTPPCLIP
     config_node = "PLOTPP"
     has_fixed_texts = False
+    fixed_text: Tensor | None = None  # the class features while only the image prompts are trained
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("MODEL_UPD", ("joint", "vision"))
@@ -135,3 +137,13 @@ class PLOTPP(PromptTrainer):
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return PLOTPPCLIP(clip_model, classnames, self.options)
+
+    def before_train(self) -> None:
+        super().before_train()
+        if self.options.MODEL_UPD == "vision":
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=self.precision == "amp"):
+                self.fixed_text = self.model.text_features()
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(images, self.fixed_text)
+        return self.cross_entropy(logits, labels), logits

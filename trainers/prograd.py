@@ -83,7 +83,7 @@ class ProGrad(GuidedContextTrainer):
         shape = (len(classnames), n_ctx) if self.options.CSC else (n_ctx,)
         ctx = context_vectors(clip_model, "", shape)
         if words:
-            last = context_vectors(clip_model, words, (len(encode(words)),))[: len(words.split())]
+            last = context_vectors(clip_model, words, (len(encode(words)),))[: min(len(words.split()), n_ctx)]
             ctx = nn.Parameter(torch.zeros_like(ctx))
             ctx.data[..., n_ctx - len(last) :, :] = last
         return GuidedContextCLIP(clip_model, self.names(classnames), self.fixed_texts(classnames), self.options, ctx)

@@ -1,6 +1,6 @@
 """A frozen CLIP with prompts: from text and image features to logits, with texts in blocks that fit into memory.
 
-Letters: B images, C classes, D the width of the shared embedding.
+Symbols: B images, C classes, D the width of the shared embedding.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clip import CLIP, tokenize
+from clip import CLIP, TEXTS_AT_ONCE, tokenize
 from dassl.utils import return_freed_memory
-
-TEXTS_AT_ONCE = 1024  # without gradients; enough to keep any device busy
 
 
 class PromptedCLIP(nn.Module):

@@ -53,6 +53,7 @@ class PromptSRC(IndependentTrainer):
     model: IndependentCLIP
     config_node = "PROMPTSRC"
     static_step = True
+    needs_last_epoch = True  # it averages the epochs
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)

@@ -24,15 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from basics import UserError
-from clip import CLIP, BackboneConfig, KeysValues, KVCache, Segment, end_of_text, tokenize
+from clip import CLIP, BackboneConfig, KVCache, Segment, end_of_text, tokenize
 from dassl.config import Checks
-from dassl.data import with_features
+from dassl.data import with_views
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
-
-MEMORY_DIMS = 6  # of `RPOCLIP.image_memory`
 
 CHOICES = {
     "INIT": ("special_token", "random"),
@@ -92,8 +89,8 @@ class RPOCLIP(FixedTextCLIP):
         self.visible = () if options.MASK else ("prompts",)  # the prompts that segments attend to
         self.register_buffer("tokens", tokens, persistent=False)
         # The words attend to no prompt, so they run once, here, if their KV cache fits into memory.
-        size = 2 * clip_model.config.text_layers * clip_model.config.text_width * clip_model.dtype.itemsize
-        fits = size * len(tokens) * int(end_of_text(tokens).max() + 1) <= memory_limit * 2**30
+        size = clip_model.transformer.cache_bytes(len(tokens) * int(end_of_text(tokens).max() + 1))
+        fits = size <= memory_limit * 2**30
         self.words = self.prefill(slice(None)) if fits and self.prompts != "image" else None
 
     @torch.no_grad()
@@ -114,11 +111,10 @@ class RPOCLIP(FixedTextCLIP):
 
     @torch.no_grad()
     def image_memory(self, images: Tensor) -> Tensor:
-        """Return keys and values of images for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
+        """Return the KV cache of images for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
         tower = self.clip.visual
         image = {"image": Segment(tower.embed(images), attends_to=("image",), wanted=False)}
-        layers = tower.transformer.prefill(image).layers
-        return torch.stack([torch.stack(layer["image"], dim=1) for layer in layers], dim=1)
+        return tower.transformer.prefill(image).stack("image")
 
     def image_features(self, images: Tensor) -> Tensor:
         """Compute v_k(x) for each image x: (B, K, D). images: (B, 3, H, W), or their `image_memory`."""
@@ -126,12 +122,11 @@ class RPOCLIP(FixedTextCLIP):
             return super().image_features(images)[:, None]
         tower = self.clip.visual
         prompts = tower.ln_pre(self.prompt_learner.img_prompt[None].to(self.clip.dtype))
-        segments = {"prompts": Segment(prompts, attends_to=("image", *self.visible))}
-        if images.dim() == MEMORY_DIMS:
-            layers = [{"image": KeysValues(*layer.unbind(dim=1))} for layer in images.unbind(dim=1)]
-            cache = KVCache(layers, {"image": (images.shape[-2], None)})
+        segments, cache = {"prompts": Segment(prompts, attends_to=("image", *self.visible))}, None
+        if images.dim() > 4:
+            cache = KVCache.from_stack("image", images)
         else:
-            image, cache = Segment(tower.embed(images), attends_to=("image", *self.visible), wanted=False), None
+            image = Segment(tower.embed(images), attends_to=("image", *self.visible), wanted=False)
             segments = {"image": image, **segments}
         return F.normalize(tower.project(tower.transformer(segments, cache)["prompts"]).float(), dim=-1)
 
@@ -161,37 +156,19 @@ class RPO(PromptTrainer):
         if self.options.PROMPTS != "text":
             _ = sizes.vision_layers  # raises a UserError for a ResNet
 
-    def words(self, classnames: list[str]) -> list[str]:
-        """Return the text of each class, which its prompts attend to."""
-        texts = self.fixed_texts(classnames)
-        if several := [name for name, own in zip(classnames, texts, strict=True) if len(own) > 1]:
-            raise UserError(
-                f"DATASET.CLASS_TEXTS: expected one text per class, because RPO's prompts attend to one, got more for "
-                f"{', '.join(several[:5])}."
-            )
-        return [text for own in texts for text in own]
-
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from ((name, text, self.options.K) for name, text in zip(classnames, self.words(classnames), strict=True))
+        texts = self.single_fixed_texts(classnames)
+        yield from ((name, text, self.options.K) for name, text in zip(classnames, texts, strict=True))
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
-        return RPOCLIP(clip_model, self.words(classnames), self.options, self.cfg.MODEL.TEXT_MEMORY)
+        return RPOCLIP(clip_model, self.single_fixed_texts(classnames), self.options, self.cfg.MODEL.TEXT_MEMORY)
 
     def build_model(self) -> None:
         super().build_model()
-        cfg, loader = self.cfg, self.train_loader_x
-        if not cfg.INPUT.VIEWS or not self.options.MASK or self.options.PROMPTS == "text" or self.mixing:
-            return
-        # The pool of views is fixed and their patches are frozen, so their keys and values are kept in memory.
-        sizes, patches = self.model.clip.config, len(self.model.clip.visual.positional_embedding)
-        one = 2 * sizes.vision_layers * patches * sizes.vision_width * self.model.clip.dtype.itemsize
-        needed, given = one * len(loader.dataset) * cfg.INPUT.VIEWS / 2**30, cfg.INPUT.VIEWS_GIB
-        if needed > given:
-            raise UserError(
-                f"INPUT.VIEWS: expected a KV cache of at most {given} GiB (INPUT.VIEWS_GIB), got {needed:.3g} GiB "
-                f"for {cfg.INPUT.VIEWS} views of {len(loader.dataset)} images. Raise the limit, or use fewer views."
-            )
-        self.train_loader_x = with_features(loader, cfg, self.image_memory, key=None)
+        if self.options.MASK and self.options.PROMPTS != "text" and self.mixing is None:  # the patches are frozen
+            tower = self.model.clip.visual
+            size = tower.transformer.cache_bytes(len(tower.positional_embedding))
+            self.train_loader_x = with_views(self.train_loader_x, self.cfg, self.image_memory, size)
 
     def image_memory(self, images: Tensor) -> Tensor:
         """Compute `RPOCLIP.image_memory` and move it to the CPU."""

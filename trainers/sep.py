@@ -32,12 +32,14 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 import clip
+from basics import notify
 from clip.attention import Attention
 from clip.towers import QuickGELU
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
+from trainers.features import collect
 from trainers.prompted import FixedTextCLIP, PromptedCLIP, distance
 
 PROTOTYPE_SCALE = 10.0  # of the released code
@@ -170,9 +172,8 @@ class SEPCLIP(FixedTextCLIP):
                 tokens = self.representative_tokens(segments["image"].tokens, len(learner.ctx_visual))
                 self.fuse(learner.visual_prompts, depth, tokens, segments["prompts"])
 
-        i = clip.encode_image(
-            self.clip, clip.image_segments(self.clip, images, learner.ctx_visual), before_layer=fuse_before
-        )
+        image = clip.image_segments(self.clip, images, learner.ctx_visual)
+        i = clip.encode_image(self.clip, image, before_layer=fuse_before)
         return i0, F.normalize(i + i0, dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -217,17 +218,17 @@ class SEP(ContextTrainer):
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":
-            print("TRAINER.SEP.SELECT batch: as released, a prediction depends on the other images in its batch")
+            notify("TRAINER.SEP.SELECT batch: as released, a prediction depends on the other images in its batch")
         return SEPCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 
     @torch.no_grad()
     def before_train(self) -> None:
         """Initialize the prototype of each class as the mean of frozen CLIP's features of its training images."""
-        prototypes = self.model.prompt_learner.VPT_fc.weight.zero_()
-        for batch in DataLoader(self.train_loader_x.dataset, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE):
-            images, labels = self.parse_batch_train(batch)
-            prototypes.index_add_(0, labels, FixedTextCLIP.image_features(self.model, images))
-        prototypes.copy_(F.normalize(prototypes, dim=-1))
+        prototypes = self.model.prompt_learner.VPT_fc.weight
+        batches = DataLoader(self.train_loader_x.dataset, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
+        features, labels = collect(self, batches)
+        sums = torch.zeros(prototypes.shape).index_add_(0, labels, features)
+        prototypes.copy_(F.normalize(sums, dim=-1))
         super().before_train()
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

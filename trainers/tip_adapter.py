@@ -16,18 +16,21 @@ Attention pattern: as zero-shot CLIP on both sides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from basics import NotApplicable, log
 from clip import CLIP, add_parameter
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.checkpoints import load_trained
 from dassl.metrics import compute_accuracy
 from trainers.base import PromptTrainer
-from trainers.features import augmented_views, collect
+from trainers.features import augmented_views, collect, read_matrix
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 LOWEST = 0.1  # of the grid
@@ -98,6 +101,7 @@ class CacheTrainer(PromptTrainer):
     model: TipAdapterCLIP
     config_node = "TIPADAPTER"
     checkpoint_name = "tip_adapter"
+    released_keys = "keys"
 
     def check_options(self, checks: Checks) -> None:
         checks.at_least("AUGMENT_EPOCH", 1)
@@ -109,6 +113,31 @@ class CacheTrainer(PromptTrainer):
         loader = getattr(self, "train_loader_x", None)  # a trained model has no images
         n = len(loader.dataset) if loader is not None else 0
         return TipAdapterCLIP(clip_model, self.fixed_texts(classnames), n, self.options)
+
+    def released_file(self, directory, name: str) -> Path:
+        """Return where the released code saves a part of the cache."""
+        return Path(directory or "") / f"{name}_{self.cfg.DATASET.NUM_SHOTS}shots.pt"
+
+    def locate_model(self, directory, epoch=None):
+        is_released = self.released_file(directory, "values").is_file()
+        return (directory, epoch) if is_released else super().locate_model(directory, epoch)
+
+    def load_model(self, directory, epoch=None) -> int | None:
+        """Load the cache of a run, or a released one: keys_16shots.pt or best_F_16shots.pt, with values_16shots.pt.
+
+        Released files name neither classes nor alpha and beta, which are searched again.
+        """
+        values_file, keys_file = (self.released_file(directory, name) for name in ("values", self.released_keys))
+        if not values_file.is_file():
+            return super().load_model(directory, epoch)
+        values, keys, cache = read_matrix(values_file), read_matrix(keys_file), self.model.prompt_learner
+        if values.shape[1] != self.num_classes:
+            raise NotApplicable(f"{values_file}: expected {self.num_classes} classes, got {values.shape[1]}.")
+        keys = keys.t() if self.released_keys == "keys" else keys
+        own = {"alpha": cache.alpha, "beta": cache.beta}
+        load_trained(cache, {"adapter.weight": keys, "labels": values.argmax(dim=1), **own}, keys_file)
+        self.search()
+        return None
 
     def before_train(self) -> None:
         self.fill()
@@ -126,7 +155,7 @@ class CacheTrainer(PromptTrainer):
         """Set beta and alpha to the most accurate of the grid; return {"acc": that on the validation images, in %}."""
         model, cache, options = self.model, self.model.prompt_learner, self.options
         if not options.SEARCH or self.val_loader is None:
-            print(f"beta {options.BETA}, alpha {options.ALPHA}: not searched")
+            log(f"beta {options.BETA}, alpha {options.ALPHA}: not searched")
             return {}
         f, labels = (each.to(self.device) for each in collect(self, self.val_loader))
         zero_shot, affinity, best = model.logits(f, model.features), f @ cache.keys.t(), -1.0
@@ -142,7 +171,7 @@ class CacheTrainer(PromptTrainer):
                     best = accuracy
                     cache.beta.fill_(beta)
                     cache.alpha.fill_(alpha)
-        print(f"beta {cache.beta.item():.4g}, alpha {cache.alpha.item():.4g}: {best:.2f}% of the validation images")
+        log(f"beta {cache.beta.item():.4g}, alpha {cache.alpha.item():.4g}: {best:.2f}% of the validation images")
         return {"acc": best}
 
 
@@ -166,6 +195,8 @@ class TipAdapterF(CacheTrainer):
     """Cross-entropy; the keys are trained, from those of Tip-Adapter."""
 
     static_step = True
+    needs_last_epoch = True  # it searches beta and alpha
+    released_keys = "best_F"
 
     def after_epoch(self) -> None:
         if self.epoch + 1 == self.max_epoch:

@@ -8,7 +8,7 @@ n learned vectors are added to the image patches; the rest of the tower is froze
 
 PROMPT_DEPTH_VISION is J; 1 is shallow. HEAD text classifies by the class texts, as CLIP does; linear is the paper's
 Head. Ablations (section 4.3): PROMPTS_FROM last prompts the last J layers; SHARED uses one P in all of them; LOCATION
-add sums prompts and tokens, CLS included, and pixel learns a picture of n patches; POOL selects the tokens, after the
+add sums prompts and tokens, CLS included, and pixel learns an image of n patches; POOL selects the tokens, after the
 final LayerNorm, whose mean the head gets. TUNE selects what else is trained or instead (`trainers.finetuning`).
 
 Attention pattern: [CLS, patches] and the prompts attend to each other; the text side is zero-shot CLIP.
@@ -28,7 +28,7 @@ from clip.towers import VisionTransformer
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
-from trainers.finetuning import TUNES_TOWER, Adapter, SideNetwork, build_head, head_groups, unfreeze
+from trainers.finetuning import TUNES_TOWER, BottleneckAdapter, SideNetwork, build_head, head_groups, unfreeze
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 CHOICES = {
@@ -79,7 +79,7 @@ class PromptLearner(nn.Module):
         if options.TUNE in TUNES_TOWER:
             self.tower = unfreeze(tower, options.TUNE, options.PARTIAL)
         if options.TUNE == "adapter":
-            self.adapters = nn.ModuleList(Adapter(width, options.ADAPTER_REDUCTION) for _ in blocks)
+            self.adapters = nn.ModuleList(BottleneckAdapter(width, options.ADAPTER_REDUCTION) for _ in blocks)
         if options.TUNE == "side":
             self.side = SideNetwork(width, options.SIDE_WEIGHTS)
         if options.HEAD == "linear":
@@ -87,7 +87,7 @@ class PromptLearner(nn.Module):
         self.dropout = nn.Dropout(options.DROPOUT)
 
     def prompt_shape(self, tower: VisionTransformer) -> tuple[int, ...]:
-        """Return (n, width); LOCATION add: one vector per token; pixel: a picture of n patches side by side."""
+        """Return (n, width); LOCATION add: one vector per token; pixel: an image of n patches side by side."""
         n, (tokens, width) = self.options.N_CTX_VISION, tower.positional_embedding.shape
         channels, height, patch_width = tower.conv1.weight.shape[1:]
         shapes = {"prepend": (n, width), "add": (tokens, width), "pixel": (channels, height, n * patch_width)}

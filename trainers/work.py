@@ -1,4 +1,4 @@
-"""The floating-point operations of a method on its backbone, counted on one step and one image without content."""
+"""The floating-point operations of a method on its backbone, counted on one step and one image of zeros."""
 
 from __future__ import annotations
 

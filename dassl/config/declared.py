@@ -11,10 +11,12 @@ imported to know.
 
 import ast
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from yacs.config import CfgNode
+
+from basics.additions import method_folders
 
 NEW_NODE = object()  # the value of `CfgNode()`
 # Importing these declares no method and no dataset. Anything else that a file imports might.
@@ -29,26 +31,24 @@ class NotDeclared(Exception):
 def declare_keys(cfg: CfgNode, folder: Path) -> None:
     """Add the keys that the trainer files in `folder` declare.
 
+    A file may add keys to the node of another one, so the nodes come first.
+
     Raises:
-        NotDeclared: a file has an `extend_cfg` of another form; `cfg` is unchanged.
+        NotDeclared: a file has an `extend_cfg` of another form, or two of them declare one node; `cfg` is unchanged.
     """
-    steps = [_declaration(tree) for _, tree in _trees(folder)]
-    for extend_cfg in steps:
-        extend_cfg(cfg)
-
-
-def _declaration(tree: ast.Module) -> Callable[[CfgNode], None]:
-    """Return what adds the keys of one file."""
-    found = _assignments(tree)
-
-    def extend_cfg(cfg: CfgNode) -> None:
-        for (*parents, name), value in found:
-            node = cfg
-            for parent in parents:
-                node = node[parent]
-            node[name] = CfgNode() if value is NEW_NODE else value
-
-    return extend_cfg
+    found = [assignment for _, tree in _trees(folder) for assignment in _assignments(tree)]
+    nodes = [tuple(path) for path, value in found if value is NEW_NODE]
+    if len(set(nodes)) < len(nodes):
+        raise NotDeclared
+    extended = cfg.clone()
+    for (*parents, name), value in sorted(found, key=lambda assignment: assignment[1] is not NEW_NODE):
+        node = extended
+        for parent in parents:
+            if parent not in node:
+                raise NotDeclared
+            node = node[parent]
+        node[name] = CfgNode() if value is NEW_NODE else value
+    cfg.update(extended)
 
 
 def registered_names(folder: Path) -> list[str]:
@@ -57,13 +57,13 @@ def registered_names(folder: Path) -> list[str]:
     Raises:
         NotDeclared: a file registers something by a call.
     """
-    names = []
+    names: set[str] = set()
     for _, tree in _trees(folder):
         decorators = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 own = [d for d in node.decorator_list if isinstance(d, ast.Call) and _registers(d)]
-                names += [node.name] if own else []
+                names.update({node.name} if own else ())
                 decorators.update(own)
         if any(isinstance(n, ast.Call) and _registers(n) and n not in decorators for n in ast.walk(tree)):
             raise NotDeclared
@@ -71,8 +71,10 @@ def registered_names(folder: Path) -> list[str]:
 
 
 def _trees(folder: Path) -> list[tuple[Path, ast.Module]]:
-    """Parse all files of a package, if nothing can be declared elsewhere than in them."""
+    """Parse all files of a package, if nothing can be declared elsewhere than in them, and no other file is in it."""
     trees = []
+    if method_folders(folder):
+        raise NotDeclared
     for path in sorted({*folder.rglob("*.py")} - {folder / "__init__.py"}):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))

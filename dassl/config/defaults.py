@@ -23,7 +23,9 @@ _C.VERBOSE = True
 
 # ---- Images
 _C.INPUT = CN()
-# Height and width of the model's input, in pixels. It must be the size that the backbone was trained with.
+# Height and width of the model's input, in pixels. It must be the size that the backbone was trained with. train.py
+# takes this key, PIXEL_MEAN, and PIXEL_STD from the backbone, unless they are set on the command line or in the config
+# file that names the backbone.
 _C.INPUT.SIZE = (224, 224)
 # How images are resized: bilinear, bicubic or nearest. CLIP was trained with bicubic.
 _C.INPUT.INTERPOLATION = "bilinear"
@@ -35,7 +37,7 @@ _C.INPUT.MAX_MEGAPIXELS = 90.0
 # Skip all transforms; a batch then holds PIL images.
 _C.INPUT.NO_TRANSFORM = False
 # normalize: mean and standard deviation of each channel (red, green, blue), for pixel values from 0 to 1. The defaults
-# are ImageNet's; the method files set CLIP's.
+# are ImageNet's; the method files set those of their backbone, and otherwise train.py does (see SIZE).
 _C.INPUT.PIXEL_MEAN = [0.485, 0.456, 0.406]
 _C.INPUT.PIXEL_STD = [0.229, 0.224, 0.225]
 # random_crop: padding before the crop, in pixels.

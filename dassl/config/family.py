@@ -45,7 +45,7 @@ def translate(method: str, key: str, value: object) -> list[tuple[str, object]]:
     Raises:
         UserError: the method has no such setting.
     """
-    if key.endswith(".CTX_INIT") and str(value) in ("True", "False"):  # SEP, KgCoOp: whether to start from words
+    if key.endswith(".CTX_INIT") and str(value) in ("True", "False", "None"):  # SEP, KgCoOp: whether to use words
         value = "a photo of a" if str(value) == "True" else ""
     if method == "SEP" and key.startswith(SEP_NODE):
         name = key.removeprefix(SEP_NODE)

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from basics import UserError, similarity
 from dassl.config.yaml_files import read_yaml
 
-LONGEST_KEY = 100  # characters of an unknown key that are compared
+LONGEST_KEY = 100  # characters of an unknown key that are compared, and of its value that are repeated
 
 
 def flatten(cfg, prefix=""):
@@ -109,7 +109,7 @@ def decode(value):
 
 def _convert(key, value, known):
     if key not in known:
-        raise UserError(_unknown(key, known))
+        raise UserError(_unknown(key, value, known))
     expected = known[key]
     if value is None or (value == "" and not isinstance(expected, str)):
         if expected is None:
@@ -171,18 +171,30 @@ def _kind(value):
     return names.get(type(value), type(value).__name__)
 
 
-def _unknown(key, known):
-    key = key if len(str(key)) <= LONGEST_KEY else f"{str(key)[:LONGEST_KEY]}..."
-    if str(key).startswith("-"):
+def _unknown(key, value, known):
+    key = str(key) if len(str(key)) <= LONGEST_KEY else f"{str(key)[:LONGEST_KEY]}..."
+    if key.startswith("-"):
         return f"{key}: expected KEY VALUE pairs here, got a flag. Put flags first, spelled as in --help."
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
         return f"{key}: expected a key, got a section. Its keys: {', '.join(inside)}."
-    unknown = f"unknown key {key}. Did you mean {_nearest(str(key), known)}?"
-    node = ".".join(str(key).split(".")[:2])
-    if str(key).startswith("TRAINER.") and not any(path.startswith(f"{node}.") for path in known):
-        unknown += f" If not, declare {node} in a function extend_cfg(cfg) of the method's file, or of one next to it."
-    return unknown
+    unknown = f"unknown key {key}. Did you mean {_nearest(key, known)}?"
+    if any(_one_slip(key, path) for path in known) or not all(map(str.isidentifier, key.split("."))):
+        return unknown
+    return (
+        f"{unknown} If not, and the method reads it, declare it in a function extend_cfg(cfg) of the method's file, or "
+        f"of one next to it: {_declaration(key, value, known)}"
+    )
+
+
+def _declaration(key, value, known):
+    """Return the statements that declare a key, with its value as the default."""
+    *sections, _ = key.split(".")
+    nodes = [".".join(sections[: depth + 1]) for depth in range(len(sections))]
+    new = [node for node in nodes if not any(path.startswith(f"{node}.") for path in known)]
+    default = repr(decode(value))
+    default = default if len(default) <= LONGEST_KEY else "..."
+    return "; ".join([*(f"cfg.{node} = CfgNode()" for node in new), f"cfg.{key} = {default}"])
 
 
 def _nearest(key, known):

@@ -34,14 +34,15 @@ def read_yaml(file):
         UserError: the file is missing, unreadable, not YAML, or does not hold keys and values.
     """
     if not os.path.isfile(file):  # unlike pathlib's, it accepts any text
-        raise UserError(f"{file}: expected a config file, got nothing.")
+        raise UserError(f"{file}: expected a config file, got nothing. Check the path.")
     try:
         tree = _StrictLoader(Path(file).read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: expected a readable file, got an error: {error}.") from error
+        raise UserError(f"{file}: expected a readable file, got an error: {error}. Restore the file.") from error
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         # The last four come from impossible dates, tags on other values, and thousands of brackets.
-        raise UserError(f"{file}: expected valid YAML, got an error: {' '.join(str(error).split())}.") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: expected valid YAML, got an error: {reason}. Fix the file.") from error
     if not isinstance(tree, dict | None):
-        raise UserError(f"{file}: expected keys and values, got {type(tree).__name__}.")
+        raise UserError(f"{file}: expected keys and values, got {type(tree).__name__}. Write `KEY: VALUE`.")
     return tree or {}

@@ -18,7 +18,7 @@ from PIL import Image
 from tabulate import tabulate
 from torch.utils.data import Dataset
 
-from basics import BadImage, UserError, leave_signals_to_parent
+from basics import BadImage, UserError, leave_signals_to_parent, log, notify
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
 from dassl.data.digests import data_digests
 from dassl.data.image_cache import ImageCache
@@ -88,7 +88,7 @@ class DatasetWrapper(Dataset):
         except BadImage as error:
             if not self.count_bad:
                 raise
-            print(f"Counted as wrong: {error}", flush=True)
+            notify(f"Counted as wrong: {error}")
             image = Image.new("RGB", tuple(self.cfg.INPUT.SIZE[::-1]))
             item["label"] = UNREADABLE - datum.label
         if self.is_train:
@@ -284,4 +284,4 @@ class DataManager:
             items = getattr(self.dataset, part)
             if items:
                 rows.append([f"# {part}", f"{len(items):,}"])
-        print(tabulate(rows))
+        log(tabulate(rows))

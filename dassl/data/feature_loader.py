@@ -18,9 +18,8 @@ import torch
 import torchvision
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
-from tqdm import tqdm
 
-from basics import UserError, cache_dir
+from basics import UserError, cache_dir, explain_os_error, show_progress
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.data.feature_store import FeatureStore
@@ -116,7 +115,7 @@ class FeatureLoader:
         """Return features (N, D) and labels (N,) of all images."""
         self._in_order.view = view
         features, labels = [], []
-        for batch in tqdm(self._images, "image features", unit="batch", leave=False, disable=None):
+        for batch in show_progress(self._images, "image features", unit="batch"):
             features.append(self.encode(batch["img"]))
             labels.append(batch["label"])
         return torch.cat(features), torch.cat(labels)
@@ -149,6 +148,30 @@ def with_features(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Ten
     return FeatureLoader(loader, encode, key, store)
 
 
+def with_views(loader: DataLoader | None, cfg, encode: Callable[[Tensor], Tensor], image_bytes: int):
+    """Return a loader that holds what `encode` computes of a fixed pool of views (INPUT.VIEWS) in memory.
+
+    Without such a pool, the loader is returned unchanged; `cfg` and `encode` are as in `with_features`.
+
+    Args:
+        image_bytes: the size of what `encode` returns for one image.
+
+    Raises:
+        UserError: all views need more than INPUT.VIEWS_GIB.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if not cfg.INPUT.VIEWS or not isinstance(dataset, DatasetWrapper):
+        return loader
+    images = len(dataset)
+    needed, limit = image_bytes * images * cfg.INPUT.VIEWS / 2**30, cfg.INPUT.VIEWS_GIB
+    if needed > limit:
+        raise UserError(
+            f"INPUT.VIEWS: expected views that need at most {limit} GiB (INPUT.VIEWS_GIB), got {needed:.3g} GiB for "
+            f"{cfg.INPUT.VIEWS} views of {images} images. Raise the limit, or use fewer views."
+        )
+    return with_features(loader, cfg, encode, key=None)
+
+
 def files_sha256(items: list[Datum]) -> str:
     """Return the SHA-256 (hex) of the content of all images' files, in order.
 
@@ -160,6 +183,6 @@ def files_sha256(items: list[Datum]) -> str:
         try:
             return hashlib.sha256(Path(item.impath).read_bytes()).digest()
         except OSError as error:
-            raise UserError(f"{item.impath}: cannot open the file: {error.strerror}.") from error
+            raise explain_os_error(item.impath, "a readable file", error) from error
 
     return hashlib.sha256(b"".join(in_threads(digest, items))).hexdigest()

@@ -1,4 +1,4 @@
-"""A store of tensors on disk, by key, shared by all runs: for results that are expensive, frozen and needed again."""
+"""A store of tensors on disk, by key, shared by all runs: for results that are expensive, fixed, and needed again."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from basics import UserError, write_atomic
+from basics import UserError, notify, write_atomic
 
 
 class FeatureStore:
@@ -44,7 +44,7 @@ class FeatureStore:
         except Exception:  # a damaged file, or a failing disk, raises almost anything
             pass
         if tensor is None:
-            print(f"Note: {path} is damaged; computing its content again")
+            notify(f"Note: {path} is damaged; computing its content again")
             return None
         with suppress(OSError):  # just deleted, or in a read-only folder, where nothing gets deleted
             os.utime(path)  # used now
@@ -60,7 +60,7 @@ class FeatureStore:
             write_atomic(self._path(key), data)
             self._make_room()
         except (UserError, OSError) as error:
-            print(f"Note: cannot store the image features. {error}")
+            notify(f"Note: cannot store the image features. {error}")
 
     def _make_room(self) -> None:
         files = []

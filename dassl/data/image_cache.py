@@ -5,9 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
-from basics import UserError
+from basics import UserError, show_progress
 from dassl.utils import MAX_MEGAPIXELS, in_threads, read_image
 
 CHUNK_BYTES = 64 * 2**20  # few large tensors, because with spawned workers each is a file descriptor
@@ -45,7 +44,7 @@ class ImageCache:
         pending: list[np.ndarray] = []
         left, start = self.budget, 0
         decoded = zip(self.paths, in_threads(self._decode, self.paths), strict=True)
-        for path, pixels in tqdm(decoded, "training images", len(self.paths), unit="image", leave=False, disable=None):
+        for path, pixels in show_progress(decoded, "training images", len(self.paths), "image"):
             if isinstance(pixels, UserError):
                 bad.append(str(pixels))
             elif pixels.size <= left:

@@ -1,4 +1,4 @@
-"""torch's DataLoader, with what the engine needs around it."""
+"""torch's DataLoader, with the additions that the engine needs."""
 
 import multiprocessing
 import signal

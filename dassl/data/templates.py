@@ -1,4 +1,4 @@
-"""Text templates: where a class name stands in a prompt."""
+"""Text templates: where the class name goes in a prompt."""
 
 from basics import UserError
 

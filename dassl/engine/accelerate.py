@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.utils import free_memory
 
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -85,7 +85,9 @@ class CompiledStep:
                 torch.autograd.grad(loss, [p for p in self.learner.parameters() if p.requires_grad])
         except Exception as error:  # whatever the compiler fails on, the step works without it
             reason = " ".join(str(error).split("\n\n")[0].split())  # the rest is advice to its developers
-            print(f"MODEL.COMPILE: torch.compile failed; running the step uncompiled: {type(error).__name__}: {reason}")
+            notify(
+                f"MODEL.COMPILE: torch.compile failed; running the step uncompiled: {type(error).__name__}: {reason}"
+            )
             self.compiled = None
 
 
@@ -132,7 +134,7 @@ class GraphedStep:
             if generator and intact:  # torch leaves its random stream as if still captured
                 generator.graphsafe_set_state(intact)
             reason = " ".join(str(error).split("\n")[0].split())
-            print(f"MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: {type(error).__name__}: {reason}")
+            notify(f"MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: {type(error).__name__}: {reason}")
 
 
 class _OwningStep(nn.Module):
@@ -181,7 +183,7 @@ def pick_text_block(
     if per_class * n_classes <= budget:
         return 0
     size = texts * max(budget // per_class, 1)
-    print(
+    notify(
         f"MODEL.TEXT_BLOCK auto: {n_classes * texts} class texts would keep {n_classes * per_class / 2**30:.1f} GiB of "
         f"activations; they run {size} at a time and are computed again in the backward pass"
     )

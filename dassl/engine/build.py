@@ -1,10 +1,16 @@
 """Trainers by name."""
 
-from dassl.engine.checks import check_method, check_names, check_values
-from dassl.engine.compat import explain_undeclared_keys
-from dassl.utils import Registry, keep_freed_memory
+from contextlib import AbstractContextManager
 
-TRAINER_REGISTRY = Registry("TRAINER")
+from basics import log, notify
+from dassl.engine.checks import check_method, check_names, check_values
+from dassl.engine.compat import OnCPU, explain_foreign_errors, explain_undeclared_keys
+from dassl.engine.trainer import device_of
+from dassl.utils import Registry, file_of, keep_freed_memory
+
+TRAINER_REGISTRY = Registry(
+    "TRAINER", lambda trainer: trainer.__module__.startswith("trainers.") and trainer.for_this_engine
+)
 
 
 def check_config(cfg) -> list[str]:
@@ -15,7 +21,7 @@ def check_config(cfg) -> list[str]:
     problems = check_names(cfg, TRAINER_REGISTRY) + check_values(cfg)
     if cfg.TRAINER.NAME in TRAINER_REGISTRY.registered_names():
         trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-        with explain_undeclared_keys(cfg, trainer):
+        with explain_foreign_errors(cfg, trainer):
             problems += check_method(cfg, trainer.__new__(trainer))  # check_cfg is called before anything else exists
     return list(dict.fromkeys(problems))
 
@@ -28,7 +34,16 @@ def build_trainer(cfg):
     """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
-        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+        log(f"Loading trainer: {cfg.TRAINER.NAME}")
+        if built_in := TRAINER_REGISTRY.replaced(cfg.TRAINER.NAME):
+            notify(f"It is that of {file_of(trainer)}, and not that of {file_of(built_in)}")
     keep_freed_memory()
     with explain_undeclared_keys(cfg, trainer):
-        return trainer(cfg)
+        if trainer.for_this_engine or device_of(cfg).type != "cpu":
+            return trainer(cfg)
+        return OnCPU(cfg.TRAINER.NAME).build(trainer, cfg)
+
+
+def explain_run(cfg) -> AbstractContextManager[None]:
+    """Explain what the file of the run's trainer raises inside, if it is not of this project."""
+    return explain_foreign_errors(cfg, TRAINER_REGISTRY.get(cfg.TRAINER.NAME))

@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from basics import UserError
+from basics import UserError, notify, show_progress
 from dassl.metrics.calibration import fit_temperature, measure_calibration
 from dassl.metrics.rejection import RULES, fit_threshold, measure_rejection
 
@@ -20,14 +19,17 @@ def logits_of(trainer, loader, name: str) -> tuple[Tensor, Tensor]:
     """
     logits, labels = [], []
     with trainer.evaluation():
-        for batch in tqdm(loader, desc=name, unit="batch", leave=False, disable=None):
+        for batch in show_progress(loader, name, unit="batch"):
             images, of_batch = trainer.parse_batch_test(batch)
             logits.append(trainer.model_inference(images).double().cpu())
             labels.append(of_batch.cpu())
             trainer.signals.stop_if_requested("in the test after the training")
     readable = torch.cat(labels) >= 0
     if not readable.any():
-        raise UserError(f"{name}: expected images, got {len(readable)} files, none of which could be read.")
+        raise UserError(
+            f"{name}: expected images, got {len(readable)} files, none of which could be read. "
+            "Replace the damaged ones."
+        )
     return torch.cat(logits)[readable], torch.cat(labels)[readable]
 
 
@@ -40,12 +42,12 @@ def calibrate(trainer) -> dict | None:
         None without validation images.
     """
     if trainer.val_loader is None:
-        print("Note: no temperature was fitted, because the dataset has no validation images")
+        notify("Note: no temperature was fitted, because the dataset has no validation images")
         return None
     logits, labels = logits_of(trainer, trainer.val_loader, "calibrate")
     fitted = fit_temperature(logits, labels)
     if fitted is None:
-        print("Note: the temperature stays 1; all predictions on the validation images are correct, or chance")
+        notify("Note: the temperature stays 1; all predictions on the validation images are correct, or chance")
     temperature = fitted or 1.0
     figures: dict[str, Any] = {"temperature": temperature, "n": len(labels)}
     for name, value in (("before", 1.0), ("after", temperature)):

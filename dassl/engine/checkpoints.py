@@ -4,17 +4,24 @@ They hold only what is trained; frozen parameters come from the backbone's own f
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from basics import MissingFile, NonFiniteLoss, NotApplicable, UserError, write_atomic
+from basics import MissingFile, NonFiniteLoss, NotApplicable, UserError, log, read_json, write_atomic
 from dassl.utils import last_checkpoint, load_checkpoint
 
 BEST_FILE = "model-best.pth.tar"
+CHECKPOINT = re.compile(r"model\.pth\.tar-\d+|model-best\.pth\.tar")
+RUN_OF_FIT = "run"  # in the folder of a model that `dassl fit` made
+RUNS_BELOW = 7  # levels at which a message looks for runs; those of a protocol are 7 below its --output
+MOST_NAMES = 5  # in a message
 NESTED = 3  # levels of CLIP-LoRA's files: layer, map, matrix
 
 # Buffers of prompt learners that belong to the class names, not to the training; a checkpoint may serve other classes.
@@ -138,20 +145,89 @@ def load_trained(
             + "\n".join(problems)
         )
     if n_frozen:
-        print(f'Skipped {n_frozen} tensors of the frozen backbone in "{source}"')
+        log(f'Skipped {n_frozen} tensors of the frozen backbone in "{source}"')
     module.load_state_dict({name: found[name] for name in expected}, strict=False)
+
+
+def locate_model(given: str | Path, names: list[str], epoch: int | None = None) -> tuple[Path, int | None]:
+    """Return the folder of the run that a path points at, and the epoch.
+
+    Args:
+        given: the run's folder, the checkpoint folder of one of its models, a checkpoint file, a file next to the
+            checkpoint folders, or a folder that holds the run in `run` (that of `dassl fit`).
+        names: the registered models of the method.
+        epoch: counted from 1; None for that of the file.
+
+    Returns:
+        (run, epoch), as `find_checkpoint` takes them. A checkpoint in a folder of another name stands for itself.
+
+    Raises:
+        MissingFile: there is nothing.
+        UserError: something else is there; or the file is of another epoch.
+    """
+    given = Path(given).expanduser()
+    expected = f"--model-dir: expected a trained run with checkpoints of {' and '.join(names)}, or one of these"
+    if not given.exists():
+        raise MissingFile(f'{expected}, got "{given}", which does not exist.')
+    folder = given if given.is_dir() else given.parent
+    for run in (folder, folder / RUN_OF_FIT):
+        if (run / names[0]).is_dir():
+            return run, epoch
+    if given.is_file():
+        at = given.name.rpartition("-")[2] if CHECKPOINT.fullmatch(given.name) else ""
+        if at.isdigit() and epoch not in (None, int(at)):
+            raise UserError(f"--load-epoch: expected {at}, that of {given}, got {epoch}. Leave it out.")
+        if folder.name in names and (at or given.name == "checkpoint"):
+            return folder.parent, int(at) if at.isdigit() else epoch
+        if len(names) == 1:
+            return given, epoch
+    elif any(CHECKPOINT.fullmatch(name) for name in os.listdir(given)):
+        if given.name in names:
+            return given.parent, epoch
+        if len(names) == 1:
+            return find_checkpoint(given.parent, given.name, epoch), epoch
+    raise UserError(f"{expected}, got {given}: {describe_content(given)}.")
+
+
+def describe_content(folder: str | Path) -> str:
+    """Say what a folder holds that was expected to be that of a trained run or a saved model."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return "a file of something else"
+    names = sorted(os.listdir(folder))
+    if not names:
+        return "an empty folder"
+    with suppress(UserError):
+        results = read_json(folder / "results.json")
+        if isinstance(results, dict) and results.get("model_dir"):
+            return f"a run that tested the model in {results['model_dir']}; name that one"
+    with_checkpoints = sorted({file.parent.name for file in folder.glob("*/model*.pth.tar*")})
+    if with_checkpoints:
+        return f"a run with checkpoints of {' and '.join(with_checkpoints)}; name one of this method"
+    if "config.yaml" in names:
+        return "a run without checkpoints; train it, or name another one"
+    if "model.safetensors" in names:
+        return "a saved model, for `dassl predict`, without its training; name the run that it comes from"
+    runs = sorted({file.parent for n in range(1, RUNS_BELOW + 1) for file in folder.glob("*/" * n + "config.yaml")})
+    if runs:
+        listed = ", ".join(str(run.relative_to(folder)) for run in runs[:MOST_NAMES])
+        return f"a folder of {len(runs)} runs ({listed}{', ...' * (len(runs) > MOST_NAMES)}); name one of them"
+    return f"a folder with {', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)}"
 
 
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
     """Return the path of the checkpoint of the registered model `name` in a run's folder.
 
     Args:
+        directory: the run's folder; a checkpoint file is returned as it is.
         epoch: counted from 1. None for the best one (`model-best.pth.tar`) if it exists, or else the last one.
 
     Raises:
         MissingFile: it does not exist; the message lists the epochs that do.
     """
     folder = Path(directory) / name
+    if Path(directory).is_file():
+        return Path(directory)
     if not folder.is_dir():
         raise MissingFile(f'{folder}: expected the folder with the checkpoints of "{name}", got nothing.')
     if epoch is None and (folder / BEST_FILE).is_file():
@@ -207,10 +283,16 @@ def load_model_file(module: nn.Module, path: str | Path) -> tuple[int | None, fl
         checkpoint = {"state_dict": _joined_names(weights) if isinstance(weights, dict) else weights}
     tensors = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
     if not _are_tensors(tensors):
-        raise UserError(f'{path}: expected a checkpoint, with a dict of tensors as "state_dict", got something else.')
+        raise UserError(
+            f'{path}: expected a checkpoint, with a dict of tensors as "state_dict", got something else. '
+            "Give another file."
+        )
     epoch, val_result = checkpoint.get("epoch"), checkpoint.get("val_result")
     if not isinstance(epoch, int | None) or not isinstance(val_result, int | float | None):
-        raise UserError(f'{path}: expected a checkpoint, with numbers as "epoch" and "val_result", got something else.')
+        raise UserError(
+            f'{path}: expected a checkpoint, with numbers as "epoch" and "val_result", got something else. '
+            "Give another file."
+        )
     trained_on, here = checkpoint.get("classnames"), getattr(module, "classnames", None)
     if trained_on and here and trained_on != here:
         raise NotApplicable(

@@ -1,7 +1,9 @@
 """Checks of a config's values, made before data are read or weights are loaded."""
 
 import math
+import os
 
+from basics import keep_outside
 from dassl.config.checks import Checks
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.datasets.splits import SUBSAMPLES
@@ -96,7 +98,15 @@ def check_names(cfg, trainers) -> list[str]:
         if name:
             with checks.gather():
                 registry.get(name)
+    if cfg.DATASET.ROOT and _has_own_images(cfg.DATASET.NAME):
+        with checks.gather():
+            keep_outside(cfg.OUTPUT_DIR, os.path.expanduser(cfg.DATASET.ROOT), "OUTPUT_DIR")
     return checks.problems
+
+
+def _has_own_images(dataset: str) -> bool:
+    names = DATASET_REGISTRY.registered_names()
+    return dataset in names and getattr(DATASET_REGISTRY.get(dataset), "own_images", False)
 
 
 def _check_fraction(options, checks: Checks) -> None:
@@ -168,4 +178,7 @@ def check_method(cfg, trainer) -> list[str]:
     for key, off in ignored.items():
         reason = f"{off} with {cfg.TRAINER.NAME}, whose training does not use it"
         checks.expect(checks.values[key] == off, key, reason, checks.values[key])
+    if trainer.needs_last_epoch:
+        reason = f"0 with {cfg.TRAINER.NAME}, whose last epoch completes the model"
+        checks.expect(cfg.TRAIN.PATIENCE == 0, "TRAIN.PATIENCE", reason, cfg.TRAIN.PATIENCE)
     return checks.problems

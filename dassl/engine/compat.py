@@ -1,21 +1,29 @@
 """Support for trainer files written for the original Dassl and CoOp, which run here unchanged.
 
 Everything in this module exists for such files only: settings they read without declaring them, refusals by `assert`,
-a `load_model` of their own, steps they make without the engine, and methods that only forks of Dassl have.
+errors of their own, calls of `.cuda()` without a GPU, a `load_model` of their own, steps they make without the engine,
+and methods that only forks of Dassl have.
 """
 
 import linecache
+import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from yacs.config import CfgNode
 
-from basics import MissingFile, UserError
+from basics import MissingFile, UserError, notify
+from basics.foreign import is_foreign, without_private_names
 from dassl.config import Checks
 from dassl.engine.checkpoints import last_epoch
+from dassl.utils import file_of
+
+WHOLE_TRACEBACK = "DASSL_TRACEBACK"  # environment variable: if set, errors of trainer files come with their traceback
 
 
 def SummaryWriter(*args, **kwargs):
@@ -47,12 +55,106 @@ def explain_undeclared_keys(cfg, trainer: type) -> Iterator[None]:
             raise
         key = ".".join([*_path_to(cfg, error.obj), str(error.name)])
         raise UserError(
-            f"{key}: expected a declared key, got none; the trainer {cfg.TRAINER.NAME} ({trainer.__module__}) reads "
+            f"{key}: expected a declared key, got none; the trainer {cfg.TRAINER.NAME} ({file_of(trainer)}) reads "
             "it. Original repositories declare such keys in their train.py. Declare it here in the trainer's file, or "
             "in any file next to it:\n"
             "def extend_cfg(cfg):\n"
             f"    cfg.{key} = ...  # the default value; a yacs.config.CfgNode if it has keys of its own"
         ) from error
+
+
+@contextmanager
+def explain_foreign_errors(cfg, trainer) -> Iterator[None]:
+    """Turn what a file that is not of this project raises into a UserError with the file, the line, and advice."""
+    try:
+        with explain_undeclared_keys(cfg, trainer):
+            yield
+    except (UserError, BrokenPipeError):
+        raise
+    except Exception as error:
+        modules = [] if trainer.for_this_engine else [each.__module__ for each in trainer.__mro__]
+        own = [name for name in modules if not name.startswith("dassl.")]
+        frames = [
+            (frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if is_foreign(name := frame.f_globals.get("__name__", "")) or name in own
+        ]
+        if not frames:
+            raise
+        if os.environ.get(WHOLE_TRACEBACK):
+            traceback.print_exception(error)
+        file, line = frames[-1]
+        what = without_private_names((str(error).strip() or "no message").splitlines()[0])
+        raise UserError(
+            f"{os.path.relpath(file)}:{line}: expected the trainer {cfg.TRAINER.NAME} to run with these settings, got "
+            f"{type(error).__name__}: {what}, at `{linecache.getline(file, line).strip()}`. {_advice(error, cfg)}"
+            f"{WHOLE_TRACEBACK}=1 before the command shows the whole traceback."
+        ) from error
+
+
+def _advice(error: Exception, cfg) -> str:
+    """Return what to do about an error in a trainer file, if that is known, with a space after it."""
+    if isinstance(error, KeyError) and error.args == (cfg.DATASET.NAME,):
+        return f"The file has no entry for the dataset {cfg.DATASET.NAME}: add one next to the others. "
+    if isinstance(error, KeyError) and error.args == (cfg.MODEL.BACKBONE.NAME,):
+        return f"The file does not know the backbone {cfg.MODEL.BACKBONE.NAME}: use one that it knows. "
+    if "NVIDIA" in str(error) or "CUDA" in str(error):
+        return "The file needs a GPU there; self.device is the device of this run. "
+    return ""
+
+
+class OnCPU(TorchFunctionMode):
+    """Keeps tensors and modules of a trainer file on the CPU in a run without a GPU, whatever the file asks for.
+
+    It is on while the trainer is built, trains, or is tested, and covers `.cuda()`, `.to("cuda")`, and `device="cuda"`.
+
+    Args:
+        name: the trainer's, for the note that is printed once.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+        self.is_on = self.noted = False
+
+    def build(self, trainer, cfg):
+        """Return a trainer whose calls from outside run in this mode."""
+        built = self.run(trainer, cfg)
+        for name in ("train", "test", "evaluate", "load_for_test", "load_model", "forward_backward", "model_inference"):
+            setattr(built, name, partial(self.run, getattr(built, name)))
+        return built
+
+    def run(self, call: Callable, *args, **kwargs):
+        """Return the result of a call, made in this mode."""
+        if self.is_on:
+            return call(*args, **kwargs)
+        self.is_on = True
+        try:
+            with self:
+                return call(*args, **kwargs)
+        finally:
+            self.is_on = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.device:  # its name alone asks for nothing
+            return func(*args, **kwargs)
+        to_gpu = func is torch.Tensor.cuda
+        if to_gpu or any(map(_is_gpu, (*args, *kwargs.values()))):
+            if not self.noted:
+                notify(f"Note: the file of {self.name} asks for a GPU; in this run, everything stays on the CPU.")
+                self.noted = True
+            if to_gpu:
+                return args[0]
+            args = tuple("cpu" if _is_gpu(value) else value for value in args)
+            kwargs = {key: "cpu" if _is_gpu(value) else value for key, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _is_gpu(value: object) -> bool:
+    if isinstance(value, torch.device):
+        return value.type == "cuda"
+    return isinstance(value, str) and (value == "cuda" or value.startswith("cuda:"))
 
 
 def _path_to(cfg, node) -> list[str]:

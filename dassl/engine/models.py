@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from basics import log
 from dassl.engine import checkpoints, compat
 from dassl.engine.nonfinite import LossWatch, StepInfo
 from dassl.utils import save_checkpoint, tolist_if_not
@@ -179,14 +180,14 @@ class TrainerBase:
         """
         if not directory:
             if self._models:
-                print("No model directory given; loading nothing")
+                log("No model directory given; loading nothing")
             return None
         loaded = None
         for name in self.get_model_names():
             path = checkpoints.find_checkpoint(directory, name, epoch)
             loaded, val_result = checkpoints.load_model_file(self._models[name], path)
             result = f", val_result {val_result:.1f}" if val_result is not None else ""
-            print(f'Loaded {name} from "{path}" (epoch {loaded}{result})')
+            log(f'Loaded {name} from "{path}" (epoch {loaded}{result})')
         return loaded
 
     # ---- trackers

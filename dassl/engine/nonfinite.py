@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from basics import NonFiniteLoss, UserError
+from basics import NonFiniteLoss, UserError, notify
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LossWatch:
         if self.skipped >= self.allowed:
             raise NonFiniteLoss(self._message(loss, step))
         self.skipped += 1
-        print(f"Skipped {step}: its loss is infinite or NaN ({self.skipped} of {self.allowed}){step.details()}")
+        notify(f"Skipped {step}: its loss is infinite or NaN ({self.skipped} of {self.allowed}){step.details()}")
         return True
 
     def _checks_late(self, loss: Tensor) -> bool:

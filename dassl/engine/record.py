@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing, write_atomic, write_json
+from basics import UserError, log, mkdir_if_missing, notify, write_atomic, write_json
 from dassl.engine import checkpoints, results, state
 from dassl.engine.run_folder import FolderTaken
 from dassl.engine.state import STATE_FILE
@@ -37,9 +37,6 @@ class EpochProgress:
 
     def means(self) -> dict[str, float]:
         return {name: meter.avg for name, meter in self.losses.meters.items()}
-
-    def summary(self) -> dict[str, str]:
-        return {name: f"{value:.4g}" for name, value in self.means().items()}
 
     @property
     def seconds(self) -> float:
@@ -102,18 +99,21 @@ class RunRecord:
                 )
             return str(self.folder)
         if cfg.RESUME and not (Path(cfg.RESUME) / STATE_FILE).is_file():
-            raise UserError(f"RESUME: expected a folder that contains {STATE_FILE}, got {cfg.RESUME}, which does not.")
+            raise UserError(
+                f"RESUME: expected a folder that contains {STATE_FILE}, got {cfg.RESUME}, which does not. "
+                "Give the folder of an unfinished run."
+            )
         return cfg.RESUME or str(self.folder)
 
     def restore(self, folder) -> int:
         """Restore the state in `folder`, if there is one, and return the number of complete epochs."""
         path = Path(folder) / STATE_FILE
         if not path.is_file():
-            print("No checkpoint found, train from scratch")
+            log("No checkpoint found, train from scratch")
             return 0
         epochs = state.restore_state(self.trainer, path)
         batches = f" and {self.progress.batches} batches" if self.progress.batches else ""
-        print(f'Resumed from "{path}": {epochs} epochs{batches} are done')
+        notify(f'Resumed from "{path}": {epochs} epochs{batches} are done')
         return epochs
 
     def start(self, resumed_from) -> None:

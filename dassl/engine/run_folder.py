@@ -11,7 +11,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from basics import Stopped, UserError, lock_folder, mkdir_if_missing, read_json, sweep_litter, write_json
+from basics import (
+    Stopped,
+    UserError,
+    explain_os_error,
+    lock_folder,
+    mkdir_if_missing,
+    notify,
+    read_json,
+    sweep_litter,
+    write_json,
+)
 
 STATUS_FILE = "status.json"
 
@@ -42,7 +52,7 @@ def run_folder(folder: str | Path) -> Iterator[None]:
         sweep_litter(folder)
         before = read_status(folder)
         if before is not None and before.get("state") == "running":
-            print(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
+            notify(f"Note: the last run in this folder did not record its end; was it killed? ({_process(before)})")
         status = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now()}
         write_json(status, folder / STATUS_FILE)
         try:
@@ -82,7 +92,7 @@ def fresh_folder(folder: str | Path) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise UserError(f"{numbered}: cannot create the folder: {error.strerror}.") from error
+            raise explain_os_error(numbered, "a folder that can be created", error) from error
 
 
 @contextmanager
@@ -95,7 +105,7 @@ def _locked(folder: Path) -> Iterator[None]:
                     ". Wait for it, or choose another --output-dir."
                 )
         except OSError as error:
-            print(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
+            notify(f"Note: {folder} cannot be locked ({error.strerror}). Do not start a second run in it.")
         yield
 
 

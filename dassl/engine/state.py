@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.config import FREE_TO_CHANGE, flatten
 from dassl.engine.checkpoints import load_trained, snapshot
 from dassl.engine.run_folder import FolderTaken
@@ -75,7 +75,7 @@ def keep_threads(cfg) -> None:
     """Set torch's number of threads to that of the run that this one resumes, because sums depend on it."""
     threads = _saved(cfg).get("machine", {}).get("threads")
     if isinstance(threads, int) and threads > 0 and threads != torch.get_num_threads():
-        print(f"Resuming with {threads} threads, as before, not {torch.get_num_threads()}")
+        notify(f"Resuming with {threads} threads, as before, not {torch.get_num_threads()}")
         torch.set_num_threads(threads)
 
 
@@ -146,7 +146,7 @@ def _report_changes(saved: dict, current: dict) -> list[str]:
         if saved.get(key, current[key]) != current[key]
     ]
     if changes:
-        print(f"Note: the run resumes with {'; '.join(changes)}. Its numbers may differ in the last digits.")
+        notify(f"Note: the run resumes with {'; '.join(changes)}. Its numbers may differ in the last digits.")
     return changes
 
 
@@ -170,7 +170,10 @@ def restore_state(trainer, path) -> int:
     _check_config(state["config"], flatten(trainer.cfg), path)
     _check_sources(state["sources"], _sources(trainer), path)
     if list(state["models"]) != list(trainer._models):
-        raise UserError(f"{path}: expected the models {list(trainer._models)}, got {list(state['models'])}.")
+        raise UserError(
+            f"{path}: expected the models {list(trainer._models)}, got {list(state['models'])}. "
+            "Resume with the method of that run."
+        )
     for name, module in trainer._models.items():
         load_trained(module, state["models"][name], path)
         for parts, kind in ((trainer._optims, "optimizers"), (trainer._scheds, "schedulers")):

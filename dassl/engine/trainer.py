@@ -6,24 +6,25 @@ also steps the learning-rate schedule, by `update_lr()` in the last batch of an 
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from basics import NotApplicable, StopSignals, UserError
+from basics import NotApplicable, StopSignals, UserError, details, log, notify, show_progress
 from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
 from dassl.engine.calibration import calibrate, measure_unknowns
-from dassl.engine.checkpoints import BEST_FILE
+from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
 from dassl.engine.models import TrainerBase
 from dassl.engine.nonfinite import LossWatch, allowed_steps
+from dassl.engine.origin import describe_data, describe_training
+from dassl.engine.progress import TrainingBar
 from dassl.engine.record import RunRecord
 from dassl.engine.state import keep_threads
 from dassl.engine.trackers import open_tracker
@@ -43,8 +44,10 @@ class TrainerX(TrainerBase):
     """
 
     model: nn.Module
+    for_this_engine = False  # whether it is written for this engine; other files get the support of `engine.compat`
     honors_loss_options = False  # whether its loss follows TRAIN.LABEL_SMOOTHING, CLASS_WEIGHTS, MIXUP, and CUTMIX
     is_fitted = False  # whether it is trained otherwise than by optimizer steps
+    needs_last_epoch = False  # whether its last epoch completes the model, so that it must not stop before
 
     # ---- build
 
@@ -62,7 +65,9 @@ class TrainerX(TrainerBase):
         self.watch = LossWatch(allowed_steps(cfg.TRAIN.ON_NONFINITE))
         self.signals = StopSignals()
         self.record = RunRecord(self)
+        self.bar = TrainingBar()
         self.tested: list[str] = []  # paths of the images of the last test
+        self.training_data = ""  # in words; empty: this run's data
 
         self.build_data_loader()
         if cfg.TEST.FINAL_MODEL == "best_val" and self.val_loader is None:
@@ -128,8 +133,7 @@ class TrainerX(TrainerBase):
         with StopSignals() as self.signals:
             self.before_train()
             self._open_tracker()
-            # The bar goes to stderr, and only if that is a terminal.
-            with tqdm(total=self.max_epoch, initial=self.start_epoch, desc="train", unit="epoch", disable=None) as bar:
+            with self.bar.open(self):
                 for epoch in range(self.start_epoch, self.max_epoch):
                     if self.record.stopped_early():
                         break
@@ -140,16 +144,15 @@ class TrainerX(TrainerBase):
                     self.run_epoch()
                     self.watch.settle()  # nothing is tested or saved after a bad loss
                     self.after_epoch()
-                    bar.set_postfix(self.record.progress.summary(), refresh=False)
+                    self.bar.show(self)
                     self.record.close_epoch()
                     self.signals.stop_if_requested(f"after epoch {epoch + 1}")
-                    bar.update()
             self.after_train()
 
     def before_train(self):
         """Seed the global random streams, and resume the run if there is one."""
         if not self._models:
-            print("The method trains nothing; testing only")
+            log("The method trains nothing; testing only")
             self.max_epoch = 0
         elif getattr(self.dm.dataset, "test_only", False):
             raise UserError(
@@ -198,6 +201,7 @@ class TrainerX(TrainerBase):
             self._run_step(batch)
             batch_time.update(time.monotonic() - start)
             self._print_step(batch_time, data_time)
+            self.bar.show(self, batch_idx + 1)
             self.record.log_step()
             # Read once: a later signal waits for the next step. A state has no gradients, so it waits for all batches.
             stop = self.signals.requested is not None and self.ends_step
@@ -238,7 +242,9 @@ class TrainerX(TrainerBase):
             f"lr {lr:.4e}" if lr is not None else "",
             f"eta {timedelta(seconds=int(batch_time.avg * left))}",
         ]
-        tqdm.write(" ".join(part for part in parts if part))
+        # On a terminal, the bar shows it; elsewhere, one line of a short epoch is enough.
+        show = log if self.bar.replaces_lines or (done % frequency and done < self.num_batches) else print
+        show(" ".join(part for part in parts if part))
 
     def after_epoch(self):
         """Validate if the best epoch is to be tested, and write the checkpoints that are due."""
@@ -257,14 +263,14 @@ class TrainerX(TrainerBase):
     def after_train(self):
         """Test the final model and write the results."""
         # Both lines, because the family's log parsers wait for one or the other.
-        print("Finish training")
-        print("Finished training")
+        log("Finish training")
+        log("Finished training")
         metrics = seconds = None
         if self.test_loader is None:
-            print("No test images: nothing is tested")
+            notify("No test images: nothing is tested")
         elif not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
-                print("Deploy the model with the best val performance")
+                log("Deploy the model with the best val performance")
                 self.load_model(self.output_dir)
             metrics, seconds = self._test_and_record()
         print(f"Elapsed: {timedelta(seconds=round(time.monotonic() - self.time_start))}")
@@ -280,6 +286,7 @@ class TrainerX(TrainerBase):
             NotApplicable: the model is bound to other classes; the results record it, too.
         """
         self.record.refuse_if_trained_here()
+        directory, epoch = self.locate_model(directory, epoch)
         model_dir = str(directory) if directory else None
         try:
             epoch = self.load_for_test(directory, epoch)
@@ -302,13 +309,32 @@ class TrainerX(TrainerBase):
                 f"--model-dir: expected the output folder of a trained run, got nothing; {self.cfg.TRAINER.NAME} has "
                 "to be trained first."
             )
-        return compat.load_model(self, directory, epoch)
+        run, epoch = self.locate_model(directory, epoch)
+        epoch = compat.load_model(self, run, epoch)
+        if directory:
+            self.training_data = describe_training(run)
+        return epoch
+
+    def locate_model(self, directory, epoch=None):
+        """Return the run that a path points at, and the epoch; see `checkpoints.locate_model`."""
+        names = self.get_model_names()
+        return locate_model(directory, names, epoch) if directory and names else (directory, epoch)
+
+    def _print_data(self):
+        """Print what was trained on what, and what it is tested on."""
+        settings, names = flatten(self.cfg), list(self.lab2cname.values())
+        trained_on = self.training_data or describe_data(settings, names, trained=True)
+        trained = f"{self.cfg.TRAINER.NAME}, trained on {trained_on}" if self._models else "Nothing trained"
+        print(f"{trained}; tested on {describe_data(settings, names, trained=False)}")
+        if len(names) == 1:
+            notify("Note: the test has a single class, so its accuracy says nothing about telling classes apart")
 
     def _test_and_record(self):
         """Return the evaluator's summary and the seconds that the test took."""
         start = time.monotonic()
         self.test()
         seconds = time.monotonic() - start
+        self._print_data()  # after the lines that the family's parsers read
         self.record.write_predictions(self.evaluator.predictions(), self.tested)
         return self.evaluator.summary(), seconds
 
@@ -351,15 +377,16 @@ class TrainerX(TrainerBase):
             split, loader = "test", self.test_loader
         if loader is None:
             raise UserError(f"DATASET.NAME: expected test images in {self.cfg.DATASET.NAME}, got none.")
-        print(f"Evaluate on the *{split}* set")
+        log(f"Evaluate on the *{split}* set")
         with self.evaluation():
-            for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
+            for batch in show_progress(loader, split, unit="batch"):
                 images, labels = self.parse_batch_test(batch)
                 self.evaluator.process(self.model_inference(images), labels)
                 self.tested += batch.get("impath", [])
                 if is_final:
                     self.signals.stop_if_requested("in the test after the training")
-        results = self.evaluator.evaluate()
+        with nullcontext() if is_final else details():
+            results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return next(iter(results.values()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from basics import UserError, write_atomic
+from basics import UserError, log, write_atomic
 from basics.csv_files import csv_text
 from dassl.data import UNREADABLE
 from dassl.evaluation.build import EVALUATOR_REGISTRY
@@ -99,7 +99,7 @@ class Classification(EvaluatorBase):
 
     def _answers(self):
         if not self._y_true:
-            raise UserError("TEST.SPLIT: expected images to evaluate, got an empty split.")
+            raise UserError("TEST.SPLIT: expected images to evaluate, got an empty split. Choose another split.")
         return torch.cat(self._y_true).cpu(), torch.cat(self._y_pred).cpu()
 
     def summary(self):
@@ -241,4 +241,4 @@ class Classification(EvaluatorBase):
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         # A tensor instead of upstream's numpy array, which could not be loaded as tensors only.
         save_tensors(matrix, path)
-        print(f"Confusion matrix is saved to {path}")
+        log(f"Confusion matrix is saved to {path}")

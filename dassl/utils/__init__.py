@@ -5,7 +5,7 @@ from dassl.utils.images import MAX_MEGAPIXELS, is_image, read_image
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.memory import free_memory, keep_freed_memory, return_freed_memory
 from dassl.utils.meters import AverageMeter, MetricMeter
-from dassl.utils.registry import Registry, UnknownName
+from dassl.utils.registry import Registry, UnknownName, file_of
 from dassl.utils.seeds import get_random_state, sample_seed, set_random_seed, set_random_state, stream
 from dassl.utils.tools import (
     available_cores,
@@ -44,6 +44,7 @@ __all__ = [
     "collect_env_info",
     "count_num_param",
     "device_name",
+    "file_of",
     "free_memory",
     "get_most_similar_str_to_a_from_b",
     "get_random_state",

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from basics.errors import BadImage, MissingFile, UserError
+from basics.errors import BadImage, MissingFile, explain_os_error
 
 MAX_MEGAPIXELS = 90.0  # as large as Pillow reads without a warning
 # Pillow warns above its limit, and refuses twice as many pixels; `read_image` has a limit of its own.
@@ -17,10 +17,10 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of the cameras and scanners that write 16-b
 WHITE_IS_ZERO = 0  # value of TIFF's tag 262
 # Formats that Pillow recognizes but cannot draw, or (EPS) hands to another program, which would execute the file.
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-# Endings of pictures that need another package, and the extra that installs it.
+# Endings of images that need another package, and the extra that installs it.
 EXTRA_ENDINGS = {".heic": "heif", ".heif": "heif", ".hif": "heif", ".dcm": "dicom", ".dicom": "dicom"}
 PACKAGES = {"heif": "pillow_heif", "dicom": "pydicom"}
-# Endings of pictures that have to be converted first: raw files of cameras, drawings.
+# Endings of images that have to be converted first: raw files of cameras, drawings.
 CONVERT_ENDINGS = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".svg", ".pdf", ".eps", ".jxl")
 
 
@@ -64,7 +64,7 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS, formats=None, name=None):
         raise MissingFile(f"{name}: expected an image file, got nothing.") from error
     except Exception as error:  # for damaged files, Pillow's decoders raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{name}: cannot open the file: {error.strerror}.") from error
+            raise explain_os_error(name, "a readable file", error) from error
         reason = str(error).replace(repr(path), repr(str(name))) or type(error).__name__  # not a file object's address
         raise BadImage(f"{name}: expected an image, got an unreadable file ({reason}).") from error
 

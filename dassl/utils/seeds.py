@@ -8,6 +8,8 @@ import secrets
 import numpy as np
 import torch
 
+from basics import notify
+
 
 def set_random_seed(seed):
     """Seed Python's, numpy's and torch's global generators (torch: CPU and all GPUs)."""
@@ -19,7 +21,7 @@ def set_random_seed(seed):
 def sample_seed() -> int:
     """Return a seed for a run that was given none, from the system's entropy, and print it."""
     seed = secrets.randbelow(2**31)
-    print(f"No seed given; sampled: {seed}")
+    notify(f"No seed given; sampled: {seed}")
     return seed
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from basics import log, notify
 from basics.errors import MissingFile, UserError
 from basics.files import write_atomic
 from basics.tensors import Refused, Stub, read_tensors
@@ -38,8 +39,8 @@ def load_checkpoint(fpath):
         return read_tensors(fpath)
     except Refused as reason:
         raise UserError(
-            f"{fpath}: expected a checkpoint, but {reason}. Restore the file, or delete it and run the same command "
-            "to train again."
+            f"{fpath}: expected a checkpoint, got another file: {reason}. Restore it, or delete it and run the "
+            "same command to train again."
         ) from reason
 
 
@@ -60,7 +61,7 @@ def save_checkpoint(state, save_dir, is_best=False, remove_module_from_keys=True
     write_atomic(save_dir / "checkpoint", f"{name}\n".encode())
     if is_best:
         save_tensors(state, save_dir / "model-best.pth.tar")
-    print(f"Checkpoint saved to {save_dir / name}")
+    log(f"Checkpoint saved to {save_dir / name}")
 
 
 def _without_module_prefix(state_dict):
@@ -117,10 +118,10 @@ def load_pretrained_weights(model, weight_path):
         warnings.warn(f'Cannot load "{weight_path}": no tensor has a matching name and shape', stacklevel=2)
         return
     model.load_state_dict(matched, strict=False)
-    print(f'Loaded pretrained weights from "{weight_path}"')
+    log(f'Loaded pretrained weights from "{weight_path}"')
     discarded = [key for key in tensors if key not in matched]
     if discarded:
-        print(f"Skipped, because their name or shape does not match: {', '.join(discarded)}")
+        notify(f"Skipped, because their name or shape does not match: {', '.join(discarded)}")
 
 
 def count_num_param(model=None, params=None):

@@ -1,4 +1,4 @@
-"""Demo datasets as ordinary image files: rendered once from a fixed seed, on first use, into the data folder."""
+"""Demo datasets as ordinary image files: rendered once from a fixed seed, on first use, into the cache."""
 
 import os
 import shutil
@@ -9,9 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from basics import UserError, cache_dir, read_json, write_json
+from basics import UserError, cache_dir, read_json, show_progress, write_json
 from dassl.data.datasets import Datum, FewShotDataset
 
 SEED = 1  # of all demo datasets; another seed makes other images, so everyone uses this one
@@ -39,16 +38,8 @@ class DemoDataset(FewShotDataset):
         raise NotImplementedError
 
     def find_root(self, cfg) -> str:
-        """Return the DATA folder if the config names one, else a folder of the cache."""
-        if not cfg.DATASET.ROOT:
-            return str(cache_dir("demo"))
-        root = Path(cfg.DATASET.ROOT).expanduser().absolute()
-        if not root.is_dir():
-            raise UserError(
-                f"--root: expected the DATA folder for {type(self).__name__}, got {root}, which does not exist. "
-                "Omit it to use the cache."
-            )
-        return str(root)
+        """Return a folder of the cache, whatever DATASET.ROOT says: that may be a folder of the user's own images."""
+        return str(cache_dir("demo"))
 
     def read(self, root: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
         images = self.rendered(Path(self.dataset_dir))
@@ -87,8 +78,8 @@ class DemoDataset(FewShotDataset):
                     shutil.rmtree(partial, ignore_errors=True)
             except OSError as error:
                 raise UserError(
-                    f"{folder}: cannot render the demo dataset {cls.__name__} into it: {error.strerror}. "
-                    "Choose a writable folder by --root or the environment variable DASSL_CACHE."
+                    f"{folder}: expected a writable folder for the demo dataset {cls.__name__}, got an error: "
+                    f"{error.strerror}. Choose another folder by the environment variable DASSL_CACHE."
                 ) from error
         cls._check(images)
         return images
@@ -96,7 +87,7 @@ class DemoDataset(FewShotDataset):
     @classmethod
     def _render(cls, folder: Path) -> None:
         parts = [(split, label) for split in SPLITS for label in range(len(cls.names))]
-        for split, label in tqdm(parts, f"rendering {cls.__name__}", leave=False, disable=None):
+        for split, label in show_progress(parts, f"rendering {cls.__name__}"):
             place = folder / split / folder_name(cls.names[label])
             place.mkdir(parents=True)
             for number, picture in enumerate(cls.pictures(split, label)):
@@ -108,7 +99,7 @@ class DemoDataset(FewShotDataset):
         """Check that the folder holds all that this version renders."""
         advice = "Delete the folder to render it again."
         if not (images / MANIFEST).is_file():
-            raise UserError(f"{images}: expected rendered images of {cls.__name__}, got others. Choose another --root.")
+            raise UserError(f"{images}: expected rendered images of {cls.__name__}, got others. Move them away.")
         made, found = read_json(images / MANIFEST), _count(images)
         if made["version"] != VERSION:
             raise UserError(f"{images}: expected images of version {VERSION}, got version {made['version']}. {advice}")

@@ -1,11 +1,11 @@
-"""What several verbs share."""
+"""Arguments and output that several commands share."""
 
 import argparse
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing, notify
+from basics import UserError, mkdir_if_missing, next_lines, notify
 from promptlearn.experiments import (
     Checkout,
     Job,
@@ -17,6 +17,7 @@ from promptlearn.experiments import (
     unfair,
     write_summary,
 )
+from promptlearn.experiments.requested_datasets import is_demo
 
 DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
 
@@ -73,8 +74,9 @@ def run_jobs(
     Args:
         show: make the table, once the jobs have run.
     """
-    if not data:
-        notify("no data folder given: running the built-in demo, a tiny CLIP on built-in datasets")
+    demo = is_demo([job.data for job in jobs if job.data], data)
+    if demo:
+        notify("no data folder given: running the built-in demo, a tiny CLIP on small datasets")
     done = [job for job in jobs if result_of(job)]
     if done:
         notify(f"{len(done)} of {len(jobs)} runs are done")
@@ -83,14 +85,17 @@ def run_jobs(
         print_commands([job for job in jobs if job not in done], jobs, checkout, data)
         return 0
     mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
-    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs or (1 if data else DEMO_JOBS))
+    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs or (DEMO_JOBS if demo else 1))
     write_summary(protocol, output)
     print(show())
     for line in unfair(jobs):
         notify(f"not a fair comparison: {line}")
-    notify(f"also in {output / protocol.name}: summary.json, summary.csv and the runs themselves")
+    notify(f"the runs, summary.json, and summary.csv are in {output / protocol.name}")
     if unfinished:
         notify(f"{len(unfinished)} of {len(jobs)} runs failed (see above). Run the same command to try them again.")
+    else:
+        folder = str(output / protocol.name)
+        notify(next_lines([["dassl", "report", folder], ["dassl", "results", folder, "--statistics"]]))
     return max(unfinished.values(), default=0)
 
 

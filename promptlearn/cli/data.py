@@ -11,9 +11,9 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from basics import UserError, notify
-from dassl.config import get_cfg_default, merge
 from promptlearn.cli.common import key_value
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
+from promptlearn.experiments.requested_datasets import load_dataset
 from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared
 from promptlearn.prepare.sources import Source, read_sources
 from promptlearn.prepare.verify import (
@@ -96,15 +96,8 @@ class Requested:
 
     def load(self) -> "DatasetBase":
         """Load all of its images. Raises UserError where a run would, too."""
-        from dassl.data.datasets import build_dataset  # imports torch
-
-        self.checkout.load("datasets")
-        cfg = get_cfg_default()
-        words = [word for setting in self.settings for word in setting]
-        merge(cfg, [self.checkout.config(f"datasets/{self.name}.yaml")], words)
-        cfg.DATASET.ROOT = str(self.root or "")
         with contextlib.redirect_stdout(sys.stderr):
-            return build_dataset(cfg)
+            return load_dataset(self.checkout, f"configs/datasets/{self.name}.yaml", self.root, self.settings)
 
     def examine(self, images: bool = False) -> "tuple[list[str], DatasetBase | None]":
         """List what is wrong (files first, because without them nothing can be counted), and return the dataset."""

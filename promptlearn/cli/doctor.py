@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,8 +17,9 @@ from promptlearn.experiments import Checkout
 
 PACKAGE = "promptlearn-clip"
 DESCRIPTION = """\
-Check packages, GPU, processors, memory, weights, datasets, and disks, and suggest how to fix each problem. Nothing is
-downloaded. Exit status: 0 if there is no problem (notes do not count), 1 if there is one.
+Check what the built-in demo needs (packages, processors, memory, disks), then what real data need besides (GPU, weights
+of CLIP, datasets), and suggest how to get what is missing. Nothing is downloaded. Exit status: 0 if there is no problem
+(what is missing for real data does not count), 1 if there is one.
 """
 GIB = 2**30
 # With less than this, a run is likely to fail.
@@ -28,7 +30,7 @@ LEAST_DISK = 2 * GIB  # one backbone's weights and the outputs of some runs
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found; `level`: ok, note, or problem; `do`: what to do about it."""
+    """What was found; `level`: ok, note, missing (for real data), or problem; `do`: what to do about it."""
 
     level: str
     what: str
@@ -46,21 +48,27 @@ def run(arguments: list[str]) -> int:
     checkout = Checkout(args.checkout)
     output = Path(args.output).expanduser() if args.output else checkout.folder / "output"
     data = Path(args.data).expanduser() if args.data else None
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        packages,
-        gpu,
-        processors,
-        memory,
-        weights,
-        lambda: datasets(checkout, data),
-        lambda: disks(output),
-    ]
-    problems = 0
-    for check in checks:
-        for finding in check():
-            print(finding)
-            problems += finding.level == "problem"
-    print(f"{problems} problems" if problems else "Everything is in order")
+    sections: dict[str, list[Callable[[], Iterator[Finding]]]] = {
+        "the demo": [packages, processors, memory, tiny, lambda: built_in(checkout), lambda: disks(output)],
+        "real data": [gpu, weights, lambda: datasets(checkout, data)],
+    }
+    summary, problems = [], 0
+    for section, checks in sections.items():
+        print(f"for {section}:")
+        counted: Counter[str] = Counter()
+        for check in checks:
+            for finding in check():
+                print(finding)
+                counted[finding.level] += 1
+        print()
+        problems += counted["problem"]
+        faults = [
+            f"{counted[level]} {what}"
+            for level, what in (("problem", "problems"), ("missing", "missing"))
+            if counted[level]
+        ]
+        summary.append(f"{section}: {', '.join(faults) or 'everything is in order'}")
+    print("\n".join(summary))
     return 1 if problems else 0
 
 
@@ -159,14 +167,20 @@ def memory() -> Iterator[Finding]:
             )
 
 
-def weights() -> Iterator[Finding]:
-    """Check the built-in weights, and OpenAI's in the cache, by their SHA-256."""
-    from clip.weights import TINY, TINY_SHA256, published_hashes  # imports torch
+def tiny() -> Iterator[Finding]:
+    """Check the built-in weights by their SHA-256."""
+    from clip.sources import TINY, TINY_SHA256  # imports torch
 
     if TINY.is_file() and sha256(TINY) == TINY_SHA256:
         yield Finding("ok", "weights of tiny, the built-in backbone")
     else:
         yield Finding("problem", f"weights {TINY} are missing or damaged", f"install {PACKAGE} again")
+
+
+def weights() -> Iterator[Finding]:
+    """Check OpenAI's weights in the cache by their SHA-256."""
+    from clip.open_clip_weights import published_hashes  # imports torch
+
     folder, published = Path.home() / ".cache" / "clip", published_hashes()
     cached = sorted(folder.glob("*.pt"))
     for path in cached:
@@ -176,35 +190,38 @@ def weights() -> Iterator[Finding]:
             yield Finding("problem", f"weights {path} are damaged, or not OpenAI's", "delete it to download it again")
     if not cached:
         yield Finding(
-            "note",
+            "missing",
             f"no weights of OpenAI in {folder}: downloaded when first used",
             "without a network, put the file there, or give its path as --backbone",
         )
 
 
-def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
-    """Report which datasets are in the DATA folder and which are built in."""
+def kinds(checkout: Checkout, built_in: bool) -> dict[str, type]:
+    """Return the classes of the datasets by name: those that render themselves, or those that are downloaded."""
     from dassl.data.datasets import DATASET_REGISTRY, FewShotDataset
 
     checkout.load("datasets")
-    built_in, found, missing = [], [], []
-    for name in checkout.datasets():
-        kind = DATASET_REGISTRY.get(checkout.registered_name(name))
-        if kind.find_root is not FewShotDataset.find_root:
-            built_in.append(name)
-        elif data and (data / kind.dataset_dir).is_dir():
-            found.append(name)
-        else:
-            missing.append(name)
-    yield Finding("ok", f"datasets that need no download: {', '.join(built_in)}")
+    found = {name: DATASET_REGISTRY.get(checkout.registered_name(name)) for name in checkout.datasets()}
+    return {name: kind for name, kind in found.items() if (kind.find_root is not FewShotDataset.find_root) == built_in}
+
+
+def built_in(checkout: Checkout) -> Iterator[Finding]:
+    """List the datasets that are built in."""
+    yield Finding("ok", f"datasets that need no download: {', '.join(kinds(checkout, built_in=True))}")
+
+
+def datasets(checkout: Checkout, data: Path | None) -> Iterator[Finding]:
+    """Report which datasets are in the DATA folder."""
     if data is None:
-        yield Finding("note", "no data folder given", "use --data FOLDER to check the datasets in it")
+        yield Finding("missing", "no data folder given", "use --data FOLDER to check the datasets in it")
     elif not data.is_dir():
         yield Finding("problem", f"the data folder {data} does not exist", "correct --data")
     else:
-        yield Finding("ok" if found else "note", f"datasets in {data}: {', '.join(found) or 'none'}")
+        there = {name: (data / kind.dataset_dir).is_dir() for name, kind in kinds(checkout, built_in=False).items()}
+        found, missing = ([name for name in there if there[name] == wanted] for wanted in (True, False))
+        yield Finding("ok" if found else "missing", f"datasets in {data}: {', '.join(found) or 'none'}")
         if missing:
-            yield Finding("note", f"missing: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
+            yield Finding("note", f"not there: {', '.join(missing)}", "dassl data prepare NAME --root FOLDER")
 
 
 def disks(output: Path) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         prog="dassl export", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = p.add_argument
-    add("model", metavar="MODEL", help="the folder of a saved model or of a run")
+    add("model", metavar="MODEL", help="the folder of a saved model or of a run, or a checkpoint in it")
     add("--format", choices=("onnx", "pt2"), default="onnx", help="ONNX, or torch.export (default: onnx)")
     add("--output", metavar="FILE", help="(default: model.onnx or model.pt2 in the folder of the model)")
     add("--classes", nargs="+", metavar="NAME", help="other class names")

@@ -1,4 +1,4 @@
-"""`dassl figures DIR`."""
+"""`dassl figures [DIR ...]`."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,9 @@ COLUMN, PAGE = 3.25, 6.75  # inches, in the templates of CVPR, ICML, and NeurIPS
 NARROWEST, WIDEST = 1, 40  # inches
 FORMATS = ("pdf", "svg", "png")
 HELP = f"""\
-Write the charts of `dassl report` as files for a paper: DIR/PROTOCOL/figures/NAME.pdf. They have white ground, light
-colors, text of 8 points, and embedded TrueType fonts. Charts of models are those that a report has explained.
+Write the charts of `dassl report` as files for a paper: FOLDER/PROTOCOL/figures/NAME.pdf, next to the page. They have
+white ground, light colors, text of 8 points, and embedded TrueType fonts. Charts of models are those that a report has
+explained.
 
 --width column is {COLUMN} inches and page is {PAGE}. What needs the width of the report gets that of the page.
 """
@@ -23,14 +24,13 @@ def run(arguments: list[str]) -> int:
     damaged.clear()
     from promptlearn.report import charts_of, find_comparisons  # imports matplotlib
 
-    comparisons, output = find_comparisons(Path(args.folder).expanduser())
+    output = Path(args.output).expanduser() if args.output else None
     written = 0
-    for comparison in comparisons:
-        folder = output / comparison.protocol.name / "figures"
+    for comparison, place in find_comparisons([Path(folder).expanduser() for folder in args.folders], output):
         charts = [chart for chart in charts_of(comparison) if args.only.lower() in chart.title.lower()]
         if not charts:
             continue
-        folder.mkdir(exist_ok=True)
+        folder = place / "figures"
         for chart in charts:
             own = max(width, PAGE) if chart.is_wide and args.width == "column" else width
             for form in args.format:
@@ -67,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
+    p.add_argument("folders", nargs="*", default=["output"], metavar="DIR", help="folders of runs (default: output)")
+    p.add_argument("--output", metavar="FOLDER", help="for the figures (default: DIR; for several, report)")
     p.add_argument("--format", nargs="+", choices=FORMATS, default=["pdf"], help="one or more (default: pdf)")
     p.add_argument("--width", default="column", metavar="WIDTH", help="column, page, or inches (default: column)")
     p.add_argument("--only", default="", metavar="TEXT", help="only figures with TEXT in their title")

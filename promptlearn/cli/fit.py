@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from basics import notify
+from basics import next_lines, notify
 from promptlearn.cli.common import integer_from, key_value
 from promptlearn.fitting import FitOptions, fit
 
@@ -23,7 +23,7 @@ examples:
 
 def run(arguments: list[str]) -> int:
     args = parser().parse_intermixed_args(arguments)
-    output = Path(args.output or f"models/{Path(args.source.rstrip('/')).stem}")
+    output = Path(args.output or f"models/{Path(args.source).expanduser().resolve().stem}")
     options = FitOptions(
         Path(args.source),
         output,
@@ -42,7 +42,8 @@ def run(arguments: list[str]) -> int:
     if trained.get("accuracy") is not None:
         print(f"accuracy on {trained['images']} held-out images: {trained['accuracy']:.1f}%")
     print(f"saved in {output}")
-    notify(f"next: dassl predict {output} PICTURES...    dassl export {output}")
+    commands = [["dassl", "predict", str(output), args.source]] if Path(args.source).is_dir() else []
+    notify(next_lines([*commands, ["dassl", "export", str(output)]]))
     return 0
 
 

@@ -19,6 +19,7 @@ from basics import (
     did_you_mean,
     drop,
     explain_missing_package,
+    explain_os_error,
     notify,
     open_missing_streams,
 )
@@ -52,10 +53,11 @@ commands:
   reproduce               the rows of a paper's table, next to the published figures
   tune                    search settings of a method on validation images
   data                    list, prepare (download), and verify datasets
-  results                 print the tables of all results, and tests of the differences
+  results                 print the tables of any folders of runs, and tests of the differences
   report                  write an HTML page with charts and a look into the models
   figures                 write the report's charts for a paper, as PDF, SVG, or PNG
   doctor                  check packages, GPU, weights, datasets, and disks
+  completion              print a script that completes commands in bash, zsh, or fish
   SCRIPT.py               run a script as `python SCRIPT.py ...` does
 
 examples:
@@ -65,6 +67,8 @@ examples:
       one method on other built-in datasets
   dassl base2new --trainers RPO CoOp --datasets oxford_pets --data ~/data
       ViT-B/16 with the released hyperparameters
+  dassl base2new --trainers RPO CoOp --datasets photos/ birds.csv other=my.yaml
+      pictures of your own: folders of class folders, CSV files, yaml files
   dassl base2new --trainers RPO --datasets oxford_pets --data ~/data --dry-run
       print one `python train.py ...` line per unfinished run, for a cluster
   dassl data prepare oxford_pets dtd --root ~/data
@@ -83,7 +87,8 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "figures", "doctor")
+OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data")
+OTHERS += ("results", "report", "figures", "doctor", "completion")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 
@@ -125,7 +130,7 @@ def run(argv: list[str]) -> int:
             drop(sys.stdout)
         else:
             raise
-        notify(f"error: cannot use {what}: {error.strerror}")
+        notify(f"error: {explain_os_error(what, 'an accessible file', error)}")
         return 2
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
-from tqdm import tqdm
 
-from basics import UserError, notify
+from basics import UserError, above_bars, notify, show_progress
 from basics.csv_files import csv_text
 from promptlearn.cli.common import integer_from
 
@@ -52,7 +51,7 @@ def run(arguments: list[str]) -> int:
     counted: Counter[tuple[str, str]] = Counter()  # (true class, predicted class)
     rejected = 0
     options = {"top_k": args.top, "batch_size": args.batch_size, "reject": args.reject or "max_softmax"}
-    with writer(args.format) as write, tqdm(total=len(files), unit="picture", disable=None) as bar:
+    with writer(args.format) as write, show_progress(total=len(files), unit=" pictures") as bar:
         for predictions in classifier.stream(files, unreadable, **options):
             write(rows(predictions, bool(args.reject)))
             rejected += int(predictions.rejected.sum()) if args.reject else 0
@@ -108,7 +107,7 @@ def writer(form: str) -> Iterator:
             widest = max(len(row["path"]) for row in found)
             text = "".join(f"{row['path']:{widest}}  {shares(row)}\n" for row in found)
         first = False
-        with tqdm.external_write_mode(sys.stdout):
+        with above_bars(sys.stdout):
             sys.stdout.write(text)
 
     yield write
@@ -156,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
         prog="dassl predict", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = p.add_argument
-    add("model", metavar="MODEL", help="the folder of a saved model or of a run")
+    add("model", metavar="MODEL", help="the folder of a saved model or of a run, or a checkpoint in it")
     add("pictures", nargs="+", metavar="PATH", help="picture files and folders")
     add("--top", type=integer_from(1), default=1, metavar="K", help="classes per picture (default: 1)")
     add("--format", choices=("table", "csv", "jsonl"), default="table", help="(default: table)")

@@ -15,6 +15,9 @@ Options left out take their values from configs/protocols/{name}.yaml and defaul
 
 The same command resumes an interrupted comparison: finished runs are skipped, interrupted runs resume from their last
 saved state, and failed runs are tried again.
+
+A dataset is a file of configs/datasets/ without .yaml, or your own: a folder of class folders, a CSV file, or a yaml
+file like those of configs/datasets/. NAME=PATH names it in folders and tables. Nothing is written to your pictures.
 """
 
 
@@ -42,14 +45,16 @@ def parser(protocol: Protocol) -> argparse.ArgumentParser:
     add("--trainers", nargs="+", metavar="METHOD", help="folders of configs/trainers/, or prompts, adapters, "
         "cache, all")  # fmt: skip
     datasets = "the datasets to test on" if protocol.transfer else "datasets"
-    add("--datasets", nargs="*", metavar="NAME", help=f"{datasets}: files of configs/datasets/ without .yaml")
+    add(
+        "--datasets", nargs="*", metavar="DATASET", help=f"{datasets}: names of configs/datasets/, or paths of your own"
+    )
     if protocol.transfer:
-        add("--source", metavar="NAME", help="the dataset to train on")
+        add("--source", metavar="DATASET", help="the dataset to train on")
     add("--seeds", nargs="+", type=integer_from(0), metavar="S", help="one run each")
     add("--shots", nargs="+", type=parse_shots, metavar="N", help="training images per class, a percentage of them "
         "(10%%), or all; one run each")  # fmt: skip
-    add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: tiny in the demo, "
-        "with --data the method's released one)")  # fmt: skip
+    add("--config", metavar="NAME", help="a file of configs/trainers/METHOD/ without .yaml (default: the method's "
+        "released one; in the demo tiny, the built-in CLIP)")  # fmt: skip
     add("--vary", nargs="+", action="append", metavar=("KEY", "VALUE"), help="try these values of a setting, such as "
         "TRAINER.RPO.K 4 8 24; repeated, every combination")  # fmt: skip
     add_run_options(add)

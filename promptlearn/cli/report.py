@@ -10,10 +10,11 @@ from promptlearn.experiments.planning import unique
 from promptlearn.experiments.run_files import damaged
 
 HELP = """\
-Write one self-contained HTML page for each protocol with results in DIR, as DIR/PROTOCOL/report.html: tables, charts,
-each dataset in detail, and for one dataset a look into the models (attention patterns, nearest words, image features
-before and after). The page opens from disk and loads nothing; its tables and charts can be filtered and downloaded.
-`dassl figures` writes the charts for a paper.
+Write one self-contained HTML page for each protocol with runs in the given folders, as FOLDER/PROTOCOL/report.html, and
+pages single_runs and single_base2new for runs that were started by hand: tables, charts, each dataset in detail, and
+for one dataset a look into the models (attention patterns, nearest words, image features before and after). A page
+opens from disk and loads nothing; its tables and charts can be filtered and downloaded. `dassl figures` writes the
+charts for a paper.
 
 For that look, train.py explains one model of each method, unless that is done; --no-explain skips models that are
 not explained.
@@ -25,17 +26,18 @@ def run(arguments: list[str]) -> int:
     damaged.clear()
     from promptlearn.report import explain_missing, find_comparisons, models, page  # imports matplotlib
 
-    comparisons, output = find_comparisons(Path(args.folder).expanduser(), args.foreign_images)
+    output = Path(args.output).expanduser() if args.output else None
+    found = find_comparisons([Path(folder).expanduser() for folder in args.folders], output, args.foreign_images)
     if args.look_into:
-        refuse_unknown("dataset", [args.look_into], unique(name for c in comparisons for name in c.datasets))
+        refuse_unknown("dataset", [args.look_into], unique(name for c, _ in found for name in c.datasets))
     failed = False
-    for comparison in comparisons:
+    for comparison, folder in found:
         dataset = args.look_into if args.look_into in comparison.datasets else comparison.datasets[0]
         problems = []
         if not args.no_explain:
             problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
         notes, failed = [f"Not explained: {problem}" for problem in problems], failed or bool(problems)
-        path = output / comparison.protocol.name / "report.html"
+        path = folder / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
         for note in notes:
             notify(note)
@@ -51,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("folder", metavar="DIR", help="the --output folder of a protocol, or the protocol's folder in it")
+    p.add_argument("folders", nargs="*", default=["output"], metavar="DIR", help="folders of runs (default: output)")
+    p.add_argument("--output", metavar="FOLDER", help="for the pages (default: DIR; for several, report)")
     p.add_argument("--look-into", metavar="DATASET", help="the dataset whose models are explained (default: the first)")
     p.add_argument("--no-explain", action="store_true", help="start no run; show only what exists")
     p.add_argument("--foreign-images", action="store_true", help="embed test images of runs from other machines, too")

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         prog="dassl serve", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = p.add_argument
-    add("model", metavar="MODEL", help="the folder of a saved model or of a run, or owner/name on the Hub")
+    add("model", metavar="MODEL", help="a saved model, a run, a checkpoint in it, or owner/name on the Hub")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for all networks (default: 127.0.0.1)")
     add("--port", type=integer_from(0), default=8000, metavar="N", help="0 for a free one (default: 8000)")
     add("--classes", nargs="+", metavar="NAME", help="other class names, or a text file with one per line")

@@ -11,7 +11,8 @@ from dassl.config import decode
 from promptlearn.cli.common import integer_from
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
-from promptlearn.experiments.planning import choose_config, configs_of, label_of, refuse_without_data
+from promptlearn.experiments.planning import choose_config, configs_of, label_of
+from promptlearn.experiments.requested_datasets import check_datasets, choose_dataset, is_demo
 from promptlearn.experiments.run_files import Result, read_checked
 from promptlearn.experiments.shots import parse_shots, shots_options
 
@@ -32,21 +33,21 @@ def run(arguments: list[str]) -> int:
     space = {key: choices(key, values) for key, *values in args.vary}
     checkout = Checkout(args.checkout)
     data = Path(args.data).expanduser().resolve() if args.data else None
-    settings = checkout.settings("few_shot", demo=not data)
+    chosen = choose_dataset(args.dataset, checkout, "--dataset") if args.dataset else None
+    settings = checkout.settings("few_shot", demo=is_demo([chosen] if chosen else [], data))
     args.trainer = known_spelling(args.trainer, checkout.trainers())
     refuse_unknown("trainer", [args.trainer], checkout.trainers())
-    dataset = args.dataset or settings["datasets"][0]
-    refuse_unknown("dataset", [dataset], checkout.datasets())
-    if not data:
-        refuse_without_data([dataset], settings["builtin"])
-    configs = configs_of(checkout, args.trainer, args.config, settings["configs"].get(args.trainer))
-    config = choose_config(configs, dataset, args.shots)
+    dataset = chosen or choose_dataset(settings["datasets"][0], checkout)
     output = Path(args.output).expanduser().resolve() if args.output else checkout.folder / "output"
-    folder = output / "tune" / dataset / f"shots_{args.shots}" / args.trainer / config / f"seed{args.seed}"
+    check_datasets([dataset], args.classes == "base", checkout, output, data, settings["builtin"])
+    configs = configs_of(checkout, args.trainer, args.config, settings["configs"].get(args.trainer))
+    config = choose_config(configs, dataset.key, args.shots)
+    folder = output / "tune" / dataset.name / f"shots_{args.shots}" / args.trainer / config / f"seed{args.seed}"
     mkdir_if_missing(folder)
-    command = ["--root", str(data)] if data else []
+    root = dataset.root or data
+    command = ["--root", str(root)] if root else []
     command += ["--seed", str(args.seed), "--trainer", args.trainer]
-    command += ["--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
+    command += ["--dataset-config-file", dataset.config]
     command += ["--config-file", f"configs/trainers/{args.trainer}/{config}.yaml"]
     command += [*shots_options(args.shots), "DATASET.SUBSAMPLE_CLASSES", args.classes]
 
@@ -100,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
     add("--trainer", required=True, metavar="METHOD", help="a folder of configs/trainers/")
     add("--vary", nargs="+", action="append", required=True, metavar=("KEY", "VALUE"), help="values to try for a "
         "setting, or a range LOW:HIGH (logarithmic); repeat for several settings")  # fmt: skip
-    add("--dataset", metavar="NAME", help="a file of configs/datasets/ without .yaml (default: digits, in the demo)")
+    add("--dataset", metavar="DATASET", help="a file of configs/datasets/ without .yaml, or your own: a folder, "
+        "a CSV file, or a yaml file (default: digits, in the demo)")  # fmt: skip
     add("--sampler", choices=("grid", "random", "tpe"), default="grid", help="(default: grid, every combination)")
     add("--trials", type=integer_from(1), metavar="N", help="trials in all (default: the whole grid)")
     add("--prune", action="store_true", help="validate after each epoch, and stop trials below the median")

@@ -6,8 +6,9 @@ scipy is slow to import.
 """
 
 from promptlearn.experiments.checkout import Checkout
-from promptlearn.experiments.discovery import discover, find_protocols, refuse_other_settings, result_of
+from promptlearn.experiments.discovery import discover, refuse_other_settings, result_of
 from promptlearn.experiments.fairness import unfair
+from promptlearn.experiments.found_runs import find_runs
 from promptlearn.experiments.launcher import launch
 from promptlearn.experiments.planning import RunRequest, explain_configs, plan
 from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol
@@ -22,7 +23,7 @@ __all__ = [
     "Protocol",
     "discover",
     "explain_configs",
-    "find_protocols",
+    "find_runs",
     "launch",
     "plan",
     "refuse_other_settings",

@@ -73,20 +73,23 @@ class Checkout:
 
     def registered_name(self, dataset: str) -> str:
         """Return the name under which a run of configs/datasets/<dataset>.yaml reports its dataset."""
-        path = self.config(f"datasets/{dataset}.yaml")
-        try:
-            return read_yaml(path)["DATASET"]["NAME"]
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: expected DATASET with NAME below it, got neither.") from None
+        return registered_name_in(self.config(f"datasets/{dataset}.yaml"))
+
+    def file(self, argument: str) -> Path:
+        """Find the config file that an argument of train.py names: configs/..., or any other path."""
+        inside = argument.removeprefix("configs/")
+        return self.folder / argument if inside == argument else self.config(inside)
 
     def values(self, dataset: str, trainer: str, config: str) -> dict:
         """Read all settings of a run's two configuration files that decide its numbers: {dotted key: value}.
 
+        `dataset` is the yaml file, as an argument of train.py; `config` is a file of configs/trainers/`trainer`/.
+
         Shots and classes are left out: jobs set them.
         """
         values = {}
-        for path in (f"datasets/{dataset}.yaml", f"trainers/{trainer}/{config}.yaml"):
-            values |= flatten(read_yaml(self.config(path)) or {})
+        for path in (self.file(dataset), self.config(f"trainers/{trainer}/{config}.yaml")):
+            values |= flatten(read_yaml(path) or {})
         left_out = {"DATASET.NUM_SHOTS", "DATASET.TRAIN_FRACTION", "DATASET.SUBSAMPLE_CLASSES", *FREE_TO_CHANGE}
         return {key: plain(decode(value)) for key, value in values.items() if key not in left_out}
 
@@ -136,6 +139,17 @@ class Checkout:
     def shown(self, path: Path) -> str:
         """Shorten a path for a run: relative if it is inside the folder where runs start."""
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
+
+
+def registered_name_in(path: Path) -> str:
+    """Return the DATASET.NAME of a yaml file. Raises UserError if it has none."""
+    try:
+        name = read_yaml(path)["DATASET"]["NAME"]
+    except (KeyError, TypeError):
+        name = None
+    if not isinstance(name, str):
+        raise UserError(f"{path}: expected DATASET with NAME below it, got neither. Add them.")
+    return name
 
 
 def plain(value):

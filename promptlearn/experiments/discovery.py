@@ -2,15 +2,17 @@
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from basics import UserError
 from dassl.config import decode, flatten
 from promptlearn.experiments.checkout import Checkout, plain
-from promptlearn.experiments.protocols import PROTOCOLS, Job, Protocol, Row, jobs_of
+from promptlearn.experiments.protocols import Job, Protocol, Row, Stage, jobs_of
 from promptlearn.experiments.run_files import Result, read_checked
 from promptlearn.experiments.shots import parse_shots
 
+RESULTS = "results.json"
 NOT_APPLICABLE = "n/a"  # the status of such a run, and its entry in tables
 RUN_FOLDER = re.compile(
     r"(?P<dataset>[^/]+)/shots_(?P<shots>[^/]+)/(?P<trainer>[^/]+)/(?P<config>[^/,]+)(,(?P<variant>[^/]+))?/"
@@ -23,7 +25,7 @@ def read_result(folder: Path, request: dict) -> dict | None:
 
     A run whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
     """
-    result = read_checked(folder / "results.json", Result)
+    result = read_checked(folder / RESULTS, Result)
     if result is None or result["status"] not in ("done", NOT_APPLICABLE):
         return None
     if result["status"] == "done" and result["metrics"] is None:  # TEST.NO_TEST
@@ -35,16 +37,18 @@ def read_result(folder: Path, request: dict) -> dict | None:
 def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None = None) -> None:
     """Raise UserError if a finished run was made with other settings than the config files have now.
 
-    The DATA folder may have moved since, unless it is the dataset itself: a folder of the user's own photos.
+    The DATA folder may have moved since, unless it is the dataset itself: the user's own pictures.
     """
     for job in jobs:
+        assert job.data is not None  # the jobs are planned
         result = read_result(job.folder, job.request)
         there = flatten(result.get("config", {})) if result else {}
-        now = checkout.values(job.dataset, job.row.trainer, job.row.config)
+        now = checkout.values(job.data.config, job.row.trainer, job.row.config)
         now |= {key: plain(decode(value)) for key, value in job.overrides}
         root = there.get("DATASET.ROOT")
-        if data and root and checkout.folder.joinpath(root) == Path(result.get("dataset_dir") or ""):
-            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.folder.joinpath(root)), str(data)
+        now_root = job.data.root or (data if job.data.is_own else None)
+        if root and now_root:
+            there["DATASET.ROOT"], now["DATASET.ROOT"] = str(checkout.folder.joinpath(root)), str(now_root)
         differing = [
             f"{key}: expected {now[key]!r}, got {there[key]!r}" for key in now if there.get(key, now[key]) != now[key]
         ]
@@ -53,6 +57,7 @@ def refuse_other_settings(jobs: list[Job], checkout: Checkout, data: Path | None
                 f"{job.folder}: expected a run with the current settings, got one with others:\n"
                 + "\n".join(differing)
                 + "\nChoose another --output (OUTPUT=FOLDER before a script), or delete that folder."
+                + " Or give the dataset another name: NAME=PATH." * ("DATASET.ROOT" in now)
             )
 
 
@@ -69,12 +74,27 @@ def result_of(job: Job) -> dict | None:
     return result
 
 
-def discover(protocol: Protocol, output: Path) -> list[Job]:
-    """List the protocol's jobs that have a folder in `output`, finished or not, with all their stages.
+def discover(protocol: Protocol, *outputs: Path) -> list[Job]:
+    """List the protocol's jobs that have a folder in `outputs`, finished or not, with all their stages.
 
-    `dassl <protocol>` creates the folders of all its jobs before it runs the first, so missing runs are found, too.
+    `dassl <protocol>` creates the folders of all its jobs before it runs the first, so missing runs are found, too. A
+    run that is in several of the folders counts once: the first finished one.
     """
-    stages = protocol.on(targets_in(protocol, output)) if protocol.transfer else protocol.stages
+    stages = protocol.stages
+    if protocol.transfer:
+        stages = protocol.on(sorted({target for output in outputs for target in targets_in(protocol, output)}))
+    found: dict[tuple[Row, int], list[Path]] = {}  # where each row and seed has a folder
+    for output in outputs:
+        for row, seed in _rows_in(protocol, stages, output):
+            found.setdefault((row, seed), []).append(output)
+    jobs = []
+    for row, seed in sorted(found, key=str):
+        copies = [jobs_of(stages, row, seed, output) for output in found[row, seed]]
+        jobs += copies[0] if len(copies) == 1 else _join(copies)
+    return jobs
+
+
+def _rows_in(protocol: Protocol, stages: tuple[Stage, ...], output: Path) -> set[tuple[Row, int]]:
     found = set()
     for stage in stages:
         if protocol.transfer and not stage.dataset:
@@ -86,28 +106,20 @@ def discover(protocol: Protocol, output: Path) -> list[Job]:
                     shots, variant = parse_shots(match["shots"]), match["variant"] or ""
                     row = Row(match["dataset"], match["trainer"], match["config"], shots, variant)
                     found.add((row, int(match["seed"])))
-    return [job for row, seed in sorted(found, key=str) for job in jobs_of(stages, row, seed, output)]
+    return found
+
+
+def _join(copies: list[list[Job]]) -> list[Job]:
+    """Return the jobs of one row and seed that is in several folders, each with its source from whichever has it."""
+    joined: dict[Stage, Job] = {}
+    for alike in zip(*copies, strict=True):
+        source = joined[alike[0].source.stage] if alike[0].source else None
+        alike = [replace(job, source=source) for job in alike]
+        joined[alike[0].stage] = next((job for job in alike if result_of(job)), alike[0])
+    return list(joined.values())
 
 
 def targets_in(protocol: Protocol, output: Path) -> list[str]:
     """List the datasets that a transfer is tested on, found by its folders."""
     prefix = "test_"
     return sorted(path.name.removeprefix(prefix) for path in (output / protocol.name).glob(f"{prefix}*"))
-
-
-def find_protocols(folder: Path) -> tuple[list[Protocol], Path]:
-    """Find the protocols with results in `folder`, and the output folder: `folder`, or a protocol's parent."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: expected the --output folder of a protocol, got no folder. Check the path.")
-    folder = folder.resolve()
-    if folder.name in PROTOCOLS:
-        protocol = PROTOCOLS[folder.name]
-        if discover(protocol, folder.parent):
-            return [protocol], folder.parent
-    found = [protocol for protocol in PROTOCOLS.values() if discover(protocol, folder)]
-    if not found:
-        raise UserError(
-            f"{folder}: expected the --output folder of a protocol, got a folder without results. Name that folder or "
-            f"one of its subfolders {', '.join(list(PROTOCOLS)[:-1])} and {list(PROTOCOLS)[-1]}."
-        )
-    return found, folder

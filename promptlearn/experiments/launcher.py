@@ -1,6 +1,7 @@
 """Runs jobs, each in a process of its own, one or several at a time."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,9 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
-from basics import for_this_process, is_locked, mkdir_if_missing
+from basics import can_redraw, error_in, for_this_process, is_locked, mkdir_if_missing, notify, show_progress
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.discovery import NOT_APPLICABLE, result_of
 from promptlearn.experiments.protocols import Job
@@ -21,6 +20,7 @@ TAIL = 15  # lines of a failed job's stderr that are shown
 GRACE = 10.0  # seconds that a job has to end by itself when the launcher is stopped
 POLL = 0.05  # seconds between looks at the running jobs
 REFRESH = 1.0  # seconds between updates of the bar's clock
+BAR = "{n_fmt} of {total_fmt} runs |{bar}| {elapsed}, {remaining} left"
 
 
 class Process:
@@ -48,7 +48,7 @@ class Process:
         else:
             problem = f"exit status {status}"
         self.stderr.seek(0)
-        lines = self.stderr.read().decode(errors="replace").splitlines()
+        lines = error_in(self.stderr.read().decode(errors="replace")).splitlines()
         tail = [f"    {line}" for line in lines if line.strip()][-TAIL:]
         if status == USERS_MISTAKE:
             return "\n".join([problem, *tail]), status  # the message is complete
@@ -129,6 +129,56 @@ def launch(
     return Launcher(jobs, checkout, data, verbose, at_once).run()
 
 
+class Progress:
+    """What the user sees of the jobs: on a terminal a bar and, below it, what runs; elsewhere a line for each done job.
+
+    Args:
+        total: how many jobs will run.
+        verbose: the jobs print, so there is only the line for each.
+    """
+
+    def __init__(self, total: int, verbose: bool):
+        self.total, self.done, self.next_refresh = total, 0, 0.0
+        off = verbose or not total
+        self.lines = not can_redraw(sys.stderr) or off
+        options = {"delay": 0, "leave": True, "smoothing": 0, "disable": off, "bar_format": BAR}
+        self.bar = show_progress(total=total, **options)
+        self.now = show_progress(name="  starting", delay=0, disable=off, bar_format="{desc}")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.now.close()
+        self.bar.close()
+
+    def show(self, jobs: list[Job]) -> None:
+        """Show what runs, and keep the clock running during a long job."""
+        if not self.lines and time.monotonic() >= self.next_refresh:
+            self.next_refresh = time.monotonic() + REFRESH
+            self.bar.refresh()
+            width = shutil.get_terminal_size().columns - 1
+            self.now.set_description_str(f"  {name_jobs(jobs, width - 2)}")
+
+    def count(self, job: Job, problem: str) -> None:
+        """Count a job that has ended."""
+        self.done += 1
+        self.next_refresh = 0.0
+        self.bar.update()
+        if self.lines and not problem:
+            notify(f"{self.done} of {self.total}: {job}")
+
+
+def name_jobs(jobs: list[Job], width: int) -> str:
+    """Name jobs in at most `width` letters: all of them, or the first one and how many others."""
+    text = "; ".join(map(str, jobs))
+    if len(text) <= width:
+        return text
+    others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    first, room = str(jobs[0]), width - len(others)
+    return (first if len(first) <= room else f"{first[: room - 3]}...") + others
+
+
 class Launcher:
     """The state of `launch`."""
 
@@ -142,22 +192,16 @@ class Launcher:
         self.failed: dict[Job, int] = {}
         self.reported: dict[str, Job] = {}  # problem -> the first job that had it
         self.waits = False  # for jobs of another launcher
-        off = verbose or not self.pending
-        self.bar = tqdm(total=len(self.pending), desc="jobs", unit="job", smoothing=0, disable=off)
+        self.progress = Progress(len(self.pending), verbose)
 
     def run(self) -> dict[Job, int]:
-        next_refresh = 0.0
-        with self.bar:
+        with self.progress:
             try:
                 while self.pending or self.running:
                     self.start_ready()
-                    self.bar.set_postfix_str("; ".join(str(process.job) for process in self.running), refresh=False)
-                    if sys.stderr.isatty() and time.monotonic() >= next_refresh:
-                        self.bar.refresh()  # keeps the clock running during a long job
-                        next_refresh = time.monotonic() + REFRESH
+                    self.progress.show([process.job for process in self.running])
                     time.sleep(POLL)
                     self.collect()
-                self.bar.set_postfix_str("")
             finally:
                 for process in self.running:
                     process.process.terminate()
@@ -177,7 +221,7 @@ class Launcher:
                 continue
             if is_locked(job.folder):
                 if not self.waits:
-                    tqdm.write("another process is working on some of these runs; waiting for it", file=sys.stderr)
+                    notify("another process is working on some of these runs; waiting for it")
                 self.waits = True
                 continue
             del self.pending[job]
@@ -204,5 +248,5 @@ class Launcher:
             self.failed[job] = status
             reason = f"as {self.reported[problem]}" if problem in self.reported else problem
             self.reported.setdefault(problem, job)
-            tqdm.write(f"FAILED: {job}: {reason}", file=sys.stderr)
-        self.bar.update()
+            notify(f"FAILED: {job}: {reason}")
+        self.progress.count(job, problem)

@@ -9,6 +9,13 @@ from pathlib import Path
 from basics import UserError, known_spelling
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol, Row, jobs_of
+from promptlearn.experiments.requested_datasets import (
+    RequestedDataset,
+    by_name,
+    check_datasets,
+    choose_dataset,
+    is_demo,
+)
 from promptlearn.experiments.shots import Shots, describe_shots, parse_shots, shots_order
 
 Overrides = tuple[tuple[str, str], ...]  # (key, value)
@@ -19,8 +26,8 @@ class RunRequest:
     """What a user requests; None: the protocol file's value."""
 
     trainers: list[str] | None = None  # methods, groups of them, or "all"
-    datasets: list[str] | None = None  # for a transfer: the targets
-    source: str | None = None  # for a transfer: the dataset to train on
+    datasets: list[str] | None = None  # for a transfer: the targets; see requested_datasets.py
+    source: str | None = None  # for a transfer: the dataset to train on, likewise
     seeds: list[int] | None = None
     shots: list[Shots] | None = None
     config: str | None = None
@@ -30,36 +37,36 @@ class RunRequest:
 def plan(
     protocol: Protocol, checkout: Checkout, output: Path, data: Path | None = None, request: RunRequest | None = None
 ) -> list[Job]:
-    """Plan all jobs of a comparison, zero-shot CLIP first. Without `data` it is the built-in demo.
+    """Plan all jobs of a comparison, zero-shot CLIP first. On built-in datasets without `data`, it is the demo.
 
-    Raises UserError for every name that does not exist, before any job is started.
+    Raises UserError for names that do not exist and for pictures that cannot be used, before any job is started.
     """
     request = request or RunRequest()
-    settings = checkout.settings(protocol.name, demo=not data)
+    chosen = [choose_dataset(word, checkout) for word in request.datasets or ()]
+    source = choose_dataset(request.source, checkout, "--source") if request.source else None
+    demo = is_demo([*chosen, *([source] if source else [])], data)
+    settings = checkout.settings(protocol.name, demo)
     requested = members(request.trainers or settings["trainers"], settings["groups"])
     trainers = unique([ZERO_SHOT, *(known_spelling(name, checkout.trainers()) for name in requested)])
-    datasets = unique(request.datasets or settings["datasets"])
     seeds = unique(settings["seeds"] if request.seeds is None else request.seeds)
     shots = unique(request.shots or several_shots(settings["shots"], f"shots of {protocol.name}"))
-    source = request.source or settings["source"]
-
     refuse_unknown("trainer", trainers, [*checkout.trainers(), *settings["groups"], "all"])
-    used = unique([source, *datasets]) if protocol.transfer else datasets
-    refuse_unknown("dataset", used, checkout.datasets())
-    if not data:
-        refuse_without_data(used, settings["builtin"])
     configs = {name: configs_of(checkout, name, request.config, settings["configs"].get(name)) for name in trainers}
-    names = {dataset: checkout.registered_name(dataset) for dataset in used}
-    stages = protocol.on(datasets) if protocol.transfer else protocol.stages
+    chosen = chosen or [choose_dataset(word, checkout) for word in settings["datasets"]]
+    if protocol.transfer:
+        source = source or choose_dataset(settings["source"], checkout)
+    datasets = by_name([*([source] if source else []), *chosen])
+    check_datasets(datasets.values(), protocol.tests_halves, checkout, output, data, settings["builtin"])
+    stages = protocol.on(unique(dataset.name for dataset in chosen)) if protocol.transfer else protocol.stages
 
     jobs = []
-    for dataset in [source] if protocol.transfer else datasets:
+    for dataset in [source] if source else datasets.values():
         for trainer in trainers:
             grids = [request.vary] if request.vary else settings["variants"].get(trainer, [{}])
             prompts = settings["prompts"].get(trainer)
             for row, overrides in rows_of(trainer, dataset, configs[trainer], grids, shots):
                 for seed in [1] if trainer in UNTRAINED else seeds:
-                    jobs += jobs_of(stages, row, seed, output, names, overrides, prompts)
+                    jobs += jobs_of(stages, row, seed, output, datasets, overrides, prompts)
     return jobs
 
 
@@ -75,13 +82,13 @@ def several_shots(given: object, source: str) -> list[Shots]:
 
 
 def rows_of(
-    trainer: str, dataset: str, configs: dict[Shots, str], grids: list[dict[str, list]], shots: list[Shots]
+    trainer: str, dataset: RequestedDataset, configs: dict[Shots, str], grids: list[dict[str, list]], shots: list[Shots]
 ) -> Iterator[tuple[Row, Overrides]]:
     """Yield a method's rows on a dataset, with what differs from the config; a single row if it trains nothing."""
     fixed = trainer in UNTRAINED
     for label, overrides in [("", ())] if fixed else variants(grids):
         for n in [max(shots, key=shots_order)] if fixed else shots:
-            yield Row(dataset, trainer, choose_config(configs, dataset, n), n, label), overrides
+            yield Row(dataset.name, trainer, choose_config(configs, dataset.key, n), n, label), overrides
 
 
 def variants(grids: list[dict[str, list]]) -> list[tuple[str, Overrides]]:
@@ -102,15 +109,6 @@ def label_of(settings: Iterable[tuple[str, str]]) -> str:
 def shown(value: str) -> str:
     """Format a setting as a part of a folder's name: [1, 2] -> 1-2."""
     return re.sub(r"[^\w.+-]+", "-", value).strip("-") or "none"
-
-
-def refuse_without_data(datasets: list[str], builtin: list[str]) -> None:
-    for dataset in datasets:
-        if dataset not in builtin:
-            raise UserError(
-                f"--data: expected the folder with the images of {dataset}, got nothing. Give --data FOLDER "
-                f"(DATA=FOLDER before a script), or choose a built-in dataset: {', '.join(builtin)}."
-            )
 
 
 def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[Shots, str]:

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.shots import Shots, describe_shots, in_results, shots_options
+
+if TYPE_CHECKING:
+    from promptlearn.experiments.requested_datasets import RequestedDataset
 
 ZERO_SHOT = "ZeroshotCLIP"  # in every table
 UNTRAINED = (ZERO_SHOT, "ZeroshotCLIP2")  # train nothing, so one seed and one number of shots suffice
@@ -18,7 +22,7 @@ class Stage:
     column: str  # of the table, for its accuracy
     subsample: str = "all"  # DATASET.SUBSAMPLE_CLASSES
     model_of: str = ""  # the stage whose model is tested here; empty: this stage trains one
-    dataset: str = ""  # a file in configs/datasets/, without .yaml; empty: the row's
+    dataset: str = ""  # the name of the dataset; empty: the row's
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Protocol:
         trained = self.stages[0].folder
         tests = tuple(Stage(f"{self.name}/test_{name}", name, model_of=trained, dataset=name) for name in targets)
         return self.stages + tests
+
+    @property
+    def tests_halves(self) -> bool:
+        """Whether base and new classes are tested, and not all of them."""
+        return any(stage.subsample != "all" for stage in self.stages)
 
     @property
     def harmonic(self) -> bool:
@@ -70,7 +79,7 @@ PROTOCOLS = {
 class Row:
     """What is trained, except for the seed; one row of the table."""
 
-    dataset: str  # a file in configs/datasets/, without .yaml
+    dataset: str  # its name: a file in configs/datasets/ without .yaml, or that of the user's own pictures
     trainer: str
     config: str  # a file in configs/trainers/<trainer>/, without .yaml
     shots: Shots | None  # None: a row over several
@@ -90,17 +99,19 @@ class Job:
     seed: int
     stage: Stage
     folder: Path  # its --output-dir
-    registered_name: str | None = None  # of its dataset; None if only results are read and there is no checkout
+    data: "RequestedDataset | None" = None  # that it runs on; None if only results are read
     source: "Job | None" = None  # the job that trains the model tested here
     overrides: tuple[tuple[str, str], ...] = ()  # (key, value): the method's text, then the row's variant
+    is_single: bool = False  # started by hand: its row was read from its results.json
 
     def __str__(self) -> str:
         what = f"{self.row.trainer} {self.row.variant}".strip()
-        return f"{what} on {self.row.dataset}, {describe_shots(self.shots)}, seed {self.seed}, {self.stage.column}"
+        drawn = "" if self.row.trainer in UNTRAINED else f", {describe_shots(self.shots)}, seed {self.seed}"
+        return f"{what} on {self.row.dataset}{drawn}, {self.stage.column}"
 
     @property
     def dataset(self) -> str:
-        """The file in configs/datasets/, without .yaml, of the dataset that it runs on."""
+        """The name of the dataset that it runs on."""
         return self.stage.dataset or self.row.dataset
 
     @property
@@ -111,16 +122,18 @@ class Job:
     @property
     def request(self) -> dict:
         """What a results.json must contain to be this job's."""
+        if self.is_single:
+            return {"trainer": self.row.trainer, "subsample": self.stage.subsample}
         request = {"trainer": self.row.trainer, "seed": self.seed, "subsample": self.stage.subsample}
         request |= in_results(self.shots)
-        return request | ({"dataset": self.registered_name} if self.registered_name else {})
+        return request | ({"dataset": self.data.registered_name} if self.data else {})
 
     def arguments(self, checkout: Checkout, data: Path | None) -> list[str]:
-        """Return the arguments of train.py, called from `checkout.folder`."""
-        row = self.row
-        command = ["--root", checkout.shown(data)] if data else []
+        """Return the arguments of train.py, called from `checkout.folder`; `data`: the DATA folder."""
+        row, root = self.row, (self.data.root if self.data else None) or data
+        command = ["--root", checkout.shown(root)] if root else []
         command += ["--seed", str(self.seed), "--trainer", row.trainer]
-        command += ["--dataset-config-file", f"configs/datasets/{self.dataset}.yaml"]
+        command += ["--dataset-config-file", self.data.config if self.data else f"configs/datasets/{self.dataset}.yaml"]
         command += ["--config-file", f"configs/trainers/{row.trainer}/{row.config}.yaml"]
         command += ["--output-dir", checkout.shown(self.folder)]
         command += ["--model-dir", checkout.shown(self.source.folder)] if self.source else []
@@ -134,23 +147,22 @@ def jobs_of(
     row: Row,
     seed: int,
     output: Path,
-    registered_names: dict[str, str] | None = None,
+    datasets: "dict[str, RequestedDataset] | None" = None,
     overrides: tuple[tuple[str, str], ...] = (),
     prompts: dict[str, str] | None = None,
 ) -> list[Job]:
     """Return the jobs of one row and seed, stage by stage.
 
     Args:
-        registered_names: file in configs/datasets/ -> the dataset's name.
+        datasets: those of the row and the stages, by name.
         overrides: settings of the row's variant, as (key, value).
-        prompts: file in configs/datasets/ -> the method's template for that dataset, where it is not the dataset's.
+        prompts: a dataset's key -> the method's template for it, where it is not the dataset's.
     """
     jobs: dict[str, Job] = {}
     for stage in stages:
         source = None if row.trainer in UNTRAINED else jobs.get(stage.model_of)
         folder = output / stage.folder / row.folder / f"seed{seed}"
-        dataset = stage.dataset or row.dataset
-        name = registered_names[dataset] if registered_names else None
-        prompt = (("DATASET.PROMPT", prompts[dataset]),) if prompts and dataset in prompts else ()
-        jobs[stage.folder] = Job(row, seed, stage, folder, name, source, (*prompt, *overrides))
+        data = datasets[stage.dataset or row.dataset] if datasets else None
+        prompt = (("DATASET.PROMPT", prompts[data.key]),) if prompts and data and data.key in prompts else ()
+        jobs[stage.folder] = Job(row, seed, stage, folder, data, source, (*prompt, *overrides))
     return list(jobs.values())

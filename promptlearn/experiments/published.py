@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basics import read_json
-from promptlearn.experiments.protocols import Row
+from promptlearn.experiments.protocols import UNTRAINED, Row
 
 if TYPE_CHECKING:
     from promptlearn.experiments.results_table import Line
@@ -31,9 +31,9 @@ class Published:
 
     def find(self, row: Row) -> dict | None:
         """Find the entry of a row of the table."""
-        wanted = (row.trainer, row.shots, row.variant)
         for entry in self.entries:
-            same = (entry["trainer"], entry["shots"], entry["variant"]) == wanted
+            same = entry["trainer"] == row.trainer and entry["variant"] == row.variant
+            same = same and (entry["shots"] == row.shots or row.trainer in UNTRAINED)
             if same and entry.get("config", row.config) == row.config:
                 return entry
         return None

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from basics import UserError
 from dassl.config import read_yaml
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
-from promptlearn.experiments.planning import configs_of, label_of, refuse_without_data, rows_of, several_shots
+from promptlearn.experiments.planning import configs_of, label_of, rows_of, several_shots
 from promptlearn.experiments.protocols import PROTOCOLS, UNTRAINED, Job, Protocol, Row, jobs_of
 from promptlearn.experiments.published import (
     AVERAGE,
@@ -23,6 +23,7 @@ from promptlearn.experiments.published import (
     measured_column,
     with_deviation,
 )
+from promptlearn.experiments.requested_datasets import by_name, check_datasets, choose_dataset
 from promptlearn.experiments.results_table import Line, averages, summarize
 from promptlearn.experiments.shots import Shots, describe_shots
 
@@ -137,10 +138,8 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
     shots = several_shots(runs.shots or settings["shots"], f"shots of {table.title}")
     seeds = seeds if data else seeds[:DEMO_SEEDS]
     used = [settings["source"], *datasets] if protocol.transfer else datasets
-    refuse_unknown("dataset", used, checkout.datasets())
-    if not data:
-        refuse_without_data(used, settings["builtin"])
-    names = {dataset: checkout.registered_name(dataset) for dataset in used}
+    chosen = by_name(choose_dataset(name, checkout) for name in used)
+    check_datasets(chosen.values(), protocol.tests_halves, checkout, output, data, settings["builtin"])
     stages = protocol.on(datasets) if protocol.transfer else protocol.stages
 
     planned = []
@@ -154,13 +153,13 @@ def plan_table(table: TableSpec, checkout: Checkout, output: Path, data: Path | 
             prompts = settings["prompts"].get(row.trainer)
             shots_are_rows = len(shots) > 1 and not protocol.by_shots and row.trainer not in UNTRAINED
             jobs = {}
-            for dataset in used[:1] if protocol.transfer else used:
+            for dataset in list(chosen.values())[:1] if protocol.transfer else chosen.values():
                 for run, overrides in rows_of(row.trainer, dataset, configs, [grid], shots):
                     varied = label_of([each for each in overrides if len(grid[each[0]]) > 1])
                     name = f"{row.name} ({varied})" if varied else row.name
                     own = jobs.setdefault(f"{name}, {describe_shots(run.shots)}" if shots_are_rows else name, [])
                     for seed in [1] if row.trainer in UNTRAINED else seeds:
-                        own += jobs_of(stages, run, seed, output, names, overrides, prompts)
+                        own += jobs_of(stages, run, seed, output, chosen, overrides, prompts)
         planned += [PlannedRow(name, tuple(own)) for name, own in jobs.items()]
     return planned
 
@@ -209,7 +208,7 @@ class Cells:
 
     def __init__(self, published: Published, datasets: set[str], lines: list[dict[str, Line]]):
         self.published, self.comparable = published, datasets == published.datasets
-        self.shots = next(line.row.shots for own in lines for line in own.values())
+        self.shots = next((line.row.shots for own in lines for line in own.values() if line.row.shots), None)
 
     def of_row(self, row: PlannedRow, own: dict[str, Line], wanted: list[tuple[str, str]]) -> list[list[str]]:
         """Return the lines of a row, each [name, kind, *figures]. wanted: (dataset, column) of each figure."""

@@ -1,9 +1,12 @@
 """The table of results: one line for each method and dataset, holding every seed's accuracy in each column.
 
+docs/statistics.md states the formula of each figure.
+
 This is plain Python, not pandas: `dassl results` prints the table, and importing pandas (0.6 s) takes longer than that
 command may take as a whole.
 """
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,21 +28,23 @@ from promptlearn.experiments.published import (
     compare,
     with_deviation,
 )
-from promptlearn.experiments.shots import describe_shots, shots_order
+from promptlearn.experiments.shots import Shots, describe_shots, shots_order
 
 # tabulate's names of the formats; CSV does not need one
 FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_booktabs", "csv": ""}
 NOTES = {
     "": "accuracy in percent: mean ± sample standard deviation over the seeds; averages over datasets need every run",
-    H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables)",
+    H_OF_MEANS: f"{H_OF_MEANS}: harmonic mean of the mean base and the mean new accuracy (CoCoOp's tables); of the "
+    "average, that of the averages",
     H_OF_SEEDS: f"{H_OF_SEEDS}: mean over seeds and datasets of each run's harmonic mean (RPO's tables)",
     TARGETS: f"{TARGETS}: mean of all columns except the source",
-    "GFLOP/step": "GFLOP/step: 10^9 operations of a training step (a batch, forward and backward); GFLOP/image: of a "
-    "test image",
+    "GFLOP/step": "parameters, GFLOP: medians over the training runs (with the most shots, if shots are columns), and "
+    "over the datasets for the average; GFLOP/step: 10^9 operations of a training step (a batch, forward and "
+    "backward); GFLOP/image: of a test image",
     "ECE": "ECE: expected calibration error in percent, T: the temperature fitted on validation images; AUROC, FPR95: "
     "known against unknown classes by maximum softmax, FPR95 at 95% true positives; medians over the first test column",
-    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, sd: in standard "
-    "deviations over our seeds, or theirs if we have one seed",
+    "published": "published: the papers' figures for ViT-B/16; difference: ours minus theirs, with their convention of "
+    "H; sd: in standard deviations over our seeds, or theirs if we have one seed",
 }
 COSTS: dict[str, Callable[[dict], float | None]] = {  # columns of `dassl results --costs`, from a training run
     "parameters": lambda result: result.get("trained_parameters"),
@@ -56,6 +61,12 @@ CALIBRATION: dict[str, Callable[[dict], float | None]] = {  # columns of --calib
     "FPR95 (energy)": lambda result: _unknowns(result, "energy", "fpr95"),
 }
 ACCURACY = "accuracy"  # the metric of the tables, unless another is requested
+HARMONIC = {"means": H_OF_MEANS, "seeds": H_OF_SEEDS}  # conventions of H; the first is the default
+ONE_CLASS = "one class"  # stands in place of the accuracy of a test with a single class
+DIGITS = 2  # of accuracies in tables; figures that are equal to these are equally good
+LOWER_IS_BETTER = ("error_rate", "ece")  # of the metrics
+# Around what is bold, for private use: tabulate escapes what LaTeX reserves, so the command is put in afterwards.
+BOLD, BOLD_END = "\ue000", "\ue001"
 FIGURES = ("mean", "deviation", "n", "missing")  # of each column in summary.json and summary.csv
 
 
@@ -64,12 +75,14 @@ class Line:
     """One line of the table.
 
     Attributes:
-        row: what was trained. An average over datasets has AVERAGE as its dataset.
+        row: what was trained. An average over datasets has AVERAGE as its dataset. A method that trains nothing has no
+            shots, and one seed.
         method: its name, which distinguishes it from the other lines of its dataset.
         columns: {column: {seed: accuracy in percent}} of the finished runs.
         seeds: the number of seeds that every column should have.
         backbones: the backbones of the runs.
         not_applicable: the columns for whose classes the method has no answer.
+        one_class: the columns of tests with a single class, which every answer gets right. They hold no figures.
         medians: {name in COSTS: median over the training runs; name in CALIBRATION: median over the runs of the first
             column}, or None where none recorded it.
     """
@@ -80,6 +93,7 @@ class Line:
     seeds: int
     backbones: frozenset[str] = frozenset()
     not_applicable: frozenset[str] = frozenset()
+    one_class: frozenset[str] = frozenset()
     medians: Mapping[str, float | None] = field(default_factory=dict)
 
     def is_complete(self, column: str) -> bool:
@@ -104,9 +118,12 @@ class Line:
         return statistics.stdev(values) if len(values) > 1 else None
 
     def no_figure(self, column: str) -> str:
-        """Return what stands in place of a mean: "n/a" if the method has no answer, else "missing"."""
+        """Return what stands in place of a mean: "n/a" if the method has no answer, "one class", or "missing"."""
         derived = column not in self.columns or column in (H_OF_SEEDS, TARGETS)
-        return NOT_APPLICABLE if column in self.not_applicable or (derived and self.not_applicable) else "missing"
+        for columns, text in ((self.not_applicable, NOT_APPLICABLE), (self.one_class, ONE_CLASS)):
+            if column in columns or (derived and columns):
+                return text
+        return "missing"
 
     def text(self, column: str) -> str:
         """Format mean, deviation, and the number of runs if some are missing: `91.00 ± 1.41 (2 of 3)`."""
@@ -123,23 +140,68 @@ def summarize(protocol: Protocol, jobs: list[Job], metric: str = ACCURACY) -> li
     Args:
         metric: the figure in the columns: a key of the results' `metrics`. Runs that lack it count as missing.
     """
-    shots = sorted({job.shots for job in jobs}, key=shots_order)
+    shots = trained_shots(jobs)
     ambiguous = with_several_configs(job.row for job in jobs)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
     for job in sorted(jobs, key=_position):
-        row, columns = job.row, [job.stage.column]
+        row, columns, seed, untrained = job.row, [job.stage.column], job.seed, job.row.trainer in UNTRAINED
+        if untrained:  # the same with any number of shots and any seed
+            row, seed = replace(row, shots=None), 1
         if protocol.by_shots:
-            # A method that trains nothing is the same with any number of shots.
-            own = shots if row.trainer in UNTRAINED else [job.shots]
+            own = shots if untrained else [job.shots]
             if row.trainer not in ambiguous:  # its config may depend on the shots
                 own_rows = (each.row for each in jobs if each.row.trainer == row.trainer)
                 row = replace(row, config=_join_configs(each for each in own_rows if each.dataset == row.dataset))
             row, columns = replace(row, shots=None), [describe_shots(n) for n in own]
             results.setdefault(row, {describe_shots(n): {} for n in shots})  # shots that only other methods have
         for column in columns:
-            results.setdefault(row, {}).setdefault(column, {})[job.seed] = result_of(job)
+            of_column = results.setdefault(row, {}).setdefault(column, {})
+            of_column[seed] = of_column.get(seed) or result_of(job)
     name = method_namer(results)
     return [_line(protocol, row, name(row), of_row, metric) for row, of_row in results.items()]
+
+
+def trained_shots(jobs: Iterable[Job]) -> list[Shots]:
+    """Return the shots of the jobs, in order; those of methods that train nothing count only if there are no others."""
+    jobs = list(jobs)
+    trained = [job for job in jobs if job.row.trainer not in UNTRAINED]
+    return sorted({job.shots for job in trained or jobs}, key=shots_order)
+
+
+def at_equal_shots(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """Group lines by shots, which no longer are part of the methods' names; untrained methods are in every group.
+
+    Returns:
+        {shots in words: lines}. The words are empty if no line has shots: its columns have them.
+    """
+    lines = list(lines)
+    name = method_namer((line.row for line in lines), with_shots=False)
+    lines = [replace(line, method=name(line.row)) for line in lines]
+    shots = sorted({line.row.shots for line in lines if line.row.shots is not None}, key=shots_order)
+    groups = {describe_shots(n): [line for line in lines if line.row.shots in (None, n)] for n in shots}
+    return groups or {"": lines}
+
+
+def is_best(line: Line, column: str, lines: Iterable[Line], lowest: bool = False) -> bool:
+    """Return whether no other complete line of the same dataset and shots has a higher mean, and there is another one.
+
+    A method that trains nothing is compared with the lines of all shots.
+
+    Args:
+        lowest: whether lower is better.
+    """
+    mean, shots = _rounded_mean(line, column), line.row.shots
+    rivals = [other for other in lines if other is not line and other.row.dataset == line.row.dataset]
+    rivals = [other for other in rivals if shots is None or other.row.shots in (None, shots)]
+    means = [value for other in rivals if (value := _rounded_mean(other, column)) is not None]
+    if mean is None or not means:
+        return False
+    return mean <= min(means) if lowest else mean >= max(means)
+
+
+def _rounded_mean(line: Line, column: str) -> float | None:
+    mean = line.mean(column) if line.is_complete(column) else None
+    return None if mean is None else round(mean, DIGITS)
 
 
 def metrics_of(jobs: Iterable[Job]) -> list[str]:
@@ -168,8 +230,12 @@ def _join_configs(rows: Iterable[Row]) -> str:
     return " + ".join(sorted({row.config for row in rows}))
 
 
-def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
-    """Return a function that names a row's method, with config and shots where they distinguish rows of one trainer."""
+def method_namer(rows: Iterable[Row], with_shots: bool = True) -> Callable[[Row], str]:
+    """Return a function that names a row's method, with config and shots where they distinguish rows of one trainer.
+
+    Args:
+        with_shots: whether shots are ever part of the name.
+    """
     rows = set(rows)
     ambiguous = with_several_configs(rows)
     shots: dict[str, set] = {}
@@ -180,7 +246,7 @@ def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
         details = [
             row.config if row.trainer in ambiguous else "",
             row.variant.replace(",", ", "),
-            describe_shots(row.shots) if row.shots and len(shots[row.trainer]) > 1 else "",
+            describe_shots(row.shots) if with_shots and row.shots and len(shots[row.trainer]) > 1 else "",
         ]
         details = ", ".join(filter(None, details))
         return ("zero-shot CLIP" if row.trainer == ZERO_SHOT else row.trainer) + (f" ({details})" if details else "")
@@ -191,20 +257,28 @@ def method_namer(rows: Iterable[Row]) -> Callable[[Row], str]:
 def _line(protocol: Protocol, row: Row, method: str, results: dict[str, dict[int, dict | None]], metric: str) -> Line:
     done = {column: {seed: r for seed, r in of.items() if r and r["metrics"]} for column, of in results.items()}
     without = frozenset(column for column, of in results.items() if any(r and not r["metrics"] for r in of.values()))
+    one_class = frozenset(column for column, of in done.items() if any(map(has_one_class, of.values())))
     columns = {
         column: {seed: r["metrics"][metric] for seed, r in of.items() if isinstance(r["metrics"].get(metric), float)}
         for column, of in done.items()
     }
+    columns |= dict.fromkeys(one_class, {})
     if protocol.harmonic:
         columns[H_OF_SEEDS] = _by_seed(statistics.harmonic_mean, [columns["base"], columns["new"]])
     if protocol.transfer:
-        targets = [values for column, values in columns.items() if column != protocol.stages[0].column]
-        columns[TARGETS] = _by_seed(statistics.mean, targets)
+        skipped = {protocol.stages[0].column, *one_class}
+        targets = [values for column, values in columns.items() if column not in skipped]
+        columns[TARGETS] = _by_seed(statistics.mean, targets) if targets else {}
     backbones = frozenset(r.get("backbone", "") for of in done.values() for r in of.values())
-    finished = [r for of in done.values() for r in of.values()]
-    trained = [r for r in finished if r.get("task") != "eval"] or finished
-    medians = medians_of(COSTS, trained) | medians_of(CALIBRATION, next(iter(done.values())).values())
-    return Line(row, method, columns, max(map(len, results.values())), backbones, without, medians)
+    # The stage that trains; of several shots, the most.
+    costly = list(done)[-1] if protocol.by_shots else protocol.stages[0].column
+    medians = medians_of(COSTS, done[costly].values()) | medians_of(CALIBRATION, next(iter(done.values())).values())
+    return Line(row, method, columns, max(map(len, results.values())), backbones, without, one_class, medians)
+
+
+def has_one_class(result: dict) -> bool:
+    """Return whether a finished run was tested on images of a single class, by its per-class results."""
+    return len(result["metrics"].get("per_class", {})) == 1
 
 
 def _unknowns(result: dict, rule: str, figure: str) -> float | None:
@@ -232,9 +306,11 @@ def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float
 def averages(lines: list[Line]) -> list[Line]:
     """Average each method's results over the datasets, seed by seed. Empty for a single dataset.
 
-    The columns are empty for a method that has no run on some dataset or other seeds on some: its average would be over
-    something else.
+    Datasets with a test of a single class do not count. The columns are empty for a method that has no run on some
+    dataset or other seeds on some: its average would be over something else.
     """
+    left_out = {line.row.dataset for line in lines if line.one_class}
+    lines = [line for line in lines if line.row.dataset not in left_out]
     datasets = {line.row.dataset for line in lines}
     ambiguous = with_several_configs(line.row for line in lines)
     methods: dict[Row, list[Line]] = {}
@@ -258,10 +334,24 @@ def averages(lines: list[Line]) -> list[Line]:
     return found if len(datasets) > 1 else []
 
 
-def columns_of(lines: Iterable[Line]) -> list[str]:
-    """Return all columns for a reader; H, which no single run has, stands in front of H of seeds."""
+def columns_of(lines: Iterable[Line], harmonic: str = "means") -> list[str]:
+    """Return all columns for a reader, with H in one convention of HARMONIC."""
     columns = dict.fromkeys(column for line in lines for column in line.columns)
-    return [name for column in columns for name in ([H_OF_MEANS] if column == H_OF_SEEDS else []) + [column]]
+    return [HARMONIC[harmonic] if column == H_OF_SEEDS else column for column in columns]
+
+
+def notes_on(lines: Iterable[Line], header: Iterable[str], metric: str = ACCURACY) -> list[str]:
+    """Explain the figures under a header, each in one line."""
+    header = set(header)
+    notes = [note for key, note in NOTES.items() if not key or key in header]
+    notes[0] = notes[0].replace(ACCURACY, metric.replace("_", " "), 1)
+    single = dict.fromkeys(f"{line.row.dataset} ({column})" for line in lines for column in sorted(line.one_class))
+    if single:
+        notes.append(
+            f"{ONE_CLASS}: tested on images of a single class, which tells no classes apart: {', '.join(single)}; left "
+            "out of H, means of targets, averages over datasets, and statistics"
+        )
+    return notes
 
 
 def table(
@@ -271,22 +361,27 @@ def table(
     costs: bool = False,
     calibration: bool = False,
     metric: str = ACCURACY,
+    harmonic: str = "means",
 ) -> str:
     """Format the lines and their averages in one of FORMATS. All but CSV end with notes on the figures.
 
-    Published figures stand next to the results that can be compared with them.
+    Published figures stand next to the results that can be compared with them. In Markdown and LaTeX, the best is bold.
 
     Args:
         costs, calibration: with a column for each of COSTS, or of CALIBRATION.
         metric: as in `summarize`; published are accuracies only.
+        harmonic: the convention of H, a key of HARMONIC.
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
-    everything, columns, published = [*lines, *averages(lines)], columns_of(lines), Published(protocol.name)
+    everything, columns, published = [*lines, *averages(lines)], columns_of(lines, harmonic), Published(protocol.name)
     datasets = {line.row.dataset for line in lines}
     compared = [compare(published, line, datasets) if metric == ACCURACY else None for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
-    body = [[line.row.dataset, line.method, *map(line.text, columns), line.seeds] for line in everything]
+    body, lowest = [], metric in LOWER_IS_BETTER
+    for line in everything:
+        cells = [bold(line.text(column), is_best(line, column, everything, lowest), style) for column in columns]
+        body.append([line.row.dataset, line.method, *cells, line.seeds])
     if any(compared):
         header += ["published", "difference"]
         body = [row + list(figures or ("", "")) for row, figures in zip(body, compared, strict=True)]
@@ -296,12 +391,40 @@ def table(
             for row, line in zip(body, everything, strict=True):
                 medians = (line.medians.get(name) for name in names)
                 row += ["" if value is None else format(value, form) for value in medians]
-    align = ["left", "left", *["right"] * (len(header) - 2)]
-    notes = [note for key, note in NOTES.items() if not key or key in header]
-    notes[0] = notes[0].replace(ACCURACY, metric.replace("_", " "), 1)
+    notes = notes_on(lines, header, metric)
+    if style != "text":
+        notes.append("bold: the best on its dataset among equal shots")
+    return formatted(header, body, style, left=2) + "\n\n" + comment("\n".join(notes), style)
+
+
+def bold(figure: str, is_best: bool, style: str) -> str:
+    """Mark the mean in the text of a figure as bold, in the styles that can show it."""
+    mean, *rest = figure.split(" ", 1)
+    return " ".join([f"{BOLD}{mean}{BOLD_END}", *rest]) if is_best and style != "text" else figure
+
+
+def formatted(header: list[str], body: list[list], style: str, left: int = 1) -> str:
+    """Format a table of words and figures in a style of FORMATS other than CSV; the first `left` columns are words."""
+    align = ["left"] * left + ["right"] * (len(header) - left)
     # Without disable_numparse, tabulate would read 71.20 as a number and drop its last digit.
     text = tabulate(body, header, tablefmt=FORMATS[style], colalign=align, disable_numparse=True)
-    return text + "\n\n" + "\n".join(f"% {note}" if style == "latex" else note for note in notes)
+    if style == "latex":
+        if left > 1:  # a rule between datasets
+            lines = text.splitlines()
+            first = len(lines) - 2 - len(body)  # of the body's lines; two close the table
+            starts = [i for i in range(1, len(body)) if body[i][0] != body[i - 1][0]]
+            for i in reversed(starts):
+                lines.insert(first + i, r"\midrule")
+            text = "\n".join(lines)
+        text = re.sub(r"(?<![\w.])([-+])(?=[\d.])", r"$\1$", text.replace("±", r"$\pm$"))
+        return text.replace(BOLD, r"\textbf{").replace(BOLD_END, "}")
+    return text.replace(BOLD, "**").replace(BOLD_END, "**")
+
+
+def comment(text: str, style: str) -> str:
+    """Format text between tables: as a comment where a program reads the tables."""
+    mark = {"latex": "% ", "csv": "# "}.get(style, "")
+    return "\n".join(mark + line for line in text.splitlines())
 
 
 def records(protocol: Protocol, lines: list[Line]) -> list[dict]:

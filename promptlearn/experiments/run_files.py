@@ -35,7 +35,7 @@ class Metrics(Struct):
     per_class: dict[str, ClassResult] = {}
 
 
-class Calibration(Struct):
+class CalibrationResult(Struct):
     temperature: Amount
     test_ece_after: Percent | None = None
 
@@ -61,7 +61,7 @@ class Result(Struct):
     shots: int
     seed: Annotated[int, Meta(ge=0)]
     metrics: Metrics | None
-    calibration: Calibration | None = None
+    calibration: CalibrationResult | None = None
     unknowns: Unknowns | None = None
     train_fraction: Annotated[float, Meta(gt=0, le=1)] = 1.0
     backbone: str | None = None
@@ -79,7 +79,7 @@ class Result(Struct):
     config: dict[str, Any] = {}
 
 
-class Segment(Struct):
+class TracedSegment(Struct):
     name: str
     tokens: Annotated[int, Meta(ge=0, le=10**5)]
     attends_to: list[str]
@@ -93,7 +93,7 @@ class Segment(Struct):
 
 class Tower(Struct):
     layers: Count
-    scenes: list[list[Segment]]
+    scenes: list[list[TracedSegment]]
 
 
 class Word(Struct):
@@ -102,7 +102,7 @@ class Word(Struct):
     words: list[tuple[str, Amount]]
 
 
-class Explanation(Struct):
+class ExplanationFile(Struct):
     """explain.json."""
 
     format: int

@@ -54,6 +54,14 @@ def in_results(shots: Shots) -> dict[str, float]:
     return {"shots": -1, "train_fraction": 1.0 if shots == ALL else float(shots[:-1]) / 100}
 
 
+def from_results(result: dict) -> Shots:
+    """Return the shots of a run from its results.json."""
+    if result["shots"] >= 1:
+        return int(result["shots"])
+    fraction = result.get("train_fraction", 1.0)
+    return ALL if fraction == 1 else f"{100 * fraction:g}%"
+
+
 def shots_options(shots: Shots) -> list[str]:
     """Return the settings of train.py, as KEY VALUE pairs."""
     entries = in_results(shots)

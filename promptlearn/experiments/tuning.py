@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from basics import UserError
+from basics import UserError, error_in
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.launcher import TAIL, Starter, wait_or_kill
 from promptlearn.experiments.planning import label_of
@@ -179,7 +179,7 @@ def run_train(start: Starter, arguments: list[str], trial: Trial | None, folder:
             wait_or_kill(process)
             raise
         stderr.seek(0)
-        lines = stderr.read().decode(errors="replace").splitlines()
+        lines = error_in(stderr.read().decode(errors="replace")).splitlines()
         return process.returncode, "\n".join(line for line in lines if line.strip())[-80 * TAIL :]
 
 

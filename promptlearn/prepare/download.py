@@ -8,9 +8,8 @@ from pathlib import Path
 
 import requests
 import urllib3
-from tqdm import tqdm
 
-from basics import UserError, read_json
+from basics import UserError, explain_os_error, read_json, show_progress
 from promptlearn.prepare.sources import File
 
 CHUNK = 1 << 20  # bytes read at once
@@ -88,15 +87,17 @@ def _fetch_from(source: str, file: File, path: Path) -> None:
         _tag_of(part).unlink(missing_ok=True)
         os.replace(part, path)
     except requests.RequestException as error:
-        raise UserError(f"{source}: {error}.") from None
+        raise UserError(
+            f"{source}: expected a download, got an error: {error}. Check the address and the connection."
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot write the file: {error.strerror or error}.") from None
+        raise explain_os_error(path, "a writable file", error) from None
 
 
 def _from_drive(file: File, part: Path) -> None:
     import gdown  # slow to import, and most files come from elsewhere
 
-    with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
+    with show_progress(name=file.name, unit="B", unit_scale=True, delay=0, leave=True) as bar:
 
         def show(done: int, total: int | None) -> None:
             if max(done, total or 0) > (file.bytes or LONGEST):
@@ -118,7 +119,9 @@ def _from_drive(file: File, part: Path) -> None:
         except gdown.exceptions.DownloadError as error:  # removed, or downloaded too often today
             page = f"https://drive.google.com/file/d/{file.drive}/view"
             reason = " ".join(str(error).split())
-            raise UserError(f"{file.name}: Google Drive refused it ({reason}). Try {page} in a browser.") from None
+            raise UserError(
+                f"{file.name}: expected a download from Google Drive, got a refusal: {reason}. Try {page} in a browser."
+            ) from None
 
 
 def _from_web(url: str, file: File, part: Path) -> None:
@@ -139,7 +142,8 @@ def _from_web(url: str, file: File, part: Path) -> None:
             longest, attempt = held, 1
         elif attempt == ATTEMPTS:
             raise UserError(
-                f"{url}: {problem}. {held:,} bytes are kept in {part.name}. Run the same command to resume."
+                f"{url}: expected the whole file, got {held:,} bytes, kept in {part.name}: {problem}. "
+                "Run the same command to resume."
             )
         time.sleep(PAUSE * 2 ** (attempt - 1))
         attempt += 1
@@ -194,7 +198,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
     name = file.name
     with (
         open(part, "r+b" if start else "wb") as out,
-        tqdm(desc=name, initial=start, total=total, unit="B", unit_scale=True, disable=None) as bar,
+        show_progress(None, name, total, "B", delay=0, initial=start, unit_scale=True, leave=True) as bar,
     ):
         out.seek(start)
         try:
@@ -232,7 +236,7 @@ def _hash(path: Path, name: str) -> str:
     """Return the SHA-256 or MD5 of a file, in hex. MD5 detects broken downloads, not attacks."""
     with (
         open(path, "rb") as file,
-        tqdm(desc=f"checking {path.name}", total=_size(path), unit="B", unit_scale=True, disable=None) as bar,
+        show_progress(None, f"checking {path.name}", _size(path), "B", unit_scale=True) as bar,
     ):
         digest = hashlib.new(name, usedforsecurity=False)
         while chunk := file.read(CHUNK):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from basics import UserError, mkdir_if_missing, notify, read_json, write_atomic, write_json
+from basics import UserError, explain_os_error, mkdir_if_missing, notify, read_json, write_atomic, write_json
 from promptlearn.prepare.download import OtherFile, check_file, fetch
 from promptlearn.prepare.imagenet import by_class
 from promptlearn.prepare.sources import File, Source, is_there
@@ -117,7 +117,7 @@ def _unpack(file: File, folder: Path, report: Callable[[str], None]) -> None:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(unpacked / path, folder / path)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write to the folder: {error}.") from error
+        raise explain_os_error(folder, "a writable folder", error) from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -133,14 +133,16 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         lock = open(path, "w")
     except OSError as error:
-        raise UserError(f"{folder}: cannot write to the folder: {error.strerror}.") from error
+        raise explain_os_error(folder, "a writable folder", error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 raise BlockingIOError  # its last owner has just deleted it: another process may hold the new one
         except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is preparing it. Wait for that to end.") from error
+            raise UserError(
+                f"{folder}: expected no other process in it, got one that prepares it. Wait for that to end."
+            ) from error
         except OSError as error:
             notify(f"{folder}: its file system has no locks ({error.strerror}). Run only one command at a time in it.")
         try:

@@ -19,9 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
-
-from basics import UserError
+from basics import UserError, explain_os_error, show_progress
 
 CHUNK = 1 << 20  # bytes read at once
 MAX_FILES = 2_000_000  # the largest dataset, ImageNet, has 1.3 million
@@ -78,13 +76,13 @@ def unpack(
         with open(archive, "rb") as file:
             entries = _nested(file, inner) if inner else _entries(file)
             into.mkdir(parents=True)
-            for entry in tqdm(entries, desc=f"unpacking {archive.name}", unit=" files", disable=None):
+            for entry in show_progress(entries, f"unpacking {archive.name}", unit=" files", leave=True):
                 _extract(entry, _destination(rename(entry.name) if rename else entry.name, gives, into), budget)
     except UserError as error:
         raise UserError(f"{archive}: expected a safe archive, got one that is not: {error}. Delete it.") from error
     except Exception as error:  # for a damaged archive the readers raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"{archive}: cannot be unpacked: {error}. Fix this and try again.") from error
+            raise explain_os_error(archive, "an archive that can be unpacked", error) from error
         reason = error or type(error).__name__
         raise UserError(f"{archive}: expected an intact archive, got a damaged one ({reason}). Delete it.") from error
     missing = [inside or "any file" for path, inside in gives.items() if not (into / path).exists()]

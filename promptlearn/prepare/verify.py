@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from tqdm import tqdm
 
-from basics import UserError
+from basics import UserError, show_progress
 from promptlearn.prepare.download import check_file
 from promptlearn.prepare.sources import Source
 
@@ -105,7 +104,7 @@ def _for_each_image(dataset: DatasetBase, function: Callable, what: str) -> Iter
     from dassl.utils import in_threads  # imports torch
 
     paths = sorted({item.impath for items in splits(dataset).values() for item in items})
-    yield from tqdm(in_threads(function, paths), desc=what, total=len(paths), unit=" images", disable=None)
+    yield from show_progress(in_threads(function, paths), what, len(paths), " images", leave=True)
 
 
 def _why_unreadable(path: str) -> str:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS, H_OF_SEEDS
 from promptlearn.experiments.shots import Shots
-from promptlearn.report.drawing import GRID, HALF, INK, MARKERS, PAPER, Chart, mark, series, spread_out
+from promptlearn.report.drawing import GRID, HALF, INK, PAPER, Chart, looks, mark, series, spread_out
 from promptlearn.report.runs import Comparison
 
 ROW = 0.3  # inches per method
@@ -31,7 +31,7 @@ def color(comparison: Comparison, method: str) -> str:
 
 def base_and_new(comparison: Comparison) -> list[Chart]:
     """Draw base, new, and H of each method, best H on top, for the average and each dataset."""
-    places = [AVERAGE, *comparison.datasets] if len(comparison.datasets) > 1 else comparison.datasets
+    places = [AVERAGE, *comparison.averaged] if len(comparison.averaged) > 1 else comparison.averaged
     return [one_base_and_new(comparison, place) for place in places]
 
 
@@ -47,10 +47,10 @@ def one_base_and_new(comparison: Comparison, place: str) -> Chart:
             of, own = means[method], color(comparison, method)
             [line] = axes.plot([of[BASE], of[NEW]], [height, height], color=own, alpha=0.35, linewidth=5, zorder=1)
             mark(line, "", method)
-            looks = {BASE: {"color": own}, NEW: {"color": own, "markerfacecolor": PAPER, "markeredgewidth": 1.8}}
-            looks[H_OF_MEANS] = {"color": INK, "marker": "|", "markersize": 11, "markeredgewidth": 1.8}
-            for column, look in looks.items():
-                [point] = axes.plot(of[column], height, **{"marker": "o", "markersize": 8} | look)
+            styles = {BASE: {"color": own}, NEW: {"color": own, "markerfacecolor": PAPER, "markeredgewidth": 1.8}}
+            styles[H_OF_MEANS] = {"color": INK, "marker": "|", "markersize": 11, "markeredgewidth": 1.8}
+            for column, style in styles.items():
+                [point] = axes.plot(of[column], height, **{"marker": "o", "markersize": 8} | style)
                 mark(point, f"{method}, {column}: {of[column]:.2f} %", method)
             text = axes.annotate(
                 f"{of[H_OF_MEANS]:.1f}", (1.01, height), xycoords=("axes fraction", "data"), va="center"
@@ -85,14 +85,16 @@ def name_rows(axes: Axes, methods: list[str]) -> None:
 
 def curves(comparison: Comparison) -> list[Chart]:
     """Draw accuracy over the number of shots with a band of one standard deviation, the average over datasets first."""
-    places = [AVERAGE, *comparison.datasets] if len(comparison.datasets) > 1 else comparison.datasets
+    places = [AVERAGE, *comparison.datasets] if len(comparison.averaged) > 1 else comparison.datasets
     columns = [*comparison.stages, *([H_OF_SEEDS] if comparison.protocol.harmonic else [])]
     figures = []
     for place in places:
         for column in columns:
             lines = {}
             for method in comparison.methods:
-                of = {shots: by_seed(comparison, method, place, column, shots) for shots in comparison.shots}
+                # A method that trains nothing has one accuracy, for any number of shots.
+                own_shots = comparison.shots[-1:] if method in comparison.untrained else comparison.shots
+                of = {shots: by_seed(comparison, method, place, column, shots) for shots in own_shots}
                 if any(of.values()):
                     lines[method] = {shots: list(values.values()) for shots, values in of.items() if values}
             if any(len(line) > 1 for line in lines.values()):
@@ -101,13 +103,17 @@ def curves(comparison: Comparison) -> list[Chart]:
 
 
 def by_seed(comparison: Comparison, method: str, place: str, column: str, shots: Shots) -> dict[int, float]:
-    """Return the accuracy, or the harmonic mean of base and new, of each seed that has all that goes into it."""
+    """Return the accuracy, or the harmonic mean of base and new, of each seed that has all that goes into it.
+
+    A method that trains nothing has one seed, as in the table.
+    """
     if place == AVERAGE:
-        parts = [by_seed(comparison, method, dataset, column, shots) for dataset in comparison.datasets]
+        parts = [by_seed(comparison, method, dataset, column, shots) for dataset in comparison.averaged]
     elif column == H_OF_SEEDS:
         parts = [by_seed(comparison, method, place, stage, shots) for stage in comparison.stages]
     else:
-        return {run.job.seed: run.accuracy for run in comparison.select(method, place, column, shots)}
+        runs = comparison.select(method, place, column, shots)
+        return {1 if method in comparison.untrained else run.job.seed: run.accuracy for run in runs}
     form = mean if place == AVERAGE else harmonic_mean
     return {seed: form([part[seed] for part in parts]) for seed in sorted(set.intersection(*map(set, parts)))}
 
@@ -119,7 +125,7 @@ def one_curve(comparison: Comparison, place: str, column: str, lines: dict[str, 
     def paint(canvas) -> None:
         axes = canvas.subplots()
         for method, line in lines.items():
-            own, marker = color(comparison, method), MARKERS[comparison.number(method) % len(MARKERS)]
+            own, look = color(comparison, method), looks(comparison.number(method))
             means = [mean(values) for values in line.values()]
             if method in comparison.untrained:  # the same for any number of shots
                 mark(
@@ -133,10 +139,10 @@ def one_curve(comparison: Comparison, place: str, column: str, lines: dict[str, 
             x = [places[shots] for shots in line]
             if len(lines) <= MAX_BANDS:
                 mark(axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0), "", method)
-            mark(axes.plot(x, means, color=own, linewidth=1.8)[0], method, method)
+            mark(axes.plot(x, means, **look | {"marker": ""}, linewidth=1.8)[0], method, method)
             for at, (shots, values), middle, deviation in zip(x, line.items(), means, deviations, strict=True):
                 text = f"{method}, {shots} shots: {middle:.2f} ± {deviation:.2f} %, n = {len(values)}"
-                mark(axes.plot(at, middle, marker=marker, color=own, markersize=5)[0], text, method)
+                mark(axes.plot(at, middle, **look, markersize=5)[0], text, method)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])
         axes.minorticks_off()
@@ -146,7 +152,11 @@ def one_curve(comparison: Comparison, place: str, column: str, lines: dict[str, 
         label_ends(axes, comparison, {method: mean(list(line.values())[-1]) for method, line in lines.items()})
 
     summary = "; ".join(
-        f"{method}: " + ", ".join(f"{mean(values):.1f} with {shots}" for shots, values in line.items())
+        f"{method}: "
+        + ", ".join(
+            f"{mean(values):.1f}" + ("" if method in comparison.untrained else f" with {shots}")
+            for shots, values in line.items()
+        )
         for method, line in lines.items()
     )
     alt = f"Accuracy ({column}) over the number of shots on {place}; bands: one standard deviation. {summary}."
@@ -260,8 +270,8 @@ def learning_curve(
         axes = canvas.subplots()
         for method, own in lines.items():
             for line in own:
-                look = {"color": color(comparison, method), "linewidth": 1.3, "alpha": 0.8}
-                look |= {"marker": "o", "markersize": 4} if len(line) == 1 else {}
+                look = looks(comparison.number(method)) | {"linewidth": 1.3, "alpha": 0.8}
+                look |= {"markersize": 4} if len(line) == 1 else {"marker": ""}
                 text = f"{method}: {line[-1][1]:.4g} after {line[-1][0]:.0f} epochs"
                 mark(axes.plot(*zip(*line, strict=True), **look)[0], text, method)
         axes.set_xlabel("epoch")
@@ -276,8 +286,10 @@ def learning_curve(
 
 
 def costs(comparison: Comparison) -> list[Chart]:
-    """Draw the methods' measure, averaged over the datasets, against each of their costs."""
-    place = AVERAGE if len(comparison.datasets) > 1 else comparison.datasets[0]
+    """Draw the methods' measure, averaged over the datasets, against each cost: with the most shots, both of them."""
+    if not comparison.averaged:
+        return []
+    place = AVERAGE if len(comparison.averaged) > 1 else comparison.averaged[0]
     heights = {method: comparison.mean(method, place) for method in comparison.methods}
     heights = {method: value for method, value in heights.items() if value is not None}
     if len(heights.keys() - comparison.untrained) < 2:
@@ -299,7 +311,7 @@ def one_cost(
         for method, cost in placed.items():
             [point] = axes.plot(cost, heights[method], "o", color=color(comparison, method), markersize=8, zorder=3)
             mark(point, f"{method}: {heights[method]:.2f} % with {cost:,.6g} {label}", method)
-        for method in [each for each in heights if each not in placed]:
+        for method in [each for each in heights if each in comparison.untrained]:
             line = axes.axhline(heights[method], color=color(comparison, method), linestyle="--", linewidth=1.4)
             mark(line, f"{method}: {heights[method]:.2f} %", method)
         if max(placed.values()) > DECADE * min(placed.values()):
@@ -314,16 +326,20 @@ def one_cost(
         label_points(axes, comparison, {method: (cost, heights[method]) for method, cost in placed.items()})
 
     summary = "; ".join(
-        f"{method}: {value:.2f} % with {placed.get(method, 0):,.6g}" for method, value in heights.items()
+        f"{method}: {value:.2f} %" + (f" with {placed[method]:,.6g}" if method in placed else "")
+        for method, value in heights.items()
     )
     alt = f"{comparison.measure} ({place}) against {label}, medians over the training runs. {summary}."
     return Chart(f"{comparison.measure} against {label}", alt, (HALF, labeled(len(placed))), paint)
 
 
 def typical(comparison: Comparison, method: str, figure: Callable[[dict], float | None]) -> float | None:
-    """Return the median of a figure in the results.json of a method's training runs, None if none recorded it."""
-    results = [run.result for run in comparison.runs if run.method == method and not run.job.source]
-    values = [value for result in results if (value := figure(result)) is not None]
+    """Return the median of a figure in the results.json of a method's training runs with the most shots.
+
+    They are the runs that `Comparison.mean` averages. None if no run recorded it.
+    """
+    runs = [run for dataset in comparison.averaged for run in comparison.select(method, dataset)]
+    values = [value for run in runs if not run.job.source and (value := figure(run.result)) is not None]
     return median(values) if values else None
 
 

@@ -24,6 +24,7 @@ DRAWN |= {f"s{number}": f"#2000{number:02x}" for number in range(SERIES)}
 CSS = files(__package__).joinpath("page.css").read_text("utf-8")
 LIGHT = {name: color for name, color in re.findall(r"--(\w+): light-dark\((#\w{6}),", CSS) if name in DRAWN}
 MARKERS = "osD^vPX<>p"
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))  # of lines; each takes one round of colors
 LETTERS = 24  # of a name next to an axis
 WIDTH, HALF, THIRD = 10.6, 5.2, 3.4  # inches: widths of charts on the page
 PAPER_TEXT = 8  # points
@@ -128,6 +129,13 @@ class Chart:
 def series(number: int) -> str:
     """Return the placeholder color of the method with that number."""
     return DRAWN[f"s{number % SERIES}"]
+
+
+def looks(number: int) -> dict[str, object]:
+    """Return color, marker, and dashes of the line of the method with that number: those of 40 methods differ."""
+    again = number // SERIES
+    marker = MARKERS[(number + again) % len(MARKERS)]
+    return {"color": series(number), "marker": marker, "linestyle": DASHES[again % len(DASHES)]}
 
 
 def mark(artist: Artist, text: str, method: str = "") -> None:

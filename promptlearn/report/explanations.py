@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from basics import show_progress
 from promptlearn.experiments import run_files
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.launcher import Starter, wait_or_kill
@@ -45,7 +45,7 @@ class Explanation:
 def read_explanation(run: Run) -> Explanation | None:
     """Read the explanation of a run's model; None if there is none, it is damaged, or of an earlier model or format."""
     folder = run.job.folder / FOLDER
-    found = read_checked(folder / "explain.json", run_files.Explanation)
+    found = read_checked(folder / "explain.json", run_files.ExplanationFile)
     if found is None or found["format"] != FORMAT or found["prompts_sha256"] != run.result.get("prompts_sha256"):
         return None
     arrays = read_arrays(folder / "explain.npz")
@@ -119,7 +119,7 @@ def explain_missing(runs: list[Run], checkout: Checkout) -> list[str]:
     missing = [run for run in runs if read_explanation(run) is None]
     problems = []
     with contextlib.closing(Starter(checkout)) as start:
-        for run in tqdm(missing, desc="explaining", unit="run", disable=None):
+        for run in show_progress(missing, "explaining", unit="run", delay=0, leave=True):
             status, lines = explain(run, start)
             if status or read_explanation(run) is None:
                 problems.append(f"{run.job}: {lines[-1] if lines else f'exit status {status}'}")

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from dassl.config import flatten
 from promptlearn.experiments.published import AVERAGE, Published, compare
-from promptlearn.experiments.results_table import CALIBRATION, Line, columns_of
+from promptlearn.experiments.results_table import CALIBRATION, Line, columns_of, is_best
 from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
-from promptlearn.report.runs import Comparison, complete_mean
+from promptlearn.report.runs import Comparison
 
 MISSING = "missing"
 OF_A_RUN = ("OUTPUT_DIR", "SEED", "RESUME", "DATASET.ROOT", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES")  # settings
@@ -54,8 +54,8 @@ def number(value: float | None, digits: int = 2, detail: str = "", best: bool = 
     return Cell(text, detail, value, best)
 
 
-def images_per_class(shots: Shots) -> Cell:
-    return Cell(str(shots), order=shots_order(shots))
+def images_per_class(shots: Shots | None) -> Cell:
+    return NONE if shots is None else Cell(str(shots), order=shots_order(shots))
 
 
 def named(comparison: Comparison, method: str) -> Cell:
@@ -64,47 +64,52 @@ def named(comparison: Comparison, method: str) -> Cell:
     return Cell(method, order=place, method=place)
 
 
+def has_several_shots(comparison: Comparison) -> bool:
+    """Return whether lines of the table differ in their shots."""
+    return len({line.row.shots for line in comparison.lines} - {None}) > 1
+
+
 def accuracies(comparison: Comparison) -> Table:
     """Return the table of `dassl results`: every dataset, and the average over them."""
     lines = comparison.lines
     columns = columns_of(lines)
-    with_shots = len({line.row.shots for line in lines}) > 1
+    with_shots = has_several_shots(comparison)
     published, datasets = Published(comparison.protocol.name), {line.row.dataset for line in lines} - {AVERAGE}
     compared = [compare(published, line, datasets) for line in lines]
     header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
     header += ["published", "difference"] if any(compared) else []
     rows = []
     for line, figures in zip(lines, compared, strict=True):
-        rivals = [other for other in lines if other.row.dataset == line.row.dataset]
         row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
-        row += [images_per_class(line.row.shots or 0)] if with_shots else []
-        row += [*(accuracy(line, column, rivals) for column in columns), number(line.seeds, 0)]
+        row += [images_per_class(line.row.shots)] if with_shots else []
+        row += [*(accuracy(line, column, lines) for column in columns), number(line.seeds, 0)]
         row += [Cell(text) for text in figures or ("", "")] if any(compared) else []
         rows.append(row)
     return Table("Accuracy", header, rows, [False, False, *[True] * (len(header) - 2)])
 
 
-def accuracy(line: Line, column: str, rivals: list[Line]) -> Cell:
-    """Format a mean with its deviation, or with the number of runs if some are missing; the best of several is bold."""
+def accuracy(line: Line, column: str, lines: list[Line]) -> Cell:
+    """Format a mean with its deviation, or with the number of runs if some are missing; the best of `lines` is bold."""
     mean, deviation = line.mean(column), line.deviation(column)
     if mean is None:
         return Cell(line.no_figure(column))
     if not line.is_complete(column):
         return number(mean, detail=f"{len(line.columns[column])} of {line.seeds}")
-    means = [value for other in rivals if (value := complete_mean(other, column)) is not None]
     detail = f"± {deviation:.2f}" if deviation is not None else ""
-    return number(mean, detail=detail, best=len(means) > 1 and mean == max(means))
+    return number(mean, detail=detail, best=is_best(line, column, lines))
 
 
 def calibration(comparison: Comparison) -> Table | None:
     """Return the columns of `dassl results --calibration`, those that a run has recorded."""
     names = [name for name in CALIBRATION if any(line.medians.get(name) is not None for line in comparison.lines)]
-    rows = [
-        [word(line.row.dataset), word(line.method), *(optional(line.medians.get(name)) for name in names)]
-        for line in comparison.lines
-    ]
-    header = ["dataset", "method", *names]
-    return Table("Calibration", header, rows, [False, False, *[True] * len(names)]) if names else None
+    with_shots = has_several_shots(comparison)
+    rows = []
+    for line in comparison.lines:
+        row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
+        row += [images_per_class(line.row.shots)] if with_shots else []
+        rows.append(row + [optional(line.medians.get(name)) for name in names])
+    header = ["dataset", "method", *(["shots"] if with_shots else []), *names]
+    return Table("Calibration", header, rows, [False, False, *[True] * (len(header) - 2)]) if names else None
 
 
 def optional(value: float | None) -> Cell:
@@ -149,16 +154,19 @@ def environment(comparison: Comparison) -> Table:
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
-    """List all pairs of methods with the results of the tests."""
+    """List all pairs of methods with the results of the tests; without intervals or p-values if no pair has one."""
+    with_interval, with_p = any(pair.interval for pair in found), any(pair.p is not None for pair in found)
     rows = []
     for pair in found:
-        interval = f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}" if pair.interval else "too few pairs"
-        verdict = Cell("too few pairs") if pair.p is None else number(pair.p, 4, best=pair.p <= ALPHA)
-        difference = number(pair.difference)
-        methods = named(comparison, pair.a), named(comparison, pair.b)
-        rows.append([*methods, difference, Cell(interval), number(pair.n, 0), verdict])
-    header = ["method", "minus method", "mean difference", f"{1 - ALPHA:.0%} interval", "pairs", "p (Wilcoxon, Holm)"]
-    numeric = [False, False, True, True, True, True]
+        row = [named(comparison, pair.a), named(comparison, pair.b), number(pair.difference), number(pair.n, 0)]
+        if with_interval:
+            row.append(Cell(f"{pair.interval[0]:+.2f} to {pair.interval[1]:+.2f}") if pair.interval else NONE)
+        if with_p:
+            row.append(NONE if pair.p is None else number(pair.p, 4, best=pair.p <= ALPHA))
+        rows.append(row)
+    header = ["method", "minus method", "mean difference", "datasets"]
+    header += [f"{1 - ALPHA:.0%} interval"] * with_interval + ["p (Wilcoxon, Holm)"] * with_p
+    numeric = [False, False, *[True] * (len(header) - 2)]
     return Table(f"All pairs of methods, {measure}", header, rows, numeric, folded=True)
 
 
@@ -175,8 +183,8 @@ def runs(comparison: Comparison) -> Table:
             [
                 word(row.dataset),
                 named(comparison, run.method),
-                images_per_class(run.job.shots),
-                number(run.job.seed, 0),
+                images_per_class(None if run.method in comparison.untrained else run.job.shots),
+                NONE if run.method in comparison.untrained else number(run.job.seed, 0),
                 word(run.job.stage.column),
                 number(run.accuracy),
                 number(result["metrics"].get("n"), 0),
@@ -207,12 +215,12 @@ def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table
     return Table("Nearest words and their distances", header, rows, [False, False, True, *[False] * most])
 
 
-def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]]) -> Table:
-    """List `found`: method -> (true class, prediction, images, share of the class in percent)."""
+def confusions(comparison: Comparison, found: dict[str, list[tuple[str, str, int, float]]], stage: str) -> Table:
+    """List `found` in a stage: method -> (true class, prediction, images, share of the class in percent)."""
     rows = [
         [named(comparison, method), word(truth), word(predicted), number(n, 0), number(share, 1)]
         for method, pairs in found.items()
         for truth, predicted, n, share in pairs
     ]
     header = ["method", "true class", "predicted", "images", "share of the class, %"]
-    return Table("Most frequent confusions", header, rows, [False, False, False, True, True])
+    return Table(f"Most frequent confusions, {stage}", header, rows, [False, False, False, True, True])

@@ -9,10 +9,11 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 import dassl
-from promptlearn.experiments.protocols import ZERO_SHOT
-from promptlearn.experiments.results_table import AVERAGE, NOTES
+from promptlearn.experiments.protocols import PROTOCOLS, ZERO_SHOT
+from promptlearn.experiments.requested_datasets import OWN_REGISTERED
+from promptlearn.experiments.results_table import AVERAGE, H_OF_SEEDS, NOTES, at_equal_shots, notes_on
 from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
-from promptlearn.experiments.significance_text import RELIABLE_CASES, measures
+from promptlearn.experiments.significance_text import measures, notes_on_pairs, notes_on_ranks
 from promptlearn.report import charts, html_tables, model_charts, predictions
 from promptlearn.report.drawing import CSS, SERIES, Chart
 from promptlearn.report.explanations import MAX_METHODS, Explanation, models, read_explanation
@@ -93,25 +94,28 @@ def charts_of(comparison: Comparison) -> list[Chart]:
 
 def overview(comparison: Comparison) -> Iterator[Section]:
     """Build the section on accuracy over all datasets and seeds."""
-    table = html_tables.accuracies(comparison)
-    notes = [note for key, note in NOTES.items() if not key or key in table.header]
-    text = ". ".join(note[0].upper() + note[1:] for note in notes)
-    yield Section("Results", [f"{text}. Bold: the best on its dataset. Click a heading to sort."], tables=[table])
+    table, only = html_tables.accuracies(comparison), with_most_shots(comparison)
+    text = sentences(notes_on(comparison.lines, table.header))
+    text += " Bold: the best on its dataset among equal shots. Click a heading to sort."
+    yield Section("Results", [text], tables=[table])
     if comparison.protocol.harmonic:
-        text = "The gain on the base classes, and what it costs on the new ones."
+        text = "The gain on the base classes, and what it costs on the new ones." + only
         yield Section("Base vs. new", [text], *first_and_more(charts.base_and_new(comparison)))
     if len(comparison.shots) > 1:
-        text = "Mean over the available seeds; the band is one standard deviation each way. Dashed: untrained methods."
+        text = (
+            "Mean over the available seeds; the band is one standard deviation each way. Dashed from side to side: "
+            "methods that train nothing."
+        )
         yield Section("Few-shot curves", [text], *first_and_more(charts.curves(comparison)))
     figures = [figure for dataset in comparison.datasets for figure in charts.spread(comparison, dataset)]
     text = (
         f"Each dot is a run. With {charts.FEWEST_BOXED} runs or more, a box shows quartiles and median, and whiskers "
-        "the last run within 1.5 interquartile ranges."
+        "the last run within 1.5 interquartile ranges." + only
     )
     yield Section("Spread over the seeds", [text], *first_and_more(figures))
     yield statistical(comparison)
     text = "Medians over the training runs. Dashed: methods that train nothing. The process itself takes memory, too."
-    yield Section("Accuracy and its costs", [text], charts.costs(comparison))
+    yield Section("Accuracy and its costs", [text + only], charts.costs(comparison))
     table = html_tables.calibration(comparison)
     text = f"{NOTES['ECE']}. Diagrams are in the sections on each dataset."
     yield Section("Calibration", [text[0].upper() + text[1:]], tables=[table] if table else [])
@@ -123,60 +127,75 @@ def first_and_more(figures: list[Chart]) -> tuple[list[Chart], list[Chart]]:
     return first, [figure for figure in figures if figure not in first]
 
 
+def with_most_shots(comparison: Comparison) -> str:
+    """Return a sentence for the sections that show one of several numbers of shots."""
+    most = comparison.most_shots
+    return f" Only runs with {most} are shown here; other shots are in the tables." if most else ""
+
+
+def sentences(notes: list[str]) -> str:
+    return " ".join(f"{note[0].upper()}{note[1:]}." for note in notes)
+
+
 def statistical(comparison: Comparison) -> Section:
     """Build the section on significance tests."""
-    lines = [line for line in comparison.lines if line.row.dataset != AVERAGE]
-    text = (
-        "Runs are paired by dataset and seed. Runs on one dataset are not independent: the figures hold for these "
-        f"datasets, not for others. Filled squares and bold figures: Wilcoxon's p is at most {ALPHA} after Holm's "
-        "correction. A bar in a diagram joins methods whose mean ranks differ by less than the critical difference."
-    )
-    section, diagrams = Section("Are the differences real?", [text]), []
-    for measure in measures(comparison.protocol, lines):
-        scores = scores_of(lines, measure)
-        if len(scores) > MAX_METHODS:
-            continue
-        found, ranks = compare(scores), friedman(scores)
-        section.charts.append(difference_matrix(comparison, found, measure))
-        if ranks and ranks.p <= ALPHA:
-            diagrams.append(critical_difference_diagram(comparison, ranks, measure))
-        result = f"Friedman's test of {measure}, {len(scores)} methods: "
-        if ranks is None:
-            result += "too little data; it needs three methods, and two datasets or seeds that all of them have."
-        else:
-            result += f"p = {ranks.p:.4f}, over {ranks.n} datasets x seeds."
-            result += " No method differs significantly from another." if ranks.p > ALPHA else ""
-            result += " With so little data, this is rough." if ranks.n <= RELIABLE_CASES else ""
-        section.text.append(result)
-        section.tables.append(html_tables.differences(comparison, found, measure))
+    groups = at_equal_shots(line for line in comparison.lines if line.row.dataset != AVERAGE)
+    section, diagrams, every_pair, every_scores = Section("Are the differences real?", []), [], [], []
+    for shots, lines in groups.items():
+        for measure in measures(comparison.protocol, lines):
+            scores = scores_of(lines, measure)
+            if len(scores) > MAX_METHODS:
+                continue
+            what = f"{measure}, {shots}" if len(groups) > 1 else measure
+            found, ranks = compare(scores), friedman(scores)
+            section.charts.append(difference_matrix(comparison, found, what))
+            section.tables.append(html_tables.differences(comparison, found, what))
+            every_pair.append(found)
+            every_scores.append(scores)
+            if ranks and ranks.p <= ALPHA:
+                diagrams.append(critical_difference_diagram(comparison, ranks, what))
+            if ranks:
+                result = (
+                    f"Friedman's test of {what}, {len(scores)} methods: p = {ranks.p:.4f}, over {ranks.n} datasets."
+                )
+                result += " No method differs significantly from another." if ranks.p > ALPHA else ""
+                section.text.append(result)
     section.charts += diagrams
+    notes = [NOTES[H_OF_SEEDS]] if comparison.protocol.harmonic else []
+    text = sentences(notes + notes_on_pairs(every_pair) + notes_on_ranks(every_scores))
+    tested = any(pair.p is not None for pairs in every_pair for pair in pairs)
+    text += f" Filled squares and bold figures: p is at most {ALPHA}." if tested else ""
+    bars = " A bar in a diagram joins methods whose mean ranks differ by less than the critical difference."
+    section.text.insert(0, text + (bars if diagrams else ""))
     return section
 
 
 def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
     """Build the sections on classes and images of one dataset."""
-    text = "A line per training run with the most shots. Losses of different methods are not on one scale."
+    only = with_most_shots(comparison)
+    text = "A line per training run. Losses of different methods are not on one scale." + only
     yield Section("Learning curves", [text], charts.learning_curves(comparison, dataset))
     if comparison.zero_shot:
         figure = predictions.class_gains(comparison, dataset)
-        text = "Percentage points, mean over the seeds. A line separates the classes of two tests."
+        text = "Percentage points, mean over the seeds. A line separates the classes of two tests." + only
         yield Section("Gains and losses per class", [text], [figure] if figure else [])
     methods = comparison.methods[:MAX_METHODS]
     stages = comparison.stages[: predictions.MAX_STAGES]
     figures = [p for stage in stages for p in predictions.confusions(comparison, methods, dataset, stage)]
     first = {m: found[0] for m in methods if (found := comparison.select(m, dataset, stages[-1]))}
     pairs = {method: predictions.frequent_confusions(run) for method, run in first.items()}
-    listed = [html_tables.confusions(comparison, pairs)] if any(pairs.values()) else []
+    listed = [html_tables.confusions(comparison, pairs, stages[-1])] if any(pairs.values()) else []
+    models_of = f"models trained on {dataset}" if comparison.protocol.transfer else dataset
     text = (
-        f"The first seed's predictions on {dataset}. Rows: true class; columns: prediction; blue: correct, orange: "
-        "wrong. Color: share of the true class."
+        f"The first seed's predictions: {models_of}. Rows: true class; columns: prediction; blue: correct, orange: "
+        "wrong. Color: share of the true class." + only
     )
     yield Section("Confusions", [text], figures, tables=listed)
     figures = [d for stage in stages for d in predictions.reliability_diagrams(comparison, methods, dataset, stage)]
     text = (
         "Height of a bar: the accuracy of the first seed's predictions of that confidence; full color: most "
         "predictions. Line: the gap between confidence and accuracy, which are equal on the dashed line. ECE is the "
-        "mean gap. Confidences are those before a temperature."
+        "mean gap. Confidences are those before a temperature." + only
     )
     yield Section("Are the confidences right?", [text], figures)
     galleries = []
@@ -186,18 +205,18 @@ def in_detail(comparison: Comparison, dataset: str) -> Iterator[Section]:
         shown = predictions.examples(run, first.get(comparison.zero_shot) if method != comparison.zero_shot else None)
         if shown:
             galleries.append(Gallery(method, comparison.number(method), shown))
-    text = f"Test images of {dataset} ({stages[-1]}), the first seed's most confident predictions first."
+    text = f"Test images: {models_of} ({stages[-1]}), the first seed's most confident predictions first." + only
     yield Section("Correct and wrong predictions", [text], galleries=galleries)
 
 
 def model_sections(comparison: Comparison, dataset: str) -> Iterator[Section]:
     """Build the sections on attention patterns, nearest words, and image features."""
-    runs = models(comparison, dataset)
+    runs, only = models(comparison, dataset), with_most_shots(comparison)
     explanations: dict[str, Explanation] = {m: e for m, run in runs.items() if (e := read_explanation(run))}
     text = (
         "Recorded while a few images were classified: the tokens of a row attend to the filled columns. Orange tokens "
         "are learned or depend on learned ones; blue tokens are frozen when they enter the first layer. The number of "
-        f"tokens follows their name; at most {model_charts.MAX_TOKENS} of them are drawn."
+        f"tokens follows their name; at most {model_charts.MAX_TOKENS} of them are drawn." + only
     )
     patterns = [c for m, each in explanations.items() for c in model_charts.attention_patterns(m, dataset, each)]
     yield Section("Attention patterns", [text], patterns)
@@ -205,20 +224,20 @@ def model_sections(comparison: Comparison, dataset: str) -> Iterator[Section]:
         "Attention weights on the patches, mean over the heads, brighter is more; each panel has its own scale, from 0 "
         "to its largest weight. Chosen: the correct and the wrong predictions of highest confidence. At most three "
         "prompts of a segment and six layers are drawn. A plain picture: the token does not exist in that layer, or is "
-        "not needed."
+        "not needed." + only
     )
     looks = [chart for m, each in explanations.items() for chart in model_charts.attention_maps(m, dataset, each)]
     yield Section("Where the tokens look", [text], looks)
     text = (
         "The words whose embeddings are nearest to the learned text vectors, by Euclidean distance. If the distance is "
-        "almost as large as the vector's norm, no word is near."
+        "almost as large as the vector's norm, no word is near." + only
     )
     listed = html_tables.words(comparison, explanations)
     yield Section("Nearest words", [text], tables=[listed] if listed else [])
     if explanations:
         figures, same = model_charts.features(explanations, dataset)
         text = f"t-SNE of the same test images of {dataset}, starting from their positions in frozen CLIP."
-        text += f" Unchanged features: {', '.join(same)}." if same else ""
+        text += (f" Unchanged features: {', '.join(same)}." if same else "") + only
         yield Section("Image features, before and after", [text], figures)
 
 
@@ -246,22 +265,27 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     return [
         ("methods", str(len(comparison.methods))),
         ("datasets", str(len(comparison.datasets))),
-        ("seeds", str(len({run.job.seed for run in comparison.runs}))),
+        ("seeds", str(len({run.job.seed for run in comparison.runs if run.method not in comparison.untrained}))),
         ("shots", ", ".join(map(str, comparison.shots))),
         ("backbone", all_of(result.get("backbone") for result in results)),
         ("device", all_of(result.get("device") for result in results)),
         ("torch", all_of(of.get("torch") for of in versions)),
         ("dassl", all_of(" ".join(filter(None, (of.get("dassl"), of.get("commit")))) for of in versions)),
         ("date of the runs", " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"),
-        ("command", command(comparison)),
+        *([("command", command(comparison))] if comparison.protocol.name in PROTOCOLS else []),
         ("runs", f"{len(comparison.runs)} of {len(comparison.runs) + len(comparison.missing)}"),
     ]
 
 
 def command(comparison: Comparison) -> str:
-    """Return the command that makes these runs again, up to --data, --output, and settings of single runs."""
+    """Return the command that makes these runs again, up to --data, --output, and settings of single runs.
+
+    PATH stands for the user's own pictures.
+    """
+    own = {run.job.row.dataset for run in comparison.runs if run.result["dataset"] == OWN_REGISTERED}
+    datasets = [f"{name}=PATH" if name in own else name for name in comparison.datasets]
     trained = dict.fromkeys(run.job.row.trainer for run in comparison.runs if run.job.row.trainer != ZERO_SHOT)
-    parts = {"--trainers": trained, "--datasets": comparison.datasets if not comparison.protocol.transfer else ()}
+    parts = {"--trainers": trained, "--datasets": datasets if not comparison.protocol.transfer else ()}
     parts |= {"--seeds": sorted({run.job.seed for run in comparison.runs}), "--shots": comparison.shots}
     words = [f"{flag} {' '.join(map(str, values))}" for flag, values in parts.items() if values]
     return " ".join(["dassl", comparison.protocol.name, *words])

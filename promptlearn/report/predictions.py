@@ -40,7 +40,7 @@ TOP = 3  # confusions listed per method
 EXAMPLES = 5  # images in a row
 SIDE = 112  # pixels of a thumbnail
 LOSSLESS = 64  # pixels: images up to this size are stored without loss
-MAX_COLUMNS = 32  # classes whose gains are drawn
+MAX_ROWS = 32  # classes whose gains are drawn
 MAX_STAGES = 2  # shown in detail: base and new, or the source and the first target
 
 
@@ -60,53 +60,52 @@ class Example:
 
 def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
     """Draw each method's gain over zero-shot CLIP in each class, in percentage points, mean over the seeds."""
-    gains: dict[tuple[str, str], float] = {}
-    classes: dict[str, list[str]] = {}  # stage -> names
+    gains: dict[tuple[str, tuple[str, str]], float] = {}  # of methods and classes
+    classes: list[tuple[str, str]] = []  # (stage, name): two tests may have the same classes
     for stage in comparison.stages[:MAX_STAGES]:
         before = per_class(comparison, comparison.zero_shot, dataset, stage)
-        classes[stage] = list(before)
+        classes += [(stage, name) for name in before]
         for method in comparison.methods:
             after = per_class(comparison, method, dataset, stage)
-            gains |= {(method, name): after[name] - before[name] for name in before if name in after}
-    names = list(dict.fromkeys(name for of in classes.values() for name in of))
-    methods = [m for m in comparison.methods if m != comparison.zero_shot and any((m, name) in gains for name in names)]
-    if not methods or not names:
+            gains |= {(method, (stage, name)): after[name] - before[name] for name in before if name in after}
+    gains = {(method, each): gain for (method, each), gain in gains.items() if method != comparison.zero_shot}
+    methods = [m for m in comparison.methods if any((m, each) in gains for each in classes)]
+    if not methods:
         return None
-    moves = {name: max(abs(gains.get((method, name), 0)) for method in methods) for name in names}
-    shown = [name for name in names if name in sorted(moves, key=moves.get, reverse=True)[:MAX_COLUMNS]]
+    moves = {each: max(abs(gains.get((method, each), 0)) for method in methods) for each in classes}
+    largest = sorted(moves, key=moves.get, reverse=True)[:MAX_ROWS]
+    shown = [each for each in classes if each in largest]
     most = max(moves.values()) or 1.0
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
         for x, method in enumerate(methods):
-            for y, name in enumerate(shown):
-                gain = gains.get((method, name))
+            for y, (stage, name) in enumerate(shown):
+                gain = gains.get((method, (stage, name)))
                 if gain is None:
                     continue
                 tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
                 square = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none")
-                mark(axes.add_patch(square), f"{method}, {name}: {gain:+.1f}", method)
+                mark(axes.add_patch(square), f"{method}, {stage}, {name}: {gain:+.1f}", method)
                 text = axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center")
                 mark(text, "", method)
         axes.set_xlim(-0.6, len(methods) - 0.4)
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        name_cells(axes, [short(name) for name in shown], methods)
-        edge = 0
-        for of in classes.values():  # a line between the classes of two stages
-            edge += sum(name in of for name in shown)
-            if 0 < edge < len(shown):
+        name_cells(axes, [short(name) for _, name in shown], methods)
+        for edge in range(1, len(shown)):
+            if shown[edge - 1][0] != shown[edge][0]:  # the next stage
                 axes.axhline(edge - 0.5, color=MUTED, linewidth=1)
 
     extremes = sorted(gains.items(), key=lambda item: item[1])
-    (worst_method, worst), low = extremes[0]
-    (best_method, best), high = extremes[-1]
+    (worst_method, (_, worst)), low = extremes[0]
+    (best_method, (_, best)), high = extremes[-1]
     alt = (
-        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in percentage points. Largest gain: "
-        f"{best_method} on {best}, {high:+.1f}; largest loss: {worst_method} on {worst}, {low:+.1f}."
+        f"Gains and losses of each class over zero-shot CLIP on {dataset}, in percentage points: from {low:+.1f} "
+        f"({worst_method} on {worst}) to {high:+.1f} ({best_method} on {best})."
     )
     title = f"Gains and losses per class over zero-shot CLIP: {dataset}"
-    if len(shown) < len(names):
-        title += f" (the {len(shown)} of {len(names)} classes that change most)"
+    if len(shown) < len(classes):
+        title += f" (the {len(shown)} of {len(classes)} classes that change most)"
     width = HALF if len(methods) <= FEW_METHODS else WIDTH
     return Chart(title, alt, (width, 1 + 0.9 * ROW * len(shown)), paint, dataset)
 

@@ -109,3 +109,37 @@ def test_a_package_without_its_configs_is_reported_and_skipped(here, capsys):
 def test_in_a_checkout_its_configs_come_first(here):
     package = install(here, "[promptlearn.configs]\nany = extra_package.configs\n")
     assert config_folders(here, here / "configs") == [here / "configs", package / "configs"]
+
+
+def test_a_file_of_the_folder_finds_its_neighbors_first_and_then_ours(here, package):
+    write(here / "shipped_trainers" / "b.py", "SHIPPED_TRAINER_REGISTRY = {}\nWORD = 'mine'\n")
+    write(here / "shipped_trainers" / "c.py", "from . import a, b\nWORD = a.WORD + b.WORD\n")
+    write(
+        here / "shipped_trainers" / "d.py",
+        "import shipped_trainers.b as b\nfrom shipped_trainers import a\nWORD = b.WORD\n",
+    )
+    write(
+        here / "shipped_trainers" / "e.py",
+        "def later():\n    from .b import WORD\n\n    return WORD\n\n\nWORD = later()\n",
+    )
+    found = words(import_all("shipped_trainers", package))
+    assert [found[name] for name in "cde"] == ["shippedmine", "mine", "mine"]
+    assert sys.modules["shipped_trainers.b"].WORD == "shipped"
+
+
+def test_a_missing_import_is_reported_under_the_name_in_the_file(here, package, capsys):
+    write(here / "shipped_trainers" / "b.py", "SHIPPED_TRAINER_REGISTRY = {}\nfrom . import missing\n")
+    write(here / "shipped_trainers" / "c.py", "from .missing import this\n")
+    import_all("shipped_trainers", package)
+    warnings = capsys.readouterr().err
+    assert "b.py is skipped: ImportError: cannot import name 'missing' from 'shipped_trainers'" in warnings
+    assert "c.py is skipped: ModuleNotFoundError: No module named 'shipped_trainers.missing'" in warnings
+
+
+def test_a_file_and_a_clip_package_may_be_links(here, package):
+    write(here.parent / "elsewhere" / "clip" / "__init__.py", "WORD = 'linked'\n")
+    write(here.parent / "elsewhere" / "b.py", "SHIPPED_TRAINER_REGISTRY = {}\nfrom clip import WORD\n")
+    (here / "shipped_trainers").mkdir()
+    (here / "shipped_trainers" / "b.py").symlink_to(here.parent / "elsewhere" / "b.py")
+    (here / "clip").symlink_to(here.parent / "elsewhere" / "clip")
+    assert words(import_all("shipped_trainers", package)) == {"a": "shipped", "b": "linked"}

@@ -33,7 +33,11 @@ def test_a_command_without_stdout_does_its_work(tmp_path):
 
 def test_a_full_stdout_is_reported_in_one_line():
     done = python("import sys; from promptlearn.cli.main import main; sys.exit(main(['--help']))", ">/dev/full")
-    assert done.returncode == 2 and done.stderr == "error: cannot use the output: No space left on device\n"
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the output: expected an accessible file, got an error: No space left on device. "
+        "Free some space, or choose another folder.\n"
+    )
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(UserError, match="a: cannot write the file: No space left on device"):
+    with pytest.raises(UserError, match="a: expected a writable file, got an error: No space left on device"):
         write_atomic(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(UserError, match="a: cannot write the file: File too large"):
+        with pytest.raises(UserError, match="a: expected a writable file, got an error: File too large"):
             write_atomic(tmp_path / "a", bytes(2000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -97,9 +97,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_a_file_in_place_of_a_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="expected a writable file"):
         write_atomic(tmp_path / "file" / "x", b"")
-    with pytest.raises(UserError, match="cannot create the folder"):
+    with pytest.raises(UserError, match="expected a folder that can be created"):
         mkdir_if_missing(tmp_path / "file" / "x")
 
 

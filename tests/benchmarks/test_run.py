@@ -65,7 +65,9 @@ def test_one_row_is_printed_as_json(made_up, monkeypatch, capsys):
         "--ours graph": "expected a GPU. Add --device cuda",
         "--ours compiled --count": "the others measure the eager step",
         "--json --profile": "--json: expected a table",
-        "--into RESULTS.md": "--into: expected --steps or --all",
+        "--into RESULTS.md": "--into: expected --steps, --further, or --all",
+        "--method MMRL --test 5": "--method MMRL: expected a training step in fp32",
+        "--method MMRL --prec bf16": "--method MMRL: expected a training step in fp32",
         "--steps --into missing.md": "--into: expected a Markdown file, got missing.md",
     }.items(),
 )

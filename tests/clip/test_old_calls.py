@@ -195,7 +195,7 @@ def test_a_design_of_depth_zero_adds_nothing(state, trainer):
 def test_designs_and_calls_of_other_repositories_are_refused(state, exact):
     with pytest.raises(UserError, match="expected trainer IVLP or VPT, .*got trainer 'Other'"):
         build_model(state, {"trainer": "Other", "vision_depth": 1, "vision_ctx": 2})
-    with pytest.raises(UserError, match="got 2 items.*its own repository's clip/model.py"):
+    with pytest.raises(UserError, match="got 2 items.*the clip/ of its own repository"):
         exact.transformer([torch.zeros(77, 1, 16), None])
 
 
@@ -214,7 +214,7 @@ def test_torch_jit_load_refuses_a_download_and_torch_load_reads_it(small_file, s
 
 def test_a_cache_that_cannot_be_written_gives_one_clear_message(small_file, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="expected a writable file"):
         old._download(str(small_file), root=str(tmp_path / "file"))
 
 

@@ -7,8 +7,9 @@ from dassl.config import get_cfg_default
 
 
 @pytest.fixture
-def cfg(tmp_path):
+def cfg(tmp_path, tmp_path_factory, monkeypatch):
     """Seed 1, all classes, no shots; DATASET.ROOT is the test's temporary folder."""
+    monkeypatch.setenv("DASSL_CACHE", str(tmp_path_factory.mktemp("cache")))
     cfg = get_cfg_default()
     cfg.SEED = 1
     cfg.VERBOSE = False

@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 
 from clip import CLIP, tokenize
-from clip.weights import TINY, load_clip
+from clip.sources import TINY
+from clip.weights import load_clip
 from datasets.demo import DEMO_SETS, Digits, RomanNumerals
 from scripts import pretrain_tiny
 

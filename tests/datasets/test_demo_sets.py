@@ -34,7 +34,13 @@ def few(monkeypatch):
     monkeypatch.setattr(digits, "scikit_digits", lambda: (scans[first], labels[first]))
 
 
-def config(name, root, **keys):
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
+    return tmp_path / "demo"
+
+
+def config(name, root="", **keys):
     cfg = get_cfg_default()
     cfg.SEED = 1
     cfg.VERBOSE = False
@@ -96,26 +102,26 @@ def test_splits_and_shifted_datasets_share_no_image(few):
     assert len(set(pictures)) == len(pictures) == 5 * 26 * 5
 
 
-def test_a_full_dataset_has_its_declared_sizes(tmp_path):
-    dataset = RomanNumerals(config("RomanNumerals", tmp_path))
+def test_a_full_dataset_has_its_declared_sizes(cache):
+    dataset = RomanNumerals(config("RomanNumerals"))
     assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (320, 80, 400)
     assert dataset.classnames == ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     assert {item.impath for item in dataset.train_x} == {
-        str(tmp_path / "roman_numerals" / "images" / "train" / name / f"{i:04}.png")
+        str(cache / "roman_numerals" / "images" / "train" / name / f"{i:04}.png")
         for name in dataset.classnames
         for i in range(32)
     }
 
 
-def test_shots_and_class_halves_work_as_for_every_dataset(tmp_path):
-    base = Digits(config("Digits", tmp_path, NUM_SHOTS=16, SUBSAMPLE_CLASSES="base"))
-    new = Digits(config("Digits", tmp_path, NUM_SHOTS=16, SUBSAMPLE_CLASSES="new"))
+def test_shots_and_class_halves_work_as_for_every_dataset(cache):
+    base = Digits(config("Digits", NUM_SHOTS=16, SUBSAMPLE_CLASSES="base"))
+    new = Digits(config("Digits", NUM_SHOTS=16, SUBSAMPLE_CLASSES="new"))
     assert (base.classnames, new.classnames) == (list(DIGITS[:5]), list(DIGITS[5:]))
     assert len(base.train_x) == len(new.train_x) == 80
     assert len(base.val) == 20
     assert len(base.test) + len(new.test) == 1797 - 400
     assert base.draw_hash == new.draw_hash
-    assert (tmp_path / "digits" / "split_fewshot" / "shot_16-seed_1.json").is_file()
+    assert (cache / "digits" / "split_fewshot" / "shot_16-seed_1.json").is_file()
 
 
 def test_digits_are_the_images_of_scikit_learn(tmp_path):
@@ -143,11 +149,13 @@ def _grey(path):
         return torch.from_numpy(np.array(picture.getchannel(0), dtype=np.float32) / 255)
 
 
-def test_without_a_data_folder_images_go_to_the_cache(few, tmp_path, monkeypatch):
-    monkeypatch.setenv("DASSL_CACHE", str(tmp_path))
-    dataset = Capitals(config("Capitals", ""))
-    assert dataset.dataset_dir == str(tmp_path / "demo" / "capitals")
+@pytest.mark.parametrize("root", ["", "pictures", "nowhere"])
+def test_images_go_to_the_cache_whatever_the_data_folder(few, cache, tmp_path, root):
+    (tmp_path / "pictures").mkdir()
+    dataset = Capitals(config("Capitals", tmp_path / root if root else "", NUM_SHOTS=1))
+    assert dataset.dataset_dir == str(cache / "capitals")
     assert len(dataset.test) == 52
+    assert list((tmp_path / "pictures").iterdir()) == [] and not (tmp_path / "nowhere").exists()
 
 
 def test_images_are_rendered_once(few, tmp_path, monkeypatch):
@@ -243,13 +251,7 @@ def test_foreign_images_are_refused(tmp_path):
         Letters.rendered(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "letters").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=f"{tmp_path / 'letters'}: cannot render .*DASSL_CACHE"):
-        Letters(config("Letters", tmp_path))
-
-
-def test_a_missing_data_folder_is_not_created(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        Letters(config("Letters", tmp_path / "typo"))
-    assert not (tmp_path / "typo").exists()
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, cache):
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=f"{cache / 'letters'}: expected a writable folder .*DASSL_CACHE"):
+        Letters(config("Letters"))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import train
-from basics import UserError
+from basics import UserError, cache_dir
 from dassl.data.datasets import build_dataset
 from dassl.utils import images
 
@@ -114,7 +114,7 @@ def test_files_that_are_not_images_are_ignored_with_a_note(build, tmp_path, put,
     put(tmp_path, [*pictures(4), "cats/Thumbs.db", "toys/notes.txt", "toys/.DS_Store", "cats/4.JPG"])
     data = build()
     assert len(data.train_x) + len(data.val) + len(data.test) == 13
-    assert "2 files in " in (note := capsys.readouterr().out) and "cats/Thumbs.db, toys/notes.txt" in note
+    assert "2 files in " in (note := capsys.readouterr().err) and "cats/Thumbs.db, toys/notes.txt" in note
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_other_folders_next_to_the_classes_are_ignored_with_a_note(build, tmp_pa
     ]
     put(tmp_path, [*pictures(4), *clutter])
     assert build().classnames == ["cats", "house plants", "toys"]
-    assert "ignoring 4 folders" in (out := capsys.readouterr().out)
+    assert "ignoring 4 folders" in (out := capsys.readouterr().err)
     assert "hold no images: .ipynb_checkpoints, __MACOSX, annotations, lost+found" in out
 
 
@@ -212,7 +212,7 @@ def test_an_empty_class_folder_is_refused_in_training_alone(build, tmp_path, put
 def test_the_level_of_the_classes_can_be_set_and_is_proposed(build, tmp_path, put, capsys):
     put(tmp_path, [f"{c}/{n}.png" for c in ("animals/cat", "animals/dog", "plants/oak") for n in range(4)])
     assert build().classnames == ["animals", "plants"]
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert "such as animals/cat. If these are the classes (3: cat, dog, oak), set DATASET.CLASS_LEVEL 2" in out
     for level in (2, -1):
         assert build(CLASS_LEVEL=level).classnames == ["cat", "dog", "oak"]
@@ -237,7 +237,7 @@ def test_classes_of_any_size_can_be_trained_on(build, tmp_path, put, capsys):
         [sum(i.label == label for i in items) for label in range(3)] for items in (data.train_x, data.val, data.test)
     ]
     assert sizes == [[1, 1, 2], [0, 0, 0], [0, 1, 1]]
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert (
         "3 classes have too few images for that: at least half are train, the rest is test, first: a (1), b (2)" in out
     )
@@ -261,7 +261,7 @@ def test_test_classes_may_differ_from_the_training_classes(build, tmp_path, put,
     assert data.classnames == ["cats", "dogs", "house plants", "toys"]
     assert [(item.label, item.classname) for item in data.test] == [(0, "cats"), (1, "dogs")]
     assert {item.label for item in data.train_x} == {0, 2, 3}
-    assert "Note: 1 classes have no training images: dogs" in capsys.readouterr().out
+    assert "Note: 1 classes have no training images: dogs" in capsys.readouterr().err
     assert build(SUBSAMPLE_CLASSES="base").classnames == ["cats", "dogs"]
 
 
@@ -281,7 +281,7 @@ def test_equal_images_and_alike_names_are_reported(build, tmp_path, put, capsys)
     (tmp_path / "train/Cat").mkdir()
     (tmp_path / "train/Cat/0.png").write_bytes(b"other")
     build()
-    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note")]
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Note")]
     assert "train, too, which inflates the results: test/toys/0.png = train/cats/0.png" in notes[0]
     assert notes[1] == "Note: 1 images repeat another one of their list: train/cats/1.png = train/cats/0.png"
     assert notes[2] == "Note: 1 images have a copy in another class: test/toys/0.png = train/cats/0.png"
@@ -292,12 +292,12 @@ def test_synset_folders_are_translated_and_opaque_names_reported(build, tmp_path
     names = ("001.Black_footed_Albatross", "7", "n01440764", "n02085620-Chihuahua")
     put(tmp_path, [f"{name}/{n}.png" for name in names for n in range(4)])
     assert build().classnames == ["001.Black footed Albatross", "7", "tench", "n02085620-Chihuahua"]
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert "translated 1 ImageNet synsets: n01440764 is tench" in out
     assert "1 of 4 class names say nothing to CLIP, which reads them as words: 7. Name the classes in" in out
     assert "2 of 4 class names start with a number" in out and "set DATASET.STRIP_NUMBERS True" in out
     assert build(STRIP_NUMBERS=True).classnames == ["Black footed Albatross", "7", "tench", "Chihuahua"]
-    assert "start with a number" not in capsys.readouterr().out
+    assert "start with a number" not in capsys.readouterr().err
 
 
 def test_changed_images_are_explained_and_can_be_sampled_again(build, tmp_path, put, capsys):
@@ -309,9 +309,34 @@ def test_changed_images_are_explained_and_can_be_sampled_again(build, tmp_path, 
         build()
     again = build(REDRAW=True)
     assert again.draw_hash != first.draw_hash and build(REDRAW=False).draw_hash == again.draw_hash
-    records = {path.name: json.loads(path.read_text()) for path in (tmp_path / "split_fewshot").iterdir()}
+    (folder,) = cache_dir("datasets").glob("*/split_fewshot")
+    records = {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
     assert set(records) == {"shot_2-seed_1.json", "shot_2-seed_1.old1.json", "shot_2-seed_2.json"}
     assert len(records["shot_2-seed_1.old1.json"]["train"]) == len(other.train_x)
+
+
+def test_other_images_at_the_same_path_are_another_dataset(build, tmp_path, put, capsys):
+    put(tmp_path / "photos", pictures(4))
+    build("photos", NUM_SHOTS=2)
+    (tmp_path / "photos").rename(tmp_path / "old")
+    put(tmp_path / "photos", [f"{c}/{n}.png" for c in ("cat", "dog") for n in range(4)])
+    assert len(build("photos").train_x) == 4
+    assert "recorded a new sample, and kept the old one" in capsys.readouterr().err
+
+
+def test_a_record_of_an_earlier_version_in_the_folder_counts(build, tmp_path, put):
+    put(tmp_path / "photos", pictures(4))
+    first = build("photos", NUM_SHOTS=2)
+    (record,) = cache_dir("datasets").glob("*/split_fewshot/*.json")
+    beside = tmp_path / "photos" / "split_fewshot" / record.name
+    beside.parent.mkdir()
+    record.rename(beside)
+    assert build("photos").draw_hash == first.draw_hash and not record.exists()
+    beside.write_text(beside.read_text().replace("cats/", "dogs/"))
+    with pytest.raises(UserError, match="are no longer train or val images"):
+        build("photos")
+    written = beside.read_bytes()
+    assert build("photos", REDRAW=True).draw_hash == first.draw_hash and beside.read_bytes() == written
 
 
 def test_a_split_file_is_a_dataset(build, tmp_path, put):

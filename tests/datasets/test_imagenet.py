@@ -59,7 +59,7 @@ def test_base_and_new_halves_apply_to_val_too(cfg, imagenet):
 def test_an_old_listing_is_ignored_with_a_note(cfg, imagenet, capsys):
     (imagenet / "preprocessed.pkl").write_bytes(b"not a pickle at all")
     assert len(build_dataset(cfg).train_x) == 44
-    assert "preprocessed.pkl, because a pickle can run code; the folders are listed" in capsys.readouterr().out
+    assert "preprocessed.pkl, because a pickle can run code; the folders are listed" in capsys.readouterr().err
 
 
 def flatten(imagenet):

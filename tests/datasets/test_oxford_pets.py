@@ -112,7 +112,7 @@ def test_a_split_that_cannot_be_saved_is_noted(cfg, folder, monkeypatch, capsys)
 
     monkeypatch.setattr("dassl.data.datasets.fewshot.save_split", refuse)
     build_dataset(cfg)
-    assert "Note: cannot save the split" in capsys.readouterr().out
+    assert "Note: cannot save the split" in capsys.readouterr().err
 
 
 def test_missing_annotations_and_images_are_named(cfg, folder):

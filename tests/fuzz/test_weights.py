@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mutations import JUNK, TEXTS, damaged, grafted
 from original_files import original_checkpoint
 from safetensors.torch import save_file
-from small_clip import make_small_clip
+from small_clip import make_small_clip, open_clip_config, transformers_config, write_open_clip, write_transformers
 from torch import nn
 from torchscript_archive import write_archive
 
@@ -58,6 +58,25 @@ def test_a_file_with_other_sizes_loads_or_is_refused(folder, sizes):
     about = {"sizes": json.dumps(sizes), "rows_seed": "1", "rows_std": "1"}
     save_file(tensors | used, folder / "says.safetensors", metadata=about)
     loaded(folder / "says.safetensors")
+
+
+@given(
+    about=st.fixed_dictionaries({"model_type": st.just("clip")}, optional={"text_config": JUNK, "projection_dim": JUNK})
+)
+def test_any_configuration_of_transformers_loads_or_is_refused(folder, about):
+    if not (folder / "transformers").is_dir():
+        write_transformers(folder / "transformers", SMALL.state_dict(), SMALL.config)
+    (folder / "transformers" / "config.json").write_text(json.dumps(transformers_config(SMALL.config) | about))
+    loaded(folder / "transformers")
+
+
+@given(vision=JUNK | st.fixed_dictionaries({}, optional={"layers": JUNK, "width": JUNK, "head_width": JUNK}))
+def test_any_configuration_of_open_clip_loads_or_is_refused(folder, vision):
+    if not (folder / "open_clip").is_dir():
+        write_open_clip(folder / "open_clip", SMALL.state_dict(), SMALL.config)
+    about = {"model_cfg": open_clip_config(SMALL.config) | {"vision_cfg": vision}}
+    (folder / "open_clip" / "open_clip_config.json").write_text(json.dumps(about))
+    loaded(folder / "open_clip")
 
 
 @given(data=st.data())

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
+from small_clip import make_small_clip, write_transformers
 
 from basics import UserError
+from clip import load_clip
 from promptlearn import hub
 from promptlearn.classifier import PromptedClassifier
 from promptlearn.model_files import CONFIG, TENSORS, read_description
@@ -103,7 +105,7 @@ class StandIn:
 
 
 PROGRAM = """
-import json, sys, torch
+import json, shutil, sys, torch
 from basics import UserError
 from promptlearn import hub
 from promptlearn.classifier import PromptedClassifier
@@ -116,10 +118,16 @@ def message(call, *arguments, **options):
 
 saved = PromptedClassifier.from_pretrained(sys.argv[1], device="cpu")
 saved.push_to_hub("me/fox", token="hf_x")
+with_backbone = PromptedClassifier.from_pretrained(sys.argv[2], device="cpu")
+with_backbone.push_to_hub("me/whole", token="hf_x", include_backbone=True)
+shutil.rmtree(sys.argv[3])
+whole = PromptedClassifier.from_pretrained("me/whole", device="cpu")
+small = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 back = PromptedClassifier.from_pretrained("me/fox", device="cpu")
 images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 print(json.dumps({
     "equal": torch.equal(back.logits(images), saved.logits(images)) and back.classnames == saved.classnames,
+    "whole": torch.equal(whole.logits(small), with_backbone.logits(small)),
     "files": sorted(path.name for path in hub.download("me/fox").iterdir()),
     "nothing": message(PromptedClassifier.from_pretrained, "me/nothing"),
     "gated": message(PromptedClassifier.from_pretrained, "me/gated"),
@@ -149,12 +157,21 @@ def classifier(tmp_path):
 def test_a_model_goes_to_the_hub_and_comes_back(stand_in, classifier, tmp_path):
     stand_in.files["me/gated"], stand_in.refused = {}, "gated"
     environment = os.environ | {"HF_ENDPOINT": stand_in.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
-    program = [sys.executable, "-c", PROGRAM, tmp_path / "saved"]
+    backbone = write_transformers(tmp_path / "clip", make_small_clip().state_dict(), make_small_clip().config)
+    digest = load_clip(str(backbone)).weights_sha256
+    settings = DESCRIPTION["settings"] | {"MODEL.BACKBONE.NAME": str(backbone), "INPUT.SIZE": [24, 24]}
+    (tmp_path / "other").mkdir()
+    described = DESCRIPTION | {"weights_sha256": digest, "settings": settings}
+    (tmp_path / "other" / CONFIG).write_text(json.dumps(described))
+    save_file({}, tmp_path / "other" / TENSORS)
+    program = [sys.executable, "-c", PROGRAM, tmp_path / "saved", tmp_path / "other", backbone]
     done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(stand_in.files["me/fox"]) == {"README.md", CONFIG, TENSORS}
     assert found["equal"] and found["files"] == [CONFIG, TENSORS]  # only what a model consists of
+    assert set(stand_in.files["me/whole"]) >= {"backbone/config.json", "backbone/model.safetensors"}
+    assert found["whole"]
     assert found["nothing"].startswith("me/nothing: expected a folder, or a model on the Hub that can be downloaded")
     assert found["gated"].startswith("me/gated: expected a folder, or a model on the Hub that can be downloaded")
     assert found["forbidden"].startswith("me/gated: expected a repository on the Hub that you may write to")
@@ -192,6 +209,14 @@ def test_the_card_tells_what_was_trained_and_how_good_it_is(classifier, tmp_path
         assert text in card
     assert "| red \\| fox | 50.0 |" in card and "| gray\\_wolf | 75.0 |" in card
     assert read_description(tmp_path / "model" / CONFIG).trained["draw_hash"] == "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("backbone", "base_model"), [("hf-hub:me/clip@v1", "me/clip"), ("ViT-B/16", "openai/clip-vit-base-patch16")]
+)
+def test_the_card_names_the_base_model_on_the_hub(classifier, backbone, base_model):
+    classifier.description.settings["MODEL.BACKBONE.NAME"] = backbone
+    assert f"\nbase_model: {base_model}\n" in hub.model_card(classifier.description)
 
 
 @pytest.mark.parametrize(("method", "paper"), hub.PAPERS.items())

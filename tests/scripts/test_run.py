@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from promptlearn.experiments import PROTOCOLS
 from tests.fake_checkout import FakeCheckout
@@ -152,6 +153,24 @@ def test_a_comparison_has_a_dry_run(bash, fake):
     lines = done.stdout.splitlines()
     assert len(lines) == 3 * 9 * 2 and all(line.startswith("python train.py") for line in lines)
     assert fake.calls() == [] and not fake.output.exists()
+
+
+def test_a_comparison_takes_ones_own_pictures(tmp_path):
+    for name in ("ant", "bee", "cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (9 * number, 5, 7)).save(tmp_path / "photos" / name / f"{number}.png")
+    rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name}" for path in tmp_path.glob("photos/*/*")]
+    (tmp_path / "insects.csv").write_text("\n".join(["path,label", *rows]))
+    words = ["photos", "insects.csv", "twice=photos", "--trainers", "RPO", "--config", "tiny", "--dry-run"]
+    command = ["bash", str(ROOT / "scripts" / "compare.sh"), *words]
+    environment = os.environ | {"SEEDS": "1", "OUTPUT": str(tmp_path / "out")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    trained = [line for line in done.stdout.splitlines() if "/train_base/" in line and "--trainer RPO" in line]
+    roots = [line.split("--root ")[1].split()[0] for line in trained if "--eval-only" not in line]
+    assert roots == [str(tmp_path / name) for name in ("photos", "insects.csv", "photos")]
+    assert "/train_base/twice/" in trained[-1]
 
 
 def test_a_wrong_call_of_a_comparison_gives_one_message(bash):

@@ -67,7 +67,7 @@ def test_rpos_prompts_attend_to_a_given_text(make_trainer, tmp_path):
 def test_texts_that_do_not_fit_the_classes_are_refused(make_trainer, tmp_path):
     with pytest.raises(UserError, match="expected texts for every class, got none for dog, fox. Add them"):
         make_trainer("LP", *sentences(tmp_path, cat=["a"]), classnames=["cat", "dog", "fox"])
-    with pytest.raises(UserError, match="expected a dict of class names with lists of texts"):
+    with pytest.raises(UserError, match=r"expected {class name: \[text, ...\]} in JSON"):
         make_trainer("LP", *sentences(tmp_path, cat="a"), classnames=["cat"])
     with pytest.raises(UserError, match="expected a method with fixed class texts, got CoOp"):
         make_trainer("CoOp", *sentences(tmp_path), classnames=["cat"])

@@ -43,7 +43,7 @@ def test_a_compiled_step_gives_the_same_numbers(make_trainer, backend, method, c
         results.append(train_once(trainer))
     assert compiled.step.compiled is not None
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
-    assert "failed" not in capsys.readouterr().out
+    assert "failed" not in capsys.readouterr().err
 
 
 def test_a_step_that_fails_to_compile_runs_uncompiled_with_a_message(make_trainer, backend, capsys):
@@ -54,7 +54,7 @@ def test_a_step_that_fails_to_compile_runs_uncompiled_with_a_message(make_traine
     plain = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, output="plain"))
     fallback = train_once(make_trainer("RPO", "TRAINER.RPO.K", 3, "MODEL.COMPILE", True, output="compiled"))
     torch.testing.assert_close(fallback, plain, atol=0, rtol=0)
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert (
         "MODEL.COMPILE: torch.compile failed; running the step uncompiled" in printed and "no compiler here" in printed
     )
@@ -125,7 +125,7 @@ def test_a_step_that_fails_to_capture_runs_uncaptured_with_a_message(make_traine
         torch.testing.assert_close(
             step(batch["img"], batch["label"])[:2], trainer.outputs(batch["img"], batch["label"])[:2], atol=0, rtol=0
         )
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert (
         printed.count("MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured: RuntimeError: operation not")
         == 1

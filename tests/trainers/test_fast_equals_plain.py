@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_clip import make_small_clip
 
-from benchmarks.methods import PROMPTS, Case, build
+from benchmarks.methods import FURTHER, PROMPTS, Case, build
 
 FULL = "cat " * 60  # cut to what fits next to the prompts and fixed words
 NAMES = {
@@ -46,3 +46,15 @@ def test_rpo_with_a_full_context_equals_the_plain_path():
     paths = build(Case("RPO", 77 - longest - 4, len(names), 2), make_small_clip(), names)
     images = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(paths.model(images), paths.plain(images), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", FURTHER)
+def test_the_loss_and_its_gradients_equal_the_plain_path(method):
+    paths = build(Case(method, FURTHER[method], 5, 2), make_small_clip(), NAMES["names of many lengths"])
+    images = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    learned = [p for p in paths.model.prompt_learner.parameters() if p.requires_grad]
+    fast, plain = (paths.losses[path](images, torch.tensor([0, 4])) for path in ("fast", "plain"))
+    torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+    gradients = torch.autograd.grad(fast, learned), torch.autograd.grad(plain, learned)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5 * float(other.abs().max()) + 1e-6, rtol=0)

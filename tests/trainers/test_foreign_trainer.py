@@ -275,12 +275,6 @@ def test_keys_of_the_coop_family_do_not_replace_declared_ones():
     assert cfg.TRAINER.IVLP == CfgNode(family.NODES["IVLP"])
 
 
-def test_two_files_that_register_one_name_are_named(monkeypatch):
-    monkeypatch.setattr(TRAINER_REGISTRY, "_objects", {"CoOp": coop.CoOp})
-    with pytest.raises(KeyError, match="by trainers.coop, and now by elsewhere"):
-        TRAINER_REGISTRY.register(type("CoOp", (), {"__module__": "elsewhere"}))
-
-
 def test_other_errors_in_a_trainer_file_keep_their_traceback(cfg, monkeypatch):
     class Foreign(TrainerX):
         def check_cfg(self, cfg):

@@ -25,6 +25,11 @@ METHODS = {
     "CoCoOp": (),
     "RPO": ("TRAINER.RPO.PROMPTS", "text", "TRAINER.RPO.K", 2),
 }
+SLOW = {
+    "CLIPLoRA": ("TRAINER.CLIPLORA.ENCODER", "text"),
+    "DePT": (),
+    "TipAdapterF": ("TRAINER.TIPADAPTER.AUGMENT_EPOCH", 2),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +44,7 @@ def trainer(folder, method, *opts):
     trainers.extend_cfg(cfg)
     settings = ["TRAINER.NAME", method, "SEED", 1, "OUTPUT_DIR", str(folder), "DATASET.NUM_SHOTS", 2, "VERBOSE", False]
     settings += ["OPTIM.MAX_EPOCH", 2, "DATASET.SUBSAMPLE_CLASSES", "base", "DATALOADER.NUM_WORKERS", 0]
-    settings += ["DATALOADER.TRAIN_X.BATCH_SIZE", 4, *METHODS.get(method, ()), *opts]
+    settings += ["DATALOADER.TRAIN_X.BATCH_SIZE", 4, *(METHODS | SLOW).get(method, ()), *opts]
     merge(cfg, ["configs/datasets/braille.yaml", f"configs/trainers/{method}/tiny.yaml"], settings)
     return build_trainer(cfg)
 
@@ -62,7 +67,7 @@ def forbid_the_tower(monkeypatch):
     monkeypatch.setattr(PromptTrainer, "count_gflop", lambda _: None)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_an_empty_a_filled_and_no_cache_give_the_same_bits(tmp_path, cache, method, monkeypatch):
     without = run(tmp_path / "without", method, "DATALOADER.FEATURES_GIB", 0.0)
     assert not cache.exists()

@@ -11,6 +11,7 @@ from reference import prompt_std, reference_clip, reference_images, uniform
 import trainers
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.averaging import EpochAverage, gaussian_weights
 from dassl.engine.losses import CrossEntropy
 from dassl.engine.models import TrainerBase
 
@@ -166,3 +167,26 @@ def test_logits_gradients_and_four_steps_equal_the_released_code(reference, devi
             found = {name: p.grad.norm().item() for name, p in learner.named_parameters() if p.requires_grad}
             assert found == pytest.approx(norms, rel=0.01)
         optimizer.step()
+
+
+@pytest.mark.slow
+def test_promptsrc_averages_its_epochs_like_the_released_code(backbone):
+    (reference,) = (each for each in CASES if "gpa" in each)
+    case, expected = reference["case"], reference["gpa"]
+    trainer = make_trainer(case, backbone(case["layers"]))
+    learner = trainer.model.prompt_learner
+    set_tensors(learner, reference)
+    images, labels = reference_images(case["batch"], case["salt"]), torch.arange(case["batch"])
+    average = EpochAverage(gaussian_weights(expected["epochs"], expected["mean"], expected["std"]))
+    assert average.weights == pytest.approx(expected["weights"], abs=1e-5)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=case["lr"])
+    for epoch in range(expected["epochs"]):
+        optimizer.zero_grad()
+        trainer.loss(images, labels)[0].backward()
+        optimizer.step()
+        average.add(learner, epoch)
+    average.copy_to(learner)
+    assert learner.ctx.norm().item() == pytest.approx(expected["ctx_norm"], abs=1e-3)
+    with torch.no_grad():
+        logits = trainer.model.eval()(images)
+    torch.testing.assert_close(logits, torch.tensor(expected["logits"]), atol=2e-3, rtol=0)

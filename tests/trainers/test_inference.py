@@ -109,8 +109,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_a_run_is_found_by_the_files_inside_it(make):
-    trainer = make("RPO", "OPTIM.MAX_EPOCH", 1)
+    trainer = make("RPO", "OPTIM.MAX_EPOCH", 2, "TRAIN.CHECKPOINT_FREQ", 1)
     trainer.train()
     folder = f"{trainer.output_dir}/prompt_learner"
-    for path in (folder, f"{folder}/model.pth.tar-1"):
+    for path in (folder, f"{folder}/model.pth.tar-2"):
         assert_same(PromptedClassifier.from_pretrained(path, device="cpu"), trainer)
+    first = PromptedClassifier.from_pretrained(f"{folder}/model.pth.tar-1", device="cpu")
+    trainer.load_model(trainer.output_dir, epoch=1)
+    assert_same(first, trainer)
+    with pytest.raises(UserError, match="tar-3: expected the folder of a saved model .* got nothing"):
+        PromptedClassifier.from_pretrained(f"{folder}/model.pth.tar-3", device="cpu")

@@ -48,7 +48,7 @@ def test_a_captured_step_and_a_repeated_run_give_the_same_bits(method, prec, tra
     assert again[1] == expected[1]
     torch.testing.assert_close(again[0], expected[0], atol=0, rtol=0)
     captured, *replayed = trained(method, "MODEL.CUDA_GRAPH", True, prec=prec)
-    assert "failed" not in capsys.readouterr().out
+    assert "failed" not in capsys.readouterr().err
     assert (getattr(captured.step, "graphed", None) is not None) == captured.static_step
     assert replayed[1] == expected[1]
     torch.testing.assert_close(replayed[0], expected[0], atol=0, rtol=0)
@@ -86,7 +86,7 @@ def test_a_loss_that_synchronizes_runs_uncaptured_with_a_message(trained, capsys
 
     monkeypatch.setattr(RPO, "loss", synchronizing)
     _, *uncaptured = trained("RPO", "MODEL.CUDA_GRAPH", True)
-    assert "MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured" in capsys.readouterr().out
+    assert "MODEL.CUDA_GRAPH: capturing failed; running the step uncaptured" in capsys.readouterr().err
     torch.testing.assert_close(uncaptured[0], expected[0], atol=0, rtol=0)
     assert torch.rand(1, device="cuda").item() < 1  # the random stream works
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from original_files import whole_state_dict, write_original
 
-from basics import UserError
+from basics import NotApplicable, UserError
 from tests.methods import logits, maker
 
 # method: its options, the folder in its repository, whether the file holds the whole model
@@ -43,13 +43,15 @@ METHODS = {
     "DePT": (["TRAINER.DEPT.N_CTX", 4], "PromptLearner", True),
 }
 EPOCH = 5
+IN_CACHES = ("DATASET.NUM_SHOTS", 16, "TRAINER.TIPADAPTER.SEARCH_STEP", [5, 3])
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture
 def make(make_trainer):
-    return maker(make_trainer, {method: settings for method, (settings, *_) in METHODS.items()})
+    settings = {method: options for method, (options, *_) in METHODS.items()}
+    return maker(make_trainer, settings | {"TipAdapter": [], "TipAdapterF": []})
 
 
 def released(trainer, dtype=torch.float16):
@@ -170,6 +172,56 @@ def test_the_nested_file_of_cliplora_is_loaded(make, tmp_path):
     trainer = make("CLIPLoRA", "MODEL.INIT_WEIGHTS", str(tmp_path / "lora_weights.pt"))
     for name, tensor in tensors.items():
         assert torch.equal(trainer.model.prompt_learner.get_parameter(name), tensor.float())
+
+
+def test_the_released_norms_of_lasp_are_loaded(make_trainer, tmp_path):
+    tensors, state = released(make_trainer("LASP", output="by_hand"))
+    write("LASP", make_trainer("LASP", output="original"), tmp_path / "released", state)
+    trainer = make_trainer("LASP")
+    trainer.load_model(tmp_path / "released", epoch=EPOCH)
+    assert sum(".ln_" in name for name in tensors) == 4 * len(trainer.model.clip.visual.transformer.blocks)
+    for name, tensor in tensors.items():
+        assert torch.equal(trainer.model.prompt_learner.get_parameter(name), tensor.float())
+
+
+@pytest.fixture
+def caches(make, tmp_path):
+    """Write Tip-Adapter's files for 4 training images; return their folder, the keys (4, D), and the labels."""
+    width = make("TipAdapterF", output="original").model.prompt_learner.keys.shape[1]
+    keys, labels = torch.randn(4, width).half(), torch.tensor([3, 0, 4, 4])
+    files = {"keys": keys.t(), "values": torch.nn.functional.one_hot(labels, 5).half()}
+    files["best_F"] = torch.nn.Parameter(keys + 1)
+    (tmp_path / "caches").mkdir()
+    for name, tensor in files.items():
+        torch.save(tensor, tmp_path / "caches" / f"{name}_16shots.pt")
+    return tmp_path / "caches", keys.float(), labels
+
+
+@pytest.mark.parametrize(("method", "shift"), [("TipAdapter", 0), ("TipAdapterF", 1)])
+def test_a_released_cache_is_loaded_and_searched(make, caches, method, shift):
+    folder, keys, labels = caches
+    trainer = make(method, *IN_CACHES)
+    trainer.evaluate(folder)
+    cache = trainer.model.prompt_learner
+    assert torch.equal(cache.keys, (keys.half() + shift).float()) and torch.equal(cache.labels, labels)
+    found = cache.alpha.item(), cache.beta.item()
+    cache.alpha.zero_()
+    trainer.search()
+    assert (cache.alpha.item(), cache.beta.item()) == found
+
+
+def test_a_released_cache_of_other_classes_or_another_backbone_is_refused(make, caches):
+    folder, keys, _ = caches
+    torch.save(torch.ones(4, 9), folder / "values_16shots.pt")
+    with pytest.raises(NotApplicable, match="values_16shots.pt: expected 5 classes, got 9"):
+        make("TipAdapterF", *IN_CACHES).load_model(folder)
+    torch.save(torch.ones(4, 5), folder / "values_16shots.pt")
+    torch.save(keys[:, 1:], folder / "best_F_16shots.pt")
+    with pytest.raises(UserError, match=r"adapter.weight: expected shape \(4, \d+\), got \(4, \d+\)"):
+        make("TipAdapterF", *IN_CACHES).load_model(folder)
+    torch.save({"keys": keys}, folder / "best_F_16shots.pt")
+    with pytest.raises(UserError, match="best_F_16shots.pt: expected one matrix"):
+        make("TipAdapterF", *IN_CACHES).load_model(folder)
 
 
 def test_evaluation_of_a_released_file_writes_results(make, tmp_path):

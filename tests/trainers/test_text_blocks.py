@@ -88,7 +88,7 @@ def test_auto_uses_up_to_half_of_the_free_memory(make, monkeypatch, capsys):
     for free, block in ((2 * 100 * each, 0), (2 * 30 * each, 30), (0, 1)):
         monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device, free=free: free)
         assert make("CoOp", classnames=names, output=f"{block}").model.text_block == block
-    assert "MODEL.TEXT_BLOCK auto: 100 class texts would keep" in capsys.readouterr().out
+    assert "MODEL.TEXT_BLOCK auto: 100 class texts would keep" in capsys.readouterr().err
 
 
 def test_auto_counts_the_texts_of_all_images_in_a_batch(make):
@@ -106,7 +106,7 @@ def test_blocks_of_cocoop_use_the_memory_that_auto_found(make, monkeypatch, caps
     ) // 8
     monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device: 2 * 10 * each)
     trainer = make("CoCoOp", *batch, classnames=names, output="short")
-    assert trainer.model.text_block == 50 and "200 class texts would keep" in capsys.readouterr().out
+    assert trainer.model.text_block == 50 and "200 class texts would keep" in capsys.readouterr().err
     seen, similarities = [], trainer.model.similarities
     monkeypatch.setattr(
         trainer.model, "similarities", lambda i, c: seen.append((len(i), c.stop - c.start)) or similarities(i, c)
@@ -129,7 +129,7 @@ def test_sep_across_the_batch_refuses_blocks(make):
 def test_sep_across_the_batch_never_uses_blocks_with_auto(make, monkeypatch, capsys):
     monkeypatch.setattr(dassl.engine.accelerate, "free_memory", lambda device: 0)
     assert make("SEP", "TRAINER.SEP.SELECT", "batch").model.text_block == 0
-    assert "TEXT_BLOCK" not in capsys.readouterr().out
+    assert "TEXT_BLOCK" not in capsys.readouterr().err
 
 
 def test_rpo_without_a_kv_cache_gives_the_same_step(make):

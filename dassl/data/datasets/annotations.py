@@ -38,11 +38,15 @@ def read_annotations(path: str, parse: Callable[[str], T], expected: str) -> lis
                 try:
                     parsed.append(parse(line))
                 except (ValueError, LookupError) as error:
-                    raise UserError(f"{path}, line {number}: expected {expected}, got {line!r}.") from error
+                    raise UserError(
+                        f"{path}, line {number}: expected {expected}, got {line!r}. Restore the file."
+                    ) from error
     except FileNotFoundError as error:
         raise MissingFile(f"{path}: expected a file, got nothing.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a text file in UTF-8, got an unreadable one ({error}).") from error
+        raise UserError(
+            f"{path}: expected a text file in UTF-8, got an unreadable one ({error}). Restore the file."
+        ) from error
     return parsed
 
 

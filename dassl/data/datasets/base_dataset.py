@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from basics import UserError
+from basics import UserError, explain_os_error, log, notify
 
 
 class Datum:
@@ -67,7 +67,7 @@ def scan_folder(folder: str) -> list[os.DirEntry]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+        raise explain_os_error(folder, "a readable folder", error) from error
 
 
 def list_folder(folder: str) -> list[str]:
@@ -124,7 +124,7 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
     for item in train:
         names[item.label].add(item.classname)
     if not names:
-        raise UserError(f"{source}: expected training images, got none.")
+        raise UserError(f"{source}: expected training images, got none. Add some.")
 
     others = list(others)
     if min(names) < 0 or max(names) >= len(names):
@@ -161,11 +161,11 @@ def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str)
             )
     both = sorted({item.impath for item in train} & {item.impath for item in test})
     if both:
-        print(f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ...")
+        notify(f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ...")
     names = Counter({item.label: item.classname for item in train}.values())
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        print(f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}")
+        notify(f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}")
 
 
 def sample_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = False) -> list[Datum]:
@@ -318,7 +318,7 @@ class DatasetBase:
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
-        print(f"Creating a {num_shots}-shot dataset")
+        log(f"Creating a {num_shots}-shot dataset")
         sampled = [sample_fewshot(source, num_shots, random, repeat) for source in data_sources]
         return sampled[0] if len(sampled) == 1 else sampled
 

@@ -1,9 +1,10 @@
 """The registry of datasets."""
 
+from basics import log
 from dassl.data.datasets.base_dataset import DatasetBase
 from dassl.utils import Registry
 
-DATASET_REGISTRY = Registry("DATASET")
+DATASET_REGISTRY = Registry("DATASET", lambda dataset: dataset.__module__.startswith("datasets."))
 
 
 def build_dataset(cfg) -> DatasetBase:
@@ -14,5 +15,5 @@ def build_dataset(cfg) -> DatasetBase:
     """
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
-        print(f"Loading dataset: {cfg.DATASET.NAME}")
+        log(f"Loading dataset: {cfg.DATASET.NAME}")
     return dataset(cfg)

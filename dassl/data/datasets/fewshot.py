@@ -6,9 +6,11 @@ import json
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from basics import MissingFile, UserError, read_json, sweep_litter, write_json
+from basics import MissingFile, UserError, cache_dir, log, notify, read_json, sweep_litter, write_json
 from dassl.data.datasets.base_dataset import (
     DatasetBase,
     Datum,
@@ -23,6 +25,7 @@ from dassl.data.datasets.base_dataset import (
 from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
 from dassl.data.templates import prompt_template
 
+LONGEST_NAME = 50  # letters of a dataset's folder in the name of its folder in the cache
 LITTER_AGE = 24 * 3600  # seconds, after which no process is still writing a record
 MAX_VAL_SHOTS = 4  # the CoOp family validates on at most four images per class
 
@@ -37,9 +40,12 @@ class FewShotDataset(DatasetBase):
     - :meth:`find_root` if its images are not in the user's DATA folder.
 
     The sample has its own random stream, ``random.Random(cfg.SEED)``: train with K shots, then val with min(K, 4).
-    It is the CoOp family's sample for that seed. It is recorded in ``split_fewshot/shot_K-seed_S.json`` next to the
-    images; an existing record must agree with it. A share of the training images (TRAIN_FRACTION) has another stream,
-    which depends on nothing but the seed, so it is not recorded.
+    It is the CoOp family's sample for that seed. It is recorded in ``split_fewshot/shot_K-seed_S.json``; an existing
+    record must agree with it. A share of the training images (TRAIN_FRACTION) has another stream, which depends on
+    nothing but the seed, so it is not recorded.
+
+    Records and splits that are made here are kept in ``dataset_dir``, as in the CoOp family, but in the cache if that
+    folder holds the user's own images (``own_images``), which are never written to, or if it cannot be written.
 
     Args:
         cfg: the config; reads SEED and DATASET.{ROOT, NUM_SHOTS, TRAIN_FRACTION, REDRAW, SUBSAMPLE_CLASSES, PROMPT}.
@@ -85,12 +91,14 @@ class FewShotDataset(DatasetBase):
             rng = random.Random(f"fraction {cfg.SEED}" if cfg.SEED >= 0 else None)
             train = sample_fraction(train, cfg.DATASET.TRAIN_FRACTION, rng)
         self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))
-        print(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
+        log(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
 
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
+        if self.num_classes < 2:
+            notify(f"Note: {self.classnames[0]} is the only class, so every prediction is correct")
         if self.untrained:
-            print(f"Note: {len(self.untrained)} classes have no training images: {', '.join(self.untrained[:5])}")
+            notify(f"Note: {len(self.untrained)} classes have no training images: {', '.join(self.untrained[:5])}")
 
     def find_root(self, cfg) -> str:
         """Return the folder that contains ``dataset_dir``: the user's DATA folder.
@@ -119,9 +127,10 @@ class FewShotDataset(DatasetBase):
         Args:
             root: the folder that :meth:`find_root` returned.
         """
-        path = os.path.join(self.dataset_dir, self.split_file)
-        if os.path.isfile(path):
-            return read_split(path, self.image_dir)
+        places = [Path(self.dataset_dir, self.split_file), self._cached(self.split_file)]
+        for path in places:
+            if path.is_file():
+                return read_split(str(path), self.image_dir)
 
         # The sample continues the same stream: the original's run that makes the split samples the same shots.
         try:
@@ -134,9 +143,9 @@ class FewShotDataset(DatasetBase):
         check_images([*train, *val, *test], type(self).__name__)
         self._made_split = True
         try:
-            save_split(train, val, test, path, self.image_dir)
+            _write_first(places, lambda path: save_split(train, val, test, str(path), self.image_dir))
         except UserError as error:
-            print(f"Note: cannot save the split, so another seed will make a different one. {error}")
+            notify(f"Note: cannot save the split, so another seed will make a different one. {error}")
         return train, val, test
 
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
@@ -145,31 +154,39 @@ class FewShotDataset(DatasetBase):
             f"{type(self).__name__}: expected the split file {self.split_file} in {self.dataset_dir}, got none."
         )
 
+    def _cached(self, name: str) -> Path:
+        """Return the path of a file about this dataset in the cache."""
+        folder = os.path.realpath(self.dataset_dir)
+        digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+        return cache_dir("datasets", f"{os.path.basename(folder)[:LONGEST_NAME]}-{digest}", name)
+
     def _sample(
         self, train: list[Datum], val: list[Datum], num_shots: int, seed: int, redraw: bool
     ) -> tuple[list[Datum], list[Datum]]:
         """Sample the shots of all classes, and check or write their record."""
         few = [members[0].classname for members in group_by_label(train).values() if len(members) < num_shots]
         if few:
-            print(f"Note: {len(few)} classes have fewer than {num_shots} images; using all: {', '.join(few[:3])}")
+            notify(f"Note: {len(few)} classes have fewer than {num_shots} images; using all: {', '.join(few[:3])}")
         sampled_train = sample_fewshot(train, num_shots, self.rng)
         sampled_val = sample_fewshot(val, min(num_shots, MAX_VAL_SHOTS), self.rng)
         if seed < 0:
             return sampled_train, sampled_val  # every run has its own sample: nothing to record
 
-        path = Path(self.dataset_dir, self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
-        report_pickle(path.with_suffix(".pkl"), "the seed determines the sample")
+        name = os.path.join(self.record_dir, f"shot_{num_shots}-seed_{seed}.json")
+        cached, beside = self._cached(name), Path(self.dataset_dir, name)
+        places = [cached] if self.own_images else [beside, cached]
+        report_pickle(beside.with_suffix(".pkl"), "the seed determines the sample")
         record = {
             "after_making_split": self._made_split,
             "train": relative_entries(sampled_train, self.dataset_dir),
             "val": relative_entries(sampled_val, self.dataset_dir),
         }
-        if not path.exists():
-            sweep_litter(path.parent, older_than=LITTER_AGE)
+        path = next((path for path in (cached, beside) if path.exists()), None)
+        if path is None:
             try:
-                write_json(record, path)
+                _write_first(places, lambda path: _write_record(record, path))
             except UserError as error:
-                print(f"Note: cannot record the sample. {error}")
+                notify(f"Note: cannot record the sample. {error}")
             return sampled_train, sampled_val
 
         recorded = _read_record(path)
@@ -180,17 +197,22 @@ class FewShotDataset(DatasetBase):
             kept_train = self._find(recorded["train"], train, sampled_train)
             kept_val = self._find(recorded["val"], val, sampled_val)
             if kept_train is not None and kept_val is not None:
-                print(f"Using the sample in {path}, made together with the split")
+                log(f"Using the sample in {path}, made together with the split")
                 return kept_train, kept_val
-        if redraw:
-            kept = _free_name(path)
-            write_json(recorded, kept)
-            write_json(record, path)
-            print(f"Note: the images or the split have changed; recorded a new sample, and kept the old one as {kept}")
+        entries = relative_entries([*train, *val], self.dataset_dir)
+        # Other images at the same path, which the cache cannot tell apart.
+        replaced = self.own_images and _drawn(recorded).keys().isdisjoint(path for path, *_ in entries)
+        if redraw or replaced:
+            kept = path
+            if path in places:
+                kept = _keep_old(path, recorded)
+                places = [path, *places]
+            _write_first(places, lambda path: _write_record(record, path))
+            notify(f"Note: the images or the split have changed; recorded a new sample, and kept the old one as {kept}")
             return sampled_train, sampled_val
         raise UserError(
             f"{path}: expected this dataset's sample of {num_shots} shots for seed {seed}, got another: "
-            f"{_what_changed(recorded, relative_entries([*train, *val], self.dataset_dir))}. Put the images back, or "
+            f"{_what_changed(recorded, entries)}. Put the images back, or "
             "set DATASET.REDRAW True for a new sample; the old record is kept next to it, and other samples are "
             "unchanged."
         )
@@ -207,7 +229,34 @@ class FewShotDataset(DatasetBase):
 def report_pickle(path: Path, instead: str) -> None:
     """Print that a pickle of the CoOp family, if there is one, is not read, and what replaces it."""
     if path.exists():
-        print(f"Note: ignoring {path}, because a pickle can run code; {instead}")
+        notify(f"Note: ignoring {path}, because a pickle can run code; {instead}")
+
+
+def _write_first(places: list[Path], write: Callable[[Path], object]) -> None:
+    """Write to the first of these places where that is possible.
+
+    Raises:
+        UserError: it is possible nowhere; the last place's.
+    """
+    for path in places[:-1]:
+        with suppress(UserError):
+            write(path)
+            return
+    write(places[-1])
+
+
+def _write_record(record: dict, path: Path) -> None:
+    sweep_litter(path.parent, older_than=LITTER_AGE)
+    write_json(record, path)
+
+
+def _keep_old(path: Path, recorded: dict) -> Path:
+    """Copy a record to a name next to it, unless its folder cannot be written, where it stays; return its new path."""
+    kept = _free_name(path)
+    with suppress(UserError):
+        write_json(recorded, kept)
+        return kept
+    return path
 
 
 def _read_record(path: Path) -> dict:
@@ -221,14 +270,19 @@ def _read_record(path: Path) -> dict:
     return {"after_making_split": False, **record}
 
 
-def _what_changed(recorded: dict, entries: list[list]) -> str:
-    """Say why a recorded sample no longer fits the images; `entries`: those of the train and val images."""
-    classes = {path: name for path, _, name in entries}
-    drawn = {
+def _drawn(recorded: dict) -> dict[str, object]:
+    """Return the class name of each image of a recorded sample, by path."""
+    return {
         entry[0]: entry[2]
         for entry in (*recorded["train"], *recorded["val"])
         if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)  # the file may be damaged
     }
+
+
+def _what_changed(recorded: dict, entries: list[list]) -> str:
+    """Say why a recorded sample no longer fits the images; `entries`: those of the train and val images."""
+    classes = {path: name for path, _, name in entries}
+    drawn = _drawn(recorded)
     gone = [path for path in drawn if path not in classes]
     renamed = [path for path in drawn if path in classes and classes[path] != drawn[path]]
     if gone:

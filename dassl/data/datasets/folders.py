@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.data.datasets.base_dataset import Datum, scan_folder
 from dassl.utils.images import is_image, why_not_read
 
@@ -105,7 +105,7 @@ def report_skipped(folder: str, others: list[str]) -> None:
     if others:
         first = ", ".join(os.path.relpath(path, folder) for path in others[:3])
         advice = why_not_read(map(ending, others))
-        print(f"Note: skipped {len(others):,} files in {folder} that are no images: {first} {advice}".rstrip())
+        notify(f"Note: skipped {len(others):,} files in {folder} that are no images: {first} {advice}".rstrip())
 
 
 def ending(path: str) -> str:

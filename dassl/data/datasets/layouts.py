@@ -1,10 +1,10 @@
-"""Folders of images as people have them: with or without parts (train, valid, ...), the classes at any depth."""
+"""Common layouts of image folders: with or without parts (train, valid, ...), and classes at any depth."""
 
 import os
 from collections import defaultdict
 from typing import NamedTuple
 
-from basics import UserError
+from basics import UserError, notify
 from dassl.data.datasets.base_dataset import list_folder, scan_folder
 from dassl.data.datasets.folders import (
     CLUTTER,
@@ -67,7 +67,7 @@ def read_layout(root: str, level: int = 1, skipped: str = "") -> dict[str, list[
     _check_empty(root, tops, placed, others, skipped)
     report_skipped(root, others)
     if loose:
-        print(f"Note: ignoring {len(loose):,} images that are in no class folder, first: {loose[0].path}")
+        notify(f"Note: ignoring {len(loose):,} images that are in no class folder, first: {loose[0].path}")
     placed = [image for image in placed if len(image.folders) >= abs(level)]
     if level == 1 and all(len(image.folders) > 1 for image in placed):
         _propose_level(placed)
@@ -113,14 +113,14 @@ def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[
         classes = {image.folders[0] for image in placed}
         refuse_empty(root, len(classes) + len(empty), sorted(empty), others)
     if ignored:
-        print(f"Note: ignoring {len(ignored)} folders in {root} that hold no images: {', '.join(sorted(ignored)[:5])}")
+        notify(f"Note: ignoring {len(ignored)} folders in {root} that hold no images: {', '.join(sorted(ignored)[:5])}")
 
 
 def _propose_level(placed: list[Placed]) -> None:
     """Print that the classes may be one level deeper."""
     tops, below = (sorted({image.folders[depth] for image in placed}) for depth in (0, 1))
     if len(below) > 1:
-        print(
+        notify(
             f"Note: all images are in folders below the class folders ({_some(tops)}), such as "
             f"{os.path.join(*placed[0].folders[:2])}. If these are the classes ({_some(below)}), set "
             "DATASET.CLASS_LEVEL 2."

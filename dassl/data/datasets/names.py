@@ -1,4 +1,4 @@
-"""Class names that are folder names: what CLIP cannot read in them, and what it can be told instead."""
+"""Class names that were folder names: what CLIP cannot understand in them, and what to write instead."""
 
 import re
 from collections import defaultdict
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+from basics import notify
 
 SYNSET = re.compile(r"n\d{8}")  # an ImageNet class, such as n01440764
 NUMBERED = re.compile(r"(?:n\d{8}|\d+)[\s._-]+(?=\D)")  # 001.Black_footed_Albatross, n02085620-Chihuahua
@@ -30,16 +32,18 @@ def class_names(folders: Iterable[str], names_file: str, strip_numbers: bool = F
         for name in folders
     }
     if synsets:
-        print(f"Note: translated {len(synsets):,} ImageNet synsets: {_some(f'{k} is {v}' for k, v in synsets.items())}")
+        notify(
+            f"Note: translated {len(synsets):,} ImageNet synsets: {_some(f'{k} is {v}' for k, v in synsets.items())}"
+        )
     opaque = [name for name in names.values() if OPAQUE.fullmatch(name)]
     if opaque:
-        print(
+        notify(
             f"Note: {len(opaque):,} of {len(names):,} class names say nothing to CLIP, which reads them as words: "
             f"{_some(opaque)}. Name the classes in {names_file}, with a line for each class: the folder (or label), a "
             "tab, and the class name."
         )
     if numbered and not strip_numbers:
-        print(
+        notify(
             f"Note: {len(numbered):,} of {len(names):,} class names start with a number, which CLIP reads as a word: "
             f"{_some(numbered)}. To remove the numbers, set DATASET.STRIP_NUMBERS True."
         )

@@ -1,4 +1,4 @@
-"""What makes a dataset's numbers doubtful: equal images in training and test, in a list, or in two classes."""
+"""Duplicate images, which make results doubtful: in training and test, within one list, or in two classes."""
 
 import hashlib
 import os

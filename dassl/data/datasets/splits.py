@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from basics import UserError, read_json, write_json
+from basics import UserError, log, notify, read_json, write_json
 from dassl.data.datasets.base_dataset import Datum, check_images, group_by_label
 from dassl.data.datasets.tables import PATH, part_of, plain
 
@@ -33,12 +33,12 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
     Raises:
         UserError: the file is not such a split, or images in it are missing.
     """
-    print(f"Reading split from {filepath}")
+    log(f"Reading split from {filepath}")
     split = read_json(filepath)
     try:
         lists = {part_of(key) or key: entries for key, entries in split.items()}
         if "val" not in lists:
-            print(f"Note: {filepath} has no val; there are no validation images")
+            notify(f"Note: {filepath} has no val; there are no validation images")
             lists["val"] = []
         parts = [[_datum(path_prefix, *_fields(entry)) for entry in lists[part]] for part in ("train", "val", "test")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -70,10 +70,10 @@ def _count_from_zero(filepath: str, parts: list[list[Datum]]) -> list[list[Datum
     if any(merged[label] != name for found in names for label, name in found.items()):
         in_order = dict.fromkeys(found[label] for found in names for label in sorted(found))
         number = {name: label for label, name in enumerate(in_order)}
-        print(f"Note: {filepath} numbers the classes of its lists differently; numbering them by their names")
+        notify(f"Note: {filepath} numbers the classes of its lists differently; numbering them by their names")
         return [[Datum(i.impath, number[i.classname], i.domain, i.classname) for i in part] for part in parts]
     if merged and min(merged) == 1:
-        print(f"Note: {filepath} counts labels from 1; counting from 0")
+        notify(f"Note: {filepath} counts labels from 1; counting from 0")
         return [[Datum(i.impath, i.label - 1, i.domain, i.classname) for i in part] for part in parts]
     return parts
 
@@ -102,7 +102,7 @@ def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath
         part: relative_entries(items, path_prefix) for part, items in (("train", train), ("val", val), ("test", test))
     }
     write_json(split, filepath)
-    print(f"Saved split to {filepath}")
+    log(f"Saved split to {filepath}")
 
 
 def relative_entries(items: list[Datum], folder: str) -> list[list]:
@@ -124,7 +124,7 @@ def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tup
     Raises:
         UserError: a class is too small to give a validation image.
     """
-    print(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
+    log(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
     train, val = [], []
     for items in group_by_label(trainval).values():
         num_val = round(len(items) * p_val)
@@ -158,7 +158,7 @@ def split_by_class(
         UserError: a class is too small to give an image to each part, and `refuse_small`.
     """
     parts = f"{p_train:.0%} train, {p_val:.0%} val and {1 - p_train - p_val:.0%} test"
-    print(f"Splitting into {parts}")
+    log(f"Splitting into {parts}")
     train, val, test, small = [], [], [], []
     for members in group_by_label(items).values():
         rng.shuffle(members)
@@ -175,7 +175,7 @@ def split_by_class(
         val += members[num_train : num_train + num_val]
         test += members[num_train + num_val :]
     if small:
-        print(
+        notify(
             f"Note: {len(small)} classes have too few images for that: at least half are train, the rest is test, "
             f"first: {', '.join(small[:3])}"
         )
@@ -202,7 +202,7 @@ def subsample_classes(*sources: list[Datum], subsample: str = "all"):
     if subsample == "all":
         return sources
 
-    print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
+    log(f"SUBSAMPLE {subsample.upper()} CLASSES!")
     labels = sorted({item.label for source in sources for item in source})
     half = math.ceil(len(labels) / 2)
     selected = labels[:half] if subsample == "base" else labels[half:]

@@ -1,4 +1,4 @@
-"""Label tables: a CSV file with a line for each image. Its columns are found by name, whatever wrote the file."""
+"""Label tables: a CSV file with a line for each image. Its columns are found by name, whichever program wrote it."""
 
 import codecs
 import csv
@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from basics import UserError
+from basics import UserError, notify
 
 # Common names of the columns, without case, spaces, and _. The first one that a table has counts.
 PATH = (
@@ -65,7 +65,7 @@ def read_table(path: str, columns: str = "") -> list[tuple[str, str, str]]:
             'DATASET.COLUMNS "path column,label column", and a third one for the split.'
         )
     if ignored := [name or "(without a name)" for name in header if name not in chosen]:
-        print(f"Note: {path}: reading the columns {', '.join(chosen)}; ignoring {', '.join(ignored)}")
+        notify(f"Note: {path}: reading the columns {', '.join(chosen)}; ignoring {', '.join(ignored)}")
     places = [header.index(name) for name in chosen]
     found = []
     for number, row in enumerate(rows, start=1):
@@ -133,7 +133,7 @@ def _read_rows(path: str, columns: str) -> tuple[list[str], list[list[str]]]:
     try:
         header, *rows = [*_reader(text, max(DELIMITERS, key=known))] or [[]]
     except csv.Error as error:
-        raise UserError(f"{path}: expected a CSV file, got an error: {error}.") from error
+        raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
     return header, rows
 
 
@@ -147,15 +147,15 @@ def _decode(path: str) -> str:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise UserError(f"{path}: expected a CSV file, got an error: {error}.") from error
+        raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
-            raise UserError(f"{path}: expected a CSV file, got an error: {error}.") from error
+            raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
         text = content.decode("cp1252", errors="replace")
-        print(f"Note: {path} is not in UTF-8; reading it as Windows-1252 (Latin-1)")
+        notify(f"Note: {path} is not in UTF-8; reading it as Windows-1252 (Latin-1)")
     if "\0" in text:
         raise UserError(f"{path}: expected a CSV file, got a binary one. Export the table as CSV in UTF-8.")
     return text

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torchvision.transforms as T
 
-from basics import UserError
+from basics import UserError, log, notify
 from dassl.data.transforms.augmentations import (
     MAX_MAGNITUDE,
     Cutout,
@@ -70,7 +70,7 @@ def build_transform(cfg, is_train: bool = True, choices: Sequence[str] | None = 
         UserError: an unknown transform or interpolation, or a magnitude out of range.
     """
     if cfg.INPUT.NO_TRANSFORM:
-        print("Note: no transform is applied")
+        notify("Note: no transform is applied")
         return None
 
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
@@ -82,7 +82,7 @@ def build_transform(cfg, is_train: bool = True, choices: Sequence[str] | None = 
 
     steps = _train_steps(cfg.INPUT, choices) if is_train else _test_steps(cfg.INPUT, choices)
     if cfg.VERBOSE:
-        print(f"Transform of {'training' if is_train else 'test'} images: {', '.join(steps)}")
+        log(f"Transform of {'training' if is_train else 'test'} images: {', '.join(steps)}")
     return T.Compose(list(steps.values()))
 
 

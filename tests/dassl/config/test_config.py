@@ -85,7 +85,7 @@ def test_all_mistakes_are_reported_together_and_nothing_is_merged(tmp_path):
     with pytest.raises(UserError) as error:
         merge(cfg, [file, "/nowhere.yaml"], ["OPTIM.MAX_EPOCH", "1.5", "USE_CUDA", "1", "SEED", ""])
     assert str(error.value).splitlines() == [
-        "/nowhere.yaml: expected a config file, got nothing.",
+        "/nowhere.yaml: expected a config file, got nothing. Check the path.",
         f"{file}: OPTIM.LR: expected a float (such as 0.0003), got a string 'fast'.",
         f"{file}: unknown key OPTIM.NAM. Did you mean OPTIM.NAME?",
         f"{file}: INPUT.GB_K: expected an integer (such as 21), got no value.",

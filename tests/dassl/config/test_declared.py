@@ -41,6 +41,31 @@ def test_a_method_may_be_a_package(tmp_path):
     assert cfg == CfgNode({"A": 1}) and registered_names(tmp_path) == ["X"]
 
 
+def test_a_file_may_add_keys_to_the_node_of_a_later_one(tmp_path):
+    (tmp_path / "a.py").write_text("def extend_cfg(cfg):\n    cfg.B.MORE = 2\n")
+    (tmp_path / "b.py").write_text("def extend_cfg(cfg):\n    cfg.B = CfgNode()\n    cfg.B.ONE = 1\n")
+    cfg = CfgNode()
+    declare_keys(cfg, tmp_path)
+    assert cfg == CfgNode({"B": {"ONE": 1, "MORE": 2}})
+
+
+@pytest.mark.parametrize("lines", ["cfg.B = CfgNode()", "cfg.A.ONE = 1"])
+def test_a_node_of_two_files_or_of_none_needs_an_import(tmp_path, lines):
+    (tmp_path / "a.py").write_text(f"def extend_cfg(cfg):\n    {lines}\n")
+    (tmp_path / "b.py").write_text("def extend_cfg(cfg):\n    cfg.B = CfgNode()\n")
+    cfg = CfgNode()
+    with pytest.raises(NotDeclared):
+        declare_keys(cfg, tmp_path)
+    assert cfg == CfgNode()
+
+
+def test_a_folder_with_a_clip_package_needs_an_import(tmp_path):
+    (tmp_path / "mma" / "clip").mkdir(parents=True)
+    (tmp_path / "mma" / "clip" / "__init__.py").write_text("")
+    with pytest.raises(NotDeclared):
+        registered_names(tmp_path)
+
+
 @pytest.mark.parametrize(
     "body",
     ["cfg.TRAINER.X = CfgNode({})", "cfg.TRAINER.X = len('ab')", "other.X = 1", "for k in 'ab':\n        cfg[k] = 1"],

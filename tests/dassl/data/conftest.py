@@ -54,8 +54,9 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def cfg(root):
+def cfg(root, monkeypatch, tmp_path_factory):
     """Return the config that reads Small with training augmentation."""
+    monkeypatch.setenv("DASSL_CACHE", str(tmp_path_factory.mktemp("cache")))
     cfg = get_cfg_default()
     cfg.SEED = 1
     cfg.VERBOSE = False

@@ -113,7 +113,7 @@ def test_a_damaged_store_gives_the_same_features(cfg, cache, capsys):
     (path,) = (cache / "features").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
     assert_same(passes(loaders(cfg)[1]), expected)
-    assert "is damaged" in capsys.readouterr().out
+    assert "is damaged" in capsys.readouterr().err
     assert_same(passes(loaders(cfg, forbidden)[1]), expected)  # repaired
 
 

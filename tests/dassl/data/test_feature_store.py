@@ -39,7 +39,7 @@ def test_every_damaged_byte_and_length_is_detected(tmp_path, tensor, capsys):
     for length in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert store.get(KEY) is None
-    assert "is damaged; computing its content again" in capsys.readouterr().out
+    assert "is damaged; computing its content again" in capsys.readouterr().err
 
 
 def test_a_file_under_the_wrong_name_is_detected(tmp_path, tensor):
@@ -70,7 +70,7 @@ def test_a_full_disk_is_reported_and_the_run_continues(tmp_path, tensor, monkeyp
 
     monkeypatch.setattr(feature_store, "write_atomic", full)
     FeatureStore(tmp_path, budget=2**20).put(KEY, tensor)
-    assert "Note: cannot store the image features. " in capsys.readouterr().out
+    assert "Note: cannot store the image features. " in capsys.readouterr().err
 
 
 STORE = """

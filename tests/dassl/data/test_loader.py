@@ -89,7 +89,7 @@ def test_an_unreadable_test_image_may_count_as_a_wrong_answer(cfg, bad, num_work
     assert (labels < 0).sum() == 1 and labels[:-1].tolist() == expected[:-1]
     assert [path for batch in batches for path in batch["impath"]] == [item.impath for item in manager.dataset.test]
     assert sum(len(batch["img"]) for batch in batches) == len(expected)
-    assert f"Counted as wrong: {bad}: expected an image" in capfd.readouterr().out
+    assert f"Counted as wrong: {bad}: expected an image" in capfd.readouterr().err
 
 
 def test_a_missing_test_image_is_never_counted(cfg, bad):

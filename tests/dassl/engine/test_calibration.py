@@ -52,7 +52,7 @@ def test_without_validation_images_nothing_is_fitted(make, monkeypatch, tmp_path
     monkeypatch.setattr(sys.modules[make.__module__].FakeDataManager, "has_val", False)
     make(*CALIBRATE).train()
     assert calibration_of(tmp_path / "run") is None
-    assert "no temperature was fitted, because the dataset has no validation images" in capsys.readouterr().out
+    assert "no temperature was fitted, because the dataset has no validation images" in capsys.readouterr().err
 
 
 def test_a_run_without_a_test_is_calibrated(make, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import zipfile
 
@@ -37,8 +38,8 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(make, tmp_path, capsys):
     kill(make("TRAIN.CHECKPOINT_MINUTES", "1e-9"), 1, 2)
     capsys.readouterr()
     make("TRAIN.CHECKPOINT_MINUTES", "60").train()
-    out = capsys.readouterr().out
-    assert 'state.pt": 1 epochs and 2 batches are done' in out
+    out, err = capsys.readouterr()
+    assert 'state.pt": 1 epochs and 2 batches are done' in err
     assert "epoch [2/4] batch [2/3]" not in out and "epoch [2/4] batch [3/3]" in out
 
 
@@ -120,8 +121,8 @@ def test_the_log_reports_a_resumed_run(make, tmp_path, capsys):
     kill(make(), 2, 0)
     assert "No checkpoint found, train from scratch" in capsys.readouterr().out
     make().train()
-    out = capsys.readouterr().out
-    assert f'Resumed from "{tmp_path / "run" / "state.pt"}": 2 epochs are done' in out
+    out, err = capsys.readouterr()
+    assert f'Resumed from "{tmp_path / "run" / "state.pt"}": 2 epochs are done' in err
     assert "epoch [2/4]" not in out and "epoch [3/4]" in out
 
 
@@ -268,6 +269,63 @@ def test_the_best_checkpoint_is_the_default_and_an_epoch_can_be_chosen(make, tmp
     assert torch.equal(other.model.ctx, last_tensors(tmp_path / "trained", 2)["ctx"])
 
 
+@pytest.mark.parametrize(
+    ("path", "epoch"),
+    [
+        ("trained", 4),
+        ("trained/prompt_learner", 4),
+        ("trained/prompt_learner/model.pth.tar-2", 2),
+        ("trained/prompt_learner/checkpoint", 4),
+        ("trained/results.json", 4),
+        ("alone.pth", 2),
+        ("renamed", 2),
+        ("model", 4),
+    ],
+)
+def test_a_model_is_found_by_what_people_point_at(make, tmp_path, path, epoch):
+    make("TRAIN.CHECKPOINT_FREQ", "2", folder="trained").train()
+    expected = last_tensors(tmp_path / "trained", epoch)["ctx"]
+    (tmp_path / "renamed").mkdir()
+    for copy in ("alone.pth", "renamed/model.pth.tar-2"):
+        shutil.copy(tmp_path / "trained" / "prompt_learner" / "model.pth.tar-2", tmp_path / copy)
+    (tmp_path / "model").mkdir()  # of `dassl fit`
+    (tmp_path / "model" / "run").symlink_to(tmp_path / "trained")
+    other = make(folder="test")
+    other.evaluate(str(tmp_path / path))
+    assert torch.equal(other.model.ctx, expected)
+    results = json.loads((tmp_path / "test" / "results.json").read_text())
+    assert results["load_epoch"] == epoch
+    if path.startswith("trained"):
+        assert results["model_dir"] == str(tmp_path / "trained")
+
+
+def test_what_is_no_model_is_described(make, tmp_path):
+    make("TRAIN.CHECKPOINT_FREQ", "2", folder="runs/deep/trained").train()
+    trained = tmp_path / "runs" / "deep" / "trained"
+    make(folder="tested").evaluate(trained)
+    for name in ("empty", "foreign/photos", "saved", "other/adapter"):
+        (tmp_path / name).mkdir(parents=True)
+    for file in ("saved/model.safetensors", "other/adapter/model.pth.tar-1"):
+        (tmp_path / file).touch()
+    shutil.copytree(trained, tmp_path / "without")
+    shutil.rmtree(tmp_path / "without" / "prompt_learner")
+    found = {
+        "nowhere": 'got ".*nowhere", which does not exist',
+        "empty": "empty: an empty folder",
+        "foreign": "foreign: a folder with photos",
+        "runs": r"runs: a folder of 1 runs \(deep/trained\); name one of them",
+        "tested": "tested: a run that tested the model in .*deep/trained; name that one",
+        "without": "without: a run without checkpoints",
+        "saved": "saved: a saved model, for `dassl predict`, without its training",
+        "other": "other: a run with checkpoints of adapter; name one of this method",
+    }
+    for name, message in found.items():
+        with pytest.raises(UserError, match=f"^--model-dir: expected a trained run with .*prompt_learner.*{message}"):
+            make(folder="test").evaluate(tmp_path / name)
+    with pytest.raises(UserError, match="--load-epoch: expected 2, that of .*tar-2, got 4"):
+        make(folder="test").evaluate(trained / "prompt_learner" / "model.pth.tar-2", epoch=4)
+
+
 def test_without_a_directory_nothing_is_loaded(make, capsys):
     assert make().load_model("") is None
     assert "loading nothing" in capsys.readouterr().out
@@ -370,7 +428,7 @@ def test_a_flipped_bit_is_detected_and_nothing_is_lost(make, tmp_path, file):
     first = record.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
     data[first] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="the checksum of .* is wrong. Restore the file, or delete it"):
+    with pytest.raises(UserError, match="the checksum of .* is wrong. Restore it, or delete it"):
         if file == "state.pt":
             make(folder="trained").train()
         else:

@@ -61,8 +61,8 @@ def test_as_many_steps_as_allowed_are_skipped_and_counted(make, tmp_path, capsys
     trainer.bad_at = [(0, 1), (2, 0), (3, 2)]
     message = stopped(trainer)  # the third one is too many
     assert "in epoch 4, batch 3. 2 steps were skipped before." in message
-    out = capsys.readouterr().out
-    assert "Skipped epoch 1, batch 2: its loss is infinite or NaN (1 of 2)\nentropy: " in out
+    err = capsys.readouterr().err
+    assert "Skipped epoch 1, batch 2: its loss is infinite or NaN (1 of 2)\nentropy: " in err
     assert all(torch.isfinite(torch.tensor(row["loss"])) for row in trainer.record.rows)
     # The count survives the stop, the key may be changed, and what was left out is in the results.
     trainer = make("TRAIN.ON_NONFINITE", "skip:3")

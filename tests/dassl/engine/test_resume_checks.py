@@ -43,7 +43,7 @@ def test_a_resumed_run_keeps_its_number_of_threads(make, tmp_path, capsys, threa
     kill(make(folder="killed"), 1, 1)
     torch.set_num_threads(1)
     make(folder="killed").train()
-    assert torch.get_num_threads() == 2 and "Resuming with 2 threads, as before, not 1" in capsys.readouterr().out
+    assert torch.get_num_threads() == 2 and "Resuming with 2 threads, as before, not 1" in capsys.readouterr().err
     assert results_of(tmp_path / "killed") == results_of(tmp_path / "whole")
     assert results_of(tmp_path / "whole")["threads"] == 2
 
@@ -54,7 +54,7 @@ def test_another_torch_on_resume_is_reported_and_recorded(make, tmp_path, capsys
     kill(make(), 2, 1)
     make().train()
     change = f"torch: 1.0 before, {torch.__version__} now"
-    assert capsys.readouterr().out.count(f"Note: the run resumes with {change}.") == 1
+    assert capsys.readouterr().err.count(f"Note: the run resumes with {change}.") == 1
     assert results_of(tmp_path / "run")["changed_on_resume"] == [change]
 
 

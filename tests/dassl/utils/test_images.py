@@ -184,7 +184,7 @@ def test_the_content_counts_not_the_extension(tmp_path, colors):
 def test_a_missing_file_a_folder_and_a_damaged_image_are_named(tmp_path):
     with pytest.raises(MissingFile, match=r"a\.png: expected an image file"):
         read_image(tmp_path / "a.png")
-    with pytest.raises(UserError, match="cannot open the file"):
+    with pytest.raises(UserError, match="expected a readable file, got an error"):
         read_image(tmp_path)
     for ending in ("png", "jpg", "gif", "tif", "webp", "bmp"):
         path = tmp_path / f"a.{ending}"

@@ -45,3 +45,24 @@ def test_a_name_is_registered_once_unless_forced():
         registry.register(other)
     registry.register(other, force=True)
     assert registry.get("RPO") is other
+
+
+OURS, FIRST, SECOND = (type("CoOp", (), {"__module__": module}) for module in ("ours", "first", "second"))
+
+
+@pytest.mark.parametrize("order", [(OURS, FIRST), (FIRST, OURS)])
+def test_a_users_class_takes_the_name_of_a_built_in_one_in_either_order(order):
+    registry = Registry("TRAINER", lambda obj: obj.__module__ == "ours")
+    for each in order:
+        registry.register(each)
+    assert registry.get("CoOp") is FIRST and registry.replaced("CoOp") is OURS
+
+
+def test_two_files_that_register_one_name_are_named():
+    registry = Registry("TRAINER", lambda obj: obj.__module__ == "ours")
+    for each in (OURS, FIRST):
+        registry.register(each)
+    with pytest.raises(KeyError, match="by first, and now by second"):
+        registry.register(SECOND)
+    with pytest.raises(UserError, match="trainer CoOp: expected one file that registers it, got two: first and second"):
+        registry.get("CoOp")

@@ -27,7 +27,10 @@ def findings(check, *arguments):
 def test_a_healthy_machine_gets_status_0(tmp_path, capsys):
     assert main(["doctor", "--output", str(tmp_path / "runs")]) == 0
     out = capsys.readouterr().out
-    assert out.endswith("Everything is in order\n") and "problem" not in out
+    demo, _, real = out.partition("\nfor real data:\n")
+    assert demo.startswith("for the demo:\n") and "missing" not in demo and "problem" not in out
+    assert re.search("^missing  no data folder given$", real, re.MULTILINE)
+    assert out.endswith("the demo: everything is in order\nreal data: 2 missing\n")
     assert re.search(r"^ok .* cores, \d+ threads$", out, re.MULTILINE)
     assert re.search("^ok .*datasets that need no download: .*digits", out, re.MULTILINE)
     assert f"ok       runs: 100.0 GiB free in {tmp_path / 'runs'}" in out
@@ -42,7 +45,7 @@ def test_problems_are_reported_with_advice_and_status_1(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"problem  weights {damaged} are damaged, or not OpenAI's\n         -> delete it to download it again" in out
     assert f"problem  the data folder {tmp_path / 'none'} does not exist\n         -> correct --data" in out
-    assert out.endswith("2 problems\n")
+    assert out.endswith("the demo: everything is in order\nreal data: 2 problems\n")
 
 
 def test_a_data_folder_is_reported_dataset_by_dataset(tmp_path, capsys):

@@ -117,13 +117,13 @@ def test_other_classes_come_from_the_command_line_or_a_file(folder, tmp_path, ca
         assert json.loads(capsys.readouterr().out)["class"] in ("fox", "owl")
 
 
-def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capsys):
+def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capfd):
     for name in ("animals/7", "plants/oak"):
         (tmp_path / "photos" / "test" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "test" / name / "0.png")
     command = ["fit", str(tmp_path / "photos"), "--backbone", "tiny", "--output", str(tmp_path / "model")]
     assert main([*command, "DATASET.CLASS_LEVEL=2"]) == 2  # nothing to train on
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert "Note: 1 of 2 class names say nothing to CLIP, which reads them as words: 7." in err
     assert "Note: no training images; testing only" in err
 

@@ -31,6 +31,8 @@ COMMANDS = {
     "dassl export --help": 0,
     "dassl serve --help": 0,
     "dassl doctor --help": 0,
+    "dassl completion bash": 0,
+    "dassl completion words dassl train --trainer R": 0,
     "dassl base2nwe": 2,
     "dassl base2new --trainrs RPO": 2,
     "dassl base2new --trainers PRO": 2,

@@ -36,10 +36,13 @@ def start(*arguments, folder, **pipes):
 def test_base2new_prints_only_the_table_to_stdout(fake, capfd):
     assert main(["base2new", "--trainers", "RPO"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].split() == "dataset method base new H H of seeds seeds".split()
+    assert out.splitlines()[0].split() == "dataset method base new H seeds".split()
     assert "92.00 ± 1.00" in out and "62.00 ± 1.00" in out and "zero-shot CLIP" in out
     assert "built-in demo" in err
     assert (fake.output / "base2new" / "summary.json").is_file()
+    *_, heading, report, results = err.splitlines()
+    assert heading == "next:" and report.split() == ["dassl", "report", str(fake.output / "base2new")]
+    assert main(results.split()[1:]) == 0
 
 
 def test_the_same_command_again_gives_the_same_table_without_a_run(fake, capfd):
@@ -188,8 +191,8 @@ def test_a_comparison_that_was_stopped_shows_what_is_missing(fake, capfd):
         (["few_shot", "--shots", "1", "101%"], 'or "all", got "101%".'),
         (["variance", "--shots", "al"], 'or "all", got "al".'),
         (["base2new", "--vary", "TRAINER.RPO.K"], "--vary TRAINER.RPO.K: expected the values to try after the key"),
-        (["results", "configs"], "configs: expected the --output folder of a protocol, got a folder without results"),
-        (["results", "nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
+        (["results", "configs"], "configs: expected a folder with runs, got one without results.json"),
+        (["results", "nowhere"], "nowhere: expected a folder with runs, got no folder"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2_before_any_run(fake, capfd, arguments, message):
@@ -307,7 +310,10 @@ def test_output_to_a_full_disk_gives_one_message(words):
         ours = start(*words, folder=ROOT, stdout=full, stderr=subprocess.PIPE)
         err = ours.communicate(timeout=60)[1]
     assert ours.returncode == 2
-    assert err == "error: cannot use the output: No space left on device\n"
+    assert err == (
+        "error: the output: expected an accessible file, got an error: No space left on device. "
+        "Free some space, or choose another folder.\n"
+    )
 
 
 @need_full

@@ -67,8 +67,8 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
     "arguments, message",
     [
         (["output", "--look-into", "digts"], "unknown dataset 'digts'. Did you mean 'digits'?"),
-        (["nowhere"], "nowhere: expected the --output folder of a protocol, got no folder"),
-        (["configs"], "got a folder without results"),
+        (["nowhere"], "nowhere: expected a folder with runs, got no folder"),
+        (["configs"], "configs: expected a folder with runs, got one without results.json"),
     ],
 )
 def test_a_mistake_gives_one_message_and_status_2(checkout, capfd, arguments, message):

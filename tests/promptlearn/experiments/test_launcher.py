@@ -116,7 +116,7 @@ def test_the_output_of_runs_is_hidden_unless_verbose(fake, go, capfd):
     go()
     shown = capfd.readouterr()
     assert "printed on stdout" not in shown.out + shown.err
-    assert "6/6" in shown.err and "job" in shown.err
+    assert shown.err.splitlines()[-1].startswith("6 of 6: RPO on digits, 16 shots, seed ")
     fake.behave(fail=["RPO/tiny/seed1"])
     (fake.output / "base2new/train_base/digits/shots_16/RPO/tiny/seed1/results.json").unlink()
     go(verbose=True)
@@ -265,7 +265,8 @@ def test_all_runs_are_forked_from_one_process(forkable, go, capfd):
     assert go() == []
     assert len(forkable.calls()) == 6 and len(parents(forkable)) == 1
     assert parents(forkable) != {os.getpid()}
-    assert not [line for line in capfd.readouterr().err.splitlines() if line and "job" not in line]
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [f"{number} of 6" for number in range(1, 7)]
 
 
 @linux

@@ -5,9 +5,8 @@ import statistics
 
 import pytest
 
-from basics import UserError
-from promptlearn.experiments import PROTOCOLS, discover, find_protocols, summarize, table, write_summary
-from promptlearn.experiments.results_table import metrics_of
+from promptlearn.experiments import PROTOCOLS, discover, summarize, table, write_summary
+from promptlearn.experiments.results_table import is_best, metrics_of
 from promptlearn.experiments.shots import in_results, parse_shots
 
 BASE2NEW = PROTOCOLS["base2new"]
@@ -47,8 +46,8 @@ def lines(tmp_path):
 def shown(lines):
     """Return the rows of the printed table, as lists of cells."""
 
-    def rows(protocol=BASE2NEW):
-        text = table(protocol, lines(protocol)).split("\n\n")[0].splitlines()[2:]
+    def rows(protocol=BASE2NEW, **options):
+        text = table(protocol, lines(protocol), **options).split("\n\n")[0].splitlines()[2:]
         return [[cell.strip() for cell in row.split("  ") if cell.strip()] for row in text]
 
     return rows
@@ -69,20 +68,22 @@ def h(base, new):
     return 2 * base * new / (base + new)
 
 
-def test_a_line_has_mean_deviation_and_both_harmonic_means(put, shown):
+def test_a_line_has_mean_deviation_and_one_harmonic_mean(put, shown):
     full(put)
     of_seeds = [h(90, 50), h(92, 60), h(97, 70)]
     spread = f"{sum(of_seeds) / 3:.2f} ± {statistics.stdev(of_seeds):.2f}"
     assert shown() == [
-        ["digits", "zero-shot CLIP", "80.00", "60.00", "68.57", "68.57", "1"],
-        ["digits", "RPO", "93.00 ± 3.61", "60.00 ± 10.00", f"{h(93, 60):.2f}", spread, "3"],
+        ["digits", "zero-shot CLIP", "80.00", "60.00", "68.57", "1"],
+        ["digits", "RPO", "93.00 ± 3.61", "60.00 ± 10.00", f"{h(93, 60):.2f}", "3"],
     ]
+    assert shown(harmonic="seeds")[1][2:] == ["93.00 ± 3.61", "60.00 ± 10.00", spread, "3"]
 
 
 def test_notes_explain_the_figures(put, lines):
     full(put)
     text = table(BASE2NEW, lines())
-    assert "sample standard deviation" in text and "H: harmonic mean of the mean base" in text and "H of seeds:" in text
+    assert "sample standard deviation" in text and "H: harmonic mean of the mean base" in text
+    assert "H of seeds" not in text and "H of seeds:" in table(BASE2NEW, lines(), harmonic="seeds")
     assert "published" not in text
 
 
@@ -134,38 +135,31 @@ def test_a_missing_run_does_not_count_as_zero(put, shown):
     put("base2new/train_base", "digits", "RPO", 1, 90.0)
     put("base2new/train_base", "digits", "RPO", 2, 92.0)
     put("base2new/train_base", "digits", "RPO", 3, None)
-    assert shown() == [["digits", "RPO", "91.00 ± 1.41 (2 of 3)", "missing", "missing", "missing", "3"]]
+    assert shown() == [["digits", "RPO", "91.00 ± 1.41 (2 of 3)", "missing", "missing", "3"]]
 
 
 def test_zero_percent_is_a_result(put, shown):
     pair(put, "digits", "RPO", 1, 0.0, 50.0)
-    assert shown() == [["digits", "RPO", "0.00", "50.00", "0.00", "0.00", "1"]]
+    assert shown() == [["digits", "RPO", "0.00", "50.00", "0.00", "1"]]
 
 
 @pytest.mark.parametrize("changes", [{"status": "running"}, {"subsample": "all"}, {"prompts_sha256": "other"}])
 def test_a_test_of_another_training_is_missing(put, shown, changes):
     put("base2new/train_base", "digits", "RPO", 1, 90.0)
     put("base2new/test_new", "digits", "RPO", 1, 50.0, **changes)
-    assert shown() == [["digits", "RPO", "90.00", "missing", "missing", "missing", "1"]]
+    assert shown() == [["digits", "RPO", "90.00", "missing", "missing", "1"]]
 
 
-def test_an_average_is_over_each_seed_and_has_both_harmonic_means(put, shown):
+def test_an_average_is_over_each_seed_and_its_h_is_that_of_the_averages(put, shown):
     runs = {"digits": [(90.0, 50.0), (80.0, 70.0)], "braille": [(60.0, 40.0), (70.0, 20.0)]}
     for dataset, accuracies in runs.items():
         for seed, (base, new) in enumerate(accuracies, start=1):
             pair(put, dataset, "RPO", seed, base, new)
     of_seeds = [(h(90, 50) + h(60, 40)) / 2, (h(80, 70) + h(70, 20)) / 2]
-    assert [row for row in shown() if row[0] == "average"] == [
-        [
-            "average",
-            "RPO",
-            "75.00 ± 0.00",
-            "45.00 ± 0.00",
-            f"{h(75, 45):.2f}",
-            f"{statistics.mean(of_seeds):.2f} ± {statistics.stdev(of_seeds):.2f}",
-            "2",
-        ]
-    ]
+    means = ["average", "RPO", "75.00 ± 0.00", "45.00 ± 0.00"]
+    of_seeds = f"{statistics.mean(of_seeds):.2f} ± {statistics.stdev(of_seeds):.2f}"
+    assert shown()[-1] == [*means, f"{h(75, 45):.2f}", "2"]
+    assert shown(harmonic="seeds")[-1] == [*means, of_seeds, "2"]
 
 
 def test_a_method_with_a_missing_run_has_no_average(put, shown):
@@ -173,8 +167,8 @@ def test_a_method_with_a_missing_run_has_no_average(put, shown):
     pair(put, "digits", "RPO", 1, 83.0, 80.0)
     averages = [row[1:] for row in shown() if row[0] == "average"]
     assert averages == [
-        ["zero-shot CLIP", "missing", "missing", "missing", "missing", "1"],
-        ["RPO", "missing", "missing", "missing", "missing", "3"],
+        ["zero-shot CLIP", "missing", "missing", "missing", "1"],
+        ["RPO", "missing", "missing", "missing", "3"],
     ]
 
 
@@ -259,10 +253,111 @@ def test_published_figures_are_shown_for_runs_with_their_backbone(put, lines):
     assert rpo[-3:] == [f"{difference:+.2f}", f"({difference / statistics.stdev(of_seeds):+.1f}", "sd)"]
 
 
-@pytest.mark.parametrize("changes", [{"backbone": "tiny"}, {"shots": 4, "backbone": "ViT-B/16"}, {}])
+@pytest.mark.parametrize("changes", [{"backbone": "tiny"}, {}])
 def test_runs_of_another_kind_have_no_published_figures(put, lines, changes):
     full(put, "eurosat", **changes)
     assert "published" not in table(BASE2NEW, lines())
+
+
+def test_other_shots_have_no_published_figures_but_zero_shot_clip_has_none(put, lines):
+    full(put, "eurosat", shots=4, backbone="ViT-B/16")
+    zero_shot, rpo = table(BASE2NEW, lines()).splitlines()[2:4]
+    assert "56.48 / 64.05 / 60.03" in zero_shot and rpo.split()[-1] == "3"
+
+
+def test_zero_shot_clip_has_one_line_and_one_seed_for_all_shots(put, lines, shown):
+    for shots in (4, 16):
+        for seed in (1, 2):
+            pair(put, "digits", "ZeroshotCLIP", seed, 80.0, 60.0, shots=shots)
+            pair(put, "digits", "RPO", seed, 70.0 + shots + seed, 50.0, shots=shots)
+    assert [row[1:3] + row[-1:] for row in shown()] == [
+        ["zero-shot CLIP", "80.00", "1"],
+        ["RPO (4 shots)", "75.50 ± 0.71", "2"],
+        ["RPO (16 shots)", "87.50 ± 0.71", "2"],
+    ]
+    assert [line.row.shots for line in lines()] == [None, 4, 16]
+
+
+def test_any_finished_run_of_zero_shot_clip_counts(put, shown):
+    put("base2new/train_base", "digits", "ZeroshotCLIP", 1, None, shots=16)
+    put("base2new/test_new", "digits", "ZeroshotCLIP", 1, None, shots=16)
+    pair(put, "digits", "ZeroshotCLIP", 3, 80.0, 60.0, shots=4)
+    assert shown() == [["digits", "zero-shot CLIP", "80.00", "60.00", "68.57", "1"]]
+
+
+def best(lines):
+    """Return the (method, mean base accuracy) of the lines that are best in base."""
+    return [(line.method, line.mean("base")) for line in lines if is_best(line, "base", lines)]
+
+
+def test_the_best_are_those_among_equal_shots(put, lines):
+    accuracies = {("RPO", 4): 60.0, ("CoOp", 4): 70.0, ("RPO", 16): 90.0, ("CoOp", 16): 80.0}
+    for (trainer, shots), accuracy in accuracies.items():
+        put("base2new/train_base", "digits", trainer, 1, accuracy, shots=shots)
+    assert best(lines()) == [("CoOp (4 shots)", 70.0), ("RPO (16 shots)", 90.0)]
+    put("base2new/train_base", "digits", "ZeroshotCLIP", 1, 75.0, shots=16)
+    assert best(lines()) == [("RPO (16 shots)", 90.0)]  # zero-shot CLIP beats 4 shots, but not all
+    put("base2new/train_base", "braille", "RPO", 1, 50.0)
+    assert best(lines()) == [("RPO (16 shots)", 90.0)]  # alone on its dataset
+
+
+def test_equal_figures_are_equally_good_and_incomplete_ones_are_not(put, lines):
+    for trainer, accuracy in (("RPO", 90.001), ("CoOp", 90.002), ("VPT", 80.0), ("LP", 95.0)):
+        put("base2new/train_base", "digits", trainer, 1, accuracy)
+    put("base2new/train_base", "digits", "LP", 2, None)
+    assert [method for method, _ in best(lines())] == ["CoOp", "RPO"]
+
+
+def test_the_lowest_error_is_the_best(put, tmp_path):
+    for trainer, error in (("RPO", 10.0), ("CoOp", 20.0)):
+        put("base2new/train_base", "digits", trainer, 1, 0.0, metrics={"accuracy": 100 - error, "error_rate": error})
+    lines = summarize(BASE2NEW, discover(BASE2NEW, tmp_path), "error_rate")
+    text = table(BASE2NEW, lines, "markdown", metric="error_rate")
+    assert "**10.00**" in text and "**20.00**" not in text
+
+
+def test_latex_has_bold_means_plus_minus_signs_and_rules(put, lines):
+    full(put, "fgvc_aircraft")
+    text = table(BASE2NEW, lines(), "latex")
+    assert r"\textbf{93.00} $\pm$ 3.61" in text and r"fgvc\_aircraft" in text
+    assert text.startswith(r"\begin{tabular}{llrrrr}") and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    full(put, "braille")
+    rows = table(BASE2NEW, lines(), "latex").split("\\bottomrule")[0].splitlines()[4:]
+    rules = [i for i, row in enumerate(rows) if row == r"\midrule"]
+    assert rules == [2, 5] and [rows[i - 1].split()[0] for i in rules] == ["braille", "fgvc\\_aircraft"]
+    code, notes = text.split(r"\end{tabular}")
+    assert code.isascii() and all(line.startswith("% ") for line in notes.split("\n") if line)
+
+
+def test_latex_has_real_minus_signs_in_differences(put, lines):
+    full(put, "eurosat", backbone="ViT-B/16")
+    assert "$-$4.05" in table(BASE2NEW, lines(), "latex") and "ViT$" not in table(BASE2NEW, lines(), "latex")
+
+
+def test_markdown_has_bold_means_and_text_has_none(put, lines):
+    full(put)
+    assert "**93.00** ± 3.61" in table(BASE2NEW, lines(), "markdown") and "**" not in table(BASE2NEW, lines())
+
+
+def test_a_test_of_one_class_has_no_figure_and_its_dataset_no_average(put, lines, shown):
+    one = {"metrics": {"accuracy": 100.0, "per_class": {"dog": {"n": 9, "correct": 9, "accuracy": 100.0}}}}
+    put("base2new/train_base", "pets", "RPO", 1, 90.0)
+    put("base2new/test_new", "pets", "RPO", 1, 100.0, **one)
+    pair(put, "digits", "RPO", 1, 80.0, 60.0)
+    pair(put, "braille", "RPO", 1, 60.0, 40.0)
+    rows = {row[0]: row[1:] for row in shown()}
+    assert rows["pets"] == ["RPO", "90.00", "one class", "one class", "1"]
+    assert rows["average"] == ["RPO", "70.00", "50.00", f"{h(70, 50):.2f}", "1"]
+    assert table(BASE2NEW, lines()).count("one class: tested on images of a single class") == 1
+    assert "pets (new)" in table(BASE2NEW, lines())
+
+
+def test_a_target_of_one_class_is_not_in_the_mean_of_targets(put, shown):
+    one = {"metrics": {"accuracy": 100.0, "per_class": {"dog": {"n": 9, "correct": 9, "accuracy": 100.0}}}}
+    put("train_source", "letters", "RPO", 1, 90.0)
+    put("cross_dataset/test_braille", "letters", "RPO", 1, 50.0)
+    put("cross_dataset/test_pets", "letters", "RPO", 1, 100.0, **one)
+    assert shown(PROTOCOLS["cross_dataset"]) == [["letters", "RPO", "90.00", "50.00", "one class", "50.00", "1"]]
 
 
 def test_a_published_average_needs_the_same_datasets(put, lines):
@@ -314,16 +409,3 @@ def test_the_summary_files_hold_every_figure(put, tmp_path):
         table_rows = {row["trainer"]: row for row in csv.DictReader(file)}
     assert float(table_rows["RPO"]["base_mean"]) == 93.0 and table_rows["RPO"]["new_n"] == "3"
     assert table_rows["CoOp"]["new_mean"] == "" and table_rows["CoOp"]["H"] == ""
-
-
-def test_results_are_found_in_the_output_and_the_protocol_folder(put, tmp_path):
-    full(put)
-    put("few_shot/train", "digits", "RPO", 1, 50.0)
-    assert find_protocols(tmp_path) == ([BASE2NEW, PROTOCOLS["few_shot"]], tmp_path)
-    assert find_protocols(tmp_path / "base2new") == ([BASE2NEW], tmp_path)
-
-
-@pytest.mark.parametrize("folder, message", [("", "folder without results"), ("nowhere", "no folder")])
-def test_a_folder_without_results_is_refused(tmp_path, folder, message):
-    with pytest.raises(UserError, match=f"expected the --output folder of a protocol, got (a )?{message}"):
-        find_protocols(tmp_path / folder)

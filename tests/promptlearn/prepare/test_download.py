@@ -57,7 +57,7 @@ def test_the_next_run_resumes_where_the_last_one_gave_up(get, site, tmp_path):
     site.misbehave["/a.tar"] = lambda handler: (
         site.answer(handler, cut=HALF) if not site.requests[1:] else send(handler, 503, b"")
     )
-    with pytest.raises(UserError, match=f"{HALF:,} bytes are kept"):
+    with pytest.raises(UserError, match=f"got {HALF:,} bytes, kept in"):
         get()
     assert not (tmp_path / "a.tar").exists()
     del site.misbehave["/a.tar"]
@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_written_is_reported(get, site, monkeypatch, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(download, "open", full, raising=False)
-    with pytest.raises(UserError, match="cannot write the file: No space left"):
+    with pytest.raises(UserError, match="expected a writable file, got an error: No space left"):
         get()
 
 

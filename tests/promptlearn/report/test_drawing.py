@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from promptlearn.report.drawing import DRAWN, INK, LIGHT, Chart, series, short, spread_out
+from promptlearn.report.drawing import DRAWN, INK, LIGHT, Chart, looks, series, short, spread_out
 
 
 def drawn(title="A title", text="text"):
@@ -22,6 +22,14 @@ def test_every_color_is_a_variable_of_the_page():
     assert LIGHT.keys() == DRAWN.keys()
     assert f"var(--ink, {LIGHT['ink']})" in svg and f"var(--s3, {LIGHT['s3']})" in svg
     assert {variable for variable, _ in re.findall(r"var\(--(\w+)(, [^)]*)\)", svg)} <= DRAWN.keys()
+
+
+def test_methods_of_the_same_color_differ_in_marker_and_dashes():
+    forty = [looks(number) for number in range(40)]
+    for one, other in itertools.combinations(forty, 2):
+        differing = {key for key in one if one[key] != other[key]}
+        assert "color" in differing or differing == {"marker", "linestyle"}
+    assert looks(3) == looks(3) and looks(3)["color"] == series(3)
 
 
 def test_two_charts_share_no_id():

@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from basics import UserError
+from basics import UserError, cache_dir
 from dassl.data import DataManager
-from dassl.data.datasets import DATASET_REGISTRY, build_dataset, fewshot
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset, fewshot, splits
 
 # SHA-256 of {"train": [[path, label], ...], "val": [...]} of the draw of two shots with seed 1.
 HASH = "e6c1baf8fff809ecbb2e94898a609a98d71acb7d5c6e50a955b82b1f4ae4e023"
@@ -46,7 +47,7 @@ def test_val_has_at_most_four_shots(cfg):
 def test_a_class_with_too_few_images_keeps_all_of_them_with_a_note(cfg, capsys):
     data = build(cfg, NUM_SHOTS=16)
     assert len(data.train_x) == 18
-    assert "3 classes have fewer than 16 images" in capsys.readouterr().out
+    assert "3 classes have fewer than 16 images" in capsys.readouterr().err
 
 
 def test_a_sample_is_recorded_with_relative_paths_and_read_again(cfg, root):
@@ -134,15 +135,35 @@ def test_a_folder_that_cannot_be_written_is_reported(cfg, root, monkeypatch, cap
     record(root).unlink()
     monkeypatch.setattr(fewshot, "write_json", refuse)
     assert paths(build(cfg).train_x) == paths(expected.train_x)
-    assert "Note: cannot record the sample. " in capsys.readouterr().out
+    assert "Note: cannot record the sample. " in capsys.readouterr().err
     assert not record(root).exists()
+
+
+def test_in_a_read_only_folder_split_and_record_go_to_the_cache(cfg, root, monkeypatch, capsys):
+    cache = cache_dir()
+    write = fewshot.write_json
+
+    def refuse(obj, path):
+        if path.is_relative_to(root):
+            raise UserError(f"cannot write {path}")
+        write(obj, path)
+
+    monkeypatch.setattr(fewshot, "write_json", refuse)
+    monkeypatch.setattr(splits, "write_json", lambda obj, path: refuse(obj, Path(path)))
+    first = build(cfg, NUM_SHOTS=2)
+    found = {path.name for path in cache.rglob("*.json")}
+    assert found == {"split_zhou_Small.json", "shot_2-seed_1.json"}
+    again = build(cfg)
+    assert paths(again.train_x) == paths(first.train_x)
+    assert f"Reading split from {cache}" in capsys.readouterr().out
+    assert [path.name for path in (root / "small").iterdir()] == ["pictures"]
 
 
 def test_an_old_pickle_is_ignored_with_a_note(cfg, root, capsys):
     expected = build(cfg, NUM_SHOTS=2)
     record(root).with_suffix(".pkl").write_bytes(b"not a pickle at all")
     assert paths(build(cfg).train_x) == paths(expected.train_x)
-    assert "shot_2-seed_1.pkl, because a pickle can run code" in capsys.readouterr().out
+    assert "shot_2-seed_1.pkl, because a pickle can run code" in capsys.readouterr().err
 
 
 def test_without_a_seed_nothing_is_recorded(cfg, root):
@@ -248,7 +269,7 @@ def test_an_inconsistent_split_is_refused(cfg, root, change, message):
         DataManager(cfg)
 
 
-def test_one_class_is_base_and_leaves_no_new_classes(cfg, root):
+def test_one_class_is_base_and_leaves_no_new_classes(cfg, root, capsys):
     build(cfg)
     split = root / "small" / "split_zhou_Small.json"
     parts = {
@@ -256,5 +277,6 @@ def test_one_class_is_base_and_leaves_no_new_classes(cfg, root):
     }
     split.write_text(json.dumps(parts))
     assert build(cfg, SUBSAMPLE_CLASSES="base").classnames == ["ant"]
+    assert "Note: ant is the only class, so every prediction is correct" in capsys.readouterr().err
     with pytest.raises(UserError, match="expected training images, got none"):
         build(cfg, SUBSAMPLE_CLASSES="new")

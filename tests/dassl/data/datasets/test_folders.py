@@ -62,11 +62,11 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch, read):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(UserError, match=f"{folder}: cannot list the folder: Permission denied"):
+    with pytest.raises(UserError, match=f"{folder}: expected a readable folder, got an error: Permission denied"):
         read(folder)
 
 
 def test_other_files_are_reported(folder, capsys):
     open(os.path.join(folder, "b", "notes.txt"), "w").close()
     assert len(read_class_folders(folder)) == 3
-    assert f"Note: skipped 1 files in {folder} that are no images: b/notes.txt" in capsys.readouterr().out
+    assert f"Note: skipped 1 files in {folder} that are no images: b/notes.txt" in capsys.readouterr().err

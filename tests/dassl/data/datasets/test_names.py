@@ -33,18 +33,18 @@ def test_synsets_are_translated_and_underscores_are_spaces(folder, name):
 )
 def test_leading_numbers_are_removed_on_request(folder, name, capsys):
     assert class_names([folder], "classnames.txt", strip_numbers=True) == {folder: name}
-    assert "start with a number" not in capsys.readouterr().out
+    assert "start with a number" not in capsys.readouterr().err
     assert class_names([folder], "classnames.txt") == {folder: folder.replace("_", " ")}
-    assert ("start with a number" in capsys.readouterr().out) == (name != folder.replace("_", " "))
+    assert ("start with a number" in capsys.readouterr().err) == (name != folder.replace("_", " "))
 
 
 def test_names_that_say_nothing_are_reported_with_the_file_that_names_them(capsys):
     class_names(["0", "class_7", "c3", "Label 12", "n99999999", "cat", "boeing 747", "x"], "photos/classnames.txt")
-    out = capsys.readouterr().out
-    assert "Note: 5 of 8 class names say nothing to CLIP, which reads them as words: 0, class 7, c3, ..." in out
-    assert "Name the classes in photos/classnames.txt" in out
+    err = capsys.readouterr().err
+    assert "Note: 5 of 8 class names say nothing to CLIP, which reads them as words: 0, class 7, c3, ..." in err
+    assert "Name the classes in photos/classnames.txt" in err
     class_names(["cat", "747-400"], "photos/classnames.txt")
-    assert not capsys.readouterr().out
+    assert not capsys.readouterr().err
 
 
 def test_alike_names_differ_in_case_punctuation_or_number():

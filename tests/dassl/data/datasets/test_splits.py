@@ -60,8 +60,8 @@ def test_other_layouts_of_a_split_are_read_as_the_same_images(tmp_path, split, n
     parts = [summary(part) for part in read_split(str(tmp_path / "split.json"), str(tmp_path))]
     a, b, c = (str(tmp_path / f"{name}.jpg") for name in "abc")
     assert parts == [[(a, 0, "ant"), (b, 1, "bee")], [], [(c, 1, "bee")]]
-    out = capsys.readouterr().out
-    assert note in out and ("Note" in out) == bool(note)
+    err = capsys.readouterr().err
+    assert note in err and ("Note" in err) == bool(note)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_delimiter_and_encoding_are_found(read, delimiter, encoding, end):
 def test_other_columns_are_ignored_with_a_note(read, capsys):
     text = ",height,path,label,width\n0,5,a.png,cat,4\n1,7,b/c.png,café au lait,3\n"  # pandas writes its index first
     assert read(text) == ROWS
-    assert "reading the columns path, label; ignoring (without a name), height, width" in capsys.readouterr().out
+    assert "reading the columns path, label; ignoring (without a name), height, width" in capsys.readouterr().err
 
 
 def test_a_column_of_names_is_preferred_to_one_of_numbers(read):

@@ -92,7 +92,7 @@ def test_instance_norm_applies_to_test_images(cfg, picture):
 def test_no_transform_leaves_images_unchanged(cfg, capsys):
     cfg.INPUT.NO_TRANSFORM = True
     assert build_transform(cfg) is None
-    assert "no transform is applied" in capsys.readouterr().out
+    assert "no transform is applied" in capsys.readouterr().err
 
 
 def test_the_steps_are_printed(cfg, capsys):

@@ -11,7 +11,7 @@ class SmallZeroshot(TrainerX):
 
     def build_model(self):
         self.clip_model = clip.load(self.cfg.MODEL.BACKBONE.NAME, self.device)
-        prompts = torch.cat([clip.tokenize(f"a {name}.") for name in self.dm.dataset.classnames]).to(self.device)
+        prompts = torch.cat([clip.tokenize(f"a {name}.") for name in self.dm.dataset.classnames]).cuda()
         with torch.no_grad():
             x = self.clip_model.token_embedding(prompts) + self.clip_model.positional_embedding
             x = self.clip_model.ln_final(self.clip_model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2))

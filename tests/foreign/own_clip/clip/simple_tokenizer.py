@@ -1,0 +1,5 @@
+class SimpleTokenizer:
+    """A token for each letter."""
+
+    def encode(self, text):
+        return list(text.encode())

@@ -31,6 +31,20 @@ def test_figures_have_the_width_and_fonts_of_a_paper_and_the_colors_of_the_page(
     assert b"/MediaBox [ 0 0 360 " in (folder / "base-and-new-digits.pdf").read_bytes()
 
 
+def test_figures_of_several_folders_and_of_single_runs_go_where_output_says(tmp_path, capfd):
+    for name, seed in (("one", 1), ("two", 2)):
+        runs = MadeUpRuns(tmp_path / name)
+        runs.run("few_shot/train", "digits", "RPO", seed)
+        runs.run("by_hand", "digits", "RPO", seed)
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    assert main(["figures", *folders, "--output", str(tmp_path / "here"), "--only", "spread"]) == 0
+    places = [tmp_path / "here" / name / "figures" for name in ("few_shot", "single_runs")]
+    assert capfd.readouterr().out.split() == [str(place) for place in places]
+    assert [[path.name for path in place.iterdir()] for place in places] == [
+        ["spread-over-the-seeds-digits-all.pdf"]
+    ] * 2
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

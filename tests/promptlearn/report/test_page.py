@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from promptlearn.experiments import PROTOCOLS
-from promptlearn.report import Comparison, models, page
+from promptlearn.experiments.requested_datasets import OWN_REGISTERED
+from promptlearn.report import Comparison, find_comparisons, models, page
 from promptlearn.report.charts import axis_places, curves, spread
 from promptlearn.report.drawing import short
 from promptlearn.report.explanations import Explanation, read_explanation
@@ -200,7 +201,7 @@ def test_downloads_hold_what_the_page_shows(shown):
     )
     assert list(csv.reader(io.StringIO(download("#results", "CSV").decode()))) == rows
     latex = download("#results", "LaTeX").decode()
-    assert latex.startswith("\\begin{tabular}{llrrrrr}\n\\toprule\ndataset & method & base & new & H & ")
+    assert latex.startswith("\\begin{tabular}{llrrrr}\n\\toprule\ndataset & method & base & new & H & ")
     assert latex.count(" \\\\\n") == len(rows) and latex.count("\\midrule") == 3  # below the heading and the datasets
     assert "$\\pm$" in latex and "\\textbf{" in latex and "±" not in latex
     svg = download("#base-and-new-average", "SVG").decode()
@@ -297,6 +298,21 @@ def test_the_page_states_date_command_version_and_settings(html):
     assert "dassl base2new --trainers CoOp RPO VPT --datasets braille digits --seeds 1 2 3 --shots 16" in html
     differing = html[html.index("Settings that differ") :]
     assert "OPTIM.LR" in differing and "0.2" in differing
+
+
+def test_single_runs_state_no_command(tmp_path):
+    MadeUpRuns(tmp_path).run("by_hand", "digits", "RPO", 1)
+    [(comparison, folder)] = find_comparisons([tmp_path])
+    assert folder == tmp_path / "single_runs"
+    assert "<dt>command</dt>" not in page(comparison, "digits", [])
+
+
+def test_the_command_names_own_pictures_by_a_path(tmp_path):
+    folder = MadeUpRuns(tmp_path).run("few_shot/train", "pets", "RPO", 1)
+    result = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(result | {"dataset": OWN_REGISTERED}))
+    html = page(Comparison(PROTOCOLS["few_shot"], tmp_path), "pets", [])
+    assert "dassl few_shot --trainers RPO --datasets pets=PATH --seeds 1 --shots 16<" in html
 
 
 def test_few_shot_runs_give_curves(output):

@@ -35,14 +35,12 @@ def test_figures_of_several_folders_and_of_single_runs_go_where_output_says(tmp_
     for name, seed in (("one", 1), ("two", 2)):
         runs = MadeUpRuns(tmp_path / name)
         runs.run("few_shot/train", "digits", "RPO", seed)
-        runs.run("by_hand", "digits", "RPO", seed)
+        runs.run("trained_by_hand", "digits", "RPO", seed)
     folders = [str(tmp_path / name) for name in ("one", "two")]
-    assert main(["figures", *folders, "--output", str(tmp_path / "here"), "--only", "spread"]) == 0
+    assert main(["figures", *folders, "--output", str(tmp_path / "here"), "--only", "learning"]) == 0
     places = [tmp_path / "here" / name / "figures" for name in ("few_shot", "single_runs")]
     assert capfd.readouterr().out.split() == [str(place) for place in places]
-    assert [[path.name for path in place.iterdir()] for place in places] == [
-        ["spread-over-the-seeds-digits-all.pdf"]
-    ] * 2
+    assert [[path.name for path in place.iterdir()] for place in places] == [["learning-digits-training-loss.pdf"]] * 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from PIL import Image
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.experiments.requested_datasets import OWN_REGISTERED
 from promptlearn.report import Comparison, find_comparisons, models, page
-from promptlearn.report.charts import axis_places, curves, spread
+from promptlearn.report.charts import axis_places, costs, curves, spread
 from promptlearn.report.drawing import short
 from promptlearn.report.explanations import Explanation, read_explanation
 from promptlearn.report.model_charts import attention_patterns
@@ -418,6 +419,18 @@ def test_a_test_of_one_class_is_in_no_chart(tmp_path):
     assert "One class: tested on images of a single class" in html and "Confusion: digits, base" in html
     assert "Confusion: digits, new" not in html and "Base and new: digits" not in html
     assert comparison.accuracies("RPO", "digits", "new") == []
+
+
+def test_a_cost_that_no_run_of_a_method_recorded_is_not_shown_as_zero(tmp_path):
+    runs = MadeUpRuns(tmp_path)
+    for trainer in ("ZeroshotCLIP", "RPO", "CoOp"):
+        path = runs.run("few_shot/train", "digits", trainer, 1) / "results.json"
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"trained_parameters": 2048 if trainer == "RPO" else None}))
+    chart = costs(Comparison(PROTOCOLS["few_shot"], tmp_path))[0]
+    assert chart.title == "16 shots against trained parameters"
+    assert chart.alt.endswith("zero-shot CLIP: 50.10 %; CoOp: 50.10 %; RPO: 50.10 % with 2,048.")
+    assert set(re.findall(r"<title>(.*?): ", chart.svg)) == {"zero-shot CLIP", "RPO"}
 
 
 def test_a_transfer_shows_each_target_and_their_mean(tmp_path):

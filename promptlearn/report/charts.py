@@ -6,7 +6,7 @@ from statistics import harmonic_mean, mean, median, stdev
 from matplotlib.axes import Axes
 
 from promptlearn.experiments.results_table import AVERAGE, H_OF_MEANS, H_OF_SEEDS
-from promptlearn.experiments.shots import Shots
+from promptlearn.experiments.shots import Shots, describe_shots
 from promptlearn.report.drawing import GRID, HALF, INK, PAPER, Chart, looks, mark, series, spread_out
 from promptlearn.report.runs import Comparison
 
@@ -141,7 +141,7 @@ def one_curve(comparison: Comparison, place: str, column: str, lines: dict[str, 
                 mark(axes.fill_between(x, low, high, color=own, alpha=0.14, linewidth=0), "", method)
             mark(axes.plot(x, means, **look | {"marker": ""}, linewidth=1.8)[0], method, method)
             for at, (shots, values), middle, deviation in zip(x, line.items(), means, deviations, strict=True):
-                text = f"{method}, {shots} shots: {middle:.2f} ± {deviation:.2f} %, n = {len(values)}"
+                text = f"{method}, {describe_shots(shots)}: {middle:.2f} ± {deviation:.2f} %, n = {len(values)}"
                 mark(axes.plot(at, middle, **look, markersize=5)[0], text, method)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(places.values()), [str(shots) for shots in places])

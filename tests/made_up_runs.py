@@ -98,17 +98,21 @@ class MadeUpRuns:
             "shots": shots,
             "seed": seed,
             "backbone": "tiny",
+            "config": {"OPTIM": {"LR": 0.1 if trainer == "RPO" else 0.2}, "TRAINER": {"NAME": trainer}},
             "metrics": {"accuracy": accuracy + seed / 10, "n": len(rows), "per_class": dict.fromkeys(names, of_class)},
             "trained_parameters": {"ZeroshotCLIP": 0, "RPO": 2048, "CoOp": 512}.get(trainer, 90000),
             "prompts_sha256": DIGEST,
             "draw_hash": f"{seed}" * 64,
-            "versions": {"torch": "2.0"},
+            "versions": {"torch": "2.0", "dassl": "1.2", "commit": "abc1234"},
             "device": "cpu",
             "seconds": {"train": 3.0 * right, "per_epoch": 0.2},
             "peak_memory_mib": 900.0 + right,
         }
         (folder / "results.json").write_text(json.dumps(result), encoding="utf-8")
-        (folder / "status.json").write_text(json.dumps({"state": "done", "host": socket.gethostname()}))
+        status = {"state": "done", "host": socket.gethostname(), "ended": f"2026-03-0{seed}T10:00:00+00:00"}
+        (folder / "status.json").write_text(json.dumps(status))
+        if "train" in stage and trainer != "ZeroshotCLIP":
+            (folder / "metrics.csv").write_text(f"epoch,loss,lr\n1,{9 - right},0.1\n2,{8 - right},0.1\n")
         return folder
 
     def explain(self, folder: Path, digest: str = DIGEST) -> None:

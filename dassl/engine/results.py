@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import subprocess
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -50,6 +51,18 @@ def trained_parameters(modules: Iterable[nn.Module]) -> int:
     """Return the number of parameters (scalars) with gradients in `modules`, each counted once."""
     unique = {id(p): p.numel() for module in modules for p in module.parameters() if p.requires_grad}
     return sum(unique.values())
+
+
+def code_commit() -> str | None:
+    """Return the git commit of this code, with "-dirty" after it if files were changed; None outside a checkout."""
+    root = Path(dassl.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def collect_results(
@@ -108,6 +121,7 @@ def collect_results(
         "config": to_dict(cfg),
         "versions": {
             "dassl": dassl.__version__,
+            "commit": code_commit(),
             "torch": torch.__version__,
             "torchvision": version("torchvision"),
             "python": platform.python_version(),

@@ -55,6 +55,7 @@ commands:
   data                    list, prepare (download), and verify datasets
   results                 print the tables of any folders of runs, and tests of the differences
   report                  write an HTML page with charts and a look into the models
+  figures                 write the report's charts for a paper, as PDF, SVG, or PNG
   doctor                  check packages, GPU, weights, datasets, and disks
   completion              print a script that completes commands in bash, zsh, or fish
   SCRIPT.py               run a script as `python SCRIPT.py ...` does
@@ -86,7 +87,8 @@ examples:
 """
 
 # command -> its module in this package
-OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data", "results", "report", "doctor", "completion")
+OTHERS = ("reproduce", "fit", "predict", "export", "serve", "tune", "data")
+OTHERS += ("results", "report", "figures", "doctor", "completion")
 VERBS = {**dict.fromkeys(PROTOCOLS, "protocol"), **{name: name for name in OTHERS}}
 
 

@@ -3,17 +3,18 @@
 import argparse
 from pathlib import Path
 
-from basics import UserError, notify, write_atomic
-from promptlearn.experiments import Checkout, find_runs
+from basics import notify, write_atomic
+from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
 from promptlearn.experiments.run_files import damaged
 
 HELP = """\
 Write one self-contained HTML page for each protocol with runs in the given folders, as FOLDER/PROTOCOL/report.html, and
-pages single_runs and single_base2new for runs that were started by hand: tables, charts, and for one dataset a look
-into the models (attention patterns, nearest words, image features before and after, images classified correctly and
-incorrectly). A page opens from disk and loads nothing.
+pages single_runs and single_base2new for runs that were started by hand: tables, charts, each dataset in detail, and
+for one dataset a look into the models (attention patterns, nearest words, image features before and after). A page
+opens from disk and loads nothing; its tables and charts can be filtered and downloaded. `dassl figures` writes the
+charts for a paper.
 
 For that look, train.py explains one model of each method, unless that is done; --no-explain skips models that are
 not explained.
@@ -23,26 +24,20 @@ not explained.
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     damaged.clear()
-    from promptlearn.report import Comparison, explain_missing, models, page  # imports matplotlib
+    from promptlearn.report import explain_missing, find_comparisons, models, page  # imports matplotlib
 
-    found = find_runs([Path(folder).expanduser() for folder in args.folders])
-    folders = {each.protocol: Path(args.output).expanduser() if args.output else each.folder for each in found}
-    comparisons = [Comparison(each.protocol, each.jobs, args.foreign_images) for each in found]
-    comparisons = [comparison for comparison in comparisons if comparison.runs]
-    if not comparisons:
-        raise UserError(
-            f"{', '.join(args.folders)}: expected a finished run, got none. There is nothing to report yet."
-        )
+    output = Path(args.output).expanduser() if args.output else None
+    found = find_comparisons([Path(folder).expanduser() for folder in args.folders], output, args.foreign_images)
     if args.look_into:
-        refuse_unknown("dataset", [args.look_into], unique(name for c in comparisons for name in c.datasets))
+        refuse_unknown("dataset", [args.look_into], unique(name for c, _ in found for name in c.datasets))
     failed = False
-    for comparison in comparisons:
+    for comparison, folder in found:
         dataset = args.look_into if args.look_into in comparison.datasets else comparison.datasets[0]
         problems = []
         if not args.no_explain:
             problems = explain_missing(list(models(comparison, dataset).values()), Checkout(args.checkout))
         notes, failed = [f"Not explained: {problem}" for problem in problems], failed or bool(problems)
-        path = folders[comparison.protocol] / comparison.protocol.name / "report.html"
+        path = folder / "report.html"
         write_atomic(path, page(comparison, dataset, notes).encode())
         for note in notes:
             notify(note)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -156,5 +157,21 @@ def read_predictions(path: Path) -> list[dict]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
+        report_damage(path, error)
+        return []
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read metrics.csv, a row per epoch; empty if there is none, or if it is damaged, which is reported."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
+        rows = [{key: float(value) for key, value in row.items() if value} for row in read_csv(path)]
+        if not all("epoch" in row and all(map(math.isfinite, row.values())) for row in rows):
+            raise ValueError("it has a row without an epoch, or a figure that is not finite")
+        return rows
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         report_damage(path, error)
         return []

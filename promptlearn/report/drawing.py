@@ -1,40 +1,44 @@
-"""Draws charts for the page: matplotlib figures as inline SVG in the colors of the page, light or dark."""
+"""Draws charts: matplotlib figures as inline SVG in the colors of the page, light or dark, and as files for a paper."""
 
 import io
 import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import get_named_colors_mapping
 from matplotlib.figure import Figure
 
 # Each figure is drawn in placeholder colors that no data uses, which are then replaced by the page's variables, so that
-# one drawing works on the light, the dark and the printed page. The second color is for an SVG outside the page.
-NAMED = {
-    "ink": ("#100001", "#1b1f24"),
-    "muted": ("#100002", "#6b7280"),
-    "grid": ("#100003", "#d9dde3"),
-    "paper": ("#100004", "#ffffff"),
-    "learned": ("#100005", "#c2410c"),
-    "frozen": ("#100006", "#1d6fb8"),
-    "gain": ("#100007", "#15803d"),
-    "loss": ("#100008", "#b91c1c"),
-}
-INK, MUTED, GRID, PAPER, LEARNED, FROZEN, GAIN, LOSS = (drawn for drawn, _ in NAMED.values())
+# one drawing works on the light, the dark and the printed page. An SVG outside the page gets their light values.
+NAMES = ("ink", "muted", "grid", "paper", "learned", "frozen", "gain", "loss")
+DRAWN = {name: f"#10{number:04x}" for number, name in enumerate(NAMES, start=1)}
+INK, MUTED, GRID, PAPER, LEARNED, FROZEN, GAIN, LOSS = DRAWN.values()
 SERIES = 10  # colors of methods, as many as in page.css; the first is zero-shot CLIP's
+DRAWN |= {f"s{number}": f"#2000{number:02x}" for number in range(SERIES)}
+CSS = files(__package__).joinpath("page.css").read_text("utf-8")
+LIGHT = {name: color for name, color in re.findall(r"--(\w+): light-dark\((#\w{6}),", CSS) if name in DRAWN}
 MARKERS = "osD^vPX<>p"
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))  # of lines; each takes one round of colors
 LETTERS = 24  # of a name next to an axis
+WIDTH, HALF, THIRD = 10.6, 5.2, 3.4  # inches: widths of charts on the page
+PAPER_TEXT = 8  # points
+APART = "\N{INVISIBLE SEPARATOR}"
 
 STYLE = {
     "svg.fonttype": "none",  # text can be searched and uses the page's font
     "svg.hashsalt": "report",  # the same runs give the same page
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
     "text.parse_math": False,  # a dollar sign in a class name is literal
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
+    "font.size": 9.5,  # of all text but titles, so that it stays readable where a narrow page shrinks the chart
+    "xtick.labelsize": "medium",
+    "ytick.labelsize": "medium",
+    "axes.titlesize": "large",
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.facecolor": "none",
@@ -52,22 +56,79 @@ STYLE = {
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "lines.solid_capstyle": "round",
+    "savefig.dpi": 300,
 }
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page."""
+    """A chart: what it says, and how it is painted.
 
-    svg: str
+    Attributes:
+        title, alt: the heading, and a description for readers who cannot see it.
+        size: width and height on the page, in inches.
+        paint: draws it on a figure.
+        dataset, method: what alone it shows; empty if it compares several.
+        rigid: whether the text keeps its size relative to the rest.
+    """
+
     title: str
-    alt: str  # description for readers who cannot see it
-    wide: bool = False  # takes the full width of the page
+    alt: str
+    size: tuple[float, float]
+    paint: Callable[[Figure], None]
+    dataset: str = ""
+    method: str = ""
+    rigid: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its file, and of its ids on the page."""
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        return self.size[0] > HALF
+
+    @property
+    def columns(self) -> int:
+        """How many of the page's six columns it takes."""
+        return 2 if self.size[0] <= THIRD else 6 if self.is_wide else 3
+
+    @cached_property
+    def svg(self) -> str:
+        """The element of the page."""
+        return for_page(self.render("svg", self.size, STYLE).decode(), self.name)
+
+    def file(self, form: str, width: float) -> bytes:
+        """Return it as a file for a paper (pdf, svg, png), `width` inches wide."""
+        scale = width / self.size[0] if self.rigid else PAPER_TEXT / STYLE["font.size"]
+        colors = get_named_colors_mapping()
+        try:
+            for name, drawn in DRAWN.items():  # matplotlib looks for names before it reads "#..." as a number
+                colors[drawn] = LIGHT[name]
+            own = STYLE | {"font.size": scale * STYLE["font.size"], "lines.markersize": scale * 6}
+            found = self.render(form, (width, scale * self.size[1]), own)
+        finally:
+            for drawn in DRAWN.values():
+                del colors[drawn]
+        return without_marks(found.decode()).encode() if form == "svg" else found
+
+    def render(self, form: str, size: tuple[float, float], style: dict) -> bytes:
+        with matplotlib.rc_context(style), warnings.catch_warnings():
+            # The reader's fonts may have a glyph that is missing here.
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+            figure = Figure(size, layout="constrained", facecolor="none" if form == "svg" else PAPER)
+            self.paint(figure)
+            content = io.BytesIO()
+            dated = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {}}
+            figure.savefig(content, format=form, metadata=dated[form])
+        return content.getvalue()
 
 
 def series(number: int) -> str:
     """Return the placeholder color of the method with that number."""
-    return f"#2000{number % SERIES:02x}"
+    return DRAWN[f"s{number % SERIES}"]
 
 
 def looks(number: int) -> dict[str, object]:
@@ -77,32 +138,34 @@ def looks(number: int) -> dict[str, object]:
     return {"color": series(number), "marker": marker, "linestyle": DASHES[again % len(DASHES)]}
 
 
-def draw(title: str, alt: str, size: tuple[float, float], paint: Callable[[Figure], None], wide: bool = False) -> Chart:
-    """Call `paint` with a figure of `size` (inches, at 72 points) and convert it for the page."""
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # matplotlib only measures the text; the reader's fonts may have a glyph that is missing here.
-        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
-        figure = Figure(size, layout="constrained", facecolor="none")
-        paint(figure)
-        text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
-    return Chart(for_page(text.getvalue(), name=title), title, alt, wide)
+def mark(artist: Artist, text: str, method: str = "") -> None:
+    """Show `text` where the pointer is on the artist; the page can leave out those of a `method`."""
+    artist.set_gid(f"mark{APART}{method}{APART}{text}")
 
 
-def for_page(svg: str, name: str) -> str:
-    """Convert an SVG file to an element of the page, with the page's colors and ids that start with its name."""
+MARK = re.compile(f'<g id="mark{APART}([^"{APART}]*){APART}([^"]*)">')
+
+
+def without_marks(svg: str) -> str:
+    return MARK.sub("<g>", svg)
+
+
+def for_page(svg: str, own: str) -> str:
+    """Convert an SVG file to an element of the page, with the page's colors and ids that start with its `own` name."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     width, height = (float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) for side in ("width", "height"))
-    own = re.sub(r"\W+", "-", name.lower())
+    svg = MARK.sub(lambda found: f'<g data-method="{found[1]}">' + (f"<title>{found[2]}</title>" * bool(found[2])), svg)
+    svg = re.sub(r'<g id="\w+">', "<g>", svg)  # nothing refers to a group
     svg = re.sub(r'\bid="', f'id="{own}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{own}-", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)  # a hundredth of a point
     head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" aria-hidden="true" '
-    head += f'viewBox="0 0 {width:g} {height:g}" style="max-width: {width:g}pt">'
+    head += f'viewBox="0 0 {width:g} {height:g}" style="--width: {width:g}pt">'
     svg = re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL)
-    for variable, (drawn, otherwise) in NAMED.items():
-        svg = svg.replace(drawn, f"var(--{variable}, {otherwise})")
-    return re.sub(r"#2000([\da-f]{2})", lambda found: f"var(--s{int(found[1], 16)}, #1b1f24)", svg)
+    for name, drawn in DRAWN.items():
+        svg = svg.replace(drawn, f"var(--{name}, {LIGHT[name]})")
+    return svg
 
 
 def short(name: str) -> str:
@@ -132,14 +195,6 @@ def plain_axes(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-
-
-def tiles(figure: Figure, count: int, columns: int, **options: bool) -> list[Axes]:
-    """Divide a figure into `count` panels, `columns` in a row; `options` are those of matplotlib's subplots."""
-    panels = list(figure.subplots(-(-count // columns), columns, squeeze=False, **options).flat)
-    for unused in panels[count:]:
-        unused.set_visible(False)
-    return panels[:count]
 
 
 def name_cells(axes: Axes, rows: list[str], columns: list[str]) -> None:

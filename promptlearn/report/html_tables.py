@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
+from dassl.config import flatten
 from promptlearn.experiments.published import AVERAGE, Published, compare
-from promptlearn.experiments.results_table import Line, columns_of, is_best
+from promptlearn.experiments.results_table import CALIBRATION, Line, columns_of, is_best
 from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
 from promptlearn.report.runs import Comparison
 
 MISSING = "missing"
+OF_A_RUN = ("OUTPUT_DIR", "SEED", "RESUME", "DATASET.ROOT", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES")  # settings
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Table:
 
 
 NONE = Cell("")
+MANY = 40  # rows that the page shows only on demand
 
 
 def word(text: str, **more) -> Cell:
@@ -61,11 +64,16 @@ def named(comparison: Comparison, method: str) -> Cell:
     return Cell(method, order=place, method=place)
 
 
+def has_several_shots(comparison: Comparison) -> bool:
+    """Return whether lines of the table differ in their shots."""
+    return len({line.row.shots for line in comparison.lines} - {None}) > 1
+
+
 def accuracies(comparison: Comparison) -> Table:
     """Return the table of `dassl results`: every dataset, and the average over them."""
     lines = comparison.lines
     columns = columns_of(lines)
-    with_shots = len({line.row.shots for line in lines} - {None}) > 1
+    with_shots = has_several_shots(comparison)
     published, datasets = Published(comparison.protocol.name), {line.row.dataset for line in lines} - {AVERAGE}
     compared = [compare(published, line, datasets) for line in lines]
     header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
@@ -89,6 +97,60 @@ def accuracy(line: Line, column: str, lines: list[Line]) -> Cell:
         return number(mean, detail=f"{len(line.columns[column])} of {line.seeds}")
     detail = f"± {deviation:.2f}" if deviation is not None else ""
     return number(mean, detail=detail, best=is_best(line, column, lines))
+
+
+def calibration(comparison: Comparison) -> Table | None:
+    """Return the columns of `dassl results --calibration`, those that a run has recorded."""
+    names = [name for name in CALIBRATION if any(line.medians.get(name) is not None for line in comparison.lines)]
+    with_shots = has_several_shots(comparison)
+    rows = []
+    for line in comparison.lines:
+        row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
+        row += [images_per_class(line.row.shots)] if with_shots else []
+        rows.append(row + [optional(line.medians.get(name)) for name in names])
+    header = ["dataset", "method", *(["shots"] if with_shots else []), *names]
+    return Table("Calibration", header, rows, [False, False, *[True] * (len(header) - 2)]) if names else None
+
+
+def optional(value: float | None) -> Cell:
+    return NONE if value is None else number(value)
+
+
+def settings(comparison: Comparison) -> list[Table]:
+    """List the settings that all runs share, and for each method those that others have not, or not the same."""
+    values: dict[str, dict[str, dict[str, None]]] = {}  # key -> method -> its values, in order
+    for run in comparison.runs:
+        for key, value in flatten(run.result.get("config") or {}).items():
+            foreign = key.startswith("TRAINER.") and key.split(".")[1] != run.job.row.trainer.upper()
+            if key not in OF_A_RUN and (not foreign or key == "TRAINER.NAME"):
+                values.setdefault(key, {}).setdefault(run.method, {})[str(value)] = None
+    everyone = len({run.method for run in comparison.runs})
+    shared, own = [], []
+    for key, of in sorted(values.items()):
+        texts = [", ".join(each) for each in of.values()]
+        if len(of) == everyone and len(set(texts)) == 1:
+            shared.append([word(key), word(texts[0])])
+        else:
+            own += [[word(key), named(comparison, m), word(text)] for m, text in zip(of, texts, strict=True)]
+    tables = [
+        Table("Settings that differ", ["setting", "method", "value"], own, [False] * 3, folded=True),
+        Table("Settings of all runs", ["setting", "value"], shared, [False] * 2, folded=True),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def environment(comparison: Comparison) -> Table:
+    """List versions, machine, and weights, and how many runs had each."""
+    counts: dict[tuple[str, str], int] = {}
+    for run in comparison.runs:
+        result = run.result
+        found = dict(result.get("versions") or {}) | {key: result.get(key) for key in ("device", "threads", "backbone")}
+        found["weights"] = (result.get("weights_sha256") or "")[:12]
+        for key, value in found.items():
+            if value:
+                counts[key, str(value)] = counts.get((key, str(value)), 0) + 1
+    rows = [[word(key), word(value), number(count, 0)] for (key, value), count in sorted(counts.items())]
+    return Table("Environment", ["what", "value", "runs"], rows, [False, False, True])
 
 
 def differences(comparison: Comparison, found: list[Difference], measure: str) -> Table:
@@ -136,7 +198,7 @@ def runs(comparison: Comparison) -> Table:
             ]
         )
     numeric = [False, False, True, True, False, *[True] * 8, False]
-    return Table("Runs", header, rows, numeric)
+    return Table("Runs", header, rows, numeric, folded=len(rows) > MANY)
 
 
 def words(comparison: Comparison, explanations: dict[str, Explanation]) -> Table | None:

@@ -8,62 +8,67 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from promptlearn.report.charts import HALF, WIDTH
 from promptlearn.report.drawing import (
     FROZEN,
     GRID,
+    HALF,
     LEARNED,
     MARKERS,
     MUTED,
+    THIRD,
     Chart,
-    draw,
+    mark,
     plain_axes,
     series,
     short,
-    tiles,
 )
 from promptlearn.report.explanations import Explanation
 
-IMAGES_IN_A_ROW = 2  # with attention maps
 MAX_TOKENS = 5  # drawn of one span of tokens
 GAP = 0.35  # between spans, in tokens
 TOKEN = 0.135  # inches: a token's square with its margin
-LEFT, TOP, LINE = 6.8, 5.4, 1.35  # in tokens: space for names on the left and above, and for a line of notes below
-LETTERS = 42  # in a line of notes
-PANELS = 4  # in a row
+LEFT, TOP, LINE = 11, 7, 1.35  # in tokens: space for names on the left and above, and for a line of notes below
+LETTERS = 70  # in a line of notes
+# Names of segments for a reader: of their frozen and of their learned tokens
+READABLE = {
+    "start": ("start token", "context"),
+    "ctx": ("context", "context"),
+    "inserted": ("inserted tokens", "inserted prompts"),
+    "shared": ("shared words", "shared words"),
+    "rest": ("class words, end", "class words, end"),
+    "words": ("words", "words"),
+    "image": ("CLS, patches", "CLS, patches"),
+}
 
 
-def attention_patterns(method: str, explanation: Explanation) -> Chart:
-    """Draw both towers' attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4).
+def attention_patterns(method: str, dataset: str, explanation: Explanation) -> list[Chart]:
+    """Draw each tower's attention patterns as matrices: rows attend to columns (RPO, arXiv 2308.14960, figure 4)."""
+    return [attention_pattern(method, dataset, f"{side} side", tower) for side, tower in explanation.towers.items()]
 
-    The text side is on the left and the image side on the right, with several scenes of one side below each other.
-    """
-    sides = [(f"{side} side", tower["scenes"], tower["layers"]) for side, tower in explanation.towers.items()]
-    lines_of = {id(scene): notes(scene, layers) for _, scenes, layers in sides for scene in scenes}
-    heights = [sum(TOP + extent(s) + LINE * len(lines_of[id(s)]) + 1 for s in scenes) for _, scenes, _ in sides]
-    height, width = max(heights, default=1), HALF / TOKEN
-    widest = max((extent(scene) for scene in sides[0][1]), default=0)
-    places = [0, max(width / 2, LEFT + widest + 1.5)]
+
+def attention_pattern(method: str, dataset: str, side: str, tower: dict) -> Chart:
+    """Draw the scenes of one tower below each other."""
+    lines = [notes(scene, tower["layers"]) for scene in tower["scenes"]]
+    heights = [TOP + extent(scene) + LINE * len(of) + 1 for scene, of in zip(tower["scenes"], lines, strict=True)]
+    height, width = sum(heights) or 1, HALF / TOKEN
 
     def paint(canvas) -> None:
         canvas.set_layout_engine("none")  # squares have the same size in every chart
-        axes = canvas.add_axes((0, 0, 1, 1))
-        for x, (title, scenes, _) in zip(places, sides, strict=False):
-            y = 0.0
-            axes.text(x + LEFT, y, title, fontweight="bold", va="top")
-            for scene in scenes:
-                matrix(axes, scene, x + LEFT, y - TOP)
-                y -= TOP + extent(scene)
-                for line in lines_of[id(scene)]:
-                    axes.text(x + 0.5, y - LINE / 2, line, color=MUTED, fontsize=7.5, va="center")
-                    y -= LINE
-                y -= 1
+        axes, y = canvas.add_axes((0, 0, 1, 1)), 0.0
+        for scene, of in zip(tower["scenes"], lines, strict=True):
+            matrix(axes, scene, LEFT, y - TOP)
+            y -= TOP + extent(scene)
+            for line in of:
+                axes.text(0.5, y - LINE / 2, line, color=MUTED, va="center")
+                y -= LINE
+            y -= 1
         axes.set_xlim(0, width)
         axes.set_ylim(-height, 0.5)
         axes.set_axis_off()
 
-    whole = "; ".join(f"{title}: {', '.join(sentences(scene))}" for title, scenes, _ in sides for scene in scenes)
-    return draw(f"Attention pattern: {method}", f"{method}. {whole}.", (HALF, (height + 0.5) * TOKEN), paint)
+    alt = f"{method}, {side}: {'; '.join(', '.join(sentences(scene)) for scene in tower['scenes'])}."
+    title, size = f"Attention pattern: {dataset}, {method}, {side}", (HALF, (height + 0.5) * TOKEN)
+    return Chart(title, alt, size, paint, dataset, method, rigid=True)
 
 
 def extent(scene: list[dict]) -> float:
@@ -89,10 +94,14 @@ def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
     for segment, first, number, learned in spans(scene):
         shown = min(number, MAX_TOKENS)
         cells += [(at + i, segment, first + i, learned) for i in range(shown)]
-        name, color, middle = f"{segment['name']} ({number})", LEARNED if learned else FROZEN, at + shown / 2
-        axes.text(left - 0.5, top - middle, name, color=color, fontsize=8.5, ha="right", va="center")
-        above = {"rotation": 35, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
-        axes.text(left + middle - 0.2, top + 0.4, name, color=color, fontsize=8.5, **above)
+        name, color, middle = (
+            f"{readable(segment['name'], learned)} ({number})",
+            LEARNED if learned else FROZEN,
+            at + shown / 2,
+        )
+        axes.text(left - 0.5, top - middle, name, color=color, ha="right", va="center")
+        above = {"rotation": 40, "rotation_mode": "anchor", "ha": "left", "va": "bottom"}
+        axes.text(left + middle - 0.2, top + 0.4, name, color=color, **above)
         at += shown + GAP
     for y, segment, position, _ in cells:
         for x, other, other_position, learned in cells:
@@ -104,20 +113,26 @@ def matrix(axes: Axes, scene: list[dict], left: float, top: float) -> None:
             axes.add_patch(Rectangle((left + x + 0.07, top - y - 0.93), 0.86, 0.86, **look))
 
 
+def readable(name: str, learned: bool) -> str:
+    """Name a segment's tokens for a reader; the code's names of others are readable."""
+    return READABLE.get(name, (name, name))[learned]
+
+
 def notes(scene: list[dict], layers: int) -> list[str]:
     """Describe what happens to segments between layers, line by line."""
     found = []
     for segment in scene:
+        name = readable(segment["name"], any(segment["learned"]))
         if segment["prefilled"]:
-            found.append(f"{segment['name']}: run once without gradients, then cached")
+            found.append(f"{name}: run once without gradients, then cached")
         first = segment.get("first_layer", 0)  # absent in older files
         if first:
-            found.append(f"{segment['name']}: joins before {numbers([first])} of {layers}")
+            found.append(f"{name}: joins before {numbers([first])} of {layers}")
         if segment["replaced"]:
             which = numbers(range(first + 1, first + segment["replaced"] + 1))
-            found.append(f"{segment['name']}: new learned vectors before {which} of {layers}")
+            found.append(f"{name}: new learned vectors before {which} of {layers}")
         if segment["rewritten"]:
-            found.append(f"{segment['name']}: recomputed before {numbers(segment['rewritten'])} of {layers}")
+            found.append(f"{name}: recomputed before {numbers(segment['rewritten'])} of {layers}")
     return [line for note in found for line in textwrap.wrap(note, LETTERS)]
 
 
@@ -140,49 +155,41 @@ def sentences(scene: list[dict]) -> list[str]:
     return found
 
 
-def features(explanations: dict[str, Explanation], dataset: str) -> tuple[Chart | None, list[str]]:
+def features(explanations: dict[str, Explanation], dataset: str) -> tuple[list[Chart], list[str]]:
     """Draw t-SNE of the same test images' features in frozen CLIP and in each method that changes them.
 
     Args:
         explanations: method -> explanation; all on the same test images.
 
     Returns:
-        The chart (None if no method changes a feature), and the methods that leave the features unchanged.
+        The charts (none if no method changes a feature), and the methods that leave the features unchanged.
     """
     changed = {method: e.features for method, e in explanations.items() if changes(e.features)}
     same = [method for method in explanations if method not in changed]
     if not changed:
-        return None, same
+        return [], same
     first = next(iter(changed.values()))
     before = embed(first["before"])
     # Start from frozen CLIP's layout: what does not move stays in place in the chart, too.
     layouts = {"frozen CLIP": before} | {method: embed(of["after"], before) for method, of in changed.items()}
     names = dict(zip(first["label"].tolist(), first["classname"].tolist(), strict=True))
-    rows = -(-len(layouts) // PANELS)
+    return [one_layout(dataset, method, places, first["label"], names) for method, places in layouts.items()], same
 
+
+def one_layout(dataset: str, method: str, places: np.ndarray, labels: np.ndarray, names: dict[int, str]) -> Chart:
     def paint(canvas) -> None:
-        panels = tiles(canvas, len(layouts), PANELS)
-        for axes, (method, places) in zip(panels, layouts.items(), strict=True):
-            for number, (label, name) in enumerate(names.items()):
-                own = places[first["label"] == label]
-                look = {"color": series(number), "marker": MARKERS[number % len(MARKERS)], "alpha": 0.75}
-                axes.scatter(*own.T, s=11, linewidths=0, label=short(name), **look)
-            axes.set_title(method)
-            axes.set_aspect("equal", adjustable="datalim")
-            axes.spines[:].set_visible(True)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        legend = canvas.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, markerscale=2.2
-        )
-        for text in legend.get_texts():
-            text.set_color(MUTED)
+        axes = canvas.subplots()
+        for number, (label, name) in enumerate(names.items()):
+            own = places[labels == label]
+            look = {"color": series(number), "marker": MARKERS[number % len(MARKERS)], "alpha": 0.75}
+            mark(axes.scatter(*own.T, s=11, linewidths=0, **look), name)
+            axes.text(*np.median(own, axis=0), short(name), ha="center", va="center", fontweight="bold")
+        axes.set_aspect("equal", adjustable="datalim")
+        plain_axes(axes)
+        axes.spines[:].set_visible(True)
 
-    alt = (
-        f"t-SNE of {len(before)} test images of {dataset}, colored by class ({', '.join(names.values())}): frozen "
-        f"CLIP's features, then those of {', '.join(changed)}."
-    )
-    return draw(f"Image features: {dataset}", alt, (WIDTH, 0.5 + 2.7 * rows), paint, wide=True), same
+    alt = f"t-SNE of {len(places)} test images of {dataset} in {method}, colored by class: {', '.join(names.values())}."
+    return Chart(f"Image features: {dataset}, {method}", alt, (THIRD, 0.9 * THIRD), paint, dataset, method)
 
 
 def changes(arrays: dict[str, np.ndarray]) -> bool:
@@ -201,39 +208,37 @@ def embed(vectors: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     return TSNE(perplexity=perplexity, init=init, random_state=0).fit_transform(vectors.astype(np.float32))
 
 
-def attention_maps(method: str, explanation: Explanation) -> Chart | None:
-    """Draw test images under the weights on their patches: a block per image, a row per token, a column per layer."""
+def attention_maps(method: str, dataset: str, explanation: Explanation) -> list[Chart]:
+    """Draw test images under the weights on their patches: a chart per image, a row per token, a column per layer."""
     maps = explanation.maps
     if not maps:
-        return None
-    attention, pictures = maps["attention"].astype(float), maps["pictures"]
-    images, tokens, layers = attention.shape[:3]
-    lines = -(-images // IMAGES_IN_A_ROW)
-    names = [(str(truth), str(predicted)) for truth, predicted in zip(maps["truth"], maps["predicted"], strict=True)]
+        return []
+    attention = maps["attention"].astype(float)
+    return [one_map(method, dataset, maps, attention[image], image) for image in range(len(attention))]
+
+
+def one_map(method: str, dataset: str, maps: dict[str, np.ndarray], attention: np.ndarray, image: int) -> Chart:
+    tokens, layers = attention.shape[:2]
+    truth, predicted = str(maps["truth"][image]), str(maps["predicted"][image])
 
     def paint(canvas) -> None:
-        blocks = canvas.subfigures(lines, IMAGES_IN_A_ROW, squeeze=False).flat
-        for image, block in zip(range(images), blocks, strict=False):
-            truth, predicted = names[image]
-            answer = "correct" if truth == predicted else f"predicted {short(predicted)}"
-            block.suptitle(f"{short(truth)} ({answer})", fontsize=9.5, x=0.02, ha="left")
-            panels = block.subplots(tokens, layers, squeeze=False)
-            for token in range(tokens):
-                panels[token, 0].set_ylabel(
-                    str(maps["tokens"][token]), fontsize=8.5, rotation=0, ha="right", va="center"
-                )
-                for column in range(layers):
-                    overlay(panels[token, column], pictures[image], attention[image, token, column])
+        panels = canvas.subplots(tokens, layers, squeeze=False)
+        for token in range(tokens):
+            panels[token, 0].set_ylabel(str(maps["tokens"][token]), rotation=0, ha="right", va="center")
             for column in range(layers):
-                title = f"layer {maps['layers'][column]}" if not column else str(maps["layers"][column])
-                panels[0, column].set_title(title, fontsize=8.5, loc="center", fontweight="normal", color=MUTED)
+                overlay(panels[token, column], maps["pictures"][image], attention[token, column])
+        for column in range(layers):
+            title = f"layer {maps['layers'][column]}" if not column else str(maps["layers"][column])
+            panels[0, column].set_title(title, fontsize="medium", loc="center", fontweight="normal", color=MUTED)
 
     alt = (
-        f"Where {', '.join(map(str, maps['tokens']))} of {method} attend to in {images} test images, in layers "
-        f"{', '.join(map(str, maps['layers']))}: {'; '.join(f'{t} (predicted {p})' for t, p in names)}. The largest "
-        f"weight on one patch is {attention.max():.2f}."
+        f"Where {', '.join(map(str, maps['tokens']))} of {method} attend to in a test image of {truth} (predicted "
+        f"{predicted}), in layers {', '.join(map(str, maps['layers']))}. The largest weight on one patch is "
+        f"{attention.max():.2f}."
     )
-    return draw(f"Where {method} looks", alt, (WIDTH, lines * (0.55 + 0.85 * tokens)), paint, wide=True)
+    answer = "correct" if truth == predicted else f"predicted {short(predicted)}"
+    title = f"Where {method} looks: {dataset}, image {image + 1}, {short(truth)} ({answer})"
+    return Chart(title, alt, (HALF, 0.3 + 0.85 * tokens), paint, dataset, method)
 
 
 def overlay(axes: Axes, picture: np.ndarray, weights: np.ndarray) -> None:

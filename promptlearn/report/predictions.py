@@ -13,18 +13,34 @@ from matplotlib.patches import Rectangle
 from basics import UserError
 from dassl.metrics import calibration_error, reliability
 from dassl.utils import read_image
-from promptlearn.report.charts import ROW, WIDTH, color
-from promptlearn.report.drawing import FROZEN, GAIN, INK, LEARNED, LOSS, MUTED, Chart, draw, name_cells, short, tiles
+from promptlearn.report.charts import ROW, color
+from promptlearn.report.drawing import (
+    FROZEN,
+    GAIN,
+    HALF,
+    INK,
+    LEARNED,
+    LOSS,
+    MUTED,
+    THIRD,
+    WIDTH,
+    Chart,
+    mark,
+    name_cells,
+    short,
+)
 from promptlearn.report.runs import Comparison, Run
 
 MAX_CLASSES = 20  # in a confusion matrix
-MAX_NAMES = 14  # classes with names next to it
-PANELS = 5  # in a row
+SCALE = 5  # steps of its scale of colors
+FEW_CLASSES = 10  # whose matrix is small
+DIGIT = 0.085  # inches
+FEW_METHODS = 8  # whose gains fit into half the page
 TOP = 3  # confusions listed per method
 EXAMPLES = 5  # images in a row
 SIDE = 112  # pixels of a thumbnail
 LOSSLESS = 64  # pixels: images up to this size are stored without loss
-MAX_COLUMNS = 32  # classes whose gains are drawn
+MAX_ROWS = 32  # classes whose gains are drawn
 MAX_STAGES = 2  # shown in detail: base and new, or the source and the first target
 
 
@@ -57,26 +73,28 @@ def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
     if not methods:
         return None
     moves = {each: max(abs(gains.get((method, each), 0)) for method in methods) for each in classes}
-    largest = sorted(moves, key=moves.get, reverse=True)[:MAX_COLUMNS]
+    largest = sorted(moves, key=moves.get, reverse=True)[:MAX_ROWS]
     shown = [each for each in classes if each in largest]
     most = max(moves.values()) or 1.0
 
     def paint(canvas) -> None:
         axes = canvas.subplots()
-        for y, method in enumerate(reversed(methods)):
-            for x, each in enumerate(shown):
-                gain = gains.get((method, each))
+        for x, method in enumerate(methods):
+            for y, (stage, name) in enumerate(shown):
+                gain = gains.get((method, (stage, name)))
                 if gain is None:
                     continue
                 tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
-                axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none"))
-                axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center", fontsize=8)
-        axes.set_xlim(-0.6, len(shown) - 0.4)
-        axes.set_ylim(-0.6, len(methods) - 0.4)
-        name_cells(axes, methods[::-1], [short(name) for _, name in shown])
+                square = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none")
+                mark(axes.add_patch(square), f"{method}, {stage}, {name}: {gain:+.1f}", method)
+                text = axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center")
+                mark(text, "", method)
+        axes.set_xlim(-0.6, len(methods) - 0.4)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        name_cells(axes, [short(name) for _, name in shown], methods)
         for edge in range(1, len(shown)):
             if shown[edge - 1][0] != shown[edge][0]:  # the next stage
-                axes.axvline(edge - 0.5, color=MUTED, linewidth=1)
+                axes.axhline(edge - 0.5, color=MUTED, linewidth=1)
 
     extremes = sorted(gains.items(), key=lambda item: item[1])
     (worst_method, (_, worst)), low = extremes[0]
@@ -88,7 +106,8 @@ def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
     title = f"Gains and losses per class over zero-shot CLIP: {dataset}"
     if len(shown) < len(classes):
         title += f" (the {len(shown)} of {len(classes)} classes that change most)"
-    return draw(title, alt, (WIDTH, 1.2 + ROW * 1.1 * len(methods)), paint, wide=True)
+    width = HALF if len(methods) <= FEW_METHODS else WIDTH
+    return Chart(title, alt, (width, 1 + 0.9 * ROW * len(shown)), paint, dataset)
 
 
 def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> dict[str, float]:
@@ -100,8 +119,8 @@ def per_class(comparison: Comparison, method: str, dataset: str, stage: str) -> 
     return {name: statistics.mean(values) for name, values in seeds.items()}
 
 
-def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
-    """Draw the confusion matrices of each method's first seed: rows are true classes, columns predictions."""
+def confusions(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> list[Chart]:
+    """Draw the confusion matrix of each method's first seed: rows are true classes, columns predictions."""
     counted, labels = {}, {}
     for method in methods:
         for run in comparison.select(method, dataset, stage)[:1]:
@@ -110,9 +129,6 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
             for row in rows:
                 labels[row["classname"]] = int(row["label"])
                 labels[row["predicted_classname"]] = int(row["predicted"])
-    counted = {method: count for method, count in counted.items() if count}
-    if not counted:
-        return None
     wrong = Counter()
     for count in counted.values():
         for (truth, predicted), number in count.items():
@@ -121,43 +137,63 @@ def confusion(comparison: Comparison, methods: list[str], dataset: str, stage: s
     order = sorted(labels, key=labels.get)
     shown = order if len(order) <= MAX_CLASSES else dict(wrong.most_common(MAX_CLASSES))
     names = [name for name in order if name in shown]
-    lines = -(-len(counted) // PANELS)
+    note = f" (the {len(names)} of {len(order)} classes confused most)" if len(names) < len(order) else ""
+    title = f"Confusion: {dataset}, {stage}, "
+    return [
+        confusion(f"{title}{method}{note}", dataset, method, names, count) for method, count in counted.items() if count
+    ]
+
+
+def confusion(title: str, dataset: str, method: str, names: list[str], count: Counter) -> Chart:
+    """Draw the counted pairs (true class, prediction) of the named classes, with a scale of colors."""
+    width = THIRD if len(names) <= FEW_CLASSES else HALF
+    letters = max(len(str(number)) for number in count.values())
+    has_room = letters * DIGIT * len(names) <= 0.65 * width
+    strongest = 0.88  # so that a single image is still visible: opacity is 0.12 and this times the share
 
     def paint(canvas) -> None:
-        panels = tiles(canvas, len(counted), PANELS)
-        for axes, (method, count) in zip(panels, counted.items(), strict=True):
-            for y, truth in enumerate(names):
-                total = sum(number for (own, _), number in count.items() if own == truth)
-                for x, predicted in enumerate(names):
-                    share = count[truth, predicted] / total if total else 0
-                    if share:
-                        tint = (FROZEN if truth == predicted else LEARNED, 0.12 + 0.88 * share)
-                        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=tint, linewidth=0))
-            axes.set_xlim(-0.5, len(names) - 0.5)
-            axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.set_aspect("equal")
-            axes.set_title(method)
-            axes.spines[:].set_visible(True)
-            named = names if len(names) <= MAX_NAMES else []
-            axes.set_yticks(range(len(named)), map(short, named))
-            axes.set_xticks(range(len(named)), map(short, named), rotation=90)
-            axes.tick_params(length=0, labelsize=7.5)
+        axes, scale = canvas.subplots(1, 2, width_ratios=(24, 1))
+        for y, truth in enumerate(names):
+            total = sum(number for (own, _), number in count.items() if own == truth)
+            for x, predicted in enumerate(names):
+                number = count[truth, predicted]
+                if not number:
+                    continue
+                tint = (FROZEN if truth == predicted else LEARNED, 0.12 + strongest * number / total)
+                square = axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=tint, linewidth=0))
+                mark(square, f"{number} of {total} {truth} ({100 * number / total:.0f} %) predicted as {predicted}")
+                if has_room:
+                    axes.text(x, y, number, ha="center", va="center")
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_aspect("equal")
+        axes.spines[:].set_visible(True)
+        axes.set_yticks(range(len(names)), map(short, names))
+        axes.set_xticks(range(len(names)), map(short, names), rotation=90)
+        axes.tick_params(length=0)
+        axes.set_ylabel("true class")
+        axes.set_xlabel("prediction")
+        for column, hue in enumerate((FROZEN, LEARNED)):
+            for step in range(SCALE):
+                tint = (hue, 0.12 + strongest * (step + 0.5) / SCALE)
+                scale.add_patch(Rectangle((column, step / SCALE), 0.9, 1 / SCALE, facecolor=tint, linewidth=0))
+        scale.set_xlim(0, 2)
+        scale.set_ylim(0, 1)
+        scale.set_xticks([])
+        scale.set_yticks((0, 0.5, 1), ("0 %", "50 %", "100 %"))
+        scale.yaxis.tick_right()
+        scale.spines[:].set_visible(False)
+        scale.tick_params(length=0)
 
-    title = f"Confusion: {dataset}, {stage}"
-    if len(names) < len(order):
-        title += f" (the {len(names)} of {len(order)} classes confused most)"
-    summary = "; ".join(
-        f"{method}: {100 * sum(n for (a, b), n in count.items() if a == b) / count.total():.1f}% correct"
-        for method, count in counted.items()
-    )
-    alt = f"Confusion matrices on {dataset}, {stage}; rows: true class, columns: prediction. {summary}."
-    return draw(title, alt, (WIDTH, 0.3 + 2.5 * lines), paint, wide=True)
+    right = sum(number for (truth, predicted), number in count.items() if truth == predicted)
+    share = 100 * right / count.total()
+    alt = f"Confusion matrix of {method}; rows: true class, columns: prediction. {share:.1f}% correct."
+    return Chart(title, alt, (width, 0.9 * width), paint, dataset, method)
 
 
-def reliability_diagrams(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> Chart | None:
+def reliability_diagrams(comparison: Comparison, methods: list[str], dataset: str, stage: str) -> list[Chart]:
     """Draw accuracy against confidence for each method's first seed."""
-    binned: dict[str, list[tuple[float, float, float]]] = {}  # (predictions, mean confidence, accuracy) of each bin
-    errors: dict[str, float] = {}
+    figures = []
     for method in methods:
         for run in comparison.select(method, dataset, stage)[:1]:
             rows = [row for row in run.predictions if int(row["predicted"]) >= 0]  # readable images
@@ -165,36 +201,41 @@ def reliability_diagrams(comparison: Comparison, methods: list[str], dataset: st
                 confidence = torch.tensor([float(row["confidence"]) for row in rows], dtype=torch.float64)
                 correct = torch.tensor([is_correct(row) for row in rows])
                 sums = zip(*(total.tolist() for total in reliability(confidence, correct)), strict=True)
-                binned[method] = [(n, own / max(n, 1), hits / max(n, 1)) for n, own, hits in sums]
-                errors[method] = 100 * calibration_error(confidence, correct)
-    if not binned:
-        return None
-    lines = -(-len(binned) // PANELS)
+                bins = [(n, own / max(n, 1), hits / max(n, 1)) for n, own, hits in sums]
+                error = 100 * calibration_error(confidence, correct)
+                title = f"Reliability: {dataset}, {stage}, {method}"
+                figures.append(reliability_diagram(title, dataset, method, color(comparison, method), bins, error))
+    return figures
+
+
+def reliability_diagram(
+    title: str, dataset: str, method: str, own: str, bins: list[tuple[float, float, float]], error: float
+) -> Chart:
+    """Draw `bins` of (predictions, mean confidence, accuracy), with the expected calibration error in percent."""
 
     def paint(canvas) -> None:
-        panels = tiles(canvas, len(binned), PANELS, sharex=True, sharey=True)
-        for axes, (method, bins) in zip(panels, binned.items(), strict=True):
-            own, width, most = color(comparison, method), 1 / len(bins), max(n for n, _, _ in bins)
-            axes.plot([0, 1], [0, 1], linestyle="--", color=MUTED, linewidth=1)
-            for number, (n, confidence, accuracy) in enumerate(bins):
-                if n:
-                    axes.bar((number + 0.5) * width, accuracy, 0.92 * width, color=own, alpha=0.2 + 0.6 * n / most)
-                    axes.plot([confidence, confidence], [confidence, accuracy], color=INK, linewidth=1.2)
-            axes.set_xlim(0, 1)
-            axes.set_ylim(0, 1)
-            axes.set_aspect("equal")
-            axes.set_title(f"{method}\nECE {errors[method]:.1f}%")
-            axes.set_xlabel("confidence")
-            axes.tick_params(labelsize=7.5)
-        panels[0].set_ylabel("accuracy")
+        axes = canvas.subplots()
+        width, most = 1 / len(bins), max(n for n, _, _ in bins)
+        axes.plot([0, 1], [0, 1], linestyle="--", color=MUTED, linewidth=1)
+        for number, (n, confidence, accuracy) in enumerate(bins):
+            if n:
+                alpha = 0.2 + 0.6 * n / most
+                [bar] = axes.bar((number + 0.5) * width, accuracy, 0.92 * width, color=own, alpha=alpha)
+                mark(bar, f"{n:.0f} predictions: confidence {100 * confidence:.1f} %, accuracy {100 * accuracy:.1f} %")
+                axes.plot([confidence, confidence], [confidence, accuracy], color=INK, linewidth=1.2)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.text(0.04, 0.94, f"ECE {error:.1f} %", va="center")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
 
-    summary = "; ".join(
-        f"{method}: expected calibration error {errors[method]:.1f}%, mean confidence "
-        f"{100 * mean_of(bins, 1):.1f}%, accuracy {100 * mean_of(bins, 2):.1f}%"
-        for method, bins in binned.items()
+    alt = (
+        f"{title}: accuracy of the predictions by confidence. Expected "
+        f"calibration error {error:.1f}%, mean confidence {100 * mean_of(bins, 1):.1f}%, accuracy "
+        f"{100 * mean_of(bins, 2):.1f}%."
     )
-    alt = f"Reliability diagrams on {dataset}, {stage}: accuracy of the predictions by confidence. {summary}."
-    return draw(f"Reliability: {dataset}, {stage}", alt, (WIDTH, 0.3 + 2.7 * lines), paint, wide=True)
+    return Chart(title, alt, (THIRD, 0.9 * THIRD), paint, dataset, method)
 
 
 def mean_of(bins: list[tuple[float, float, float]], figure: int) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from basics import UserError, read_json
 from promptlearn.experiments.discovery import discover, result_of
+from promptlearn.experiments.found_runs import find_runs
 from promptlearn.experiments.protocols import UNTRAINED, ZERO_SHOT, Job, Protocol
 from promptlearn.experiments.results_table import (
     H_OF_MEANS,
@@ -19,7 +20,7 @@ from promptlearn.experiments.results_table import (
     summarize,
     trained_shots,
 )
-from promptlearn.experiments.run_files import read_predictions
+from promptlearn.experiments.run_files import read_metrics, read_predictions
 from promptlearn.experiments.shots import Shots, describe_shots, shots_order
 
 
@@ -47,13 +48,23 @@ class Run:
         return read_predictions(self.job.folder / "predictions.csv")
 
     @cached_property
-    def is_from_here(self) -> bool:
-        """Whether the run was made on this machine, by its status.json."""
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, empty if nothing was trained here."""
+        return [] if self.job.source else read_metrics(self.job.folder / "metrics.csv")
+
+    @cached_property
+    def status(self) -> dict:
+        """The content of status.json, empty if there is none."""
         try:
             status = read_json(self.job.folder / "status.json")
         except UserError:
-            return False
-        return isinstance(status, dict) and status.get("host") == socket.gethostname()
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    @property
+    def is_from_here(self) -> bool:
+        """Whether the run was made on this machine."""
+        return self.status.get("host") == socket.gethostname()
 
 
 class Comparison:
@@ -139,6 +150,25 @@ class Comparison:
     def accuracies(self, method: str, dataset: str, stage: str, shots: Shots | None = None) -> list[float]:
         """Return the accuracies of the selected runs, in percent."""
         return [run.accuracy for run in self.select(method, dataset, stage, shots)]
+
+
+def find_comparisons(
+    folders: list[Path], output: Path | None = None, foreign_images: bool = False
+) -> list[tuple[Comparison, Path]]:
+    """Find what was compared in these folders, each with the folder of its page and figures: in `output`, if given.
+
+    Raises:
+        UserError: there is no finished run.
+    """
+    found = [
+        (Comparison(each.protocol, each.jobs, foreign_images), (output or each.folder) / each.protocol.name)
+        for each in find_runs(folders)
+    ]
+    found = [(comparison, folder) for comparison, folder in found if comparison.runs]
+    if not found:
+        names = ", ".join(map(str, folders))
+        raise UserError(f"{names}: expected a finished run, got none. There is nothing to report yet.")
+    return found
 
 
 def complete_mean(line: Line, column: str) -> float | None:

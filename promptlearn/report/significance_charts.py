@@ -6,8 +6,8 @@ The diagram is Demsar's (Statistical Comparisons of Classifiers over Multiple Da
 from matplotlib.patches import Rectangle
 
 from promptlearn.experiments.significance import ALPHA, Difference, Ranks
-from promptlearn.report.charts import HALF, ROW, WIDTH, color
-from promptlearn.report.drawing import GAIN, GRID, INK, LOSS, MUTED, Chart, draw, name_cells
+from promptlearn.report.charts import ROW, color
+from promptlearn.report.drawing import GAIN, GRID, HALF, INK, LOSS, MUTED, WIDTH, Chart, mark, name_cells
 from promptlearn.report.runs import Comparison
 
 SQUARES = 8  # minimum that a row of differences has room for, so that a few are not stretched
@@ -32,17 +32,18 @@ def difference_matrix(comparison: Comparison, found: list[Difference], measure: 
                 difference, significant = of[row, column]
                 tint = (GAIN if difference > 0 else LOSS, 0.3) if significant else "none"
                 square = (x - 0.47, y - 0.45), 0.94, 0.9
-                axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
+                patch = axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
+                mark(patch, f"{row} minus {column}: {difference:+z.2f}" + " (significant)" * significant)
                 ink = INK if significant else MUTED
-                axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", fontsize=8, color=ink)
+                axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", color=ink)
         axes.set_xlim(-0.6, max(len(names), SQUARES) - 0.4)
         axes.set_ylim(len(names) - 0.4, -0.6)
         name_cells(axes, names, names)
 
     listed = [f"{a} minus {b} {d:+.1f}" for (a, b), (d, significant) in of.items() if significant and d > 0]
     alt = f"Mean differences in {measure} between all pairs of methods. Significant: {'; '.join(listed) or 'none'}."
-    size = (HALF, 1 + 0.9 * ROW * max(len(names), 2))
-    return draw(f"Row minus column, {measure}", alt, size, paint)
+    size = (HALF if len(names) <= SQUARES else WIDTH, 1 + 0.9 * ROW * max(len(names), 2))
+    return Chart(f"Row minus column, {measure}", alt, size, paint)
 
 
 def critical_difference_diagram(comparison: Comparison, ranks: Ranks, measure: str) -> Chart:
@@ -81,5 +82,5 @@ def critical_difference_diagram(comparison: Comparison, ranks: Ranks, measure: s
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.ranks.items())
     together = "; ".join(", ".join(names) for names in ranks.indistinct) or "none"
     alt = f"Mean ranks in {measure}: {order}. Critical difference {ranks.critical_difference:.2f}. Joined: "
-    size = (WIDTH, 0.9 + ROW * (half + 0.5 * bars + 1.5))
-    return draw(f"Critical differences: {measure}", f"{alt}{together}.", size, paint, wide=True)
+    size = (HALF if len(names) <= SQUARES else WIDTH, 0.9 + ROW * (half + 0.5 * bars + 1.5))
+    return Chart(f"Critical differences: {measure}", f"{alt}{together}.", size, paint)

@@ -141,7 +141,7 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     assert results["metrics"]["n"] == 20
     assert sum(of_class["n"] for of_class in results["metrics"]["per_class"].values()) == 20
     assert results["config"]["OPTIM"]["LR"] == 0.1
-    assert set(results["versions"]) == {"dassl", "torch", "torchvision", "python"}
+    assert set(results["versions"]) == {"dassl", "commit", "torch", "torchvision", "python"}
     assert results["seconds"]["train"] == pytest.approx(4 * results["seconds"]["per_epoch"])
     assert results["peak_memory_mib"] > 50
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())

@@ -22,6 +22,8 @@ COMMANDS = {
     "dassl results --help": 0,
     "dassl results RUNS": 0,
     "dassl report --help": 0,
+    "dassl figures --help": 0,
+    "dassl figures . --width wide": 2,
     "dassl tune --help": 0,
     "dassl fit --help": 0,
     "dassl fit . --method PRO": 2,

@@ -50,7 +50,7 @@ def test_models_that_are_not_explained_yet_are_explained_once(checkout, capfd):
     train_base = checkout.output / "base2new" / "train_base" / "digits" / "shots_16"
     calls = (checkout.root / "explained.txt").read_text().splitlines()
     assert calls == [str(train_base / name / "tiny" / "seed1" / "config.yaml") for name in ("ZeroshotCLIP", "RPO")]
-    assert "Attention pattern: RPO" in (checkout.output / "base2new" / "report.html").read_text()
+    assert "Attention pattern: digits, RPO" in (checkout.output / "base2new" / "report.html").read_text()
     assert main(["report", "output"]) == 0
     assert (checkout.root / "explained.txt").read_text().splitlines() == calls
 
@@ -60,7 +60,7 @@ def test_a_model_that_cannot_be_explained_is_named_and_the_page_is_written(check
     assert main(["report", "output"]) == 1
     page = (checkout.output / "base2new" / "report.html").read_text()
     message = "Not explained: RPO on digits, 16 shots, seed 1, base: error: planted failure"
-    assert message in page and message in capfd.readouterr().err and "Attention pattern: RPO" not in page
+    assert message in page and message in capfd.readouterr().err and "Attention pattern: digits, RPO" not in page
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from promptlearn.report.drawing import INK, NAMED, draw, looks, series, short, spread_out
+from promptlearn.report.drawing import DRAWN, INK, LIGHT, Chart, looks, series, short, spread_out
 
 
 def drawn(title="A title", text="text"):
@@ -13,14 +13,15 @@ def drawn(title="A title", text="text"):
         axes.text(0, 0, text, color=INK)
         axes.legend()
 
-    return draw(title, "a description", (3, 2), paint)
+    return Chart(title, "a description", (3, 2), paint)
 
 
 def test_every_color_is_a_variable_of_the_page():
     svg = drawn().svg
     assert not re.search(r"#[12]000[\da-f]{2}", svg)
-    assert "var(--ink, #1b1f24)" in svg and "var(--s3, " in svg
-    assert {variable for variable, _ in re.findall(r"var\(--(\w+)(, [^)]*)\)", svg)} <= {*NAMED, "s3"}
+    assert LIGHT.keys() == DRAWN.keys()
+    assert f"var(--ink, {LIGHT['ink']})" in svg and f"var(--s3, {LIGHT['s3']})" in svg
+    assert {variable for variable, _ in re.findall(r"var\(--(\w+)(, [^)]*)\)", svg)} <= DRAWN.keys()
 
 
 def test_methods_of_the_same_color_differ_in_marker_and_dashes():

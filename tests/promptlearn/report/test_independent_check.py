@@ -20,7 +20,7 @@ from scipy.stats import chi2
 from promptlearn.cli import main
 from promptlearn.experiments import PROTOCOLS
 from promptlearn.report import Comparison
-from promptlearn.report.page import facts, sections_of
+from promptlearn.report.page import facts, parts_of
 from tests.made_up_runs import MadeUpRuns
 
 ZERO = "ZeroshotCLIP"
@@ -29,7 +29,7 @@ COSTS = {
     "trained parameters": lambda result: result["trained_parameters"],
     "GFLOP per training step": lambda result: result["gflop"]["training_step"],
     "seconds of training": lambda result: result["seconds"]["train"],
-    "peak memory, MiB": lambda result: result["peak_memory_mib"],
+    "peak memory of the process, MiB": lambda result: result["peak_memory_mib"],
 }
 BASE_AND_NEW = {"base2new/train_base": "base", "base2new/test_new": "new"}
 SOURCE = {"train_source": "source", "cross_dataset/test_dtd": "dtd", "cross_dataset/test_eurosat": "eurosat"}
@@ -177,6 +177,8 @@ def vary(folder, rng):
             row | {"predicted": predicted, "predicted_classname": names[predicted], "confidence": confidence}
         )
     (folder / "predictions.csv").write_text(text.getvalue(), encoding="utf-8")
+    if (folder / "metrics.csv").exists():
+        (folder / "metrics.csv").write_text(f"epoch,loss\n1,9\n2,{metrics['accuracy'] / 10}\n")
 
 
 SCENARIOS = {  # protocol, stages, datasets, shots, seeds, runs that are missing
@@ -213,7 +215,8 @@ def scenario(request, tmp_path_factory):
     for path in rng.sample(trained, missing):
         path.unlink()
     comparison = Comparison(PROTOCOLS[protocol], output)
-    sections = {section.title: section for section in sections_of(comparison, "set0")}
+    parts = [part for part in parts_of(comparison, "set0") if part.dataset in ("", "set0")]
+    sections = {section.title: section for part in parts for section in part.sections}
     return read(output, protocol, stages), sections, dict(facts(comparison))
 
 
@@ -325,7 +328,7 @@ def test_the_table_as_csv(scenario, check, capsys):
 
 
 def test_costs_and_calibration_of_the_table(scenario, check, capsys):
-    runs, _, _ = scenario
+    runs, sections, _ = scenario
     assert main(["results", str(runs.output), "--format", "markdown", "--costs", "--calibration"]) == 0
     shown = [
         [cell.strip() for cell in row.split("|")[1:-1]] for row in capsys.readouterr().out.splitlines() if "|" in row
@@ -338,6 +341,11 @@ def test_costs_and_calibration_of_the_table(scenario, check, capsys):
         "GFLOP/image": lambda r: r["gflop"]["test_image"],
     }
     few_shot = runs.protocol == "few_shot"
+    [calibration] = sections["Calibration"].tables
+    in_report = [dict(zip(calibration.header, row, strict=True)) for row in calibration.rows]
+    in_report = {
+        (c["dataset"].text, c["method"].text, c["shots"].order if "shots" in c else None): c["ECE"] for c in in_report
+    }
     for dataset, trainer, shots in lines_of(runs):
         name = shown_name(trainer) + (f" ({column_of(shots)})" if shots and len(runs.shots) > 1 else "")
 
@@ -354,10 +362,12 @@ def test_costs_and_calibration_of_the_table(scenario, check, capsys):
             check.equal(rows[dataset, name][column], "" if expected is None else f"{expected:,.6g}", (dataset, name))
         ece = median(lambda r: r["metrics"]["ece"], runs.shots[0] if few_shot else shots)
         check.equal(rows[dataset, name]["ECE"], "" if ece is None else f"{ece:.2f}", (dataset, name))
+        own = in_report[dataset, shown_name(trainer), shots if len(runs.shots) > 1 else None]
+        check.equal(own.order, ece, (dataset, name))
 
 
 def alts(sections, title):
-    return {chart.title: chart.alt for chart in sections[title].charts}
+    return {chart.title: chart.alt for chart in [*sections[title].charts, *sections[title].more]}
 
 
 def test_base_and_new(scenario, check):
@@ -383,14 +393,32 @@ def test_few_shot_curves(scenario, check):
         assert "Few-shot curves" not in sections
         return
     shown = alts(sections, "Few-shot curves")
-    for stage, dataset in itertools.product(runs.columns, runs.datasets):
-        alt = shown[f"Few shots: {dataset}, {stage}"]
+    columns = [*runs.columns, *(["H of seeds"] if runs.protocol == "base2new" else [])]
+
+    def by_seed(trainer, dataset, column, n):
+        """Return {seed: figure} of the seeds that have all that goes into it."""
+        if dataset == "average":
+            parts, form = [by_seed(trainer, each, column, n) for each in runs.datasets], mean
+        elif column == "H of seeds":
+            parts, form = (
+                [runs.accuracies(trainer, dataset, stage, n) for stage in runs.columns],
+                lambda x: harmonic(*x),
+            )
+        else:
+            return runs.accuracies(trainer, dataset, column, n)
+        return {seed: form([part[seed] for part in parts]) for seed in parts[0] if all(seed in part for part in parts)}
+
+    for column, dataset in itertools.product(
+        columns, [*runs.datasets, *(["average"] if len(runs.datasets) > 1 else [])]
+    ):
+        alt = shown.pop(f"Few shots: {dataset}, {column}")
         for trainer in runs.trainers:
-            of = {n: list(runs.accuracies(trainer, dataset, stage, n).values()) for n in runs.shots}
+            of = {n: by_seed(trainer, dataset, column, n).values() for n in runs.shots}
             text = ", ".join(f"{mean(values):.1f} with {n}" for n, values in of.items() if values)
-            check.equal(f"{trainer}: {text}" in alt, True, (alt, text))
-        zero = mean(runs.accuracies(ZERO, dataset, stage, None).values())
+            check.equal(f"{trainer}: {text}" in alt if text else f"{trainer}:" not in alt, True, (alt, text))
+        [zero] = by_seed(ZERO, dataset, column, None).values()
         check.equal(f"zero-shot CLIP: {zero:.1f};" in alt or f"zero-shot CLIP: {zero:.1f}." in alt, True, (alt, zero))
+    check.equal(shown, {}, "curves")
 
 
 def test_the_spread_over_the_seeds(scenario, check):
@@ -398,14 +426,16 @@ def test_the_spread_over_the_seeds(scenario, check):
     seeds = max(runs.seeds(trainer, "set0", n) for trainer in runs.trainers for n in runs.shots)
     assert ("Spread over the seeds" in sections) == (seeds > 1)
     if seeds > 1:
-        for title, alt in alts(sections, "Spread over the seeds").items():
-            dataset = title.split(": ")[1]
-            for trainer, stage in itertools.product([ZERO, *runs.trainers], runs.columns):
+        shown = alts(sections, "Spread over the seeds")
+        for dataset, stage in itertools.product(runs.datasets, runs.columns):
+            alt = shown.pop(f"Spread over the seeds: {dataset}, {stage}")
+            for trainer in [ZERO, *runs.trainers]:
                 values = list(runs.accuracies(trainer, dataset, stage, runs.shots[-1]).values())
                 if values:
                     low, high = min(values), max(values)
                     text = f"{shown_name(trainer)}, {stage}: {low:.1f} to {high:.1f}, n = {len(values)}"
                     check.equal(text in alt, True, (alt, text))
+        check.equal(shown, {}, "spread")
 
 
 def test_accuracy_and_its_costs(scenario, check):
@@ -416,17 +446,20 @@ def test_accuracy_and_its_costs(scenario, check):
     if len(heights.keys() - {ZERO}) < 2:
         assert "Accuracy and its costs" not in sections
         return
-    [alt] = alts(sections, "Accuracy and its costs").values()
-    for trainer, height in heights.items():
+    measures = {"base2new": "H", "few_shot": column_of(runs.shots[-1]), "cross_dataset": "mean of targets"}
+    shown = alts(sections, "Accuracy and its costs")
+    check.equal(shown.keys(), {f"{measures[runs.protocol]} against {name}" for name in COSTS}, "charts of costs")
+    for (name, cost), (trainer, height) in itertools.product(COSTS.items(), heights.items()):
+        alt = shown[f"{measures[runs.protocol]} against {name}"]
         if trainer == ZERO:
             check.equal(
                 f"zero-shot CLIP: {height:.2f} %;" in alt or f"zero-shot CLIP: {height:.2f} %." in alt, True, alt
             )
             continue
         trained = [runs.of(trainer, each, runs.columns[0], runs.shots[-1]).values() for each in runs.datasets]
-        trained = [run["result"] for own in trained for run in own]
-        costs = ", ".join(f"{statistics.median(map(cost, trained)):,.6g} {name}" for name, cost in COSTS.items())
-        check.equal(f"{trainer}: {height:.2f} % with {costs}" in alt, True, (alt, trainer, height, costs))
+        middle = statistics.median(cost(run["result"]) for own in trained for run in own)
+        text = f"{trainer}: {height:.2f} % with {middle:,.6g}"
+        check.equal(f"{text};" in alt or f"{text}." in alt, True, (alt, text))
 
 
 def score_columns(runs):
@@ -546,8 +579,19 @@ def test_gains_and_losses_per_class(scenario, check):
     check.equal(f"from {min(gains.values()):+.1f} (" in chart.alt, True, chart.alt)
     check.equal(f"to {max(gains.values()):+.1f} (" in chart.alt, True, chart.alt)
     drawn = re.findall(r">([+-]\d+|0)</text>", chart.svg)
-    order = [gains[key] for trainer in reversed(runs.trainers) for key in gains if key[0] == trainer]
+    order = [gains[key] for trainer in runs.trainers for key in gains if key[0] == trainer]
     check.equal(drawn, [f"{gain:+.0f}" if round(gain) else "0" for gain in order], "drawn gains")
+
+
+def test_learning_curves(scenario, check):
+    runs, sections, _ = scenario
+    [alt] = alts(sections, "Learning curves").values()
+    for trainer in runs.trainers:
+        folders = [path.parent for path in runs.output.rglob("metrics.csv") if (path.parent / "results.json").exists()]
+        folders = [each for each in folders if each.parts[-5:-2] == ("set0", f"shots_{runs.shots[-1]}", trainer)]
+        last = [list(csv.DictReader((each / "metrics.csv").read_text().splitlines()))[-1]["loss"] for each in folders]
+        text = f"{trainer}: {mean(map(float, last)):.4g}" if last else f"{trainer}:"
+        check.equal(text in alt, bool(last), (alt, text))
 
 
 def first_runs(runs, stage):
@@ -566,16 +610,17 @@ def test_confusions_and_confidences(scenario, check):
             rows = run["predictions"]
             correct = [row["label"] == row["predicted"] for row in rows]
             share = 100 * sum(correct) / len(rows)
-            text = f"{shown_name(trainer)}: {share:.1f}% correct"
-            check.equal(text in confusion[f"Confusion: set0, {stage}"], True, text)
+            alt = confusion[f"Confusion: set0, {stage}, {shown_name(trainer)}"]
+            check.equal(f" {share:.1f}% correct" in alt, True, (alt, share))
             bins = {}
             for row, hit in zip(rows, correct, strict=True):  # (0, 1/15], (1/15, 2/15], ...
                 bins.setdefault(math.ceil(float(row["confidence"]) * 15), []).append((float(row["confidence"]), hit))
             gap = sum(abs(sum(c for c, _ in own) - sum(hit for _, hit in own)) for own in bins.values())
             confidence = 100 * mean(float(row["confidence"]) for row in rows)
-            text = f"{shown_name(trainer)}: expected calibration error {100 * gap / len(rows):.1f}%, mean confidence "
-            text += f"{confidence:.1f}%, accuracy {share:.1f}%"
-            check.equal(text in reliability[f"Reliability: set0, {stage}"], True, text)
+            alt = reliability[f"Reliability: set0, {stage}, {shown_name(trainer)}"]
+            text = f"Expected calibration error {100 * gap / len(rows):.1f}%, mean confidence {confidence:.1f}%, "
+            text += f"accuracy {share:.1f}%"
+            check.equal(text in alt, True, (alt, text))
 
 
 def test_the_most_frequent_confusions(scenario, check):

@@ -36,7 +36,7 @@ def build_trainer(cfg):
     if cfg.VERBOSE:
         log(f"Loading trainer: {cfg.TRAINER.NAME}")
         if built_in := TRAINER_REGISTRY.replaced(cfg.TRAINER.NAME):
-            notify(f"It is that of {file_of(trainer)}, and not that of {file_of(built_in)}")
+            notify(f"Note: {cfg.TRAINER.NAME} is that of {file_of(trainer)}, and not that of {file_of(built_in)}")
     keep_freed_memory()
     with explain_undeclared_keys(cfg, trainer):
         if trainer.for_this_engine or device_of(cfg).type != "cpu":

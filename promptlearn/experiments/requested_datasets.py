@@ -178,7 +178,7 @@ def check_datasets(
         if dataset.is_own:
             keep_outside(output, root, "--output")
         notes = io.StringIO()
-        with contextlib.redirect_stdout(notes):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(notes):
             loaded = load_dataset(checkout, dataset.config, root)
         for line in notes.getvalue().splitlines():
             if line.startswith("Note: "):

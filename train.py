@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--transforms", nargs="+", help="training transforms, instead of the configured ones")
     p.add_argument("--head", default="", help="MODEL.HEAD.NAME")
     p.add_argument("--verbose", action="store_true", help="print all that log.txt gets: config, every line of training")
-    p.set_defaults(demo="")
+    p.set_defaults(demo="", sampled_seed=None)
     p.add_argument("opts", nargs="*", help="other settings, as KEY VALUE or KEY=VALUE")
     return p
 
@@ -193,9 +193,11 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if args.device == "cuda":
         require_gpu()
     folder_given = "OUTPUT_DIR" in opts
-    if cfg.SEED < 0:
+    was_sampled = cfg.SEED < 0
+    if was_sampled:
         cfg.SEED = find_seed(cfg.OUTPUT_DIR if folder_given and not args.no_resume else None)
     if not folder_given:
+        args.sampled_seed = cfg.SEED if was_sampled else None  # the folder is named after it
         shots = f"shots{cfg.DATASET.NUM_SHOTS}" if cfg.DATASET.NUM_SHOTS > 0 else "all_shots"
         if cfg.DATASET.TRAIN_FRACTION < 1:
             shots = f"fraction{cfg.DATASET.TRAIN_FRACTION}"
@@ -354,14 +356,14 @@ def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    cfg = setup_cfg(args)
-    from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
-
     if args.eval_only and args.model_dir and not os.path.exists(os.path.expanduser(args.model_dir)):
         raise UserError(
             f'--model-dir: expected a trained run or one of its checkpoints, got "{args.model_dir}", which does not '
             "exist."
         )
+    cfg = setup_cfg(args)
+    from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
+
     if args.explain and not args.eval_only:
         raise UserError("--explain: expected --eval-only and --model-dir too, got neither. Add them.")
     if args.find_lr and (args.eval_only or args.no_train):
@@ -428,7 +430,8 @@ def main(argv: list[str] | None = None) -> int:
         notify(f"error: {explain_missing_package(error)}")
         return 2
     except Stopped as stop:
-        notify(f"{stop}. Run the same command to resume from the last saved state.")
+        seed = f" with --seed {args.sampled_seed}" if args.sampled_seed is not None else ""
+        notify(f"{stop}. Run the same command{seed} to resume from the last saved state.")
         return stop.status
     except BrokenPipeError:  # the reader is gone, and the run had not opened its log
         drop(console)

@@ -127,7 +127,7 @@ COMBINATIONS = {
     "CoCoOp": {"CTX_INIT": ("a " * 74, "74 learned vectors")},
     "RPO": {"K": (74, "74 learned vectors"), "SIGMA": (-1.0, "expected at least 0"), "INIT": ("x", "one of")},
     "SEP": {"LAYERS": ([1, 9], "increasing numbers below 3"), "N_CTX": (39, "39 learned vectors")},
-    "KgCoOp": {"CTX_INIT": ("a " * 74, "74 learned vectors")},
+    "KgCoOp": {"CTX_INIT": ("a " * 74, "74 learned vectors"), "W": (-1.0, "at least 0")},
     "ProGrad": {"N_CTX": (74, "74 learned vectors"), "T": (0.0, "above 0"), "LAMBDA": (-1.0, "at least 0")},
     "CLIPAdapter": {"RATIO": (0.0, "above 0"), "REDUCTION": (129, "expected at most 128")},
     "TaskRes": {"ALPHA": (0.0, "above 0")},

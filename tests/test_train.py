@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from small_clip import make_small_clip, write_transformers
 
 import train
-from basics import UserError
+from basics import Stopped, UserError
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ["--dataset-config-file", "configs/datasets/digits.yaml"]
@@ -99,6 +100,10 @@ MISTAKES = {
     "K too large": (["TRAINER.RPO.K", "99"], "got 0 with 99 learned vectors. Use fewer."),
     "image size": (["INPUT.SIZE", "(32, 32)"], "expected (40, 40) for the backbone tiny, got (32, 32)"),
     "no such model": (["--eval-only", "--model-dir", "none"], 'got "none", which does not exist'),
+    "no such model, and no method": (
+        ["--trainer", "", "--eval-only", "--model-dir", "none"],
+        'got "none", which does not exist',
+    ),
     "nothing to test": (["--eval-only"], "--model-dir: expected the output folder of a trained run"),
     "negative seed": (["--seed", "-5"], "--seed: expected 0 or more, got -5"),
     "batch of none": (["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "BATCH_SIZE: expected at least 1, got 0"),
@@ -197,6 +202,21 @@ def test_a_missing_seed_is_sampled_and_kept_for_resuming(in_checkout, tmp_path, 
     # The same command resumes the run with its seed.
     assert train.main(["--trainer", "RPO", "--seed", "-1", "--output-dir", str(tmp_path), *opts]) == 0
     assert f"No seed given; using that of the run in {tmp_path}: {seed}" in capsys.readouterr().err
+
+
+def test_a_stopped_run_names_its_sampled_seed_if_its_folder_depends_on_it(in_checkout, tmp_path, monkeypatch, capsys):
+    def stop(args, cfg):
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "train_or_test", stop)
+    assert train.main(["--trainer", "RPO"]) == 130
+    error = capsys.readouterr().err
+    seed = re.search(r"sampled: (\d+)", error)[1]
+    assert f"Run the same command with --seed {seed} to resume" in error
+    for words in (["--output-dir", "run"], ["--seed", "1"]):
+        assert train.main(["--trainer", "RPO", *words]) == 130
+        assert "Run the same command to resume" in capsys.readouterr().err
 
 
 # With cached image features; with images.

@@ -16,6 +16,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from clip import CLIP
+from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.context import GuidedContextCLIP, GuidedContextTrainer
 from trainers.prompted import PromptedCLIP, distance
@@ -38,6 +39,10 @@ class KgCoOp(GuidedContextTrainer):
 
     config_node = "KGCOOP"
     static_step = True
+
+    def check_options(self, checks: Checks) -> None:
+        super().check_options(checks)
+        checks.at_least("W", 0)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         model = GuidedContextCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from basics import NotApplicable, log
-from clip import CLIP, add_parameter
+from clip import CLIP
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.checkpoints import load_trained
@@ -49,30 +50,40 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 class Cache(nn.Module):
-    """The keys, `adapter.weight` (N, D), with the `labels` (N,) of their images, `alpha`, and `beta`."""
+    """The keys, `adapter.weight` (N, D), with the `labels` (N,) of their images, `alpha`, and `beta`.
+
+    The keys are a parameter if they are trained, and a buffer otherwise.
+    """
 
     labels: Tensor
     alpha: Tensor
     beta: Tensor
 
-    def __init__(self, n: int, width: int, options: CfgNode):
+    def __init__(self, n: int, width: int, options: CfgNode, is_trained: bool):
         super().__init__()
-        add_parameter(self, "adapter.weight", torch.zeros(n, width))
+        self.adapter, self.is_trained = nn.Module(), is_trained
+        self.register_keys(torch.zeros(n, width))
         self.register_buffer("labels", torch.zeros(n, dtype=torch.long))
         self.register_buffer("alpha", torch.tensor(options.ALPHA))
         self.register_buffer("beta", torch.tensor(options.BETA))
+
+    def register_keys(self, keys: Tensor) -> None:
+        if self.is_trained:
+            self.adapter.register_parameter("weight", nn.Parameter(keys))
+        else:
+            self.adapter.register_buffer("weight", keys)
 
     def resize(self, tensors: Mapping[str, Tensor]) -> None:
         """Make room for the keys of a checkpoint: their number is that of its training images."""
         keys = tensors.get("adapter.weight")
         if keys is not None and keys.dim() == 2:
-            add_parameter(self, "adapter.weight", self.keys.new_zeros(len(keys), self.keys.shape[1]))
+            self.register_keys(self.keys.new_zeros(len(keys), self.keys.shape[1]))
             self.labels = self.labels.new_zeros(len(keys))
 
     @property
     def keys(self) -> Tensor:
         """The keys, (N, D)."""
-        return self.get_parameter("adapter.weight")
+        return cast(Tensor, self.adapter.weight)
 
     def lookup(self, affinity: Tensor, beta: Tensor | float, n_classes: int) -> Tensor:
         """Sum A over the keys of each class: affinities (B, N) -> (B, C)."""
@@ -85,9 +96,11 @@ class TipAdapterCLIP(FixedTextCLIP):
     frozen_image_encoder = True
     per_class_parameters = True
 
-    def __init__(self, clip_model: CLIP, texts: Sequence[str | Sequence[str]], n: int, options: CfgNode):
+    def __init__(
+        self, clip_model: CLIP, texts: Sequence[str | Sequence[str]], n: int, options: CfgNode, is_trained: bool
+    ):
         super().__init__(clip_model, texts)
-        self.prompt_learner = Cache(n, clip_model.text_projection.shape[1], options)
+        self.prompt_learner = Cache(n, clip_model.text_projection.shape[1], options, is_trained)
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         f, cache = self.image_features(images), self.prompt_learner
@@ -112,7 +125,7 @@ class CacheTrainer(PromptTrainer):
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         loader = getattr(self, "train_loader_x", None)  # a trained model has no images
         n = len(loader.dataset) if loader is not None else 0
-        return TipAdapterCLIP(clip_model, self.fixed_texts(classnames), n, self.options)
+        return TipAdapterCLIP(clip_model, self.fixed_texts(classnames), n, self.options, not self.is_fitted)
 
     def released_file(self, directory, name: str) -> Path:
         """Return where the released code saves a part of the cache."""

@@ -46,10 +46,11 @@ def summarize_run(trainer, model_dir: str | None = None) -> str:
 
 def _schedule(trainer) -> str:
     """Return the epochs, the steps of each, and the learning rate, as far as they apply."""
-    epochs = f"{trainer.max_epoch} epochs"
+    epochs = f"{trainer.max_epoch} epoch{'s' * (trainer.max_epoch != 1)}"
     if trainer.is_fitted:
         return epochs
-    return f"{epochs} of {len(trainer.train_loader_x or ())} batches, learning rate {trainer.cfg.OPTIM.LR:g}"
+    batches = len(trainer.train_loader_x or ())
+    return f"{epochs} of {batches} batch{'es' * (batches != 1)}, learning rate {trainer.cfg.OPTIM.LR:g}"
 
 
 def next_commands(trainer, train: list[str]) -> list[list[str]]:

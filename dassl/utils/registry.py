@@ -30,7 +30,7 @@ class Registry:
         self._is_built_in = is_built_in
         self._objects: dict = {}
         self._replaced: dict[str, type] = {}  # the classes of this project whose names a user's class has
-        self._clashes: dict[str, tuple] = {}  # the first two classes of the users with one name
+        self._clashes: dict[str, tuple[str, str]] = {}  # the files of the first two classes of the users with one name
 
     def register(self, obj=None, force=False):
         """Register `obj` under its `__name__`; without `obj`, return a decorator that does so.
@@ -49,7 +49,7 @@ class Registry:
         if known is not obj and not force:
             if built_in or not known_built_in:
                 if known.__module__ != obj.__module__:
-                    self._clashes.setdefault(name, (known, obj))
+                    self._clashes.setdefault(name, (file_of(known), file_of(obj)))
                 raise KeyError(
                     f'An object named "{name}" was already registered in "{self._name}" registry: by '
                     f"{file_of(known)}, and now by {file_of(obj)}. Rename one, or remove its file."
@@ -73,7 +73,7 @@ class Registry:
         if name in self._clashes:
             kind, (one, other) = self._name.lower(), self._clashes[name]
             raise Clash(
-                f"{kind} {name}: expected one file that registers it, got two: {file_of(one)} and {file_of(other)}. "
+                f"{kind} {name}: expected one file that registers it, got two: {one} and {other}. "
                 "Rename the class in one of them, or remove that file."
             )
         if name in self._objects:

@@ -116,12 +116,12 @@ def _single_jobs(folders: list[Path]) -> dict[Protocol, list[Job]]:
     repeated = []
     for folder, result in sorted(results.items(), key=lambda item: item[1].get("task") == "eval"):
         trainer, dataset, model = result["trainer"], names[folder], models[folder]
-        variant = variants[model]
-        settings = [variant, *([f"trained on {names[model]}"] if names[model] != dataset else [])]
+        origin = _origin(results[model], result, names[model], dataset)
         shots = most if trainer in UNTRAINED else from_results(results[model])
-        row = Row(dataset, trainer, "", shots, ",".join(filter(None, settings)))
+        row = Row(dataset, trainer, "", shots, ",".join(filter(None, (variants[model], origin))))
         seed, subsample = results[model]["seed"], result["subsample"]
-        trained_row = replace(row, dataset=names[model], variant=variant)
+        origin = _origin(results[model], results[model], names[model], names[model])
+        trained_row = replace(row, dataset=names[model], variant=",".join(filter(None, (variants[model], origin))))
         source = jobs.get((trained_row, seed, results[model]["subsample"])) if model != folder else None
         stage = next(each for each in (*SINGLE.stages, *SINGLE_HALVES.stages) if each.subsample == subsample)
         job = Job(row, seed, stage, folder, source=source, is_single=True)
@@ -140,6 +140,18 @@ def _single_jobs(folders: list[Path]) -> dict[Protocol, list[Job]]:
                 halves.append(Job(row, seed, stage, Path(MISSING), is_single=True))
     halves.sort(key=lambda job: (str(job.row), job.seed, SINGLE_HALVES.stages.index(job.stage)))
     return {SINGLE: [job for job in jobs.values() if job.stage in SINGLE.stages], SINGLE_HALVES: halves}
+
+
+def _origin(trained: dict, tested: dict, source: str, dataset: str) -> str:
+    """Return what a model was trained on, if its column does not say so: the same dataset, and base or all classes.
+
+    So models that were trained on base and on new classes are two lines, without an H.
+    """
+    classes = "all" if tested["subsample"] == "all" else "base"
+    is_expected = trained["task"] == "eval" or trained["trainer"] in UNTRAINED or trained["subsample"] == classes
+    what = [] if is_expected else [f"{trained['subsample']} classes"]
+    what += [source] if source != dataset else []
+    return f"trained on {' of '.join(what)}" if what else ""
 
 
 def _read_tested(folder: Path) -> dict | None:

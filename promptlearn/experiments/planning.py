@@ -107,8 +107,8 @@ def label_of(settings: Iterable[tuple[str, str]]) -> str:
 
 
 def shown(value: str) -> str:
-    """Format a setting as a part of a folder's name: [1, 2] -> 1-2."""
-    return re.sub(r"[^\w.+-]+", "-", value).strip("-") or "none"
+    """Format a setting as a part of a folder's name: [1, 2] -> 1-2, and -1 -> -1."""
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"^[^\w.+-]+|[^\w.+-]+$", "", value)) or "none"
 
 
 def configs_of(checkout: Checkout, trainer: str, requested: str | None, default) -> dict[Shots, str]:

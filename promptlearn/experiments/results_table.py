@@ -62,6 +62,7 @@ CALIBRATION: dict[str, Callable[[dict], float | None]] = {  # columns of --calib
 }
 ACCURACY = "accuracy"  # the metric of the tables, unless another is requested
 HARMONIC = {"means": H_OF_MEANS, "seeds": H_OF_SEEDS}  # conventions of H; the first is the default
+MISSING = "missing"  # stands in place of a figure without runs
 ONE_CLASS = "one class"  # stands in place of the accuracy of a test with a single class
 DIGITS = 2  # of accuracies in tables; figures that are equal to these are equally good
 LOWER_IS_BETTER = ("error_rate", "ece")  # of the metrics
@@ -123,7 +124,7 @@ class Line:
         for columns, text in ((self.not_applicable, NOT_APPLICABLE), (self.one_class, ONE_CLASS)):
             if column in columns or (derived and columns):
                 return text
-        return "missing"
+        return MISSING
 
     def text(self, column: str) -> str:
         """Format mean, deviation, and the number of runs if some are missing: `91.00 ± 1.41 (2 of 3)`."""

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from promptlearn.experiments.protocols import UNTRAINED
-from promptlearn.experiments.results_table import Line
+from promptlearn.experiments.results_table import MISSING, Line
 
 ALPHA = 0.05  # significance level of the tests; the intervals' level is 1 - ALPHA
 RESAMPLES, BOOTSTRAP_SEED = 9999, 0
@@ -32,11 +32,16 @@ Scores = dict[str, dict[str, dict[int | None, float]]]
 
 
 def scores_of(lines: list[Line], column: str) -> Scores:
-    """Return the scores of each method in one column of the table. The lines have equal shots."""
+    """Return the scores of each method in one column of the table. The lines have equal shots.
+
+    Methods that have no answer in this column are left out: they are neither compared nor ranked.
+    """
     scores: Scores = {}
     for line in lines:
-        own = scores.setdefault(line.method, {})
         values = line.columns[column]
+        if not values and line.no_figure(column) != MISSING:
+            continue
+        own = scores.setdefault(line.method, {})
         if values:
             own[line.row.dataset] = {None: mean(values.values())} if line.row.trainer in UNTRAINED else dict(values)
     return scores

@@ -48,10 +48,10 @@ def statistics_text(protocol: Protocol, lines: list[Line], against: str | None =
         raise UserError(f"--statistics: expected a method with results ({', '.join(methods)}), got {against!r}.")
     parts, every_pair, every_scores = [], [], []
     for shots, own in groups.items():
-        if against and against not in {line.method for line in own}:
-            continue
         for measure in measures(protocol, own):
             scores = scores_of(own, measure)
+            if len(scores) < 2 or (against and against not in scores):
+                continue
             pairs = compare(scores, against)
             parts += [comment(f"Statistics of {measure}{shots and f', {shots}'}", style), pairs_text(pairs, style)]
             if ranks := friedman(scores):

@@ -144,7 +144,7 @@ def statistical(comparison: Comparison) -> Section:
     for shots, lines in groups.items():
         for measure in measures(comparison.protocol, lines):
             scores = scores_of(lines, measure)
-            if len(scores) > MAX_METHODS:
+            if not 2 <= len(scores) <= MAX_METHODS:
                 continue
             what = f"{measure}, {shots}" if len(groups) > 1 else measure
             found, ranks = compare(scores), friedman(scores)

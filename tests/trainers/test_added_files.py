@@ -129,7 +129,10 @@ def test_a_users_file_takes_the_place_of_no_built_in_module(added):
 def test_two_files_of_the_user_with_one_name_are_one_message_when_it_is_asked_for(added, capsys):
     shutil.copy(added / "trainers" / "knowledge.py", added / "trainers" / "other.py")
     assert run("KgCoOp") == 2
-    assert "trainer KgCoOp: expected one file that registers it, got two: trainers/knowledge.py and " in error(capsys)
+    assert (
+        "trainer KgCoOp: expected one file that registers it, got two: trainers/knowledge.py and trainers/other.py."
+        in error(capsys)
+    )
     assert run("IVLP", "--no-train") == 0
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dassl.engine.results import trained_parameters
 from tests.methods import logits
 
 SETTINGS = ("TRAINER.TIPADAPTER.SEARCH_STEP", [4, 3], "TRAINER.TIPADAPTER.AUGMENT_EPOCH", 2)
@@ -43,6 +44,11 @@ def test_beta_and_alpha_are_the_most_accurate_on_the_validation_images(trained):
     best = max(accuracy.values())
     expected = next(pair for pair, value in accuracy.items() if value == best)
     assert (cache.beta.item(), cache.alpha.item()) == pytest.approx(expected)
+
+
+def test_only_tip_adapter_f_trains_the_keys(make):
+    counts = {method: trained_parameters([make(method, *SETTINGS).model]) for method in ("TipAdapter", "TipAdapterF")}
+    assert counts["TipAdapter"] == 0 < counts["TipAdapterF"]
 
 
 def test_without_a_search_the_given_values_are_used(make, capsys):

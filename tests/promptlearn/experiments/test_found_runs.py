@@ -130,6 +130,22 @@ def test_a_test_belongs_to_the_training_of_its_model(tmp_path, put):
     ]
 
 
+def test_models_trained_on_other_classes_are_lines_of_their_own(tmp_path, put):
+    put("base", subsample="base", prompts_sha256="base")
+    put("new", subsample="new", accuracy=80.0)
+    put("base_all", task="eval", accuracy=50.0, prompts_sha256="base")
+    put("all", dataset="Braille")
+    halves, everything = sorted(find_runs([tmp_path]), key=lambda found: found.protocol.name)
+    assert rows(halves) == [
+        ["digits", "RPO", "90.00", "missing", "missing", "1"],
+        ["digits", "RPO (trained on new classes)", "missing", "80.00", "missing", "1"],
+    ]
+    assert [row for row in rows(everything) if row[0] != "average"] == [
+        ["braille", "RPO", "90.00", "1"],
+        ["digits", "RPO (trained on base classes)", "50.00", "1"],
+    ]
+
+
 def test_own_pictures_have_their_names_and_copies_are_the_same(tmp_path, put):
     put("a", **own("/home/me/photos"))
     put("b", seed=2, **own("/data/other_machine/photos"))

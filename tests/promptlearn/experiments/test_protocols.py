@@ -5,7 +5,7 @@ import pytest
 from basics import UserError
 from dassl.config import get_cfg_default, merge
 from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, explain_configs, plan
-from promptlearn.experiments.planning import variants
+from promptlearn.experiments.planning import label_of, variants
 from tests.fake_checkout import FakeCheckout
 
 METHODS = 8  # without zero-shot CLIP
@@ -97,6 +97,10 @@ def test_an_ablation_has_a_folder_for_every_combination(checkout):
     assert any(
         line.endswith("INIT random TRAINER.RPO.MASK False TRAINER.RPO.PROMPTS text TRAINER.RPO.K 8") for line in lines
     )
+
+
+def test_values_keep_their_sign_in_names():
+    assert label_of([("A.W", "-1.0"), ("A.LAYERS", "[1, 2]"), ("A.TEXTS", "[]")]) == "W=-1.0,LAYERS=1-2,TEXTS=none"
 
 
 def test_requested_variants_replace_the_protocols(checkout):

@@ -237,6 +237,17 @@ def test_methods_are_compared_at_equal_shots_only():
     ]
 
 
+def test_a_method_without_an_answer_does_not_keep_the_others_from_being_compared_and_ranked():
+    lines = several({"RPO": 9.0, "CoOp": 5.0, "VPT": 6.0}, datasets=7, seeds=2)
+    for i in range(7):
+        missing = line("TaskRes", f"set{i}", [])
+        lines.append(replace(missing, not_applicable=frozenset({"base"})))
+    scores = scores_of(lines, "base")
+    assert list(scores) == ["RPO", "CoOp", "VPT"]
+    assert friedman(scores).n == 7 and all(pair.p is not None for pair in compare(scores))
+    assert "TaskRes" in scores_of([*lines, line("TaskRes", "set7", [])], "base")  # a run that is not there yet
+
+
 def test_the_text_marks_significant_differences():
     lines = several({"RPO": 9.0, "CoOp": 5.0, "LP": 5.0}, datasets=12, seeds=2, shots=None, column="1 shot")
     text = statistics_text(PROTOCOLS["few_shot"], lines)

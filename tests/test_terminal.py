@@ -90,11 +90,14 @@ def test_the_next_commands_work_as_they_are_shown(trained, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DASSL_CACHE", str(folder.parent / "cache"))
     commands = [shlex.split(line) for line in text.split("\n") if line.startswith(("  python", "  dassl"))]
-    assert [command[:2] for command in commands] == [["python", "train.py"], ["dassl", "predict"]]
+    expected = [["python", "train.py"], ["dassl", "predict"], ["dassl", "report"]]
+    assert [command[:2] for command in commands] == expected
     assert train.main(commands[0][2:]) == 0
     assert "5 new classes" in capsys.readouterr().out
     assert main(commands[1][1:]) == 0
     assert "%" in capsys.readouterr().out
+    assert main([*commands[2][1:], "--no-explain"]) == 0
+    assert (folder / "single_base2new" / "report.html").is_file()
 
 
 def test_a_pipe_gets_plain_lines_and_one_for_each_short_epoch(trained):

@@ -40,7 +40,7 @@ def summarize_run(trainer, model_dir: str | None = None) -> str:
         rows["model"] = model_dir
     else:
         rows["trained"] = f"{parameters:,} parameters, {_schedule(trainer)}" if parameters else "nothing"
-    rows |= {"device": ", ".join(filter(None, device)), "folder": f"{trainer.output_dir} (all settings: log.txt)"}
+    rows |= {"device": ", ".join(filter(None, device)), "folder": f"{trainer.output_dir} (config.yaml, log.txt)"}
     return "\n".join(f"{name:9} {value}" for name, value in rows.items())
 
 
@@ -54,7 +54,7 @@ def _schedule(trainer) -> str:
 
 
 def next_commands(trainer, train: list[str]) -> list[list[str]]:
-    """Return what a finished training suggests: a test on the new classes, and a prediction; the words of each command.
+    """Return the words of the commands that a training suggests: a test on new classes, a prediction, and a report.
 
     Args:
         train: the words that run train.py.
@@ -67,4 +67,4 @@ def next_commands(trainer, train: list[str]) -> list[list[str]]:
         found.append([*train, *flags])
     if (folder / "model.json").is_file() and trainer.tested:
         found.append(["dassl", "predict", str(folder), trainer.tested[0]])
-    return found
+    return [*found, ["dassl", "report", str(folder)]]

@@ -32,6 +32,7 @@ MISSING = "no folder"
 NOT_SETTINGS = ("DATASET.", "TEST.", "SEED")  # starts of keys that do not make another method
 OF_UNTRAINED = ("INPUT.", "MODEL.")  # starts of the keys that matter to methods that train nothing
 BACKBONE = "MODEL.BACKBONE.NAME"
+INPUT_OF_BACKBONE = ("INPUT.SIZE", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD")  # follow it, unless they are set
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def _variants(results: dict[Path, dict]) -> dict[Path, str]:
     for of_it in by_trainer.values():
         common = set.intersection(*map(set, of_it.values()))  # another version, or another checkout, has other keys
         differing = sorted(key for key in common if len({str(each[key]) for each in of_it.values()}) > 1)
+        if BACKBONE in differing:
+            differing = [key for key in differing if key not in INPUT_OF_BACKBONE]
         for folder, settings in of_it.items():
             values = [(key, str(settings[key])) for key in differing]
             found[folder] = label_of([("backbone" if key == BACKBONE else key, value) for key, value in values])

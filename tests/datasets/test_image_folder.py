@@ -170,13 +170,19 @@ def test_an_unusable_csv_file_gets_a_clear_message(build, tmp_path, put, text, m
 @pytest.mark.parametrize(
     ("train", "val", "test"),
     [("train", "valid", "test"), ("Train", "Validation", "TEST"), ("training", "dev", "testing")]
-    + [("train_set", "val_images", "Test-Data")],
+    + [("train_set", "val_images", "Test-Data"), ("train", "dev", "eval")],
 )
 def test_parts_have_their_common_names_in_any_case(build, tmp_path, put, train, val, test):
     put(tmp_path, pictures(2, train, val, test))
     data = build()
     found = [paths(items, tmp_path) for items in (data.train_x, data.val, data.test)]
     assert found == [pictures(2, part) for part in (train, val, test)] and data.classnames[1] == "house plants"
+
+
+def test_parts_next_to_a_class_count_as_classes_with_a_note(build, tmp_path, put, capsys):
+    put(tmp_path, [f"{top}/{n}.png" for top in ("train", "test", "more") for n in range(4)])
+    assert build().classnames == ["more", "test", "train"]
+    assert "Note: test, train count as classes in" in capsys.readouterr().err
 
 
 def test_parts_may_be_inside_the_class_folders(build, tmp_path, put):

@@ -86,6 +86,11 @@ def _place(root: str, images: list[str]) -> list[Placed]:
                 Placed(path, part_of(names[depth]), names[:depth] + names[depth + 1 :])
                 for path, names in zip(images, folders, strict=True)
             ]
+    tops = sorted({names[0] for names in folders})
+    parts = [top for top in tops if part_of(top)]
+    if len({part_of(top) for top in parts}) > 1:  # a single one may be a class, such as the vehicle
+        others = [top for top in tops if top not in parts]
+        notify(f"Note: {', '.join(parts)} count as classes in {root}, because {_some(others)} is no part of a dataset")
     return [Placed(path, "", names) for path, names in zip(images, folders, strict=True)]
 
 

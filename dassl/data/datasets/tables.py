@@ -19,7 +19,7 @@ SPLIT = "split part set subset partition fold usage".split()
 PARTS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "validate", "dev"),
-    "test": ("test", "testing", "tst", "holdout"),
+    "test": ("test", "testing", "tst", "holdout", "eval", "evaluation"),
 }
 DELIMITERS = ",;\t|"
 BYTE_ORDER_MARKS = {

@@ -20,6 +20,7 @@ def put(tmp_path):
 
     def write(folder, trainer="RPO", accuracy=90.0, seed=1, subsample="all", shots=16, config=(), **changes):
         settings = {"TRAINER": {"RPO": {"K": 4}}, "OPTIM": {"LR": 0.1}, "SEED": seed, "OUTPUT_DIR": str(folder)}
+        settings["INPUT"] = {"SIZE": [40, 40]}
         result = {
             "format": 1,
             "status": "done",
@@ -106,7 +107,7 @@ def test_a_run_may_be_given_itself(put):
 def test_settings_that_differ_name_the_method(tmp_path, put):
     put("four", accuracy=80.0)
     put("eight", accuracy=85.0, config={"TRAINER": {"RPO": {"K": 8}}, "UNKNOWN_HERE": 3})
-    put("large", accuracy=95.0, backbone="ViT-B/16")
+    put("large", accuracy=95.0, backbone="ViT-B/16", config={"INPUT": {"SIZE": [224, 224]}})  # follows the backbone
     put("few", accuracy=60.0, shots=2)
     names = {row[1]: row[2] for row in rows(find_runs([tmp_path])[0])}
     assert names == {

@@ -149,7 +149,7 @@ def _origin(trained: dict, tested: dict, source: str, dataset: str) -> str:
     So models that were trained on base and on new classes are two lines, without an H.
     """
     classes = "all" if tested["subsample"] == "all" else "base"
-    is_expected = trained["task"] == "eval" or trained["trainer"] in UNTRAINED or trained["subsample"] == classes
+    is_expected = trained.get("task") == "eval" or trained["trainer"] in UNTRAINED or trained["subsample"] == classes
     what = [] if is_expected else [f"{trained['subsample']} classes"]
     what += [source] if source != dataset else []
     return f"trained on {' of '.join(what)}" if what else ""

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import train
+from basics import error_in
 
 ROOT = Path(__file__).parents[1]
 BREEDS = ("Abyssinian", "beagle")
@@ -52,7 +53,7 @@ def test_training_names_every_bad_image_and_stops_before_its_first_step(data, me
     bad = [cut(data, name) for name in (sampled[0], sampled[-1])]
     capsys.readouterr()
     assert run(data, method, "OUTPUT_DIR", str(data / "second")) == 2
-    message = capsys.readouterr().err
+    message = error_in(capsys.readouterr().err)
     assert message.startswith("error: 2 of 16 training images are unreadable:") and "Traceback" not in message
     assert all(f"{path}: expected an image" in message for path in bad)
     assert not (data / "second" / "metrics.csv").exists() and not (data / "second" / "results.json").exists()

@@ -105,7 +105,7 @@ def test_the_wheel_installs_no_package_with_a_common_name(wheel):
 
 def test_all_commands_work_in_an_empty_folder(dassl, tmp_path):
     assert "digits" in dassl("data", "list")
-    assert "Everything is in order" in dassl("doctor")
+    assert "the demo: everything is in order" in dassl("doctor")
     assert "dassl train --seed 1 --trainer RPO" in dassl("base2new", "--trainers", "RPO", "--dry-run")
     dassl("base2new", "--trainers", "RPO", "--seeds", "1", "--shots", "1")
     assert "RPO" in dassl("results", "output", "--statistics")

@@ -198,8 +198,8 @@ def test_a_file_that_registers_nothing_can_be_tested(checkout, others):
 
 
 @pytest.mark.slow
-def test_a_missing_checkpoint_gives_one_message(others):
-    assert 'error: no model at "whole/prompt_learner/model.pth.tar-3"' in others
+def test_a_run_of_another_method_gives_one_message(others):
+    assert "got whole: a run with checkpoints of MultiModalPromptLearner; name one of this method." in others
     assert "Traceback" not in others
 
 

@@ -182,7 +182,7 @@ def config_from_open_clip(config: dict, activation: str, name: str) -> CLIPConfi
         has = f"it has {', '.join(meant)}; " if meant else ""
         raise UserError(
             f"{name}: expected the layout of OpenAI's models (a ViT or a ResNet, and their text tower), but "
-            f"{has}it differs in {', '.join(differs)}. {WHAT_WORKS}"
+            f"{has}it differs in {' '.join(', '.join(differs).split())}. {WHAT_WORKS}"  # on one line
         )
     vision, text = (vars(defaults(**config[part])) for part, (defaults, _) in parts.items())
     common: dict = dict(

@@ -76,7 +76,7 @@ class Cache(nn.Module):
     def resize(self, tensors: Mapping[str, Tensor]) -> None:
         """Make room for the keys of a checkpoint: their number is that of its training images."""
         keys = tensors.get("adapter.weight")
-        if keys is not None and keys.dim() == 2:
+        if keys is not None and keys.dim() == 2 and len(keys) != len(self.keys):  # else the optimizer has the parameter
             self.register_keys(self.keys.new_zeros(len(keys), self.keys.shape[1]))
             self.labels = self.labels.new_zeros(len(keys))
 

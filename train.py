@@ -330,10 +330,9 @@ def config_files(args: argparse.Namespace, demo: bool) -> tuple[str, str]:
         demo: whether they are the demo's without a data folder and a method's file.
     """
     dataset_file, config_file = (find_config(file, CONFIGS) for file in (args.dataset_config_file, args.config_file))
-    given = [*args.opts[::2]]
-    if args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given:
-        return dataset_file, config_file
-    if not demo:
+    given = args.opts[::2]
+    own = args.root or config_file or args.backbone or "DATASET.ROOT" in given or "MODEL.BACKBONE.NAME" in given
+    if own or not demo:
         return dataset_file, config_file
     if (
         args.eval_only

@@ -9,6 +9,7 @@ from basics import UserError
 
 from .config import CLIPConfig
 from .layouts import WHAT_WORKS
+from .tokenizer import VOCABULARY
 
 CONFIG = "config.json"
 PIXELS = ("preprocessor_config.json", "processor_config.json")  # the second one in newer versions
@@ -39,7 +40,7 @@ NOT_WEIGHTS = ".position_ids"  # 0, 1, 2, ... in files of older versions
 # Values that config.json may leave out: transformers' defaults.
 TEXT = {
     **{"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "max_position_embeddings": 77},
-    **{"vocab_size": 49408, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    **{"vocab_size": VOCABULARY, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
 }
 VISION = {
     **{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 32},

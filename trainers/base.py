@@ -59,7 +59,7 @@ class PromptTrainer(TextTrainer):
         unit_length_features: whether the cached features of a frozen image encoder are normalized.
         static_step: whether its loss runs the same operations on the same numbers, but for the batch, in every step, so
             that a CUDA graph can replay them (MODEL.CUDA_GRAPH). Not so if the loss reads a number of the GPU, uses the
-            epoch, or leaves tensors on the trainer.
+            epoch, or leaves tensors on the trainer, other than `loss_parts`.
     """
 
     model: PromptedCLIP

@@ -219,7 +219,7 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
     """Return the path of the checkpoint of the registered model `name` in a run's folder.
 
     Args:
-        directory: the run's folder; a checkpoint file is returned as it is.
+        directory: the run's folder; a checkpoint file is returned unchanged.
         epoch: counted from 1. None for the best one (`model-best.pth.tar`) if it exists, or else the last one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Finds runs in any folders: those of protocols, and single ones that somebody started with train.py.
+"""Finds runs in any folders: those of protocols, and single runs of train.py.
 
 A single run is placed in a table by its results.json: dataset, method, shots, seed, and classes. Settings that differ
 between runs of one method are part of its name there. The test of a model belongs to the row of its training, which has
@@ -188,7 +188,7 @@ def _variants(results: dict[Path, dict]) -> dict[Path, str]:
 def _dataset_names(results: dict[Path, dict]) -> dict[Path, str]:
     """Return the name of each run's dataset: its file in configs/datasets/, or that of the user's own pictures.
 
-    Pictures of the same name that are not the same are told apart by the folder that they are in.
+    If two sets of pictures have the same name, the name of the parent folder precedes it.
     """
     named: dict[str, str] = {}
     if any(result["dataset"] != OWN_REGISTERED for result in results.values()):

@@ -31,7 +31,7 @@ CLASSES = DESCRIPTION["classnames"]
 
 @pytest.fixture(scope="module")
 def classifier():
-    """Build RPO as it is before training, with a threshold that rejects every picture."""
+    """Build an untrained RPO with a threshold that rejects every picture."""
     calibration = {"thresholds": {"max_softmax": 1.01}}
     description = msgspec.convert(DESCRIPTION | {"method": "RPO", "calibration": calibration}, Description)
     return PromptedClassifier(description, load=lambda learner: None, device="cpu")

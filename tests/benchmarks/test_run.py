@@ -7,7 +7,7 @@ import torch
 
 from basics import UserError
 from benchmarks import features, gpu, measure, plots, run, tables
-from benchmarks.methods import PROMPTS, TESTED, Case, build, frozen_clip
+from benchmarks.methods import FURTHER, PROMPTS, TESTED, Case, build, frozen_clip
 from clip import linear
 
 
@@ -35,6 +35,7 @@ def made_up(monkeypatch):
     for module in (run, tables):
         monkeypatch.setattr(module, "test_row", row)
         monkeypatch.setattr(module, "memory_row", row)
+    monkeypatch.setattr(tables, "short_training_row", row)
     monkeypatch.setattr(tables, "memory", lambda case, path, threads: 8.0 * case.classes)
     return state
 
@@ -114,9 +115,9 @@ def test_all_prints_one_table_per_section(made_up, monkeypatch, capsys, tmp_path
     assert call(monkeypatch, "--all", "--output", str(tmp_path)) == 0
     out = capsys.readouterr().out
     titles = [line[3:] for line in out.splitlines() if line.startswith("## ")]
-    assert titles == [tables.STEPS, tables.MORE_STEPS, tables.TEST_PASS, tables.MEMORY_OF_STEP]
+    assert titles == [tables.STEPS, tables.MORE_STEPS, tables.FURTHER_STEPS, tables.TEST_PASS, tables.MEMORY_OF_STEP]
     assert " 8,000 " in out  # the plain path's memory at 1000 classes, extrapolated from 10 and 50
-    assert {case.method for case in made_up["cases"]} == {*PROMPTS, *TESTED}
+    assert {case.method for case in made_up["cases"]} == {*PROMPTS, *TESTED, *FURTHER}
     assert {(c.classes, c.text_block) for c in made_up["cases"]} >= {(1000, 0), (1000, 100), (50, 0)}
     assert (tmp_path / "results.md").read_text() + "\n" == out
 
@@ -159,7 +160,7 @@ def test_each_row_is_written_as_soon_as_it_is_measured(made_up, monkeypatch, tmp
     with pytest.raises(KeyboardInterrupt):
         call(monkeypatch, "--all", "--output", str(tmp_path))
     rows = json.loads((tmp_path / "results.json").read_text())
-    assert len(rows) == len(tables.TRAINING) + len(tables.MORE_CLASSES)
+    assert len(rows) == len(tables.TRAINING) + len(tables.MORE_CLASSES) + len(FURTHER)
     assert (tmp_path / "results.md").read_text().count("| RPO ") == 4
 
 

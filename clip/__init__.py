@@ -15,6 +15,7 @@ from .prompts import (
     encode_words,
     image_segments,
     plain_image_segments,
+    prefill_image,
     split_words,
 )
 from .ragged import leading_tokens
@@ -22,11 +23,12 @@ from .sources import OPENAI_PIXELS
 from .tokenizer import encode, tokenize
 from .towers import CLIP, LayerAdapter, end_of_text
 from .weights import available_models, backbone_config, backbone_pixels, load_clip
-from .words import TEXTS_AT_ONCE, ClassWords, FixedWords
+from .words import TEXTS_AT_ONCE, CachedWords, ClassWords, FixedWords
 
 __all__ = [
     "CLIP",
     "BackboneConfig",
+    "CachedWords",
     "ClassWords",
     "FixedWords",
     "KeysValues",
@@ -53,6 +55,7 @@ __all__ = [
     "load",
     "load_clip",
     "plain_image_segments",
+    "prefill_image",
     "split_words",
     "gather_tokens",
     "tokenize",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dassl.data.feature_loader import FeatureLoader
+from dassl.data.feature_loader import FeatureLoader, with_views
 
 if TYPE_CHECKING:
     from trainers.base import PromptTrainer
@@ -41,3 +41,21 @@ def mean_of_views(trainer: PromptTrainer, count: int) -> tuple[Tensor, Tensor]:
             features, labels = collect(trainer, DataLoader(loader.dataset, trainer.cfg.DATALOADER.TEST.BATCH_SIZE))
         total = total + features
     return F.normalize(total, dim=-1), labels
+
+
+def load_image_caches(trainer: PromptTrainer, compute: Callable[[Tensor], Tensor]) -> None:
+    """Train on what `compute` returns of a fixed pool of views (INPUT.VIEWS), unless the images are mixed.
+
+    Args:
+        compute: the KV cache of images (B, 3, H, W) as one tensor, without gradients.
+    """
+    if trainer.mixing is not None:
+        return
+
+    def encode(images: Tensor) -> Tensor:
+        with torch.autocast(trainer.device.type, enabled=trainer.precision == "amp"):
+            return compute(images.to(trainer.device)).cpu()
+
+    tower = trainer.model.clip.visual
+    size = tower.transformer.cache_bytes(len(tower.positional_embedding))
+    trainer.train_loader_x = with_views(trainer.train_loader_x, trainer.cfg, encode, size)

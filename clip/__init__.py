@@ -7,6 +7,7 @@ from .kv_cache import KVCache
 from .low_rank import LowRankUpdates
 from .patterns import gather_tokens
 from .prompts import (
+    add_frozen_image,
     add_parameter,
     context_vectors,
     deep_names,
@@ -39,6 +40,7 @@ __all__ = [
     "Segment",
     "TEXTS_AT_ONCE",
     "CLIPConfig",
+    "add_frozen_image",
     "add_parameter",
     "available_models",
     "backbone_config",

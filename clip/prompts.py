@@ -140,6 +140,23 @@ def plain_image_segments(clip_model: CLIP, images: Tensor) -> dict[str, Segment]
     return {"image": Segment(clip_model.visual.embed(images), attends_to=("image",))}
 
 
+def add_frozen_image(segments: dict[str, Segment], first_layer: int) -> BeforeLayer:
+    """Add "frozen": [CLS, patches] that leave "image" before a layer and then attend to themselves alone.
+
+    Below that layer, nothing trained may reach them.
+
+    Returns:
+        what `Transformer.forward` needs as `before_layer`.
+    """
+    segments["frozen"] = replace(segments["image"], attends_to=("frozen",), first_layer=first_layer)
+
+    def branch_off(depth: int, running: dict[str, Segment]) -> None:
+        if depth == first_layer:
+            running["frozen"].tokens = running["image"].tokens
+
+    return branch_off
+
+
 @torch.no_grad()
 def prefill_image(clip_model: CLIP, images: Tensor) -> KVCache:
     """Compute the KV cache of `plain_image_segments`; its segment is "image"."""

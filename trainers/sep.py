@@ -192,7 +192,7 @@ class SEP(ContextTrainer):
     def check_options(self, checks: Checks) -> None:
         for key, choices in CHOICES.items():
             checks.one_of(key, choices)
-        checks.at_least("W_P", 0)
+        checks.at_least(("W", "W_V", "W_P"), 0)
         super().check_options(checks)
         checks.at_least("N_CTX_V", 1)
         checks.require(

@@ -87,8 +87,8 @@ class TipAdapterTrainer(CacheTrainer):
         for key, least in (("SEARCH_SCALE", LOWEST), ("SEARCH_STEP", 1)):
             value = self.options[key]
             checks.holds(key, len(value) == 2 and min(value) >= least, f"two numbers of at least {least}")
-        for key, least in {"ALPHA": 0, "BETA": 0, "AUGMENT_EPOCH": 1}.items():
-            checks.at_least(key, least)
+        checks.at_least(("ALPHA", "BETA"), 0)
+        checks.at_least("AUGMENT_EPOCH", 1)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         loader = getattr(self, "train_loader_x", None)  # a trained model has no images

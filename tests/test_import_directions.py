@@ -16,7 +16,7 @@ SHARED_BY_TRAINERS = tuple(
     f"trainers.{name}"
     for name in (
         *("attention_maps", "base", "cache", "context", "features", "finetuning", "independent", "inference"),
-        *("prompted", "search", "texts", "work"),
+        *("prompted", "search", "texts", "tokens", "work"),
     )
 )
 

@@ -43,6 +43,14 @@ def mean_of_views(trainer: PromptTrainer, count: int) -> tuple[Tensor, Tensor]:
     return F.normalize(total, dim=-1), labels
 
 
+def class_means(trainer: PromptTrainer) -> Tensor:
+    """Return the unit-length mean of the features of each class's training images: (C, D)."""
+    loader = trainer.train_loader_x
+    features, labels = collect(trainer, DataLoader(loader.dataset, trainer.cfg.DATALOADER.TRAIN_X.BATCH_SIZE))
+    sums = torch.zeros(trainer.num_classes, features.shape[1])
+    return F.normalize(sums.index_add_(0, labels, features), dim=-1)
+
+
 def load_image_caches(trainer: PromptTrainer, compute: Callable[[Tensor], Tensor]) -> None:
     """Train on what `compute` returns of a fixed pool of views (INPUT.VIEWS), unless the images are mixed.
 

@@ -85,7 +85,7 @@ def _entry(place: str, chosen: list[str], values: list[str]) -> tuple[str, str, 
     part = part_of(split)
     if not all(values) or (split and not part):
         parts = f" (split: {', '.join(PARTS)})" if len(values) == 3 else ""
-        raise UserError(f"{place}: expected {','.join(chosen)}{parts}, got {','.join(values)!r}.")
+        raise UserError(f"{place}: expected {','.join(chosen)}{parts}, got {','.join(values)!r}. Fix the line.")
     if re.search(r"[^;|][;|][^;|]", label):
         raise UserError(
             f"{place}: expected one class, got {label!r}. Several classes for one image are not supported: keep one of "

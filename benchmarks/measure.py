@@ -238,8 +238,9 @@ def peak_flops() -> float:
 
 
 def short_training_row(case: Case, rounds: int, threads: int) -> dict:
-    """Measure the times of one training step on both paths, and count ours; memory and peak are left out."""
+    """Measure one training step on both paths, and count ours; the other library and the peak are left out."""
     library = use_run_settings(case, threads)
+    peaks = {path: memory(case, path, threads) for path in ("plain", "fast")}
     times = training_times(case, ("plain", "fast"), rounds)
     plain, fast = times.seconds["plain"], times.seconds["fast"]
     work, expected = work_row(case, threads), times.losses["plain"]
@@ -247,6 +248,7 @@ def short_training_row(case: Case, rounds: int, threads: int) -> dict:
     return {
         **described(case, threads),
         **{"plain s": plain, "fast s": fast, "time ratio": plain / fast, "linear": library},
+        **{"plain MiB": peaks["plain"], "fast MiB": peaks["fast"], "memory ratio": peaks["plain"] / peaks["fast"]},
         **{"GFLOP": work["GFLOP"], "of the floor": work["of the floor"], "loss difference": difference},
         "numbers": "equal" if difference <= tolerance(case) else "WRONG",
     }

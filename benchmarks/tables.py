@@ -68,7 +68,7 @@ NOTES = {
     FURTHER_STEPS: "Medians of {rounds} rounds in which the paths take turns. Prompts are the adapters' width for MMA, "
     "and the rank for CLIPLoRA. DePT, PromptSRC, and MMRL train on four images as released; the others on 16 to 128, "
     "where the images weigh more. KgCoOp, ProGrad, DePT, and TCP train on cached image features (below); neither path "
-    "of this table does.",
+    "of this table does. Memory is the peak above the model in a separate process for each path.",
     MORE_STEPS: STEP_NOTE,
     TEST_PASS: f"{TEST['images']} images in batches of 100. Times of fewer images are scaled to that number; our class "
     "texts, encoded once, are not scaled.",

@@ -131,6 +131,7 @@ setup(
         "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
         # comparisons on a cluster
         "slurm": ["submitit>=1.5.3"],
+        "ray": ["ray>=2.50"],
         # images of phones (.heic) and of hospitals (.dcm)
         "heif": ["pillow-heif>=0.18"],
         "dicom": ["pydicom>=3"],

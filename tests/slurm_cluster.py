@@ -10,11 +10,13 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sinfo", "sbatch", "munged")
 NODES = ("n1", "n2")
-# Ports are derived from the process, so that two test processes do not meet.
+# Ports are derived from the process, so that two test processes do not meet. A job that is put into the queue again
+# waits until its credential has expired.
 CONFIG = """
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
 AuthType=auth/munge
+AuthInfo=cred_expire=10
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres

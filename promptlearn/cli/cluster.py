@@ -10,15 +10,22 @@ from promptlearn.experiments import Checkout, Job
 from promptlearn.experiments.backends import Backend
 from promptlearn.experiments.backends.resources import Resources, read_resources
 
-PLACES = ("local", "slurm")
+PLACES = ("local", "slurm", "ray")
 OPTIONS = ("partition", "minutes", "memory", "gpus", "cpus")  # those of `Resources`
+# Options that not all places have.
+ELSEWHERE = {
+    **dict.fromkeys(("partition", "minutes", "detach"), ("slurm",)),
+    **dict.fromkeys(("cluster", "memory", "gpus", "cpus"), ("slurm", "ray")),
+    "address": ("ray",),
+}
 
 
 def add_cluster_options(add: Callable) -> None:
     """Add the options that `choose_backend` reads."""
-    add("--on", choices=PLACES, default="local", help="where the runs run: this machine, or a Slurm cluster")
+    add("--on", choices=PLACES, default="local", help="where the runs run: on this machine, or on a cluster")
     add("--per-gpu", type=integer_from(1), default=1, metavar="N", help="runs that share a GPU here (default: 1)")
     add("--cluster", metavar="FILE", help="a yaml file with the options below, and `sbatch:` for further ones of Slurm")
+    add("--address", metavar="HOST:PORT", help="of the Ray cluster, or auto (default: one of this machine)")
     add("--partition", metavar="NAME", help="Slurm's partition")
     add("--minutes", type=int, metavar="N", help="a run's time in one Slurm job; it then continues in the next one")
     add("--memory", metavar="16G", help="memory of each run")
@@ -46,13 +53,18 @@ def choose_backend(checkout: Checkout, data: Path | None, output: Path, args: ar
     Raises:
         UserError: it is not installed or not here, or its options are wrong or those of another one.
     """
+    for key, places in ELSEWHERE.items():
+        if getattr(args, key) and args.on not in places:
+            expected = " or ".join(f"--on {place}" for place in places)
+            raise UserError(f"--{key}: expected {expected}, got --on {args.on}. Correct --on, or leave the option out.")
     if args.on == "local":
-        for key in ("cluster", *OPTIONS, "detach"):
-            if getattr(args, key):
-                raise UserError(f"--{key}: expected --on slurm, got --on local. Add --on, or leave the option out.")
         from promptlearn.experiments.backends.local import LocalBackend
 
         return LocalBackend(checkout, data, args.verbose, args.jobs, args.per_gpu)
+    if args.on == "ray":
+        from promptlearn.experiments.backends.ray_cluster import RayBackend
+
+        return RayBackend(checkout, data, output, resources_of(args), args.address)
     from promptlearn.experiments.backends.slurm import SlurmBackend
 
     return SlurmBackend(checkout, data, output, resources_of(args))

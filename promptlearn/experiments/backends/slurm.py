@@ -6,18 +6,15 @@ whose node is lost is put there by Slurm. Either way it resumes from its last sa
 Which Slurm job is which run stands in OUTPUT/slurm/jobs.json, so the same command finds runs that an earlier one left.
 """
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from basics import UserError, explain_missing_package, for_this_process, mkdir_if_missing, read_json, write_json
+from basics import UserError, explain_missing_package, mkdir_if_missing, read_json, write_json
+from promptlearn.experiments.backends.on_node import TrainProcess
 from promptlearn.experiments.backends.resources import Resources
 from promptlearn.experiments.checkout import Checkout
 from promptlearn.experiments.discovery import result_of
@@ -32,49 +29,26 @@ except ModuleNotFoundError as error:
 LOOK = 2.0  # seconds between looks at Slurm's queue
 PATIENCE = 20.0  # seconds for the files of a job that has left the queue to appear on a shared file system
 GRACE = 30.0  # seconds that runs have to save their state when the launcher is stopped
-POLL = 0.2  # seconds between looks of a job at its process
 TIMEOUTS = 1000  # how often a run may reach its time limit
-STDERR = 20_000  # characters of a run's stderr that are kept
 
 
 class TrainCall:
-    """A call of train.py on a node, as submitit stores and runs it.
-
-    Args:
-        command: the program and its arguments.
-        folder: where it starts.
-        threads: of its process.
-    """
+    """A call of train.py on a node, as submitit stores and runs it. The arguments are those of `TrainProcess`."""
 
     def __init__(self, command: list[str], folder: str, threads: int):
-        self.command, self.folder, self.threads = command, folder, threads
-        self.process: subprocess.Popen | None = None
+        self.call = (command, folder, threads)
+        self.process: TrainProcess | None = None
 
     def __call__(self) -> tuple[int, str]:
         """Run it. Return its exit status (negative for a signal) and the end of its stderr."""
-        own = {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive", "TQDM_DISABLE": "1"}
-        with tempfile.TemporaryFile() as stderr:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                env=os.environ | for_this_process() | own,
-            )
-            while self.process.poll() is None:  # not `wait`, which `checkpoint` could not call at the same time
-                time.sleep(POLL)
-            stderr.seek(0)
-            text = stderr.read().decode(errors="replace")
-        print(text, file=sys.stderr, end="")
-        return self.process.returncode, text[-STDERR:]
+        self.process = TrainProcess(*self.call)
+        return self.process.wait()
 
     def checkpoint(self) -> DelayedSubmission:
         """Let the run save its state, and return what continues it. submitit calls it ahead of a job's end."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGTERM)
-                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(TrainCall(self.command, self.folder, self.threads))
+            self.process.save_and_end()
+        return DelayedSubmission(TrainCall(*self.call))
 
 
 class SlurmRun:

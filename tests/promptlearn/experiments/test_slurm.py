@@ -1,22 +1,15 @@
 """Comparisons through Slurm, on two nodes of this machine."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.cluster_runs import COMPARISON, LONGER, finish, left_by, start, wait_for
 from tests.slurm_cluster import Cluster, missing
 
 pytest.importorskip("submitit", reason="need submitit (pip install 'promptlearn-clip[slurm]')")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
-
-ROOT = Path(__file__).parents[3]
-COMPARISON = ["base2new", "--trainers", "CoOp", "RPO", "--datasets", "digits", "--seeds", "1", "2", "--shots", "2"]
-LONGER = ["base2new", "--trainers", "CoOp", "--datasets", "digits", "--seeds", "1", "--shots", "16"]
 
 
 @pytest.fixture(scope="module")
@@ -29,40 +22,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def dassl(cluster, tmp_path):
     """Start `dassl WORDS --output NAME` and return its process."""
-
-    def start(*words, output="slurm"):
-        command = [sys.executable, "-m", "promptlearn.cli", *words, "--output", str(tmp_path / output)]
-        own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | cluster.environment | own, **pipes)
-
-    return start
-
-
-def finish(process, status=0):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, err
-    return out, err
-
-
-def left_by(output):
-    """Return everything that runs leave, except times, paths, and what the place decides."""
-    found = {}
-    for folder in (path.parent for path in output.rglob("results.json")):
-        result = json.loads((folder / "results.json").read_text())
-        for key in ("seconds", "peak_memory_mib", "config", "model_dir"):
-            del result[key]
-        models = {path.name: path.read_bytes() for path in folder.rglob("model.pth.tar*")}
-        found[str(folder.relative_to(output))] = result, models, (folder / "predictions.csv").read_bytes()
-    return found
-
-
-def wait_for(output, name, seconds=120):
-    """Wait until a run has written a file of this name."""
-    end = time.monotonic() + seconds
-    while not list(output.rglob(name)):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    return lambda *words, output="slurm": start(*words, output=tmp_path / output, **cluster.environment)
 
 
 def test_a_comparison_on_two_nodes_equals_the_local_one(dassl, cluster, tmp_path):

@@ -1,13 +1,14 @@
 """Arguments and output that several commands share."""
 
 import argparse
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from basics import UserError, mkdir_if_missing, next_lines, notify
 from promptlearn.cli.argument_types import integer_from
-from promptlearn.cli.cluster import add_cluster_options, choose_backend, detach
+from promptlearn.cli.cluster import add_cluster_options, choose_backend, detach, resources_of
 from promptlearn.experiments import (
     Checkout,
     Job,
@@ -19,6 +20,7 @@ from promptlearn.experiments import (
     unfair,
     write_summary,
 )
+from promptlearn.experiments.backends.resources import Resources
 from promptlearn.experiments.requested_datasets import is_demo
 
 DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
@@ -32,6 +34,8 @@ def add_run_options(add: Callable) -> None:
     add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: one per GPU, or "
         f"1 without; in the demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
     add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
+    add("--format", choices=("shell", "jsonl"), default="shell", help="of --dry-run: commands, or one JSON object for "
+        "each with its dependencies and resources, for any other engine")  # fmt: skip
     add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
     add_cluster_options(add)
 
@@ -66,7 +70,11 @@ def run_jobs(
         notify(f"{len(done)} of {len(jobs)} runs are done")
     refuse_other_settings(done, checkout, data)
     if args.dry_run:
-        print_commands([job for job in jobs if job not in done], jobs, checkout, data)
+        missing = [job for job in jobs if job not in done]
+        if args.format == "jsonl":
+            print_plan(missing, checkout, data, resources_of(args))
+        else:
+            print_commands(missing, jobs, checkout, data)
         return 0
     mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
     args.jobs = args.jobs or (DEMO_JOBS if demo and args.on == "local" else None)
@@ -91,6 +99,27 @@ def print_commands(missing: list[Job], jobs: list[Job], checkout: Checkout, data
     for line in explain_configs(jobs):
         notify(line)
     notify(f"in {checkout.folder}; a line with --model-dir must wait for the line that writes that folder")
-    program = ["python", "train.py"] if checkout.folder == checkout.root else ["dassl", "train"]
     for job in missing:
-        print(shlex.join([*program, *job.arguments(checkout, data)]))
+        print(shlex.join([*program_of(checkout), *job.arguments(checkout, data)]))
+
+
+def print_plan(missing: list[Job], checkout: Checkout, data: Path | None, resources: Resources) -> None:
+    """Print each missing job as a JSON object: its number, command, folder to start in, dependencies, and resources."""
+    numbers = {job: number for number, job in enumerate(missing)}
+    each = {"cpus": resources.cpus, "gpus": resources.gpus, "memory": resources.memory or None}
+    for job, number in numbers.items():
+        entry = {
+            "id": number,
+            "name": str(job),
+            "command": [*program_of(checkout), *job.arguments(checkout, data)],
+            "folder": str(checkout.folder),
+            "after": [numbers[job.source]] if job.source in numbers else [],
+            "output": str(job.folder),
+            "resources": {**each, "minutes": resources.minutes},
+        }
+        print(json.dumps(entry, ensure_ascii=False))
+
+
+def program_of(checkout: Checkout) -> list[str]:
+    """Return the program that runs train.py from `checkout.folder`."""
+    return ["python", "train.py"] if checkout.folder == checkout.root else ["dassl", "train"]

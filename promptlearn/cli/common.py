@@ -34,7 +34,7 @@ def add_run_options(add: Callable) -> None:
     add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: one per GPU, or "
         f"1 without; in the demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
     add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
-    add("--format", choices=("shell", "jsonl"), default="shell", help="of --dry-run: commands, or one JSON object for "
+    add("--format", choices=("shell", "jsonl"), help="of --dry-run: commands, or one JSON object for "
         "each with its dependencies and resources, for any other engine")  # fmt: skip
     add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
     add_cluster_options(add)
@@ -69,6 +69,8 @@ def run_jobs(
     if done:
         notify(f"{len(done)} of {len(jobs)} runs are done")
     refuse_other_settings(done, checkout, data)
+    if args.format and not args.dry_run:
+        raise UserError("--format: expected --dry-run, whose output it is for, got none. Add --dry-run.")
     if args.dry_run:
         missing = [job for job in jobs if job not in done]
         if args.format == "jsonl":

@@ -6,11 +6,13 @@ whose node is lost is put there by Slurm. Either way it resumes from its last sa
 Which Slurm job is which run stands in OUTPUT/slurm/jobs.json, so the same command finds runs that an earlier one left.
 """
 
+import io
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from basics import UserError, explain_missing_package, mkdir_if_missing, read_json, write_json
@@ -27,6 +29,7 @@ except ModuleNotFoundError as error:
     raise explain_missing_package(error) from error
 
 LOOK = 2.0  # seconds between looks at Slurm's queue
+ANSWER = 10.0  # seconds for Slurm to answer
 PATIENCE = 20.0  # seconds for the files of a job that has left the queue to appear on a shared file system
 GRACE = 30.0  # seconds that runs have to save their state when the launcher is stopped
 TIMEOUTS = 1000  # how often a run may reach its time limit
@@ -113,6 +116,8 @@ class SlurmBackend:
         if shutil.which("sbatch") is None:
             raise UserError("--on slurm: expected Slurm's commands on this machine (sbatch), got none. Log in to the "
                             "cluster's head node, or use --on local.")  # fmt: skip
+        if resources.gpus != int(resources.gpus):
+            raise UserError(f"--gpus: expected a whole number on Slurm, got {resources.gpus}. Correct it.")
         self.checkout, self.data, self.resources = checkout, data, resources
         self.folder = output / "slurm"
         mkdir_if_missing(self.folder)
@@ -145,7 +150,7 @@ class SlurmBackend:
         executor = SlurmExecutor(self.folder, max_num_timeout=TIMEOUTS)
         executor.update_parameters(**options)
         try:
-            with executor.batch():
+            with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what the error repeats
                 submitted = [executor.submit(TrainCall(command, folder, self.resources.cpus)) for command in commands]
         except FailedJobError as error:
             said = str(error).strip().splitlines()[-1]
@@ -164,7 +169,7 @@ class SlurmBackend:
         options |= {"signal_delay_s": wanted.save_ahead, "additional_parameters": {"requeue": True, **wanted.sbatch}}
         options |= {"array_parallelism": wanted.parallel} if wanted.parallel else {}
         options |= {"partition": wanted.partition} if wanted.partition else {}
-        options |= {"gpus_per_node": wanted.gpus} if wanted.gpus else {}
+        options |= {"gpus_per_node": int(wanted.gpus)} if wanted.gpus else {}
         if wanted.memory:
             options["additional_parameters"]["mem"] = wanted.memory
         return options
@@ -213,7 +218,10 @@ def queued(ids: Sequence[str]) -> set[str]:
         return set()
     numbers = ",".join(sorted({job_id.partition("_")[0] for job_id in ids}))
     command = ["squeue", "--noheader", "--array", "--jobs", numbers, "--format", "%i"]
-    listed = subprocess.run(command, capture_output=True, text=True)
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER)
+    except subprocess.TimeoutExpired:
+        return set(ids)
     if listed.returncode and "Invalid job id" not in listed.stderr:
         return set(ids)  # Slurm does not answer now: nothing is known
     return set(listed.stdout.split()) & set(ids)

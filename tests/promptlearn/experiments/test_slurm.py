@@ -56,22 +56,32 @@ def test_a_run_that_slurm_stops_saves_and_continues(dassl, cluster, tmp_path):
     cluster.call("scancel", "--signal=USR2", "--state=RUNNING", "--name=promptlearn")  # as ahead of the time limit
     finish(process)
     logs = [path.read_text() for path in (tmp_path / "slurm/base2new").rglob("log.txt")]
-    assert any("Resuming" in log for log in logs)
+    assert any("Resumed from" in log for log in logs)
     assert left_by(tmp_path / "slurm") == left_by(tmp_path / "local")
 
 
 def test_the_same_command_collects_what_was_detached(dassl, cluster, tmp_path):
     _, err = finish(dassl(*LONGER, "--on", "slurm", "--detach"))
-    assert "3 runs submitted" in err or "4 runs submitted" in err
-    before = cluster.call("squeue", "--noheader", "--format", "%i")
+    assert "4 runs submitted to Slurm, 0 are there" in err
+    before = set(cluster.call("squeue", "--noheader", "--format", "%F").split())
+    assert len(before) == 2  # the training and the zero-shot tests; the test of the trained model
     _, err = finish(dassl(*LONGER, "--on", "slurm", "--detach"))
     assert "0 runs submitted" in err
+    assert set(cluster.call("squeue", "--noheader", "--format", "%F").split()) <= before
     table, _ = finish(dassl(*LONGER, "--on", "slurm"))
     assert "CoOp" in table and "missing" not in table
     assert json.loads((tmp_path / "slurm/slurm/jobs.json").read_text()) == {}
-    assert before
 
 
-def test_slurm_words_explain_a_refusal(dassl, tmp_path):
+def test_a_failed_run_names_its_log_and_its_error(dassl):
+    words = [*LONGER, "--trainers", "RPO", "--vary", "TRAINER.RPO.K", "100", "--on", "slurm"]
+    _, err = finish(dassl(*words), status=2)
+    assert "FAILED: RPO K=100 on digits" in err and "TRAINER.RPO.K: expected" in err and "Traceback" not in err
+
+
+def test_slurms_words_explain_a_refusal(dassl):
     _, err = finish(dassl(*LONGER, "--on", "slurm", "--partition", "nowhere"), status=2)
-    assert err.count("error: ") == 2 and "invalid partition specified: nowhere" in err and "Traceback" not in err
+    assert [line for line in err.splitlines() if "error" in line] == [
+        "error: --on slurm: expected jobs that Slurm accepts, got: invalid partition specified: nowhere; "
+        "Batch job submission failed: Invalid partition name specified. Correct the options."
+    ]

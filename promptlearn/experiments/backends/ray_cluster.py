@@ -127,6 +127,8 @@ class RayBackend:
         self.checkout, self.data, self.resources = checkout, data, resources
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run without GPUs may see all, as locally
+        self.silence = contextlib.ExitStack()  # Ray reports lost nodes on stdout, with pages of its logs
+        self.silence.enter_context(contextlib.redirect_stdout(self.silence.enter_context(open(os.devnull, "w"))))
         connect(address)
         mkdir_if_missing(output)
         self.probe = output / f".{uuid.uuid4().hex}.probe"
@@ -169,6 +171,7 @@ class RayBackend:
         with contextlib.suppress(OSError):
             self.probe.unlink()
         ray.shutdown()
+        self.silence.close()
 
 
 def connect(address: str | None) -> None:

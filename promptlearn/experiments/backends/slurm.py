@@ -153,10 +153,9 @@ class SlurmBackend:
             with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what the error repeats
                 submitted = [executor.submit(TrainCall(command, folder, self.resources.cpus)) for command in commands]
         except FailedJobError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise UserError(
-                f"--on slurm: expected jobs that Slurm accepts, got: {said}. Correct the options."
-            ) from error
+            said = "; ".join(re.findall(r"sbatch: error: (.+)", str(error))) or str(error).strip()
+            message = f"--on slurm: expected jobs that Slurm accepts, got: {said}. Correct the options."
+            raise UserError(message) from error
         started = [SlurmRun(job, slurm, self) for job, slurm in zip(jobs, submitted, strict=True)]
         self.runs += started
         self.remember({str(run.job.folder): run.slurm.job_id for run in started})

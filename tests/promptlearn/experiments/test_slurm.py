@@ -76,7 +76,7 @@ def test_the_same_command_collects_what_was_detached(dassl, cluster, tmp_path):
 def test_a_failed_run_names_its_log_and_its_error(dassl):
     words = [*LONGER, "--trainers", "RPO", "--vary", "TRAINER.RPO.K", "100", "--on", "slurm"]
     _, err = finish(dassl(*words), status=2)
-    assert "FAILED: RPO K=100 on digits" in err and "TRAINER.RPO.K: expected" in err and "Traceback" not in err
+    assert "FAILED: RPO K=100 on digits" in err and "error: TRAINER.RPO: expected" in err and "Traceback" not in err
 
 
 def test_slurms_words_explain_a_refusal(dassl):

@@ -7,6 +7,7 @@ Which Slurm job is which run stands in OUTPUT/slurm/jobs.json, so the same comma
 """
 
 import io
+import re
 import shutil
 import subprocess
 import sys

@@ -126,6 +126,11 @@ def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capfd):
     err = capfd.readouterr().err
     assert "Note: 1 of 2 class names say nothing to CLIP, which reads them as words: 7." in err
     assert "Note: no training images; testing only" in err
+    photos = tmp_path / "photos"
+    assert err.partition("error: ")[2] == (  # the last line, and the only error
+        f"DATASET.ROOT: expected images for training in {photos} (ImageFolder), got none. Add some, or only test a "
+        "trained model: --eval-only --model-dir RUN.\n"
+    )
 
 
 @pytest.mark.parametrize(

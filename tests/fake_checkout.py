@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 FAKE_TRAIN = """
-import json, pathlib, sys, time
+import json, os, pathlib, sys, time
 
 arguments = sys.argv[1:]
 value = lambda flag: arguments[arguments.index(flag) + 1] if flag in arguments else None
@@ -16,6 +16,7 @@ with open(here / "calls.txt", "a") as file:
 
 behavior = json.loads((here / "behavior.json").read_text())
 output.mkdir(parents=True, exist_ok=True)
+(output / "gpus").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 print("printed on stdout")
 if any(word in str(output) for word in behavior.get("fail", [])):
     (output / "log.txt").write_text("a log")

@@ -17,6 +17,7 @@ from promptlearn.experiments import (
     unfair,
     write_summary,
 )
+from promptlearn.experiments.backends.local import LocalBackend
 from promptlearn.experiments.requested_datasets import is_demo
 
 DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
@@ -46,8 +47,9 @@ def add_run_options(add: Callable) -> None:
     add("--data", metavar="FOLDER", help="the folder that holds the datasets (default: the built-in demo)")
     add("--output", metavar="FOLDER", help="for runs and tables (default: output)")
     add("--checkout", metavar="FOLDER", help="where train.py and configs/ are, if not here or installed")
-    add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: 1; in the "
-        f"demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
+    add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: one per GPU, or "
+        f"1 without; in the demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
+    add("--per-gpu", type=integer_from(1), default=1, metavar="N", help="runs that share a GPU (default: 1)")
     add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
     add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
 
@@ -88,7 +90,8 @@ def run_jobs(
         print_commands([job for job in jobs if job not in done], jobs, checkout, data)
         return 0
     mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
-    unfinished = launch(jobs, checkout, data, args.verbose, args.jobs or (DEMO_JOBS if demo else 1))
+    backend = LocalBackend(checkout, data, args.verbose, args.jobs or (DEMO_JOBS if demo else None), args.per_gpu)
+    unfinished = launch(jobs, backend, args.verbose)
     write_summary(protocol, output)
     print(show())
     for line in unfair(jobs):

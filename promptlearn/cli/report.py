@@ -7,7 +7,7 @@ from basics import notify, write_atomic
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
-from promptlearn.experiments.run_files import damaged
+from promptlearn.experiments.run_files import damaged, read_once
 
 HELP = """\
 Write one self-contained HTML page for each protocol with runs in the given folders, as FOLDER/PROTOCOL/report.html, and
@@ -21,6 +21,7 @@ not explained.
 """
 
 
+@read_once()
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     damaged.clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 from basics import UserError, notify
 from promptlearn.experiments import FORMATS, PROTOCOLS, find_runs, summarize, table, unfair
 from promptlearn.experiments.results_table import ACCURACY, HARMONIC, at_equal_shots, metrics_of
-from promptlearn.experiments.run_files import damaged
+from promptlearn.experiments.run_files import damaged, read_once
 
 HELP = """\
 Print tables of the runs in any folders: the --output folder of protocols, single runs of train.py, copies from other
@@ -14,6 +14,7 @@ machines. Runs of one protocol share a table; single runs have tables of their o
 """
 
 
+@read_once()
 def run(arguments: list[str]) -> int:
     args = parser().parse_args(arguments)
     damaged.clear()

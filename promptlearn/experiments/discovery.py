@@ -9,7 +9,7 @@ from basics import UserError
 from dassl.config import decode, flatten
 from promptlearn.experiments.checkout import Checkout, plain
 from promptlearn.experiments.protocols import Job, Protocol, Row, Stage, jobs_of
-from promptlearn.experiments.run_files import Result, read_checked
+from promptlearn.experiments.run_files import read_result_file
 from promptlearn.experiments.shots import parse_shots
 
 RESULTS = "results.json"
@@ -25,7 +25,7 @@ def read_result(folder: Path, request: dict) -> dict | None:
 
     A run whose method has no answer for these classes is done: its status is "n/a", and it has no metrics.
     """
-    result = read_checked(folder / RESULTS, Result)
+    result = read_result_file(folder / RESULTS)
     if result is None or result["status"] not in ("done", NOT_APPLICABLE):
         return None
     if result["status"] == "done" and result["metrics"] is None:  # TEST.NO_TEST

@@ -17,7 +17,7 @@ from promptlearn.experiments.discovery import RESULTS, discover
 from promptlearn.experiments.planning import label_of
 from promptlearn.experiments.protocols import PROTOCOLS, UNTRAINED, Job, Protocol, Row, Stage
 from promptlearn.experiments.requested_datasets import OWN_REGISTERED, TABLES
-from promptlearn.experiments.run_files import Result, read_checked
+from promptlearn.experiments.run_files import read_result_file
 from promptlearn.experiments.shots import from_results, shots_order
 
 SINGLE = Protocol("single_runs", "single runs on all classes", (Stage("", "all"),))
@@ -54,14 +54,14 @@ def find_runs(folders: list[Path]) -> list[FoundRuns]:
     Raises:
         UserError: a folder has none.
     """
-    outputs: dict[Protocol, dict[Path, None]] = {}  # protocol -> the --output folders that have runs of it
+    outputs: dict[Protocol, dict[Path, list[Job]]] = {}  # protocol -> --output folder -> its runs there
     results: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: expected a folder with runs, got no folder. Check the path.")
         of_protocols, of_runs = _look_through(folder.resolve())
-        for protocol, output in of_protocols:
-            outputs.setdefault(protocol, {})[output] = None
+        for (protocol, output), jobs in of_protocols.items():
+            outputs.setdefault(protocol, {})[output] = jobs
         results |= dict.fromkeys(of_runs)
         if not of_protocols and not of_runs:
             raise UserError(
@@ -71,8 +71,12 @@ def find_runs(folders: list[Path]) -> list[FoundRuns]:
     default = folders[0].resolve() if len(folders) == 1 else Path(PAGES).resolve()
     found, in_protocols = [], set()
     for protocol, of_it in sorted(outputs.items(), key=lambda item: [*PROTOCOLS].index(item[0].name)):
-        found.append(FoundRuns(protocol, discover(protocol, *of_it), [*of_it][0] if len(of_it) == 1 else default))
-        in_protocols |= {job.folder for output in of_it for job in discover(protocol, output)}
+        if len(of_it) == 1:
+            [(output, jobs)] = of_it.items()
+            found.append(FoundRuns(protocol, jobs, output))
+        else:
+            found.append(FoundRuns(protocol, discover(protocol, *of_it), default))
+        in_protocols |= {job.folder for jobs in of_it.values() for job in jobs}
     single = _single_jobs([folder for folder in results if folder not in in_protocols])
     found += [FoundRuns(protocol, jobs, default) for protocol, jobs in single.items() if jobs]
     if not found:
@@ -83,9 +87,9 @@ def find_runs(folders: list[Path]) -> list[FoundRuns]:
     return found
 
 
-def _look_through(folder: Path) -> tuple[list[tuple[Protocol, Path]], list[Path]]:
-    """Return (protocol, output folder) of the protocols with runs in or below a folder, and the folders of all runs."""
-    protocols: dict[tuple[Protocol, Path], None] = {}
+def _look_through(folder: Path) -> tuple[dict[tuple[Protocol, Path], list[Job]], list[Path]]:
+    """Return {(protocol, output folder): its jobs} of what is in or below a folder, and the folders of all runs."""
+    protocols: dict[tuple[Protocol, Path], list[Job]] = {}
     runs = []
     for place, below, files in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))
@@ -93,9 +97,9 @@ def _look_through(folder: Path) -> tuple[list[tuple[Protocol, Path]], list[Path]
             runs.append(Path(place))
         name = Path(place).name
         for protocol in PROTOCOLS.values():
-            if protocol.name == name and discover(protocol, Path(place).parent):
-                protocols[protocol, Path(place).parent] = None
-    return list(protocols), runs
+            if protocol.name == name and (jobs := discover(protocol, Path(place).parent)):
+                protocols[protocol, Path(place).parent] = jobs
+    return protocols, runs
 
 
 def _single_jobs(folders: list[Path]) -> dict[Protocol, list[Job]]:
@@ -157,7 +161,7 @@ def _origin(trained: dict, tested: dict, source: str, dataset: str) -> str:
 
 def _read_tested(folder: Path) -> dict | None:
     """Read the results of a run; None if it has no accuracy on test images."""
-    result = read_checked(folder / RESULTS, Result)
+    result = read_result_file(folder / RESULTS)
     if result is None or result["status"] != "done" or not result["metrics"] or result["subsample"] not in SUBSAMPLES:
         return None
     return None if flatten(result.get("config", {})).get("TEST.SPLIT") == "val" else {"train_fraction": 1.0} | result

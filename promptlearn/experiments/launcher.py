@@ -1,117 +1,20 @@
-"""Runs jobs, each in a process of its own, one or several at a time."""
+"""Decides which jobs run next, waits for them, and reports them; a backend starts them."""
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from basics import can_redraw, error_in, for_this_process, is_locked, mkdir_if_missing, notify, show_progress
-from promptlearn.experiments.checkout import Checkout
-from promptlearn.experiments.discovery import NOT_APPLICABLE, result_of
+from basics import can_redraw, is_locked, mkdir_if_missing, notify, show_progress
+from promptlearn.experiments.backends import FOLDER_IN_USE, USERS_MISTAKE, Backend, Run, problem_of
+from promptlearn.experiments.discovery import result_of
 from promptlearn.experiments.protocols import Job
-from promptlearn.experiments.warm import ForkedRun, WarmProcess, is_possible
 
-USERS_MISTAKE, FOLDER_IN_USE = 2, 75  # exit statuses of train.py
-TAIL = 15  # lines of a failed job's stderr that are shown
-GRACE = 10.0  # seconds that a job has to end by itself when the launcher is stopped
 POLL = 0.05  # seconds between looks at the running jobs
 REFRESH = 1.0  # seconds between updates of the bar's clock
 BAR = "{n_fmt} of {total_fmt} runs |{bar}| {elapsed}, {remaining} left"
 
 
-class Process:
-    """A running job. It ends with this process, even if that is killed.
-
-    Unless `verbose`, its stdout is hidden (train.py writes the same lines to log.txt), its stderr is kept and its own
-    bars are off, so that what stderr ends with is the error.
-    """
-
-    def __init__(self, job: Job, data: Path | None, start: "Starter"):
-        self.job = job
-        self.stderr = tempfile.NamedTemporaryFile()  # noqa: SIM115  (closed in `close`)
-        self.process = start(job.arguments(start.checkout, data), self.stderr)
-
-    def problem(self) -> tuple[str, int]:
-        """Return what went wrong ("" if nothing did) and the exit status, once the process has ended."""
-        job, status = self.job, self.process.returncode
-        result = result_of(job) if status in (0, USERS_MISTAKE) else None
-        if result is not None and (status == 0 or result["status"] == NOT_APPLICABLE):
-            return "", 0
-        if status == 0:
-            problem = f"ended, but {job.folder} has no results.json for {job.request}"
-        elif status < 0:
-            problem = f"killed by {signal.Signals(-status).name}"
-        else:
-            problem = f"exit status {status}"
-        self.stderr.seek(0)
-        lines = error_in(self.stderr.read().decode(errors="replace")).splitlines()
-        tail = [f"    {line}" for line in lines if line.strip()][-TAIL:]
-        if status == USERS_MISTAKE:
-            return "\n".join([problem, *tail]), status  # the message is complete
-        log = job.folder / "log.txt"
-        where = f"its log: {log}" if log.is_file() else "it did not write a log"
-        return "\n".join([f"{problem}; {where}", *tail]), status
-
-    def close(self) -> None:
-        """End the process, however the launcher is left."""
-        wait_or_kill(self.process)
-        self.stderr.close()
-
-
-def wait_or_kill(process: subprocess.Popen | ForkedRun) -> None:
-    """Give a process that received a stop request time to save its state."""
-    try:
-        process.wait(timeout=GRACE)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
-
-
-class Starter:
-    """Starts runs of train.py: forked from a warm process where possible, otherwise as new processes.
-
-    Args:
-        verbose: the runs print, instead of writing their stderr to the file that each start names.
-        threads: for each run; None: as many as this process would get.
-    """
-
-    def __init__(self, checkout: Checkout, verbose: bool = False, threads: int | None = None):
-        self.checkout, self.verbose = checkout, verbose
-        self.environment = os.environ | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
-        self.environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        self.environment |= for_this_process() | ({} if verbose else {"TQDM_DISABLE": "1"})
-        self.warm: WarmProcess | None = None
-        self.can_fork = is_possible(checkout.root)
-
-    def __call__(self, arguments: list[str], stderr) -> subprocess.Popen | ForkedRun:
-        if self.can_fork:
-            try:
-                self.warm = self.warm or WarmProcess(self.checkout.root, self.checkout.folder, self.environment)
-                outputs = (None, None) if self.verbose else (os.devnull, stderr.name)
-                return self.warm.start(arguments, *outputs)
-            except OSError:
-                self.can_fork = False  # if train.py is the cause, a process of its own will report it
-        hidden = {} if self.verbose else {"stdout": subprocess.DEVNULL, "stderr": stderr}
-        return subprocess.Popen(
-            [sys.executable, str(self.checkout.root / "train.py"), *arguments],
-            cwd=self.checkout.folder,
-            stdin=subprocess.DEVNULL,
-            env=self.environment,
-            **hidden,
-        )
-
-    def close(self) -> None:
-        if self.warm is not None:
-            self.warm.close()
-
-
-def launch(
-    jobs: list[Job], checkout: Checkout, data: Path | None = None, verbose: bool = False, at_once: int = 1
-) -> dict[Job, int]:
+def launch(jobs: list[Job], backend: Backend, verbose: bool = False) -> dict[Job, int]:
     """Run the unfinished jobs and return those that are still unfinished: the failed ones and their dependents.
 
     Each has an exit status: 1, or 2 if all failed because of a user's mistake.
@@ -119,14 +22,15 @@ def launch(
     A failed job is reported on stderr at once and does not stop the others; a reason that several share is reported
     once. A job is done when its results.json answers its request. All folders are created before the first run, so that
     missing results can be recognized. A job that another launcher is running is waited for. KeyboardInterrupt ends the
-    running processes and is passed on.
+    running jobs and is passed on.
 
     Args:
-        at_once: how many processes share the cores; the results are those of runs with so many threads fewer.
+        backend: closed at the end.
+        verbose: the jobs print, so there is no bar.
     """
     for job in jobs:
         mkdir_if_missing(job.folder)
-    return Launcher(jobs, checkout, data, verbose, at_once).run()
+    return Launcher(jobs, backend, verbose).run()
 
 
 class Progress:
@@ -182,13 +86,10 @@ def name_jobs(jobs: list[Job], width: int) -> str:
 class Launcher:
     """The state of `launch`."""
 
-    def __init__(self, jobs: list[Job], checkout: Checkout, data: Path | None, verbose: bool, at_once: int):
-        threads = max((os.cpu_count() or 1) // at_once, 1) if at_once > 1 else None
-        self.start = Starter(checkout, verbose, threads)
-        self.data = data
-        self.at_once = at_once
+    def __init__(self, jobs: list[Job], backend: Backend, verbose: bool):
+        self.backend = backend
         self.pending = dict.fromkeys(job for job in jobs if result_of(job) is None)  # in their order
-        self.running: list[Process] = []
+        self.running: list[Run] = []
         self.failed: dict[Job, int] = {}
         self.reported: dict[str, Job] = {}  # problem -> the first job that had it
         self.waits = False  # for jobs of another launcher
@@ -198,25 +99,28 @@ class Launcher:
         with self.progress:
             try:
                 while self.pending or self.running:
-                    self.start_ready()
-                    self.progress.show([process.job for process in self.running])
+                    if ready := self.take_ready():
+                        self.running += self.backend.start(ready)
+                    self.progress.show([run.job for run in self.running])
                     time.sleep(POLL)
                     self.collect()
             finally:
-                for process in self.running:
-                    process.process.terminate()
-                for process in self.running:
-                    process.close()
-                self.start.close()
+                for run in self.running:
+                    run.terminate()
+                for run in self.running:
+                    run.close()
+                self.backend.close()
         mistakes_only = all(status == USERS_MISTAKE for status in self.failed.values())
         return dict.fromkeys(self.failed, USERS_MISTAKE if mistakes_only else 1)
 
-    def start_ready(self) -> None:
-        """Start what can be, as long as there is room."""
-        busy = {process.job for process in self.running}
+    def take_ready(self) -> list[Job]:
+        """Remove the jobs that can start from the pending ones, as long as there is room."""
+        ready: list[Job] = []
+        room = self.backend.room(len(self.running))
+        busy = {run.job for run in self.running}
         for job in list(self.pending):
-            if len(self.running) == self.at_once:
-                return
+            if len(ready) >= room:
+                break
             if job.source in self.pending or job.source in busy:
                 continue
             if is_locked(job.folder):
@@ -230,18 +134,22 @@ class Launcher:
             elif result_of(job) is not None:
                 self.ended(job)  # its training came out as before, or another launcher was quicker
             else:
-                self.running.append(Process(job, self.data, self.start))
+                ready.append(job)
                 busy.add(job)
+        return ready
 
     def collect(self) -> None:
         """Remove the runs that have ended, and report the failed ones."""
-        for process in [process for process in self.running if process.process.poll() is not None]:
-            self.running.remove(process)
-            if process.process.returncode == FOLDER_IN_USE:  # another launcher was quicker
-                self.pending[process.job] = None
+        for run, status in [(run, run.poll()) for run in self.running]:
+            if status is None:
+                continue
+            self.running.remove(run)
+            if status == FOLDER_IN_USE:  # another launcher was quicker
+                self.pending[run.job] = None
             else:
-                self.ended(process.job, *process.problem())
-            process.close()
+                problem = problem_of(run, status)
+                self.ended(run.job, problem, status if problem else 0)
+            run.close()
 
     def ended(self, job: Job, problem: str = "", status: int = 0) -> None:
         if problem:

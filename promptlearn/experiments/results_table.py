@@ -65,6 +65,7 @@ HARMONIC = {"means": H_OF_MEANS, "seeds": H_OF_SEEDS}  # conventions of H; the f
 MISSING = "missing"  # stands in place of a figure without runs
 ONE_CLASS = "one class"  # stands in place of the accuracy of a test with a single class
 DIGITS = 2  # of accuracies in tables; figures that are equal to these are equally good
+ANY = "any"  # in place of shots: the lines of all of them
 LOWER_IS_BETTER = ("error_rate", "ece")  # of the metrics
 # Around what is bold, for private use: tabulate escapes what LaTeX reserves, so the command is put in afterwards.
 BOLD, BOLD_END = "\ue000", "\ue001"
@@ -143,6 +144,9 @@ def summarize(protocol: Protocol, jobs: list[Job], metric: str = ACCURACY) -> li
     """
     shots = trained_shots(jobs)
     ambiguous = with_several_configs(job.row for job in jobs)
+    configs: dict[tuple[str, str], set[str]] = {}  # trainer, dataset -> its configs
+    for job in jobs:
+        configs.setdefault((job.row.trainer, job.row.dataset), set()).add(job.row.config)
     results: dict[Row, dict[str, dict[int, dict | None]]] = {}  # row -> column -> seed -> result
     for job in sorted(jobs, key=_position):
         row, columns, seed, untrained = job.row, [job.stage.column], job.seed, job.row.trainer in UNTRAINED
@@ -151,8 +155,7 @@ def summarize(protocol: Protocol, jobs: list[Job], metric: str = ACCURACY) -> li
         if protocol.by_shots:
             own = shots if untrained else [job.shots]
             if row.trainer not in ambiguous:  # its config may depend on the shots
-                own_rows = (each.row for each in jobs if each.row.trainer == row.trainer)
-                row = replace(row, config=_join_configs(each for each in own_rows if each.dataset == row.dataset))
+                row = replace(row, config=_join_configs(configs[row.trainer, row.dataset]))
             row, columns = replace(row, shots=None), [describe_shots(n) for n in own]
             results.setdefault(row, {describe_shots(n): {} for n in shots})  # shots that only other methods have
         for column in columns:
@@ -183,21 +186,28 @@ def at_equal_shots(lines: Iterable[Line]) -> dict[str, list[Line]]:
     return groups or {"": lines}
 
 
-def is_best(line: Line, column: str, lines: Iterable[Line], lowest: bool = False) -> bool:
-    """Return whether no other complete line of the same dataset and shots has a higher mean, and there is another one.
+def best_lines(lines: list[Line], column: str, lowest: bool = False) -> list[bool]:
+    """Return for each line whether it is the best in a column.
 
-    A method that trains nothing is compared with the lines of all shots.
+    It is if no other complete line of the same dataset and shots has a higher mean, and there is another one. A method
+    that trains nothing is compared with the lines of all shots.
 
     Args:
         lowest: whether lower is better.
     """
-    mean, shots = _rounded_mean(line, column), line.row.shots
-    rivals = [other for other in lines if other is not line and other.row.dataset == line.row.dataset]
-    rivals = [other for other in rivals if shots is None or other.row.shots in (None, shots)]
-    means = [value for other in rivals if (value := _rounded_mean(other, column)) is not None]
-    if mean is None or not means:
-        return False
-    return mean <= min(means) if lowest else mean >= max(means)
+    means = [_rounded_mean(line, column) for line in lines]
+    rivals: dict[tuple, list[float]] = {}  # dataset, shots (ANY: all lines of the dataset) -> means
+    shots_on: dict[str, set] = {}
+    for line in lines:
+        shots_on.setdefault(line.row.dataset, {ANY}).add(line.row.shots)
+    for line, mean in zip(lines, means, strict=True):
+        dataset, shots = line.row.dataset, line.row.shots
+        for group in shots_on[dataset] if shots is None else (shots, ANY):
+            if mean is not None:
+                rivals.setdefault((dataset, group), []).append(mean)
+    best = {group: min(of) if lowest else max(of) for group, of in rivals.items() if len(of) > 1}
+    groups = [(line.row.dataset, ANY if line.row.shots is None else line.row.shots) for line in lines]
+    return [mean is not None and best.get(group) == mean for mean, group in zip(means, groups, strict=True)]
 
 
 def _rounded_mean(line: Line, column: str) -> float | None:
@@ -227,8 +237,8 @@ def with_several_configs(rows: Iterable[Row]) -> set[str]:
     return {row.trainer for row in rows if counts[replace(row, config="")] > 1}
 
 
-def _join_configs(rows: Iterable[Row]) -> str:
-    return " + ".join(sorted({row.config for row in rows}))
+def _join_configs(configs: set[str]) -> str:
+    return " + ".join(sorted(configs))
 
 
 def method_namer(rows: Iterable[Row], with_shots: bool = True) -> Callable[[Row], str]:
@@ -321,7 +331,7 @@ def averages(lines: list[Line]) -> list[Line]:
     found = []
     for row, own in methods.items():
         whole = len(own) == len(datasets) and all(line.is_complete(column) for line in own for column in line.columns)
-        row = replace(row, config=row.config or _join_configs(line.row for line in own))
+        row = replace(row, config=row.config or _join_configs({line.row.config for line in own}))
         columns = {}
         for column in own[0].columns:
             values = [line.columns[column] for line in own]
@@ -380,8 +390,9 @@ def table(
     compared = [compare(published, line, datasets) if metric == ACCURACY else None for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
     body, lowest = [], metric in LOWER_IS_BETTER
-    for line in everything:
-        cells = [bold(line.text(column), is_best(line, column, everything, lowest), style) for column in columns]
+    best = {column: best_lines(everything, column, lowest) for column in columns}
+    for number, line in enumerate(everything):
+        cells = [bold(line.text(column), best[column][number], style) for column in columns]
         body.append([line.row.dataset, line.method, *cells, line.seeds])
     if any(compared):
         header += ["published", "difference"]

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -112,6 +114,7 @@ class ExplanationFile(Struct):
 
 
 damaged: dict[Path, str] = {}  # the files that could not be used, and why; each is reported once
+_kept: dict[Path, dict] | None = None  # inside `read_once`: the content of the results.json files
 
 
 def report_damage(path: Path, reason: object) -> None:
@@ -139,6 +142,27 @@ def read_checked(path: Path, schema: type[Schema]) -> dict | None:
     except (OSError, ValueError, UserError, RecursionError) as error:
         report_damage(path, error)
         return None
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Read each results.json once inside: for commands that only read finished runs."""
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def read_result_file(path: Path) -> dict | None:
+    """Read a results.json as `read_checked` does. The result is shared: copy it to change it."""
+    if _kept is not None and path in _kept:
+        return _kept[path]
+    result = read_checked(path, Result)
+    if _kept is not None and result is not None:
+        _kept[path] = result
+    return result
 
 
 def read_predictions(path: Path) -> list[dict]:

@@ -21,8 +21,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from basics import UserError, error_in
+from promptlearn.experiments.backends import TAIL
+from promptlearn.experiments.backends.local import Starter, wait_or_kill
 from promptlearn.experiments.checkout import Checkout
-from promptlearn.experiments.launcher import TAIL, Starter, wait_or_kill
 from promptlearn.experiments.planning import label_of
 from promptlearn.experiments.run_files import Result, read_checked
 

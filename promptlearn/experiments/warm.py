@@ -3,7 +3,8 @@
 Importing torch takes seconds, and a comparison has hundreds of short runs. Each run is still a process of its own, in
 the state of a freshly started one: the warm process computes nothing, starts no thread, and touches no GPU.
 
-    launcher  --({"arguments": [...], "stdout": path, "stderr": path})-->  warm process  --fork-->  run, run, ...
+    launcher  --({"arguments": [...], "stdout": path, "stderr": path, "environment": {...}})-->  warm process
+    warm process  --fork-->  run, run, ...
     launcher  <--({"started": pid}, {"ended": pid, "status": s})--
 
 `python warm.py FD CHECKOUT` is the warm process; it answers on the file descriptor FD, and ends with its standard
@@ -51,17 +52,20 @@ class WarmProcess:
         self._started: list[int] = []
         self.ended: dict[int, int] = {}  # process id -> exit status, negative for a signal
 
-    def start(self, arguments: list[str], stdout: str | None, stderr: str | None) -> "ForkedRun":
+    def start(
+        self, arguments: list[str], stdout: str | None, stderr: str | None, environment: dict[str, str] | None = None
+    ) -> "ForkedRun":
         """Start a run of `train.py` with these arguments.
 
         Args:
             stdout, stderr: files for its output; None: that of this process.
+            environment: what its environment has besides that of the warm process.
 
         Raises:
             OSError: the warm process is gone.
         """
         assert self.process.stdin is not None
-        request = {"arguments": arguments, "stdout": stdout, "stderr": stderr}
+        request = {"arguments": arguments, "stdout": stdout, "stderr": stderr, "environment": environment or {}}
         self.process.stdin.write((json.dumps(request) + "\n").encode())
         self.process.stdin.flush()
         while not self._started:
@@ -201,8 +205,9 @@ def _answer(answers: int, **content: int) -> None:
         os.write(answers, (json.dumps(content) + "\n").encode())
 
 
-def _run(root: str, arguments: list[str], stdout: str | None, stderr: str | None) -> None:
+def _run(root: str, arguments: list[str], stdout: str | None, stderr: str | None, environment: dict[str, str]) -> None:
     """Do in the forked process what `python train.py ARGUMENTS` does."""
+    os.environ |= environment
     for path, number, flags in (
         (os.devnull, 0, os.O_RDONLY),
         (stdout, 1, os.O_WRONLY | os.O_APPEND),

@@ -11,8 +11,11 @@ from importlib.resources import files
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import get_named_colors_mapping
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 # Each figure is drawn in placeholder colors that no data uses, which are then replaced by the page's variables, so that
 # one drawing works on the light, the dark and the printed page. An SVG outside the page gets their light values.
@@ -28,6 +31,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))  # of li
 LETTERS = 24  # of a name next to an axis
 WIDTH, HALF, THIRD = 10.6, 5.2, 3.4  # inches: widths of charts on the page
 PAPER_TEXT = 8  # points
+SVG_DPI = 72  # of matplotlib: a point is its unit
 APART = "\N{INVISIBLE SEPARATOR}"
 
 STYLE = {
@@ -120,6 +124,11 @@ class Chart:
             warnings.filterwarnings("ignore", r"Glyph .* missing from font")
             figure = Figure(size, layout="constrained", facecolor="none" if form == "svg" else PAPER)
             self.paint(figure)
+            if form == "svg":  # make room for the texts here: savefig would draw the whole figure a second time for it
+                FigureCanvasSVG(figure)
+                figure.set_dpi(SVG_DPI)
+                figure.get_layout_engine().execute(figure)
+                figure.set_layout_engine("none")
             content = io.BytesIO()
             dated = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}, "png": {}}
             figure.savefig(content, format=form, metadata=dated[form])
@@ -195,6 +204,16 @@ def plain_axes(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def add_cell(axes: Axes, cell: Rectangle, text: str, method: str = "") -> None:
+    """Add and mark a cell of a matrix. Its axes have limits of their own, so none are looked for, which takes time."""
+    mark(axes.add_artist(cell), text, method)
+
+
+def write_inside(axes: Axes, x: float, y: float, text: object, **look) -> Text:
+    """Write a text inside the axes. It does not count when room is made around them, which takes time, too."""
+    return axes.text(x, y, text, ha="center", va="center", in_layout=False, **look)
 
 
 def name_cells(axes: Axes, rows: list[str], columns: list[str]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from basics import show_progress
 from promptlearn.experiments import run_files
+from promptlearn.experiments.backends.local import Starter, wait_or_kill
 from promptlearn.experiments.checkout import Checkout
-from promptlearn.experiments.launcher import Starter, wait_or_kill
 from promptlearn.experiments.run_files import read_checked, report_damage
 from promptlearn.report.runs import Comparison, Run
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dassl.config import flatten
 from promptlearn.experiments.published import AVERAGE, Published, compare
-from promptlearn.experiments.results_table import CALIBRATION, Line, columns_of, is_best
+from promptlearn.experiments.results_table import CALIBRATION, Line, best_lines, columns_of
 from promptlearn.experiments.shots import Shots, shots_order
 from promptlearn.experiments.significance import ALPHA, Difference
 from promptlearn.report.explanations import Explanation
@@ -78,25 +78,26 @@ def accuracies(comparison: Comparison) -> Table:
     compared = [compare(published, line, datasets) for line in lines]
     header = ["dataset", "method", *(["shots"] if with_shots else []), *columns, "seeds"]
     header += ["published", "difference"] if any(compared) else []
+    best = {column: best_lines(lines, column) for column in columns}
     rows = []
-    for line, figures in zip(lines, compared, strict=True):
+    for place, (line, figures) in enumerate(zip(lines, compared, strict=True)):
         row = [word(line.row.dataset), named(comparison, comparison.method(line.row))]
         row += [images_per_class(line.row.shots)] if with_shots else []
-        row += [*(accuracy(line, column, lines) for column in columns), number(line.seeds, 0)]
+        row += [*(accuracy(line, column, best[column][place]) for column in columns), number(line.seeds, 0)]
         row += [Cell(text) for text in figures or ("", "")] if any(compared) else []
         rows.append(row)
     return Table("Accuracy", header, rows, [False, False, *[True] * (len(header) - 2)])
 
 
-def accuracy(line: Line, column: str, lines: list[Line]) -> Cell:
-    """Format a mean with its deviation, or with the number of runs if some are missing; the best of `lines` is bold."""
+def accuracy(line: Line, column: str, best: bool) -> Cell:
+    """Format a mean with its deviation, or with the number of runs if some are missing; the best is bold."""
     mean, deviation = line.mean(column), line.deviation(column)
     if mean is None:
         return Cell(line.no_figure(column))
     if not line.is_complete(column):
         return number(mean, detail=f"{len(line.columns[column])} of {line.seeds}")
     detail = f"± {deviation:.2f}" if deviation is not None else ""
-    return number(mean, detail=detail, best=is_best(line, column, lines))
+    return number(mean, detail=detail, best=best)
 
 
 def calibration(comparison: Comparison) -> Table | None:

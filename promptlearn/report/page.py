@@ -15,6 +15,7 @@ from promptlearn.experiments.results_table import AVERAGE, H_OF_SEEDS, NOTES, at
 from promptlearn.experiments.significance import ALPHA, compare, friedman, scores_of
 from promptlearn.experiments.significance_text import measures, notes_on_pairs, notes_on_ranks
 from promptlearn.report import charts, html_tables, model_charts, predictions
+from promptlearn.report.ahead import draw_all
 from promptlearn.report.drawing import CSS, SERIES, Chart
 from promptlearn.report.explanations import MAX_METHODS, Explanation, models, read_explanation
 from promptlearn.report.html_tables import Table
@@ -83,6 +84,7 @@ def parts_of(comparison: Comparison, dataset: str) -> list[Part]:
         for section in found:
             section.dataset = name
         parts += [Part(f"In detail: {name}", found, name, opened=name == dataset)] if found else []
+        comparison.forget_predictions()
     return parts + [Part(s.title, [s]) for s in (every_run(comparison), settings(comparison))]
 
 
@@ -298,6 +300,8 @@ def page(comparison: Comparison, dataset: str, notes: list[str]) -> str:
         notes.append("The backbone is the built-in demo's tiny CLIP: its results do not carry over to CLIP.")
     if comparison.missing:
         notes.append(f"{len(comparison.missing)} runs are missing. They are listed at the end.")
+    parts = parts_of(comparison, dataset)
+    draw_all([chart for part in parts for section in part.sections for chart in (*section.charts, *section.more)])
     here = files(__package__)
     script, template = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("js", "html"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -306,7 +310,7 @@ def page(comparison: Comparison, dataset: str, notes: list[str]) -> str:
         lead=", ".join(comparison.methods) + " on " + ", ".join(comparison.datasets),
         facts=facts(comparison),
         notes=notes,
-        parts=parts_of(comparison, dataset),
+        parts=parts,
         filters={"dataset": comparison.datasets, "method": comparison.methods, "shots": comparison.shots},
         average=AVERAGE,
         series=SERIES,

@@ -25,9 +25,11 @@ from promptlearn.report.drawing import (
     THIRD,
     WIDTH,
     Chart,
+    add_cell,
     mark,
     name_cells,
     short,
+    write_inside,
 )
 from promptlearn.report.runs import Comparison, Run
 
@@ -86,9 +88,8 @@ def class_gains(comparison: Comparison, dataset: str) -> Chart | None:
                     continue
                 tint = (GAIN if gain > 0 else LOSS, 0.75 * abs(gain) / most)
                 square = Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=tint, edgecolor="none")
-                mark(axes.add_patch(square), f"{method}, {stage}, {name}: {gain:+.1f}", method)
-                text = axes.text(x, y, f"{gain:+.0f}" if round(gain) else "0", ha="center", va="center")
-                mark(text, "", method)
+                add_cell(axes, square, f"{method}, {stage}, {name}: {gain:+.1f}", method)
+                mark(write_inside(axes, x, y, f"{gain:+.0f}" if round(gain) else "0"), "", method)
         axes.set_xlim(-0.6, len(methods) - 0.4)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         name_cells(axes, [short(name) for _, name in shown], methods)
@@ -149,21 +150,25 @@ def confusion(title: str, dataset: str, method: str, names: list[str], count: Co
     width = THIRD if len(names) <= FEW_CLASSES else HALF
     letters = max(len(str(number)) for number in count.values())
     has_room = letters * DIGIT * len(names) <= 0.65 * width
+    totals: Counter = Counter()
+    for (truth, _), number in count.items():
+        totals[truth] += number
     strongest = 0.88  # so that a single image is still visible: opacity is 0.12 and this times the share
 
     def paint(canvas) -> None:
         axes, scale = canvas.subplots(1, 2, width_ratios=(24, 1))
         for y, truth in enumerate(names):
-            total = sum(number for (own, _), number in count.items() if own == truth)
+            total = totals[truth]
             for x, predicted in enumerate(names):
                 number = count[truth, predicted]
                 if not number:
                     continue
                 tint = (FROZEN if truth == predicted else LEARNED, 0.12 + strongest * number / total)
-                square = axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=tint, linewidth=0))
-                mark(square, f"{number} of {total} {truth} ({100 * number / total:.0f} %) predicted as {predicted}")
+                square = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=tint, linewidth=0)
+                share = f"{number} of {total} {truth} ({100 * number / total:.0f} %)"
+                add_cell(axes, square, f"{share} predicted as {predicted}")
                 if has_room:
-                    axes.text(x, y, number, ha="center", va="center")
+                    write_inside(axes, x, y, number)
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_aspect("equal")

@@ -109,10 +109,18 @@ class Comparison:
         tested = {job: result for job, result in results.items() if result and result["metrics"]}
         self.runs = [Run(job, self.method(job.row), result) for job, result in tested.items()]
         self.missing = [job for job, result in results.items() if not result]
+        self._selected: dict[tuple[str, str], list[Run]] = {}  # method, dataset -> its runs, by seed and shots
+        for run in sorted(self.runs, key=lambda run: (run.job.seed, shots_order(run.job.shots))):
+            self._selected.setdefault((run.method, run.job.row.dataset), []).append(run)
+        self._numbers = {name: number for number, name in enumerate(self.methods)}
+        self._lines: dict[tuple[str, str], Line] = {}  # method, dataset -> its first line with the most shots
+        for line in self.lines:
+            if line.row.shots in (None, self.shots[-1]):
+                self._lines.setdefault((self.method(line.row), line.row.dataset), line)
 
     def number(self, method: str) -> int:
         """Return the method's position, which decides its color."""
-        return self.methods.index(method)
+        return self._numbers[method]
 
     @property
     def most_shots(self) -> str:
@@ -125,11 +133,8 @@ class Comparison:
         Args:
             column: a column of the table; default: the comparison's measure.
         """
-        for line in self.lines:
-            if line.row.dataset == dataset and self.method(line.row) == method:
-                if line.row.shots in (None, self.shots[-1]):
-                    return complete_mean(line, column or self.measure)
-        return None
+        line = self._lines.get((method, dataset))
+        return complete_mean(line, column or self.measure) if line else None
 
     def select(self, method: str, dataset: str, stage: str | None = None, shots: Shots | None = None) -> list[Run]:
         """Select the runs of a method on a dataset, by seed. Default: all stages, and the comparison's most shots.
@@ -137,15 +142,19 @@ class Comparison:
         Of a method that trains nothing, it is one run of each stage, whatever the shots. Tests of a single class are
         left out.
         """
-        runs = [run for run in self.runs if run.job.row.dataset == dataset and run.method == method]
+        runs = self._selected.get((method, dataset), [])
         runs = [run for run in runs if stage in (None, run.job.stage.column) and not has_one_class(run.result)]
-        runs.sort(key=lambda run: (run.job.seed, shots_order(run.job.shots)))
         if method in self.untrained:
             first: dict[str, Run] = {}
             for run in runs:
                 first.setdefault(run.job.stage.column, run)
             return list(first.values())
         return [run for run in runs if run.job.shots == (shots or self.shots[-1])]
+
+    def forget_predictions(self) -> None:
+        """Free the predictions read so far; they are read again when they are needed again."""
+        for run in self.runs:
+            run.__dict__.pop("predictions", None)
 
     def accuracies(self, method: str, dataset: str, stage: str, shots: Shots | None = None) -> list[float]:
         """Return the accuracies of the selected runs, in percent."""

@@ -7,7 +7,19 @@ from matplotlib.patches import Rectangle
 
 from promptlearn.experiments.significance import ALPHA, Difference, Ranks
 from promptlearn.report.charts import ROW, color
-from promptlearn.report.drawing import GAIN, GRID, HALF, INK, LOSS, MUTED, WIDTH, Chart, mark, name_cells
+from promptlearn.report.drawing import (
+    GAIN,
+    GRID,
+    HALF,
+    INK,
+    LOSS,
+    MUTED,
+    WIDTH,
+    Chart,
+    add_cell,
+    name_cells,
+    write_inside,
+)
 from promptlearn.report.runs import Comparison
 
 SQUARES = 8  # minimum that a row of differences has room for, so that a few are not stretched
@@ -32,10 +44,9 @@ def difference_matrix(comparison: Comparison, found: list[Difference], measure: 
                 difference, significant = of[row, column]
                 tint = (GAIN if difference > 0 else LOSS, 0.3) if significant else "none"
                 square = (x - 0.47, y - 0.45), 0.94, 0.9
-                patch = axes.add_patch(Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6))
-                mark(patch, f"{row} minus {column}: {difference:+z.2f}" + " (significant)" * significant)
-                ink = INK if significant else MUTED
-                axes.text(x, y, f"{difference:+z.1f}", ha="center", va="center", color=ink)
+                cell = Rectangle(*square, facecolor=tint, edgecolor=GRID, linewidth=0.6)
+                add_cell(axes, cell, f"{row} minus {column}: {difference:+z.2f}" + " (significant)" * significant)
+                write_inside(axes, x, y, f"{difference:+z.1f}", color=INK if significant else MUTED)
         axes.set_xlim(-0.6, max(len(names), SQUARES) - 0.4)
         axes.set_ylim(len(names) - 0.4, -0.6)
         name_cells(axes, names, names)

@@ -10,6 +10,7 @@ import pytest
 
 import basics
 from promptlearn.experiments import PROTOCOLS, Checkout, RunRequest, discover, launch, plan, summarize, table
+from promptlearn.experiments.backends.local import LocalBackend, visible_gpus
 from promptlearn.experiments.significance_text import statistics_text
 from promptlearn.experiments.warm import IMPORTED, is_alive
 from tests.fake_checkout import FakeCheckout
@@ -25,9 +26,10 @@ def go(fake):
     """Run RPO with two seeds and return what is not done afterward as (stage, seed)."""
     checkout = Checkout(fake.root)
 
-    def run(**options):
+    def run(verbose=False, at_once=1, **options):
         jobs = plan(PROTOCOLS["base2new"], checkout, fake.output, request=RunRequest(trainers=["RPO"], seeds=[1, 2]))
-        return [(job.stage.column, job.seed) for job in launch(jobs, checkout, **options)]
+        backend = LocalBackend(checkout, None, verbose, at_once, **options)
+        return [(job.stage.column, job.seed) for job in launch(jobs, backend, verbose)]
 
     return run
 
@@ -328,3 +330,29 @@ def test_forked_runs_finish_their_step_when_the_launcher_stops(forkable, send, s
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(list(forkable.output.rglob("saved"))) == 1  # the warm process waited for its run
+
+
+@pytest.mark.parametrize("kind", ["fake", pytest.param("forkable", marks=linux)])
+def test_each_run_sees_one_gpu(kind, go, request, monkeypatch):
+    runs = request.getfixturevalue(kind)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5f")
+    assert go(at_once=None) == []
+    seen = [path.read_text() for path in runs.output.rglob("gpus")]
+    assert set(seen) == {"2", "GPU-5f"} and len(seen) == 6
+
+
+@pytest.mark.parametrize("gpus, per_gpu, at_once", [("", 1, 1), ("0", 1, 1), ("0,3", 1, 2), ("0,3", 2, 4)])
+def test_as_many_runs_as_places_on_gpus_start_at_once(fake, monkeypatch, gpus, per_gpu, at_once):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    backend = LocalBackend(Checkout(fake.root), None, False, per_gpu=per_gpu)
+    assert backend.room(0) == at_once and backend.room(at_once) == 0
+
+
+def test_gpus_are_listed_by_the_driver_unless_the_environment_names_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-1)'\necho 'GPU 1: H100 (UUID: GPU-2)'\n")
+    program.chmod(0o755)
+    assert visible_gpus() == ["0", "1"]

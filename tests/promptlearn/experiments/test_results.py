@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from promptlearn.experiments import PROTOCOLS, discover, summarize, table, write_summary
-from promptlearn.experiments.results_table import is_best, metrics_of
+from promptlearn.experiments.results_table import best_lines, metrics_of
 from promptlearn.experiments.shots import in_results, parse_shots
 
 BASE2NEW = PROTOCOLS["base2new"]
@@ -287,7 +287,8 @@ def test_any_finished_run_of_zero_shot_clip_counts(put, shown):
 
 def best(lines):
     """Return the (method, mean base accuracy) of the lines that are best in base."""
-    return [(line.method, line.mean("base")) for line in lines if is_best(line, "base", lines)]
+    marked = zip(lines, best_lines(lines, "base"), strict=True)
+    return [(line.method, line.mean("base")) for line, is_best in marked if is_best]
 
 
 def test_the_best_are_those_among_equal_shots(put, lines):

@@ -128,8 +128,8 @@ def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capfd):
     assert "Note: no training images; testing only" in err
     photos = tmp_path / "photos"
     assert err.partition("error: ")[2] == (  # the last line, and the only error
-        f"DATASET.ROOT: expected images for training in {photos} (ImageFolder), got none. Add some, or only test a "
-        "trained model: --eval-only --model-dir RUN.\n"
+        "DATASET.NAME: expected a dataset with training images, got ImageFolder, which is for testing only. Add "
+        f"training images to {photos}, or train on others, and test on this one with --eval-only --model-dir.\n"
     )
 
 

@@ -16,6 +16,10 @@ class UserError(Exception):
         return text
 
 
+class Reported(UserError):
+    """A mistake that another process has already reported on this console; nothing is left to print."""
+
+
 class MissingFile(UserError, FileNotFoundError):
     """A file that the user named or that a command needs does not exist."""
 

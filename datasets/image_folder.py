@@ -77,6 +77,7 @@ class ImageFolder(FewShotDataset):
         if not parts["train"]:
             notify("Note: no training images; testing only")
             self.test_only = True
+            self.how_to_train = f"Add training images to {self._table or root}, or train on others"
             return parts["test"], parts["val"], parts["test"]
         return parts["train"], parts["val"], parts["test"]
 

@@ -155,10 +155,10 @@ class TrainerX(TrainerBase):
             log("The method trains nothing; testing only")
             self.max_epoch = 0
         elif getattr(self.dm.dataset, "test_only", False):
+            name, other = self.cfg.DATASET.NAME, "Train on another one, such as ImageNet"
             raise UserError(
-                f"DATASET.NAME: expected a dataset with training images, got {self.cfg.DATASET.NAME}, which is for "
-                "testing only. Train on another one, such as ImageNet, and test on this one with --eval-only "
-                "--model-dir."
+                f"DATASET.NAME: expected a dataset with training images, got {name}, which is for testing only. "
+                f"{getattr(self.dm.dataset, 'how_to_train', other)}, and test on this one with --eval-only --model-dir."
             )
         # What is sampled during training (by dropout) depends on the seed alone, not on what was sampled before.
         set_random_seed(self.cfg.SEED)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from basics import UserError, notify
-from promptlearn.cli.argument_types import integer_from
+from promptlearn.cli.parsing import integer_from
 from promptlearn.experiments import Checkout, Job
 from promptlearn.experiments.backends import Backend
 from promptlearn.experiments.backends.resources import Resources, read_resources

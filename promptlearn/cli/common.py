@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from basics import UserError, mkdir_if_missing, next_lines, notify
-from promptlearn.cli.argument_types import integer_from
 from promptlearn.cli.cluster import add_cluster_options, choose_backend, detach, resources_of
+from promptlearn.cli.parsing import integer_from
 from promptlearn.experiments import (
     Checkout,
     Job,

@@ -165,11 +165,17 @@ def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str)
             )
     both = sorted({item.impath for item in train} & {item.impath for item in test})
     if both:
-        notify(f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ...")
+        notify(
+            f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ... Remove "
+            "them from one of the two."
+        )
     names = Counter({item.label: item.classname for item in train}.values())
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        notify(f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}")
+        notify(
+            f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}. "
+            "Give these classes different names."
+        )
 
 
 def sample_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = False) -> list[Datum]:

@@ -188,6 +188,7 @@ def test_images_in_train_and_test_and_shared_names_are_reported(files, capsys):
     check_duplicates(train, train[1:2], "Birds")
     noted = capsys.readouterr().err.splitlines()
     assert noted[0].startswith("Note: 1 images are in both train and test") and files[1] in noted[0]
-    assert noted[1] == "Note: 1 names are shared by several classes, whose texts are equal: crane"
+    expected = "Note: 1 names are shared by several classes, whose texts are equal: crane. Give these classes "
+    assert noted[1] == f"{expected}different names."
     check_duplicates([Datum(files[0], 0, classname="cat")], [Datum(files[1], 0, classname="cat")], "Pets")
     assert not capsys.readouterr().err

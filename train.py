@@ -397,6 +397,8 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
         torch.backends.cudnn.allow_tf32 = False  # fp32 is float32, in convolutions too
     log(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}")
     trainer = build_trainer(cfg)
+    if args.eval_only and not args.model_dir:
+        trainer.load_for_test("")  # refuses a method that must be trained, before a summary of its training
     print(summarize_run(trainer, args.model_dir if args.eval_only else None))
     if args.find_lr:
         find_lr(trainer)

@@ -64,5 +64,5 @@ def explain_missing_package(error):
     if package not in EXTRAS:
         raise error
     return UserError(
-        f"{package}: expected to be installed, got nothing. pip install 'promptlearn-clip[{EXTRAS[package]}]'"
+        f"{package}: expected to be installed, got nothing. Run: pip install 'promptlearn-clip[{EXTRAS[package]}]'"
     )

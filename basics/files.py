@@ -82,7 +82,7 @@ def read_json(fpath):
             raise UserError(f"{fpath}: expected a regular file, got a folder, a pipe, or a device. Give a file.")
         return json.loads(Path(fpath).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingFile(f"{fpath}: expected a file, got nothing.") from error
+        raise MissingFile(f"{fpath}: expected a file, got nothing. Check the path.") from error
     except OSError as error:
         raise explain_os_error(fpath, "a readable file", error) from error
     except (ValueError, RecursionError) as error:  # the latter from thousands of brackets

@@ -12,7 +12,9 @@ All of them write above an open progress bar (`show_progress`), never into it.
 import os
 import shlex
 import sys
+import textwrap
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TextIO
 
 from basics.console import drop
@@ -122,12 +124,25 @@ def log(text):
 
 
 def notify(text):
-    """Print a message to stderr, and record it in the log of a run. A closed console and a full disk are ignored."""
+    """Print a message to stderr, and record it in the log of a run. A closed console and a full disk are ignored.
+
+    A terminal gets long lines broken between words.
+    """
     with suppress(OSError), above_bars(sys.stderr):
-        print(text, file=sys.stderr, flush=True)
+        print(fit(text, sys.stderr), file=sys.stderr, flush=True)
     if isinstance(sys.stdout, Logger):
         with suppress(UserError):
             sys.stdout.record(f"{text}\n")
+
+
+def fit(text, stream):
+    """Return a text with its long lines broken between words, if the stream is a terminal."""
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # not a terminal, or a stream without a file
+        return text
+    wrap = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join("\n".join(wrap(line)) if len(line) > width > 0 else line for line in str(text).split("\n"))
 
 
 def error_in(stderr):

@@ -7,6 +7,7 @@ from .kv_cache import KVCache
 from .low_rank import LowRankUpdates
 from .patterns import gather_tokens
 from .prompts import (
+    add_frozen_image,
     add_parameter,
     context_vectors,
     deep_names,
@@ -15,6 +16,7 @@ from .prompts import (
     encode_words,
     image_segments,
     plain_image_segments,
+    prefill_image,
     split_words,
 )
 from .ragged import leading_tokens
@@ -22,11 +24,12 @@ from .sources import OPENAI_PIXELS
 from .tokenizer import encode, tokenize
 from .towers import CLIP, LayerAdapter, end_of_text
 from .weights import available_models, backbone_config, backbone_pixels, load_clip
-from .words import TEXTS_AT_ONCE, ClassWords, FixedWords
+from .words import TEXTS_AT_ONCE, CachedWords, ClassWords, FixedWords
 
 __all__ = [
     "CLIP",
     "BackboneConfig",
+    "CachedWords",
     "ClassWords",
     "FixedWords",
     "KeysValues",
@@ -37,6 +40,7 @@ __all__ = [
     "Segment",
     "TEXTS_AT_ONCE",
     "CLIPConfig",
+    "add_frozen_image",
     "add_parameter",
     "available_models",
     "backbone_config",
@@ -53,6 +57,7 @@ __all__ = [
     "load",
     "load_clip",
     "plain_image_segments",
+    "prefill_image",
     "split_words",
     "gather_tokens",
     "tokenize",

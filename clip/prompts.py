@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from basics import notify
 
 from .attention import Segment
+from .kv_cache import KVCache
 from .tokenizer import decode, encode, tokenize
 from .towers import CLIP, BeforeLayer, LayerAdapter, end_of_text
 from .words import ClassWords, FixedWords
@@ -137,6 +138,30 @@ def image_segments(
 def plain_image_segments(clip_model: CLIP, images: Tensor) -> dict[str, Segment]:
     """Return [CLS, patches] of images (B, 3, H, W), which attend to each other."""
     return {"image": Segment(clip_model.visual.embed(images), attends_to=("image",))}
+
+
+def add_frozen_image(segments: dict[str, Segment], first_layer: int) -> BeforeLayer:
+    """Add "frozen": [CLS, patches] that leave "image" before a layer and then attend to themselves alone.
+
+    Below that layer, nothing trained may reach them.
+
+    Returns:
+        what `Transformer.forward` needs as `before_layer`.
+    """
+    segments["frozen"] = replace(segments["image"], attends_to=("frozen",), first_layer=first_layer)
+
+    def branch_off(depth: int, running: dict[str, Segment]) -> None:
+        if depth == first_layer:
+            running["frozen"].tokens = running["image"].tokens
+
+    return branch_off
+
+
+@torch.no_grad()
+def prefill_image(clip_model: CLIP, images: Tensor) -> KVCache:
+    """Compute the KV cache of `plain_image_segments`; its segment is "image"."""
+    image = replace(plain_image_segments(clip_model, images)["image"], wanted=False)
+    return clip_model.visual.transformer.prefill({"image": image})
 
 
 def encode_image(

@@ -1,4 +1,4 @@
-"""The texts of the classes around a learned context.
+"""The texts of the classes around a learned context, and fixed ones as a KV cache.
 
 A text is `[SOS] context name . [EOS]`, where part of the context may follow the name. The tokens before the name are
 the same for all classes, so they form a segment that runs once. The tokens from the name on differ in number: those of
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from basics import UserError
 
 from .attention import Packing, Segment
+from .kv_cache import KVCache
 from .tokenizer import encode, tokenize
 from .towers import CLIP, end_of_text
 
@@ -140,6 +141,40 @@ class FixedWords(ClassWords):
             packed.unpack(tokens["rest"], entering[classes])
         self.register_buffer("entering_start", tokens["start"], persistent=False)
         self.register_buffer("entering_rest", entering, persistent=False)
+
+
+class CachedWords(nn.Module):
+    """Fixed texts that attend to nothing trained, as a KV cache, each up to its end-of-text token.
+
+    Args:
+        texts: of C classes.
+        memory_limit: the largest cache of all classes that is kept, in GiB. A larger one is computed for each use.
+        is_used: whether to compute it now.
+
+    Attributes:
+        end_token: the number of the end-of-text token.
+        kept: the cache of all classes; None if it is not kept.
+    """
+
+    tokens: Tensor
+
+    def __init__(self, clip_model: CLIP, texts: list[str], memory_limit: float, is_used: bool = True):
+        super().__init__()
+        tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
+        self.register_buffer("tokens", tokens, persistent=False)
+        self.end_token = int(tokens.max())
+        size = clip_model.transformer.cache_bytes(len(tokens) * int(end_of_text(tokens).max() + 1))
+        fits = size <= memory_limit * 2**30
+        self.kept = self._prefill(clip_model, slice(None)) if fits and is_used else None
+
+    def cache(self, clip_model: CLIP, classes: slice = slice(None)) -> KVCache:
+        """Return the cache of some classes; its segment is "words"."""
+        return self._prefill(clip_model, classes) if self.kept is None else self.kept.batch_slice(classes)
+
+    @torch.no_grad()
+    def _prefill(self, clip_model: CLIP, classes: slice) -> KVCache:
+        words, end = clip_model.embed_text(self.tokens[classes])
+        return clip_model.transformer.prefill({"words": Segment(words, attends_to=("words",), lengths=end + 1)})
 
 
 class PackedWords:

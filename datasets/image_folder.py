@@ -56,7 +56,8 @@ class ImageFolder(FewShotDataset):
         path = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
         if not os.path.exists(path):
             raise UserError(
-                f"DATASET.ROOT: expected a folder of class folders or a CSV file, got {path}, which does not exist."
+                f"DATASET.ROOT: expected a folder of class folders or a CSV file, got {path}, which does not exist. "
+                "Check the path."
             )
         self._table = "" if os.path.isdir(path) else path
         self._needs_test = not cfg.TEST.NO_TEST

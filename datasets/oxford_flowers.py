@@ -29,7 +29,8 @@ class OxfordFlowers(FewShotDataset):
         unnamed = sorted(label for label in set(labels) if str(label) not in names)
         if unnamed:
             raise UserError(
-                f"{path}: expected names of {len(set(labels))} kinds, got none for {len(unnamed)}: {unnamed[:3]}."
+                f"{path}: expected names of {len(set(labels))} kinds, got none for {len(unnamed)}: {unnamed[:3]}. "
+                "Download it again."
             )
         items = [
             Datum(os.path.join(self.image_dir, f"image_{number:05}.jpg"), label - 1, classname=names[str(label)])

@@ -60,7 +60,9 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     """
     checkout = Checkout()
     if not options.source.expanduser().exists():
-        raise UserError(f"{options.source}: expected a folder of class folders or a CSV file, got nothing.")
+        raise UserError(
+            f"{options.source}: expected a folder of class folders or a CSV file, got nothing. Check the path."
+        )
     keep_outside(options.output.expanduser(), options.source.expanduser(), "--output")
     options.method = known_spelling(options.method, checkout.trainers())
     refuse_unknown("method", [options.method], checkout.trainers())

@@ -107,9 +107,9 @@ def check_classnames(classnames: list[str], source: str) -> None:
     seen: set[str] = set()
     for name in classnames:
         if not name.strip():
-            raise UserError(f"{source}: expected class names, got an empty one.")
+            raise UserError(f"{source}: expected class names, got an empty one. Remove it.")
         if name in seen:
-            raise UserError(f"{source}: expected distinct class names, got {name!r} twice.")
+            raise UserError(f"{source}: expected distinct class names, got {name!r} twice. Remove one.")
         seen.add(name)
 
 
@@ -128,7 +128,7 @@ def locate(path: str | Path) -> Path:
     given = Path(os.path.expanduser(path))
     expected = f"expected the folder of a saved model ({CONFIG}) or of a run ({RUN_CONFIG}), or a checkpoint in it"
     if not given.exists():
-        raise MissingFile(f"{given}: {expected}, got nothing.")
+        raise MissingFile(f"{given}: {expected}, got nothing. Check the path.")
     for folder in (given, *given.parents[:2]):
         if (folder / CONFIG).is_file() or is_run(folder):
             return folder
@@ -149,7 +149,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise MissingFile(f"{path}: expected the trained tensors of a model, got nothing.") from error
+        raise MissingFile(
+            f"{path}: expected the trained tensors of a model, got nothing. Save or download it again."
+        ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: expected a safetensors file, got a damaged one or another ({error}). Save or download it again."

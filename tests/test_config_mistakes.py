@@ -10,7 +10,7 @@ import trainers
 from basics import UserError
 from clip import backbone_config
 from dassl.config import flatten, get_cfg_default, merge, merge_valid
-from dassl.engine import check_config
+from dassl.engine import TRAINER_REGISTRY, check_config
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/[td]*/**/*.yaml"))
@@ -131,7 +131,11 @@ COMBINATIONS = {
     "ProGrad": {"N_CTX": (74, "74 learned vectors"), "T": (0.0, "above 0"), "LAMBDA": (-1.0, "at least 0")},
     "CLIPAdapter": {"RATIO": (0.0, "above 0"), "REDUCTION": (129, "expected at most 128")},
     "TaskRes": {"ALPHA": (0.0, "above 0")},
-    "TipAdapter": {"SEARCH_STEP": ([0, 3], "two numbers"), "AUGMENT_EPOCH": (0, "at least 1")},
+    "TipAdapter": {
+        "SEARCH_STEP": ([0, 3], "two numbers"),
+        "AUGMENT_EPOCH": (0, "at least 1"),
+        "BETA": (-1.0, "least 0"),
+    },
     "TipAdapterF": {},
     "CLIPLoRA": {"R": (0, "at least 1"), "PARAMS": (["x"], "one of"), "POSITION": ("up", "below the backbone's 3")},
     "MMA": {"ADAPTER_END": (4, "expected at most 3"), "ADAPTER_SCALE": (0.0, "above 0")},
@@ -165,6 +169,7 @@ OF_ALL = {
     "MODEL.INIT_WEIGHTS": ("/nowhere.pth.tar", "expected a file"),
     "TEST.EVALUATOR": ("Clasification", 'Did you mean "Classification"?'),
 }
+ANY_NUMBER = ("TRAINER.PROMPTSRC.GPA_MEAN",)  # an epoch, which may lie before the first or after the last
 
 
 @pytest.fixture
@@ -190,6 +195,17 @@ def test_impossible_settings_are_reported_before_weights_are_loaded(method, no_w
     merge(together, opts=[word for key, (value, _) in wrong.items() for word in (key, value)])
     all_at_once = "\n".join(check_config(together))
     assert all(message in all_at_once for _, message in wrong.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_number_of_a_method_has_a_range(method, no_weights):
+    cfg, node = whole(), f"TRAINER.{TRAINER_REGISTRY.get(method).config_node}"
+    merge(cfg, [ROOT / "configs/trainers" / method / "tiny.yaml", ROOT / "configs/datasets/digits.yaml"])
+    numbers = {key: value for key, value in flatten(cfg).items() if key.startswith(f"{node}.")}
+    numbers = {key: type(value)(-1) for key, value in numbers.items() if type(value) in (int, float)}
+    merge(cfg, opts=["TRAINER.NAME", method, *(word for pair in numbers.items() for word in pair)])
+    named = "\n".join(line.partition(": expected ")[0] for line in check_config(cfg))
+    assert [key for key in numbers if key not in named and key not in ANY_NUMBER] == []
 
 
 @pytest.mark.parametrize("method", ["PromptSRC", "TipAdapterF"])

@@ -15,8 +15,8 @@ BELOW = {
 SHARED_BY_TRAINERS = tuple(
     f"trainers.{name}"
     for name in (
-        *("attention_maps", "base", "context", "features", "finetuning", "independent", "inference", "prompted"),
-        *("texts", "work"),
+        *("attention_maps", "base", "cache", "context", "features", "finetuning", "independent", "inference"),
+        *("prompted", "search", "texts", "tokens", "work"),
     )
 )
 

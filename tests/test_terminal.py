@@ -110,3 +110,12 @@ def test_a_pipe_gets_plain_lines_and_one_for_each_short_epoch(trained):
     assert len(re.findall(r"^epoch \[", done.stdout, re.MULTILINE)) == EPOCHS
     results = [(Path(f"{folder}{end}") / "predictions.csv").read_bytes() for end in ("", "-piped")]
     assert results[0] == results[1]
+
+
+def test_a_long_message_is_broken_between_words_on_a_terminal_only():
+    command = [sys.executable, "train.py", "--trainer", "RPO", "--eval-only", "--model-dir", "nowhere/" + "deep/" * 5]
+    status, text = run_on_terminal(command, {"TERM": "xterm"})
+    shown = text.rstrip("\n").split("\n")
+    assert status == 2 and len(shown) > 1 and max(map(len, shown)) <= COLUMNS
+    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert piped.stderr == " ".join(shown) + "\n"

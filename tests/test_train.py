@@ -57,6 +57,13 @@ def test_coops_parser_reads_the_logs_of_training_and_test(in_checkout, tmp_path,
         assert parsed(folder / "log.txt", end_signal) == [round(accuracy, 1)]
 
 
+def test_a_test_without_a_model_is_refused_before_a_summary(in_checkout, tmp_path, capsys):
+    assert train.main(["--trainer", "RPO", "--eval-only", "--output-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr()
+    assert "error: --model-dir: expected the output folder of a trained run, got nothing" in said.err
+    assert "method  " not in said.out
+
+
 def test_flags_may_follow_settings_which_may_be_one_word(in_checkout):
     words = ["OPTIM.LR=0.5", "--trainer", "RPO", "SEED", "-1", "DATASET.PROMPT=a = {}", "INPUT.SIZE", "(40, 40)"]
     args = train.parser().parse_intermixed_args([*words, "--no-train"])

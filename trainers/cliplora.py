@@ -129,6 +129,7 @@ class CLIPLoRA(PromptTrainer):
         checks.one_of("ENCODER", ENCODERS)
         checks.one_of("POSITION", POSITIONS)
         checks.at_least("R", 1)
+        checks.above("ALPHA", 0)
         checks.holds("DROPOUT", 0 <= self.options.DROPOUT < 1, "at least 0 and below 1")
         checks.one_of("PARAMS", "qkvo")
         checks.holds("PARAMS", bool(self.options.PARAMS), "at least one map")

@@ -14,7 +14,6 @@ Attention pattern: as CoOp.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -27,7 +26,7 @@ from clip import CLIP, context_vectors
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.context import ContextCLIP, ContextTrainer
-from trainers.prompted import PromptedCLIP
+from trainers.prompted import PromptedCLIP, class_keys
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -93,8 +92,7 @@ class DePTCLIP(ContextCLIP):
     def __init__(self, clip_model: CLIP, classnames: list[str], trained_on_them: bool, options: CfgNode):
         ctx = context_vectors(clip_model, options.CTX_INIT, (options.N_CTX,))
         super().__init__(clip_model, classnames, options, ctx)
-        digests = [hashlib.sha256(name.encode()).digest()[:8] for name in classnames]
-        keys = torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
+        keys = class_keys(classnames)
         self.register_buffer("keys", keys, persistent=False)
         self.prompt_learner = PromptLearner(ctx, clip_model.text_projection.shape[1], keys.clone(), trained_on_them)
         self.share = options.W
@@ -128,14 +126,16 @@ class DePT(ContextTrainer):
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)
         checks.holds("W", 0 < self.options.W < 1, "between 0 and 1")
-        checks.holds("LR_MULT", self.options.LR_MULT > 0, "above 0")
+        checks.above("LR_MULT", 0)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return DePTCLIP(clip_model, classnames, self.cfg.DATASET.SUBSAMPLE_CLASSES != "new", self.options)
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
         if not torch.equal(learner.get_buffer("head_classes"), self.model.keys):  # of MODEL.INIT_WEIGHTS
-            raise UserError("MODEL.INIT_WEIGHTS: expected a head of the same classes, got one of others.")
+            raise UserError(
+                "MODEL.INIT_WEIGHTS: expected a head of the same classes, got one of others. Leave the key out."
+            )
         learner.register_buffer("head_classes", self.model.keys.clone())  # saved even if a released file has none
         new = [p for p in learner.parameters() if p is not learner.ctx]
         return [{"params": [learner.ctx]}, {"params": new, "lr": self.options.LR_MULT * self.cfg.OPTIM.LR}]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from basics import UserError
-from dassl.data.feature_loader import FeatureLoader
-from dassl.utils import load_checkpoint
+from dassl.data.feature_loader import FeatureLoader, with_views
 
 if TYPE_CHECKING:
     from trainers.base import PromptTrainer
@@ -31,23 +28,42 @@ def collect(trainer: PromptTrainer, batches: Iterable[dict]) -> tuple[Tensor, Te
     return torch.cat(features), torch.cat(labels)
 
 
-def augmented_views(trainer: PromptTrainer, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield features (N, D) and labels (N,) of all training images in order, for one augmented view after the other."""
-    loader = trainer.train_loader_x
+def mean_of_views(trainer: PromptTrainer, count: int) -> tuple[Tensor, Tensor]:
+    """Return features (N, D) and labels (N,) of all training images in order.
+
+    Features are unit-length means over `count` augmented views of each image.
+    """
+    loader, total = trainer.train_loader_x, torch.zeros(())
     for view in range(count):
         if isinstance(loader, FeatureLoader):
-            yield loader.all_images(view)
+            features, labels = loader.all_images(view)
         else:
-            yield collect(trainer, DataLoader(loader.dataset, trainer.cfg.DATALOADER.TEST.BATCH_SIZE))
+            features, labels = collect(trainer, DataLoader(loader.dataset, trainer.cfg.DATALOADER.TEST.BATCH_SIZE))
+        total = total + features
+    return F.normalize(total, dim=-1), labels
 
 
-def read_matrix(path: str | Path) -> Tensor:
-    """Read a file of one matrix, such as the keys (D, N) or values (N, C) of a released Tip-Adapter.
+def class_means(trainer: PromptTrainer) -> Tensor:
+    """Return the unit-length mean of the features of each class's training images: (C, D)."""
+    loader = trainer.train_loader_x
+    features, labels = collect(trainer, DataLoader(loader.dataset, trainer.cfg.DATALOADER.TRAIN_X.BATCH_SIZE))
+    sums = torch.zeros(trainer.num_classes, features.shape[1])
+    return F.normalize(sums.index_add_(0, labels, features), dim=-1)
 
-    Raises:
-        UserError: it is missing, damaged, or holds something else.
+
+def load_image_caches(trainer: PromptTrainer, compute: Callable[[Tensor], Tensor]) -> None:
+    """Train on what `compute` returns of a fixed pool of views (INPUT.VIEWS), unless the images are mixed.
+
+    Args:
+        compute: the KV cache of images (B, 3, H, W) as one tensor, without gradients.
     """
-    matrix = load_checkpoint(path)
-    if not isinstance(matrix, Tensor) or matrix.dim() != 2:
-        raise UserError(f"{path}: expected one matrix, got something else.")
-    return matrix.detach()
+    if trainer.mixing is not None:
+        return
+
+    def encode(images: Tensor) -> Tensor:
+        with torch.autocast(trainer.device.type, enabled=trainer.precision == "amp"):
+            return compute(images.to(trainer.device)).cpu()
+
+    tower = trainer.model.clip.visual
+    size = tower.transformer.cache_bytes(len(tower.positional_embedding))
+    trainer.train_loader_x = with_views(trainer.train_loader_x, trainer.cfg, encode, size)

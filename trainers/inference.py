@@ -7,12 +7,13 @@ SHA-256 of its weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from yacs.config import CfgNode
 
-from basics import UserError
+from basics import UserError, read_json
 from clip import CLIP, load_clip
 from dassl.config import flatten, merge, to_dict
 from dassl.engine import TRAINER_REGISTRY
@@ -55,6 +56,12 @@ def describe(trainer: PromptTrainer) -> dict[str, Any]:
         "weights_sha256": trainer.weights_sha256,
         "settings": {key: value for key, value in settings.items() if key in DESCRIBED or (key + ".").startswith(node)},
     }
+
+
+def described_classes(directory: str | Path | None) -> list[str] | None:
+    """Return the class names that the model of a run was trained on; None without a description."""
+    file = Path(directory or "") / "model.json"
+    return read_json(file).get("classnames") if file.is_file() else None
 
 
 def build_trainer_for_inference(

@@ -109,8 +109,7 @@ class LASP(ContextTrainer):
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)
-        checks.at_least("LASP_LOSS_WEIGHT", 0)
-        checks.at_least("NOISE", 0)
+        checks.at_least(("LASP_LOSS_WEIGHT", "NOISE"), 0)
         checks.holds("LASP_PROMPTS", all("{}" in text for text in self.options.LASP_PROMPTS), "texts with {} in them")
         train, include = self.cfg.TRAIN, self.options.INCLUDE_ALL_CLASSES
         right = not include or (train.CLASS_WEIGHTS == "none" and train.MIXUP == train.CUTMIX == 0)

@@ -119,10 +119,9 @@ class MMA(PromptTrainer):
     has_fixed_texts = False
 
     def check_options(self, checks: Checks) -> None:
-        for key in ("ADAPTER_START", "ADAPTER_DIM"):
-            checks.at_least(key, 1)
-        checks.at_least("ADAPTER_END", self.options.ADAPTER_START)
-        checks.holds("ADAPTER_SCALE", self.options.ADAPTER_SCALE > 0, "above 0")
+        checks.at_least(("ADAPTER_START", "ADAPTER_DIM"), 1)
+        checks.at_least("ADAPTER_END", max(1, self.options.ADAPTER_START))
+        checks.above("ADAPTER_SCALE", 0)
 
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         layers = (sizes.text_layers, sizes.vision_layers)

@@ -7,8 +7,8 @@ each later layer (section 3.2); layers are counted from 1:
     f = CLS through the frozen projection; f_r = mean of the K tokens through a trained one, P^r
     L = alpha CE(100 f t) + (1 - alpha) CE(100 f_r t) + lambda (1 - cos(f, f_0)) + lambda (1 - cos(t, t_0))
 
-f_0 and t_0 are frozen CLIP's. Logits are alpha f t + (1 - alpha) f_r t on the trained classes, and f t on others.
-As released, inserted text tokens get no positions, a side's maps start equal, and P^r does not start at CLIP's.
+with frozen CLIP's f_0 and t_0. Logits are alpha f t + (1 - alpha) f_r t on the trained classes, and f t on others. As
+released, inserted text tokens get no positions, a side's maps start equal, and P^r does not start at CLIP's.
 
 Attention pattern: [CLS, patches] and the K tokens attend to each other; all words attend to the tokens after [SOS].
 """
@@ -17,22 +17,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from basics import read_json
-from clip import CLIP, BackboneConfig, FixedWords, Segment, add_parameter, encode_fixed_words, image_segments
+import clip
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
+from trainers.inference import described_classes
 from trainers.prompted import PromptedCLIP, distance, frozen_text_features
-
-LOGIT_SCALE = 100
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -51,7 +47,7 @@ class RepresentationLearner(nn.Module):
 
     ignored_keys = ("prompt_embeddings",)  # of the class texts, in released files
 
-    def __init__(self, clip_model: CLIP, options: CfgNode):
+    def __init__(self, clip_model: clip.CLIP, options: CfgNode):
         super().__init__()
         tokens, dim, layers = options.N_REP_TOKENS, options.REP_DIM, len(options.REP_LAYERS)
         text_width, (width, embed_dim) = clip_model.text_projection.shape[0], clip_model.visual.proj.shape
@@ -61,46 +57,41 @@ class RepresentationLearner(nn.Module):
             first = nn.Linear(dim, out)
             maps = nn.ModuleList(copy.deepcopy(first) for _ in range(layers))
             learner.add_module(f"compound_rep_tokens_r2{side}proj", maps)
-        add_parameter(self, "image_encoder.proj_rep", width**-0.5 * torch.randn(width, embed_dim))
+        clip.add_parameter(self, "image_encoder.proj_rep", width**-0.5 * torch.randn(width, embed_dim))
 
     def tokens(self, side: str) -> list[Tensor]:
         """Return the tokens of each layer, (K, width), of the image ("v") or the text tower ("t")."""
         maps = self.representation_learner.get_submodule(f"compound_rep_tokens_r2{side}proj")
-        return [project(self.representation_learner.compound_rep_tokens) for project in cast(nn.ModuleList, maps)]
+        return [project(self.representation_learner.compound_rep_tokens) for project in maps.children()]
 
 
 class MMRLCLIP(PromptedCLIP):
     """CLIP with representation tokens in the upper layers of both towers."""
 
     frozen: Tensor  # (C, D), frozen CLIP's class features
+    scale = 100  # of the logits, as released
     mixes = True  # whether the representation tokens take part in the logits outside of training
 
-    def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode):
+    def __init__(self, clip_model: clip.CLIP, texts: list[str], options: CfgNode):
         super().__init__(clip_model, len(texts))
         self.prompt_learner = RepresentationLearner(clip_model, options)
         self.first_layer, self.alpha = options.REP_LAYERS[0] - 1, options.ALPHA
-        self.words = FixedWords(clip_model, texts, below=self.first_layer)
+        self.words = clip.FixedWords(clip_model, texts, below=self.first_layer)
         self.register_buffer("frozen", frozen_text_features(clip_model, texts), persistent=False)
 
     def class_features(self, classes: slice) -> Tensor:
         first, *deep = (x[None].to(self.clip.dtype) for x in self.prompt_learner.tokens("t"))
-        inserted = Segment(first, ("start", "inserted"), deep, self.first_layer, wanted=False)
-        return encode_fixed_words(self.clip, self.words, inserted=inserted, classes=classes)
+        inserted = clip.Segment(first, ("start", "inserted"), deep, self.first_layer, wanted=False)
+        return clip.encode_fixed_words(self.clip, self.words, inserted=inserted, classes=classes)
 
     def features(self, images: Tensor, with_frozen: bool = False) -> list[Tensor]:
         """Return f and f_r of images (B, 3, H, W), each (B, D), and f_0, which runs with f below J and then alone."""
         first, *deep = self.prompt_learner.tokens("v")
-        tower, segments = self.clip.visual, image_segments(self.clip, images, first, deep, self.first_layer)
+        tower, segments = self.clip.visual, clip.image_segments(self.clip, images, first, deep, self.first_layer)
         image, tokens = segments["image"], first[None].to(self.clip.dtype)  # without ln_pre, in the first layer, too
         segments["prompts"] = replace(segments["prompts"], tokens=tokens, wanted=True)
         image.output = torch.zeros(1, 1, dtype=torch.long, device=image.tokens.device)
-        if with_frozen:
-            segments["frozen"] = replace(image, attends_to=("frozen",), first_layer=self.first_layer)
-
-        def branch(depth: int, running: dict[str, Segment]) -> None:
-            if with_frozen and depth == self.first_layer:
-                running["frozen"].tokens = running["image"].tokens
-
+        branch = clip.add_frozen_image(segments, self.first_layer) if with_frozen else None
         x, proj = tower.transformer(segments, None, branch), self.prompt_learner.get_parameter("image_encoder.proj_rep")
         f_r = tower.ln_post(x.pop("prompts")).mean(dim=1).to(proj) @ proj
         f, *f_0 = (tower.project(each[:, 0]) for each in x.values())
@@ -112,7 +103,7 @@ class MMRLCLIP(PromptedCLIP):
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         f, f_r = self.features(images)
         mixed = self.alpha * f + (1 - self.alpha) * f_r if self.mixes else f
-        return LOGIT_SCALE * mixed @ (self.text_features() if text is None else text).t()
+        return self.scale * mixed @ (self.text_features() if text is None else text).t()
 
 
 @TRAINER_REGISTRY.register()
@@ -126,32 +117,30 @@ class MMRL(PromptTrainer):
     has_fixed_texts = False
 
     def check_options(self, checks: Checks) -> None:
-        for key, least in {"N_REP_TOKENS": 1, "REP_DIM": 1, "REG_WEIGHT": 0}.items():
-            checks.at_least(key, least)
+        checks.at_least(("N_REP_TOKENS", "REP_DIM"), 1)
+        checks.at_least("REG_WEIGHT", 0)
         layers = self.options.REP_LAYERS
         consecutive = bool(layers) and layers == list(range(max(layers[0], 1), layers[0] + len(layers)))
         checks.holds("REP_LAYERS", consecutive, "consecutive numbers from 1")
         checks.holds("ALPHA", 0 <= self.options.ALPHA <= 1, "between 0 and 1")
 
-    def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
+    def check_sizes(self, checks: Checks, sizes: clip.BackboneConfig) -> None:
         last, most = max(self.options.REP_LAYERS, default=0), min(sizes.text_layers, sizes.vision_layers)
         checks.holds("REP_LAYERS", last <= most, f"at most {most}, the layers of both towers")
 
-    def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
+    def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         model = MMRLCLIP(clip_model, self.class_texts(classnames), self.options)
         model.mixes = self.cfg.DATASET.SUBSAMPLE_CLASSES != "new" and classnames == (self.trained_on or classnames)
         return model
 
     def load_model(self, directory, epoch=None) -> int | None:
-        run = Path(directory or "") / "model.json"
-        if run.is_file():
-            self.model.mixes &= read_json(run).get("classnames") == self.dm.dataset.classnames
+        self.model.mixes &= described_classes(directory) in (None, self.dm.dataset.classnames)
         return super().load_model(directory, epoch)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         model, options, alpha = self.model, self.options, self.options.ALPHA
         (f, f_r, f_0), text = model.features(images, with_frozen=True), model.text_features()
-        logits, logits_r = LOGIT_SCALE * f @ text.t(), LOGIT_SCALE * f_r @ text.t()
+        logits, logits_r = model.scale * f @ text.t(), model.scale * f_r @ text.t()
         ce, ce_r = self.cross_entropy(logits, labels), self.cross_entropy(logits_r, labels)
         pull = distance(f, f_0) + distance(text, model.frozen)
         self.loss_parts = {"ce": ce.detach(), "ce_r": ce_r.detach(), "pull": pull.detach()}

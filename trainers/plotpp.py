@@ -123,8 +123,7 @@ class PLOTPP(PromptTrainer):
 
     def check_options(self, checks: Checks) -> None:
         checks.one_of("MODEL_UPD", ("joint", "vision"))
-        for key in ("M", "N_CTX_V"):
-            checks.at_least(key, 1)
+        checks.at_least(("M", "N_CTX_V"), 1)
         lengths = {n_context(words) for words in self.options.CTX_INIT}
         checks.holds("CTX_INIT", len(lengths) == 1 and 0 not in lengths, "texts with equally many tokens")
 

@@ -53,8 +53,8 @@ class ProGrad(GuidedContextTrainer):
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)
-        checks.holds("LAMBDA", self.options.LAMBDA >= 0, "at least 0")
-        checks.holds("T", self.options.T > 0, "above 0")
+        checks.at_least("LAMBDA", 0)
+        checks.above("T", 0)
         batches = self.cfg.OPTIM.ACCUMULATE
         checks.expect(batches == 1, "OPTIM.ACCUMULATE", "1, because the gradient of each batch is changed", batches)
 

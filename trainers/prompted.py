@@ -5,6 +5,7 @@ Symbols: B images, C classes, D the width of the shared embedding.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,6 +129,12 @@ def encode_texts(clip_model: CLIP, texts: Sequence[str | Sequence[str]]) -> tupl
     blocks = tokens.to(clip_model.logit_scale.device).split(TEXTS_AT_ONCE)
     features = torch.cat([clip_model.encode_text(block).float() for block in blocks])
     return features.split([len(own) for own in of_class])
+
+
+def class_keys(classnames: list[str]) -> Tensor:
+    """Return a number for each class, (C,) int64, by which a checkpoint can name its classes in a tensor."""
+    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in classnames]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
 def distance(features: Tensor, frozen: Tensor) -> Tensor:

@@ -57,11 +57,9 @@ class PromptSRC(IndependentTrainer):
 
     def check_options(self, checks: Checks) -> None:
         super().check_options(checks)
-        for key in ("PROMPT_DEPTH_TEXT", "PROMPT_DEPTH_VISION"):
-            checks.at_least(key, 1)
-        for key in ("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT"):
-            checks.at_least(key, 0)
-        checks.holds("GPA_STD", self.options.GPA_STD > 0, "above 0")
+        checks.at_least(("PROMPT_DEPTH_TEXT", "PROMPT_DEPTH_VISION"), 1)
+        checks.at_least(("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT"), 0)
+        checks.above("GPA_STD", 0)
 
     def build_model(self) -> None:
         super().build_model()

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import CLIP, BackboneConfig, KVCache, Segment, end_of_text, tokenize
+from clip import CLIP, BackboneConfig, CachedWords, KVCache, Segment, prefill_image
 from dassl.config import Checks
-from dassl.data import with_views
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
+from trainers.features import load_image_caches
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
 CHOICES = {
@@ -72,49 +72,29 @@ class PromptLearner(nn.Module):
 
 
 class RPOCLIP(FixedTextCLIP):
-    """CLIP with read-only prompts on both sides; a side without prompts is that of zero-shot CLIP, with K = 1.
-
-    Args:
-        memory_limit: the largest KV cache of the words, in GiB. A larger one is not kept but computed in every step.
-    """
-
-    tokens: Tensor
+    """CLIP with read-only prompts on both sides; a side without prompts is that of zero-shot CLIP, with K = 1."""
 
     def __init__(self, clip_model: CLIP, texts: list[str], options: CfgNode, memory_limit: float = 2.0):
         super().__init__(clip_model, texts)
-        tokens = tokenize(texts, clip_model.context_length).to(clip_model.logit_scale.device)
-        self.prompt_learner = PromptLearner(clip_model, int(tokens.max()), options)
+        # The words attend to no prompt, so they run once, here, if their KV cache fits into memory_limit (GiB).
+        self.words = CachedWords(clip_model, texts, memory_limit, is_used=options.PROMPTS != "image")
+        self.prompt_learner = PromptLearner(clip_model, self.words.end_token, options)
         self.frozen_image_encoder = options.PROMPTS == "text"
         self.prompts = options.PROMPTS
         self.visible = () if options.MASK else ("prompts",)  # the prompts that segments attend to
-        self.register_buffer("tokens", tokens, persistent=False)
-        # The words attend to no prompt, so they run once, here, if their KV cache fits into memory.
-        size = clip_model.transformer.cache_bytes(len(tokens) * int(end_of_text(tokens).max() + 1))
-        fits = size <= memory_limit * 2**30
-        self.words = self.prefill(slice(None)) if fits and self.prompts != "image" else None
-
-    @torch.no_grad()
-    def prefill(self, classes: slice) -> KVCache:
-        """Compute the KV cache of the words of some classes, each text up to its end-of-text token."""
-        words, end = self.clip.embed_text(self.tokens[classes])
-        return self.clip.transformer.prefill({"words": Segment(words, attends_to=("words",), lengths=end + 1)})
 
     def class_features(self, classes: slice) -> Tensor:
         """Compute t_k(y) for each class y: (C, K, D)."""
         if self.prompts == "image":
             return super().class_features(classes)[:, None]
-        words = self.prefill(classes) if self.words is None else self.words.batch_slice(classes)
         prompts = self.prompt_learner.text_prompt[None].to(self.clip.dtype)  # one batch row for all classes
         segments = {"prompts": Segment(prompts, attends_to=("words", *self.visible))}
-        x = self.clip.transformer(segments, cache=words)["prompts"]
+        x = self.clip.transformer(segments, cache=self.words.cache(self.clip, classes))["prompts"]
         return F.normalize(self.clip.project_text(x).float(), dim=-1)
 
-    @torch.no_grad()
     def image_memory(self, images: Tensor) -> Tensor:
         """Return the KV cache of images for `image_features`: (B, layers, 2, heads, 1 + patches, head width)."""
-        tower = self.clip.visual
-        image = {"image": Segment(tower.embed(images), attends_to=("image",), wanted=False)}
-        return tower.transformer.prefill(image).stack("image")
+        return prefill_image(self.clip, images).stack("image")
 
     def image_features(self, images: Tensor) -> Tensor:
         """Compute v_k(x) for each image x: (B, K, D). images: (B, 3, H, W), or their `image_memory`."""
@@ -165,12 +145,5 @@ class RPO(PromptTrainer):
 
     def build_model(self) -> None:
         super().build_model()
-        if self.options.MASK and self.options.PROMPTS != "text" and self.mixing is None:  # the patches are frozen
-            tower = self.model.clip.visual
-            size = tower.transformer.cache_bytes(len(tower.positional_embedding))
-            self.train_loader_x = with_views(self.train_loader_x, self.cfg, self.image_memory, size)
-
-    def image_memory(self, images: Tensor) -> Tensor:
-        """Compute `RPOCLIP.image_memory` and move it to the CPU."""
-        with torch.autocast(self.device.type, enabled=self.precision == "amp"):
-            return self.model.image_memory(images.to(self.device)).cpu()
+        if self.options.MASK and self.options.PROMPTS != "text":  # the patches are frozen
+            load_image_caches(self, self.model.image_memory)

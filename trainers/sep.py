@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 import clip
@@ -39,15 +38,16 @@ from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
-from trainers.features import collect
+from trainers.features import class_means
 from trainers.prompted import FixedTextCLIP, PromptedCLIP, distance
+from trainers.tokens import SELECTIONS, replace_before, select_tokens
 
 PROTOTYPE_SCALE = 10.0  # of the released code
 HEAD_WIDTH, MLP_WIDTH = 64, 256  # of its fusion module
 
 CHOICES = {
     "SELECT": ("instance", "batch"),
-    "TOKENS": ("highest", "lowest", "first"),
+    "TOKENS": SELECTIONS,
     "PROMPTS": ("both", "text", "image"),
 }
 
@@ -124,9 +124,7 @@ class PromptLearner(nn.Module):
 class SEPCLIP(FixedTextCLIP):
     """CLIP with self-enhanced prompts on both sides."""
 
-    def __init__(
-        self, clip_model: clip.CLIP, classnames: list[str], texts: Sequence[str | Sequence[str]], options: CfgNode
-    ):
+    def __init__(self, clip_model: clip.CLIP, classnames: list[str], texts: list[list[str]], options: CfgNode):
         super().__init__(clip_model, texts)
         self.prompt_learner = PromptLearner(clip_model, len(classnames), options)
         self.layers, self.across = list(options.LAYERS), options.SELECT == "batch"
@@ -136,29 +134,17 @@ class SEPCLIP(FixedTextCLIP):
             n_ctx = len(self.prompt_learner.ctx)
             self.words = clip.ClassWords(clip_model, classnames, n_ctx, at_least=n_ctx)
 
-    def fuse(self, modules: nn.ModuleList, depth: int, tokens: Tensor, prompts: clip.Segment) -> None:
-        """Replace the prompts by their fusion with representative tokens (N, n, width)."""
-        prompts.tokens = modules[self.layers.index(depth)](tokens, prompts.tokens, self.across).to(tokens.dtype)
-
-    def representative_tokens(self, image: Tensor, n: int) -> Tensor:
-        """Select the n tokens by TOKENS from (B, 1 + patches, width); with `across`, the same places in all images."""
-        if self.chosen == "first":
-            return image[:, :n]
-        energy = image.float().square().mean(dim=-1)
-        energy = energy.mean(dim=0, keepdim=True) if self.across else energy
-        return clip.gather_tokens(image, energy.topk(n, dim=-1, largest=self.chosen == "highest").indices)
-
     def class_features(self, classes: slice) -> Tensor:
         learner = self.prompt_learner
         if self.prompts == "image":
             return super().class_features(classes)
 
-        def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
-            if depth in self.layers:
-                tokens = clip.leading_tokens(segments["rest"], len(learner.ctx))
-                self.fuse(learner.prompt_projections, depth, tokens, segments["ctx"])
+        def fused(i: int, segments: dict[str, clip.Segment]) -> Tensor:
+            tokens = clip.leading_tokens(segments["rest"], len(learner.ctx))
+            return learner.prompt_projections[i](tokens, segments["ctx"].tokens, self.across)
 
-        text = clip.encode_words(self.clip, self.words, learner.ctx, before_layer=fuse_before, classes=classes)
+        fuse = replace_before(self.layers, "ctx", fused)
+        text = clip.encode_words(self.clip, self.words, learner.ctx, before_layer=fuse, classes=classes)
         return F.normalize(text + super().class_features(classes), dim=-1)
 
     def both_image_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,13 +153,12 @@ class SEPCLIP(FixedTextCLIP):
         if self.prompts == "text":
             return i0, i0
 
-        def fuse_before(depth: int, segments: dict[str, clip.Segment]) -> None:
-            if depth in self.layers:
-                tokens = self.representative_tokens(segments["image"].tokens, len(learner.ctx_visual))
-                self.fuse(learner.visual_prompts, depth, tokens, segments["prompts"])
+        def fused(i: int, segments: dict[str, clip.Segment]) -> Tensor:
+            tokens = select_tokens(segments["image"].tokens, len(learner.ctx_visual), self.chosen, self.across)
+            return learner.visual_prompts[i](tokens, segments["prompts"].tokens, self.across)
 
         image = clip.image_segments(self.clip, images, learner.ctx_visual)
-        i = clip.encode_image(self.clip, image, before_layer=fuse_before)
+        i = clip.encode_image(self.clip, image, before_layer=replace_before(self.layers, "prompts", fused))
         return i0, F.normalize(i + i0, dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -192,22 +177,18 @@ class SEP(ContextTrainer):
     def check_options(self, checks: Checks) -> None:
         for key, choices in CHOICES.items():
             checks.one_of(key, choices)
-        checks.at_least("W_P", 0)
+        checks.at_least(("W", "W_V", "W_P"), 0)
         super().check_options(checks)
         checks.at_least("N_CTX_V", 1)
-        checks.require(
-            self.options.SELECT != "batch" or self.cfg.MODEL.TEXT_BLOCK in ("auto", "0"),
-            f"MODEL.TEXT_BLOCK: expected auto or 0 with TRAINER.SEP.SELECT batch, got {self.cfg.MODEL.TEXT_BLOCK}.",
-        )
+        block = self.cfg.MODEL.TEXT_BLOCK
+        in_one = self.options.SELECT != "batch" or block in ("auto", "0")
+        checks.expect(in_one, "MODEL.TEXT_BLOCK", "auto or 0 with TRAINER.SEP.SELECT batch", block)
 
     def check_sizes(self, checks: Checks, sizes: clip.BackboneConfig) -> None:
         n_ctx = self.n_context()
         self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # [SOS], and n tokens after the prompts
         layers, most = self.options.LAYERS, min(sizes.text_layers, sizes.vision_layers)
-        checks.require(
-            layers == sorted({*layers} & {*range(most)}),
-            f"TRAINER.SEP.LAYERS: expected increasing numbers below {most}, got {layers}.",
-        )
+        checks.holds("LAYERS", layers == sorted({*layers} & {*range(most)}), f"increasing numbers below {most}")
         tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
         checks.at_most("N_CTX_V", tokens, "the tokens of an image")
 
@@ -224,11 +205,7 @@ class SEP(ContextTrainer):
     @torch.no_grad()
     def before_train(self) -> None:
         """Initialize the prototype of each class as the mean of frozen CLIP's features of its training images."""
-        prototypes = self.model.prompt_learner.VPT_fc.weight
-        batches = DataLoader(self.train_loader_x.dataset, self.cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
-        features, labels = collect(self, batches)
-        sums = torch.zeros(prototypes.shape).index_add_(0, labels, features)
-        prototypes.copy_(F.normalize(sums, dim=-1))
+        self.model.prompt_learner.VPT_fc.weight.copy_(class_means(self))
         super().before_train()
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

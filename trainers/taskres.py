@@ -68,7 +68,7 @@ class TaskRes(PromptTrainer):
     static_step = True
 
     def check_options(self, checks: Checks) -> None:
-        checks.holds("ALPHA", self.options.ALPHA > 0, "above 0")
+        checks.above("ALPHA", 0)
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return TaskResCLIP(clip_model, self.fixed_texts(classnames), self.options)

@@ -12,7 +12,7 @@ class Checks:
 
     Args:
         cfg: the config to check.
-        section: put before every key of `holds`, `one_of`, `at_least` and `at_most`, such as "TRAINER.RPO".
+        section: put before every key of `holds`, `one_of`, `at_least`, `above`, and `at_most`, such as "TRAINER.RPO".
     """
 
     def __init__(self, cfg, section: str = ""):
@@ -40,10 +40,16 @@ class Checks:
             problem = f"{key}: expected one of {', '.join(choices)}, got {each!r}."
             self.require(each in choices, problem + did_you_mean(str(each), choices))
 
-    def at_least(self, key: str, least: float) -> None:
-        """Record a number below `least`."""
-        key, value = self._look_up(key)
-        self.expect(value >= least, key, f"at least {least}", value)
+    def at_least(self, keys: str | Collection[str], least: float) -> None:
+        """Record a number below `least`, of one key or of several."""
+        for key in [keys] if isinstance(keys, str) else keys:
+            path, value = self._look_up(key)
+            self.expect(value >= least, path, f"at least {least}", value)
+
+    def above(self, key: str, limit: float) -> None:
+        """Record a number that is not above `limit`."""
+        path, value = self._look_up(key)
+        self.expect(value > limit, path, f"above {limit}", value)
 
     def at_most(self, key: str, most: float, reason: str) -> None:
         """Record a number above `most`."""

@@ -56,7 +56,8 @@ class ImageCache:
                     start = 0
         self._close_chunk(pending)
         if bad:
-            raise UserError("\n  ".join([f"{len(bad):,} of {len(self.paths):,} training images are unreadable:", *bad]))
+            title = f"{len(bad):,} of {len(self.paths):,} training images are unreadable:"
+            raise UserError("\n  ".join([title, *bad, "Replace them, or leave them out."]))
         self._filled = True
 
     def _close_chunk(self, pending: list[np.ndarray]) -> None:

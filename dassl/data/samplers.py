@@ -94,11 +94,15 @@ class DomainSampler(EpochSampler):
             raise UserError(f"{key}: expected at most the {len(self.groups)} domains there are, got {self.n_domain}.")
         if batch_size % self.n_domain:
             raise UserError(
-                f"{key}: expected {self.n_domain} domains to divide a batch, got one of {batch_size} images."
+                f"{key}: expected {self.n_domain} domains to divide a batch, got one of {batch_size} images. "
+                "Choose another batch size."
             )
         least = min(map(len, self.groups.values()))
         if least < self.n_images:
-            raise UserError(f"{key}: expected {self.n_images} images of every domain for a batch, got {least} of one.")
+            raise UserError(
+                f"{key}: expected {self.n_images} images of every domain for a batch, got {least} of one. Use smaller "
+                "batches, or leave that domain out."
+            )
 
     def order(self) -> list[int]:
         random = stream(self.seed, "order", self.epoch)

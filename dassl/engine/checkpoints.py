@@ -168,7 +168,7 @@ def locate_model(given: str | Path, names: list[str], epoch: int | None = None) 
     given = Path(given).expanduser()
     expected = f"--model-dir: expected a trained run with checkpoints of {' and '.join(names)}, or one of these"
     if not given.exists():
-        raise MissingFile(f'{expected}, got "{given}", which does not exist.')
+        raise MissingFile(f'{expected}, got "{given}", which does not exist. Check the path.')
     folder = given if given.is_dir() else given.parent
     for run in (folder, folder / RUN_OF_FIT):
         if (run / names[0]).is_dir():
@@ -229,7 +229,10 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
     if Path(directory).is_file():
         return Path(directory)
     if not folder.is_dir():
-        raise MissingFile(f'{folder}: expected the folder with the checkpoints of "{name}", got nothing.')
+        raise MissingFile(
+            f'{folder}: expected the folder with the checkpoints of "{name}", got nothing. Give the folder of a '
+            "trained run of this method."
+        )
     if epoch is None and (folder / BEST_FILE).is_file():
         return folder / BEST_FILE
     if epoch is None and (folder / "checkpoint").is_file():
@@ -240,7 +243,8 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
         epoch = epochs[-1]
     if epoch not in epochs:
         wanted = "a checkpoint" if epoch is None else f"a checkpoint of epoch {epoch}"
-        raise MissingFile(f"{folder}: expected {wanted}, got epochs {', '.join(map(str, epochs)) or 'none'}.")
+        advice = "Choose one of these." if epochs else "Train the model first."
+        raise MissingFile(f"{folder}: expected {wanted}, got epochs {', '.join(map(str, epochs)) or 'none'}. {advice}")
     return folder / f"model.pth.tar-{epoch}"
 
 

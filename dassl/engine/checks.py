@@ -65,11 +65,9 @@ def check_values(cfg) -> list[str]:
             checks.expect(math.isfinite(value), key, "a finite number", value)
     for key, choices in ONE_OF.items():
         checks.one_of(key, choices)
-    for least, keys in ((0, FROM_0), (1, FROM_1)):
-        for key in keys:
-            checks.at_least(key, least)
+    checks.at_least(FROM_0 + PROBABILITIES, 0)
+    checks.at_least(FROM_1, 1)
     for key in PROBABILITIES:
-        checks.at_least(key, 0)
         checks.at_most(key, 1, "it is a probability")
     for key, length in LENGTHS.items():
         value = checks.values[key]

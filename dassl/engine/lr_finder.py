@@ -76,7 +76,7 @@ def suggest(rows: list[dict[str, float]]) -> float:
     before = sum(row["loss"] for row in untrained) / len(untrained)
     lowest = min(trained, key=lambda row: row["smoothed"], default=untrained[0])
     if not trained or lowest["smoothed"] >= before:
-        raise UserError(f"--find-lr: expected a loss that falls at some rate, got one that does not; see {FILE}.")
+        raise UserError(f"--find-lr: expected a loss that falls at some rate, got one that does not. See {FILE}.")
     return lowest["lr"] / MARGIN
 
 

@@ -61,7 +61,7 @@ def read_image(path, max_megapixels=MAX_MEGAPIXELS, formats=None, name=None):
     except BadImage:
         raise
     except FileNotFoundError as error:
-        raise MissingFile(f"{name}: expected an image file, got nothing.") from error
+        raise MissingFile(f"{name}: expected an image file, got nothing. Check the path.") from error
     except Exception as error:  # for damaged files, Pillow's decoders raise almost anything
         if isinstance(error, OSError) and error.errno is not None:
             raise explain_os_error(name, "a readable file", error) from error

@@ -34,7 +34,7 @@ def load_checkpoint(fpath):
     if fpath is None:
         raise ValueError("File path is None")
     if not Path(fpath).is_file():
-        raise MissingFile(f"{fpath}: expected a checkpoint file, got nothing.")
+        raise MissingFile(f"{fpath}: expected a checkpoint file, got nothing. Check the path.")
     try:
         return read_tensors(fpath)
     except Refused as reason:
@@ -76,11 +76,15 @@ def last_checkpoint(folder):
     """
     pointer = Path(folder) / "checkpoint"
     if not pointer.is_file():
-        raise MissingFile(f"{pointer}: expected a file with the name of the last checkpoint, got nothing.")
+        raise MissingFile(
+            f"{pointer}: expected a file with the name of the last checkpoint, got nothing. Name the checkpoint itself."
+        )
     # Only a bare name is followed, so that the pointer cannot lead out of its folder.
     path = pointer.with_name(Path(pointer.read_text(encoding="utf-8").strip()).name)
     if not path.is_file():
-        raise MissingFile(f"{pointer}: expected the name of an existing file, got {path.name}.")
+        raise MissingFile(
+            f"{pointer}: expected the name of an existing file, got {path.name}. Name the checkpoint itself."
+        )
     return path
 
 

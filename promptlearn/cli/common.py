@@ -58,7 +58,10 @@ def folders_of(args: argparse.Namespace, checkout: Checkout) -> tuple[Path | Non
     """Return the folders of the datasets (None: the built-in demo) and of the runs."""
     data = Path(args.data).expanduser().resolve() if args.data else None
     if data and not data.is_dir():
-        raise UserError(f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder.")
+        raise UserError(
+            f"--data: expected the folder that holds the datasets, got {args.data}, which is not a folder. Check the "
+            "path."
+        )
     return data, Path(args.output).expanduser().resolve() if args.output else checkout.folder / "output"
 
 

@@ -92,7 +92,7 @@ class Requested:
     ):
         self.checkout, self.name, self.source, self.root, self.settings = checkout, name, source, root, settings
         if source and root is None:
-            raise UserError(f"--root: expected the DATA folder for {name}, got nothing.")
+            raise UserError(f"--root: expected the DATA folder for {name}, got nothing. Name it.")
 
     def load(self) -> "DatasetBase":
         """Load all of its images. Raises UserError where a run would, too."""

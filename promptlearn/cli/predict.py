@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     if args.reject:
         notify(f"rejected: {rejected} of {counted.total()} pictures")
     if not counted:
-        raise UserError(f"expected pictures, got {len(files)} files, none of which could be read.")
+        raise UserError(f"expected pictures, got {len(files)} files, none of which could be read. Name others.")
     print_accuracy(classifier, counted)
     return 0
 
@@ -126,7 +126,7 @@ def read_classes(given: list[str]) -> list[str]:
         try:
             lines = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--classes {given[0]}: expected a text file, got {error}.") from error
+            raise UserError(f"--classes {given[0]}: expected a text file, got {error}. Check the file.") from error
         return [line.strip() for line in lines if line.strip()]
     return given
 

@@ -128,12 +128,17 @@ class Checkout:
         except ModuleNotFoundError as error:
             if error.name not in (package, package.partition(".")[0]):
                 raise  # the package exists, but something it imports does not
-            raise UserError(f"{self.root}: expected the package {package} in this checkout, got none.") from None
+            raise UserError(
+                f"{self.root}: expected the package {package} in this checkout, got none. Restore it, or install again."
+            ) from None
         finally:
             sys.path.remove(root)
         found = Path(module.__file__ or "").resolve()
         if not found.is_relative_to(self.root):
-            raise UserError(f"{package}: expected the one in the checkout {self.root}, got {found}, which hides it.")
+            raise UserError(
+                f"{package}: expected the one in the checkout {self.root}, got {found}, which hides it. Rename that "
+                "one, or take its folder out of PYTHONPATH."
+            )
         return module
 
     def shown(self, path: Path) -> str:
@@ -161,7 +166,7 @@ def read_settings(path: Path) -> dict:
     """Read a file of configs/protocols/. Raise UserError when a key in it is unknown."""
     settings = read_yaml(path) or {}
     if not isinstance(settings, dict) or not isinstance(settings.get("demo", {}), dict):
-        raise UserError(f"{path}: expected keys and values, also under `demo`, got something else.")
+        raise UserError(f"{path}: expected keys and values, also under `demo`, got something else. Fix it.")
     refuse_unknown(f"key in {path}:", [*settings], [*SETTINGS, "demo"])
     refuse_unknown(f"key in {path}: demo:", [*settings.get("demo", {})], [*SETTINGS, "config"])
     return settings

@@ -83,7 +83,8 @@ def choose_dataset(word: str, checkout: Checkout, option: str = "--datasets") ->
     elif given or "/" in request or path.suffix.lower() in YAML + TABLES:
         raise UserError(
             f"{option} {word}: expected a folder of class folders, a CSV file, a yaml file, or a file of "
-            f"configs/datasets/ without .yaml, got {request}, which does not exist."
+            f"configs/datasets/ without .yaml, got {request}, which does not exist. Check the "
+            "path."
         )
     else:
         refuse_unknown("dataset", [request], known)
@@ -124,7 +125,10 @@ def _of_yaml(name: str, path: Path, argument: str) -> RequestedDataset:
     given = read_yaml(path)["DATASET"].get("ROOT")
     root = Path(os.path.abspath(os.path.expanduser(str(given)))) if given else None
     if root and not root.exists():
-        raise UserError(f"{path}: DATASET.ROOT: expected a folder or a file, got {given}, which does not exist.")
+        raise UserError(
+            f"{path}: DATASET.ROOT: expected a folder or a file, got {given}, which does not exist. Fix the path; it "
+            "is relative to the current folder."
+        )
     return RequestedDataset(name, argument, registered_name, root)
 
 

@@ -58,7 +58,10 @@ class Search:
     def __post_init__(self) -> None:
         ranges = [key for key, choices in self.space.items() if isinstance(choices, tuple)]
         if self.sampler == "grid" and ranges:
-            raise UserError(f"--sampler grid: expected values to choose from, got a range for {', '.join(ranges)}.")
+            raise UserError(
+                f"--sampler grid: expected values to choose from, got a range for {', '.join(ranges)}. List the "
+                "values, or choose another sampler."
+            )
         if self.trials is None and ranges:
             raise UserError(
                 f"--trials: expected a number, because {', '.join(ranges)} is searched in a range, got none."

@@ -6,6 +6,7 @@ from small_clip import make_small_clip
 from yacs.config import CfgNode
 
 from trainers import sep
+from trainers.tokens import SELECTIONS, select_tokens
 
 NAMES = ["cat", "sea horse"]
 
@@ -44,10 +45,7 @@ def test_the_side_without_prompts_is_zero_shot_clip_and_the_other_unchanged(imag
 @pytest.mark.parametrize("across", [False, True])
 def test_representative_tokens_are_those_of_highest_or_lowest_energy_or_the_first(across):
     tokens = torch.tensor([[1.0, 4.0, 2.0, 3.0], [4.0, 3.0, 5.0, 0.0]])[..., None]
-    picked = {}
-    for choice in ("highest", "lowest", "first"):
-        method = model(TOKENS=choice, SELECT="batch" if across else "instance")
-        picked[choice] = method.representative_tokens(tokens, 2)[..., 0].tolist()
+    picked = {by: select_tokens(tokens, 2, by, same_places=across)[..., 0].tolist() for by in SELECTIONS}
     if across:  # mean energies 8.5, 12.5, 14.5, 4.5
         assert picked == {"highest": [[2, 4], [5, 3]], "lowest": [[3, 1], [0, 4]], "first": [[1, 4], [4, 3]]}
     else:

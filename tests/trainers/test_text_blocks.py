@@ -134,7 +134,7 @@ def test_sep_across_the_batch_never_uses_blocks_with_auto(make, monkeypatch, cap
 
 def test_rpo_without_a_kv_cache_gives_the_same_step(make):
     kept, computed = make("RPO", output="kept"), make("RPO", "MODEL.TEXT_MEMORY", 0.0, output="computed")
-    assert kept.model.words is not None and computed.model.words is None
+    assert kept.model.words.kept is not None and computed.model.words.kept is None
     torch.testing.assert_close(step(computed), step(kept), atol=0, rtol=0)
     computed.model.text_block = 2
     torch.testing.assert_close(step(computed)[0], step(kept)[0], atol=1e-5, rtol=0)

@@ -42,7 +42,7 @@ def read_annotations(path: str, parse: Callable[[str], T], expected: str) -> lis
                         f"{path}, line {number}: expected {expected}, got {line!r}. Restore the file."
                     ) from error
     except FileNotFoundError as error:
-        raise MissingFile(f"{path}: expected a file, got nothing.") from error
+        raise MissingFile(f"{path}: expected a file, got nothing. Check that the dataset is complete.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: expected a text file in UTF-8, got an unreadable one ({error}). Restore the file."
@@ -68,7 +68,7 @@ def read_mat(path: str, name: str, parse: Callable[[Any], T], expected: str) -> 
         UserError: the file cannot be read, has no such variable, or an element is not as expected.
     """
     if not os.path.isfile(path):
-        raise MissingFile(f"{path}: expected a file, got nothing.")
+        raise MissingFile(f"{path}: expected a file, got nothing. Check that the dataset is complete.")
     command = [sys.executable, "-P", str(MAT_TO_JSON), path, name]
     reader = subprocess.run(command, capture_output=True, text=True)
     if reader.returncode:
@@ -82,7 +82,9 @@ def read_mat(path: str, name: str, parse: Callable[[Any], T], expected: str) -> 
         try:
             parsed.append(parse(element))
         except (ValueError, TypeError, LookupError) as error:
-            raise UserError(f"{path}, element {number} of {name}: expected {expected}, got {element!r}.") from error
+            raise UserError(
+                f"{path}, element {number} of {name}: expected {expected}, got {element!r}. Download the file again."
+            ) from error
     return parsed
 
 

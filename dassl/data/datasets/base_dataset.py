@@ -147,17 +147,20 @@ def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -
         first = ", ".join(f"{label}{known.get(label, '')}" for label in islice(gaps, 10))
         raise UserError(
             f"{source}: expected training labels from 0 to {max(names)} without gaps, got {len(names)} labels from "
-            f"{min(names)} to {max(names)}; first classes without a training image: {first}."
+            f"{min(names)} to {max(names)}; first classes without a training image: {first}. "
+            "Add training images of these classes, or number the labels without gaps."
         )
     twice = {label: sorted(found) for label, found in names.items() if len(found) > 1}
     if twice:
         label, found = min(twice.items())
-        raise UserError(f"{source}: expected one class name for label {label}, got {', '.join(found)}.")
+        raise UserError(
+            f"{source}: expected one class name for label {label}, got {', '.join(found)}. Keep one of them."
+        )
     unknown = sorted({item.label for item in others} - set(names))
     if unknown:
         raise UserError(
             f"{source}: expected val and test labels from 0 to {max(names)}, as the training images have, "
-            f"got {unknown[:10]}."
+            f"got {unknown[:10]}. Add training images of these classes, or leave their other images out."
         )
 
 
@@ -172,7 +175,8 @@ def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str)
     def note_label(item: Datum) -> None:
         if labels.setdefault(item.impath, item.label) != item.label:
             raise UserError(
-                f"{source}: expected one label for {item.impath}, got {labels[item.impath]} and {item.label}."
+                f"{source}: expected one label for {item.impath}, got {labels[item.impath]} and {item.label}. "
+                "Keep one of them."
             )
 
     for item in train:

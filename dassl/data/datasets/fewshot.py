@@ -113,7 +113,9 @@ class FewShotDataset(DatasetBase):
             raise UserError(f"--root: expected the DATA folder that contains {folder}/ for {name}, got none.")
         root = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
         if not os.path.isdir(root):
-            raise UserError(f"--root: expected the DATA folder for {name}, got {root}, which does not exist.")
+            raise UserError(
+                f"--root: expected the DATA folder for {name}, got {root}, which does not exist. Check the path."
+            )
         if not os.path.isdir(os.path.join(root, folder)):
             raise UserError(_wrong_root(name, root, folder))
         return root
@@ -151,7 +153,8 @@ class FewShotDataset(DatasetBase):
     def make_split(self) -> tuple[list[Datum], list[Datum], list[Datum]]:
         """Return train, val and test lists without a split file, with random numbers from ``self.rng``."""
         raise UserError(
-            f"{type(self).__name__}: expected the split file {self.split_file} in {self.dataset_dir}, got none."
+            f"{type(self).__name__}: expected the split file {self.split_file} in {self.dataset_dir}, got none. "
+            "Put it there."
         )
 
     def _cached(self, name: str) -> Path:

@@ -113,7 +113,9 @@ def _entry(path: str, number: int, chosen: list[str], values: list[str]) -> tupl
     part = _part_of(split)
     if not all(values) or (split and not part):
         parts = f" (split: {', '.join(PARTS)})" if len(values) == 3 else ""
-        raise UserError(f"{path}, image {number}: expected {','.join(chosen)}{parts}, got {','.join(values)!r}.")
+        raise UserError(
+            f"{path}, image {number}: expected {','.join(chosen)}{parts}, got {','.join(values)!r}. Fix the line."
+        )
     if _names_several(label):
         raise UserError(
             f"{path}, image {number}: expected one class, got {label!r}. Several classes for one image are not "

@@ -246,11 +246,10 @@ class Classification(EvaluatorBase):
         pairs, counts = torch.stack([rows, columns]).unique(dim=1, return_counts=True)
         totals = count(y_true[answered], labels)
         shares = counts.double() / totals[pairs[0]]
-        if len(labels) <= LARGEST_MATRIX:
-            matrix = torch.zeros(len(labels), len(labels), dtype=shares.dtype)
-            matrix[pairs[0], pairs[1]] = shares
-        else:
-            matrix = {"labels": labels, "pairs": pairs, "shares": shares}
+        cells = torch.zeros(len(labels), len(labels), dtype=shares.dtype) if len(labels) <= LARGEST_MATRIX else None
+        if cells is not None:
+            cells[pairs[0], pairs[1]] = shares
+        matrix = {"labels": labels, "pairs": pairs, "shares": shares} if cells is None else cells
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         # A tensor instead of upstream's numpy array, which could not be loaded as tensors only.
         save_tensors(matrix, path)

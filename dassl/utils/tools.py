@@ -4,7 +4,7 @@ import os
 import platform
 import warnings
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -74,7 +74,7 @@ def in_threads(function, items):
     At most AHEAD results per core wait, so that memory does not grow with the number of items.
     """
     cores = available_cores()
-    pool, waiting = ThreadPoolExecutor(cores), deque()
+    pool, waiting = ThreadPoolExecutor(cores), deque[Future]()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -46,7 +46,7 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
         for part in ("train", "val", "test"):
             entries = lists[part]
             for place, entry in enumerate(entries):  # in place, so that each entry is freed when it has been read
-                entries[place] = _datum(path_prefix, *_fields(entry), names)
+                entries[place] = _datum(path_prefix, *_fields(entry), names=names)
             parts.append(entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

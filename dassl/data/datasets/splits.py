@@ -46,7 +46,7 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
         for part in ("train", "val", "test"):
             entries = lists[part]
             for place, entry in enumerate(entries):  # in place, so that each entry is freed when it has been read
-                entries[place] = _datum(path_prefix, *_fields(entry), names=names)
+                entries[place] = _datum(names, path_prefix, *_fields(entry))
             parts.append(entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -85,7 +85,7 @@ def _count_from_zero(filepath: str, parts: list[list[Datum]]) -> list[list[Datum
     return parts
 
 
-def _datum(folder: str, path: Any, label: Any, classname: Any, names: dict[str, str]) -> Datum:
+def _datum(names: dict[str, str], folder: str, path: Any, label: Any, classname: Any) -> Datum:
     """Return the image of one entry. Nothing is converted, so that a label of 0.9 does not become class 0.
 
     Args:

@@ -17,7 +17,7 @@ from basics import NotApplicable, StopSignals, UserError, details, log, notify, 
 from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat
-from dassl.engine.calibration import calibrate, measure_unknowns
+from dassl.engine.calibration import calibrate, measure_unknowns, refuse_large_logits
 from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
@@ -75,6 +75,7 @@ class TrainerX(TrainerBase):
                 f"TEST.FINAL_MODEL: expected last_step, got best_val; the dataset {cfg.DATASET.NAME} has no validation "
                 "images."
             )
+        refuse_large_logits(self)
         self.build_model()
         self.evaluator = build_evaluator(self.cfg, lab2cname=self.lab2cname)
         self.best_result = float("-inf")

@@ -54,7 +54,8 @@ def explain_os_error(path, expected, error):
 
 EXTRAS = {
     **{"optuna": "tune", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"},
-    **{"starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"},
+    **{"starlette": "serve", "uvicorn": "serve", "python_multipart": "serve", "submitit": "slurm"},
+    "ray": "ray",
 }
 
 

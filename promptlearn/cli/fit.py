@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import next_lines, notify
-from promptlearn.cli.common import integer_from, key_value
+from promptlearn.cli.argument_types import integer_from, key_value
 from promptlearn.cli.parsing import command_parser
 from promptlearn.fitting import FitOptions, fit
 

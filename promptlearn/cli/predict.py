@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from basics import UserError, above_bars, notify, show_progress
 from basics.csv_files import csv_text
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.argument_types import integer_from
 from promptlearn.cli.parsing import add_model_options, command_parser
 
 if TYPE_CHECKING:

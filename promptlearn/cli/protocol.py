@@ -4,7 +4,8 @@ import argparse
 
 from basics import UserError
 from dassl.config import decode
-from promptlearn.cli.common import add_run_options, folders_of, integer_from, run_jobs
+from promptlearn.cli.argument_types import integer_from
+from promptlearn.cli.common import add_run_options, folders_of, run_jobs
 from promptlearn.cli.parsing import command_parser
 from promptlearn.experiments import Checkout, Protocol, RunRequest, plan, summarize, table
 from promptlearn.experiments.shots import parse_shots

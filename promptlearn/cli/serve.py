@@ -3,7 +3,7 @@
 import argparse
 
 from basics import Stopped
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.argument_types import integer_from
 from promptlearn.cli.parsing import add_model_options, command_parser
 from promptlearn.cli.predict import read_classes
 

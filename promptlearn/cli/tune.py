@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from basics import UserError, known_spelling, mkdir_if_missing, notify
 from dassl.config import decode
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.argument_types import integer_from
 from promptlearn.cli.parsing import command_parser
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown

@@ -52,7 +52,7 @@ def train(command: list[str], folder: str, threads: int, output: str, probe: str
     if not Path(command[1]).is_file():
         return 2, f"error: {command[1]}: expected the checkout at the same path on each node, got nothing there.", {}
     shared = Path(probe).exists()
-    new = [path for path in (output, model[0]) if path and not Path(path).exists()]
+    is_new = not Path(output).exists()
     if not shared:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, content in model[1].items():
@@ -65,9 +65,8 @@ def train(command: list[str], folder: str, threads: int, output: str, probe: str
         process.save_and_end()
         raise
     finally:
-        if not shared:
-            for own in new:
-                shutil.rmtree(own, ignore_errors=True)
+        if is_new and not shared:  # the model stays: other runs here may be testing it
+            shutil.rmtree(output, ignore_errors=True)
 
 
 def files_of(folder: Path) -> Files:
@@ -82,6 +81,7 @@ class RayRun:
         self.job, self.task, self.backend = job, task, backend
         self.status: int | None = None
         self.stderr = ""
+        self.end = 0.0  # when it is killed, after a request to end
 
     def poll(self) -> int | None:
         self.backend.look()
@@ -92,7 +92,7 @@ class RayRun:
         try:
             self.status, self.stderr, files = ray.get(self.task)
         except ray.exceptions.RayError as error:
-            self.status, self.stderr = 1, str(error)
+            self.status, self.stderr = 1, str(error).strip().splitlines()[0]
             return
         for name in sorted(files, key=RESULTS.__eq__):
             write_atomic(self.job.folder / name, files[name])
@@ -102,11 +102,12 @@ class RayRun:
 
     def terminate(self) -> None:
         if self.status is None:
+            self.end = time.monotonic() + GRACE
             ray.cancel(self.task)
 
     def close(self) -> None:
         if self.status is None:
-            ray.wait([self.task], timeout=GRACE)
+            ray.wait([self.task], timeout=max(self.end - time.monotonic(), 0))
             ray.cancel(self.task, force=True)
 
 
@@ -180,16 +181,22 @@ def connect(address: str | None) -> None:
     Raises:
         UserError: none answers at the address.
     """
-    advice = "Start one (ray start --head), correct --address, or leave it out."
     options = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False if not address else None}
     try:
         if address and address != "auto":
-            host, _, port = address.removeprefix("ray://").rpartition(":")
+            host, _, port = address.rpartition(":")
+            if not (host and port.isdecimal()):
+                raise UserError(f"--address: expected HOST:PORT or auto, got {address!r}. Correct it.")
             socket.create_connection((host, int(port)), timeout=CONNECT).close()
         ray.init(address=address or "local", **options)
-    except (OSError, ValueError, ConnectionError, RuntimeError) as error:
+    except (OSError, ConnectionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--address: expected a Ray cluster at {address}, got none ({reason}). {advice}") from error
+        if not address:
+            raise UserError(f"--on ray: expected to start Ray here, got an error: {reason} See ray start.") from error
+        raise UserError(
+            f"--address: expected a Ray cluster at {address}, got none ({reason}). Start one (ray start --head), correct "
+            "--address, or leave it out."
+        ) from error
 
 
 def bytes_of(memory: str) -> int:

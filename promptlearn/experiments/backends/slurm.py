@@ -62,6 +62,7 @@ class SlurmRun:
         self.job, self.slurm, self.backend = job, slurm, backend
         self.status: int | None = None
         self.stderr = ""
+        self.end = 0.0  # when it is canceled, after a request to end
         self.left: float | None = None  # when it had left the queue without a result
 
     def poll(self) -> int | None:
@@ -90,12 +91,12 @@ class SlurmRun:
 
     def terminate(self) -> None:
         if self.status is None:
+            self.end = time.monotonic() + GRACE
             scancel("--state=PENDING", self.slurm.job_id)
             scancel("--signal=TERM", self.slurm.job_id)
 
     def close(self) -> None:
-        end = time.monotonic() + GRACE
-        while self.status is None and self.slurm.job_id in queued([self.slurm.job_id]) and time.monotonic() < end:
+        while self.status is None and time.monotonic() < self.end and queued([self.slurm.job_id]):
             time.sleep(1)
             self.update(in_queue=True)
         if self.status is None:

@@ -57,6 +57,15 @@ def test_a_run_whose_node_is_lost_is_continued_on_another(cluster, local, tmp_pa
     cluster.remove_node(node, allow_graceful=False)
     table, _ = finish(process)
     assert (table, left_by(tmp_path)) == local(LONGER)
+    assert any("Resumed from" in path.read_text() for path in tmp_path.rglob("log.txt"))
+
+
+@pytest.mark.parametrize(
+    "address, message", [("localhost", "expected HOST:PORT or auto"), ("auto", "at auto, got none")]
+)
+def test_a_wrong_address_is_one_line(address, message, tmp_path):
+    _, err = finish(start(*LONGER, "--on", "ray", "--address", address, output=tmp_path), status=2)
+    assert message in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: --address: ")
 
 
 @pytest.mark.skipif(

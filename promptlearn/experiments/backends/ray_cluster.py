@@ -194,8 +194,8 @@ def connect(address: str | None) -> None:
         if not address:
             raise UserError(f"--on ray: expected to start Ray here, got an error: {reason} See ray start.") from error
         raise UserError(
-            f"--address: expected a Ray cluster at {address}, got none ({reason}). Start one (ray start --head), correct "
-            "--address, or leave it out."
+            f"--address: expected a Ray cluster at {address}, got none ({reason}). Start one (ray start --head), "
+            "correct --address, or leave it out."
         ) from error
 
 

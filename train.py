@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # Set before torch is imported: threads that spin while they wait slow small steps to a crawl on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-ALIKE = 2.0  # seconds in which processes fail for one reason
+ALIKE = 10.0  # seconds within which all processes end that fail for one reason
 
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
@@ -377,14 +377,12 @@ def run(args: argparse.Namespace) -> None:
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
         notify(f"Starting over in {cfg.OUTPUT_DIR}")
-    if distributed.requested():
-        if args.seed < 0 or args.no_resume or args.find_lr or args.explain:
-            raise UserError(
-                "torchrun: expected --seed, and neither --no-resume, --find-lr, nor --explain, with several processes. "
-                "Change the options, or start one process."
-            )
-        distributed.start(cfg)
-    with run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
+    if distributed.requested() and (args.seed < 0 or args.no_resume or args.find_lr or args.explain):
+        raise UserError(
+            "torchrun: expected --seed, and neither --no-resume, --find-lr, nor --explain, with several processes. "
+            "Change the options, or start one process."
+        )
+    with distributed.joined(cfg), run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
         train_or_test(args, cfg)
 
 

@@ -17,7 +17,7 @@ from dassl.engine import build_trainer, distributed  # noqa: E402
 ROOT = Path(__file__).parents[1]
 SETTINGS = ["DATASET.NUM_SHOTS", 2, "OPTIM.MAX_EPOCH", 2, "DATALOADER.TRAIN_X.BATCH_SIZE", 6, "SEED", 1]
 SETTINGS += ["DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 100, "TRAINER.CLIPLORA.DROPOUT", 0.0]
-SETTINGS += ["MODEL.TEXT_BLOCK", "3", "MODEL.LINEAR", "torch", "USE_CUDA", False]
+SETTINGS += ["MODEL.TEXT_BLOCK", "'3'", "MODEL.LINEAR", "torch", "USE_CUDA", False]
 
 
 def config_of(method, folder):
@@ -32,18 +32,17 @@ def config_of(method, folder):
 
 def main(folder, *methods):
     folder, found = Path(folder), {}
-    if distributed.requested():
-        distributed.start(config_of(methods[0], folder / "start"))
-    for method in methods:
-        trainer = build_trainer(config_of(method, folder / method / str(distributed.rank())))
-        trainer.train()
-        found[method] = {
-            "losses": [row["loss"] for row in trainer.record.rows],
-            "answers": [(row["label"], row["predicted"]) for row in trainer.evaluator.predictions()],
-            "paths": trainer.tested,
-        }
-    if distributed.rank() == 0:
-        (folder / f"{distributed.size()}.json").write_text(json.dumps(found))
+    with distributed.joined(config_of(methods[0], folder / "start")):
+        for method in methods:
+            trainer = build_trainer(config_of(method, folder / method / str(distributed.rank())))
+            trainer.train()
+            found[method] = {
+                "losses": [row["loss"] for row in trainer.record.rows],
+                "answers": [(row["label"], row["predicted"]) for row in trainer.evaluator.predictions()],
+                "paths": trainer.tested,
+            }
+        if distributed.rank() == 0:
+            (folder / f"{distributed.size()}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

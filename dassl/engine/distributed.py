@@ -11,11 +11,10 @@ and from there on process r alone continues; the sum of the gradients then is th
 Only the first process writes to the output folder. The others work in a folder of their own, which is deleted.
 """
 
-import atexit
 import os
-import shutil
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 
@@ -48,12 +47,16 @@ def requested() -> bool:
     return int(os.environ["WORLD_SIZE"]) > 1
 
 
-def start(cfg) -> None:
-    """Join the processes, and give all but the first a folder of their own.
+@contextmanager
+def joined(cfg) -> Iterator[None]:
+    """Join the processes of torchrun, if there are several; all but the first get a folder of their own.
 
     Raises:
         UserError: there are fewer GPUs than processes here, fewer images in a batch than processes, or no seed.
     """
+    if not requested():
+        yield
+        return
     size, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     batch, gpu = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, torch.cuda.is_available() and cfg.USE_CUDA
     if gpu and local >= torch.cuda.device_count():
@@ -69,21 +72,25 @@ def start(cfg) -> None:
     if gpu:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
-    atexit.register(dist.destroy_process_group)
-    if rank():
-        _work_elsewhere(cfg)
+    try:
+        with _elsewhere(cfg) if rank() else nullcontext():
+            yield
+        dist.barrier()  # none leaves while another may still need it
+    finally:
+        dist.destroy_process_group()
 
 
-def _work_elsewhere(cfg) -> None:
-    """Let this process work in a temporary folder, and resume from the run's own."""
-    folder = tempfile.mkdtemp(prefix="dassl-process-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    cfg.defrost()
-    if (Path(cfg.OUTPUT_DIR) / STATE_FILE).is_file():
-        cfg.RESUME = cfg.OUTPUT_DIR
-    cfg.OUTPUT_DIR = folder
-    cfg.freeze()
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
+@contextmanager
+def _elsewhere(cfg) -> Iterator[None]:
+    """Let this process work silently in a temporary folder, and resume from the run's own."""
+    with tempfile.TemporaryDirectory(prefix="dassl-process-") as folder, open(os.devnull, "w") as nowhere:
+        cfg.defrost()
+        if (Path(cfg.OUTPUT_DIR) / STATE_FILE).is_file():
+            cfg.RESUME = cfg.OUTPUT_DIR
+        cfg.OUTPUT_DIR = folder
+        cfg.freeze()
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
 
 
 def rank() -> int:

@@ -165,9 +165,7 @@ def test_a_share_of_a_small_batch_is_not_empty(monkeypatch):
 def test_incomplete_variables_of_torchrun_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(
-        UserError, match="RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: expected the environment variables"
-    ):
+    with pytest.raises(UserError, match="RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: expected"):
         distributed.requested()
 
 

@@ -34,7 +34,8 @@ def main(folder, *methods):
     folder, found = Path(folder), {}
     with distributed.joined(config_of(methods[0], folder / "start")):
         for method in methods:
-            trainer = build_trainer(config_of(method, folder / method / str(distributed.rank())))
+            output = folder / f"of_{distributed.size()}" / method / str(distributed.rank())
+            trainer = build_trainer(config_of(method, output))
             trainer.train()
             found[method] = {
                 "losses": [row["loss"] for row in trainer.record.rows],

@@ -171,7 +171,7 @@ class TrainerX(TrainerBase):
                 "--model-dir."
             )
         # What is sampled during training (by dropout) depends on the seed alone, not on what was sampled before.
-        set_random_seed(self.cfg.SEED + distributed.rank())  # each process has other images, so other dropout
+        set_random_seed(self.cfg.SEED)
         folder = self.record.folder_to_resume()
         self.start_epoch = self.resume_model_if_exist(folder)
         self.record.start(folder)

@@ -25,7 +25,7 @@ test: .venv/installed-test ## lint, check spelling and types, run all tests but 
 	"$(BIN)/python" -m mypy
 	$(PYTEST)
 
-test-slow: .venv/installed-test ## run the slow tests: the README's commands, many kills, more fuzzing
+test-slow: .venv/installed-test .venv/installed-clusters ## run the slow tests: kills, clusters, the README's commands, more fuzzing
 	$(PYTEST) --slow -m slow
 	FUZZ_CASES=500 $(PYTEST) tests/fuzz
 
@@ -51,6 +51,11 @@ fuzz: .venv/installed-test ## thousands of damaged files and odd command lines (
 	@echo "Installing PyTorch, the rest and the test tools into .venv (the first time takes minutes) ..."
 	$(PIP) install -c constraints.txt -e '.[test]'
 	@touch .venv/installed $@
+
+# Ray is large, and only slow tests use it.
+.venv/installed-clusters: .venv/installed-test
+	$(PIP) install -c constraints.txt -e '.[ray]'
+	@touch $@
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

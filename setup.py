@@ -109,6 +109,7 @@ setup(
             "python-multipart>=0.0.20",
             "pillow-heif>=0.18",
             "pydicom>=3",
+            "submitit>=1.5.3",
             "ruff",
             "codespell",
             "mypy",
@@ -128,6 +129,9 @@ setup(
         "export": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.21"],
         # dassl serve
         "serve": ["starlette>=0.46", "uvicorn>=0.34", "python-multipart>=0.0.20"],
+        # comparisons on a cluster
+        "slurm": ["submitit>=1.5.3"],
+        "ray": ["ray>=2.50"],
         # images of phones (.heic) and of hospitals (.dcm)
         "heif": ["pillow-heif>=0.18"],
         "dicom": ["pydicom>=3"],

@@ -16,6 +16,10 @@ class UserError(Exception):
         return text
 
 
+class Reported(UserError):
+    """A mistake that another process has already reported on this console; nothing is left to print."""
+
+
 class MissingFile(UserError, FileNotFoundError):
     """A file that the user named or that a command needs does not exist."""
 
@@ -50,7 +54,8 @@ def explain_os_error(path, expected, error):
 
 EXTRAS = {
     **{"optuna": "tune", "onnx": "export", "onnxruntime": "export", "onnxscript": "export"},
-    **{"starlette": "serve", "uvicorn": "serve", "python_multipart": "serve"},
+    **{"starlette": "serve", "uvicorn": "serve", "python_multipart": "serve", "submitit": "slurm"},
+    "ray": "ray",
 }
 
 

@@ -136,13 +136,18 @@ def notify(text):
 
 
 def fit(text, stream):
-    """Return a text with its long lines broken between words, if the stream is a terminal."""
+    """Return a text with its long lines broken between words, if the stream is a terminal.
+
+    Lines that are laid out stay: commands to be pasted, which are indented, and tables.
+    """
     try:
         width = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):  # not a terminal, or a stream without a file
         return text
     wrap = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
-    return "\n".join("\n".join(wrap(line)) if len(line) > width > 0 else line for line in str(text).split("\n"))
+    lines = str(text).split("\n")
+    is_prose = [len(line) > width > 0 and not line.startswith(" ") and "  " not in line for line in lines]
+    return "\n".join("\n".join(wrap(line)) if long else line for line, long in zip(lines, is_prose, strict=True))
 
 
 def error_in(stderr):

@@ -44,7 +44,7 @@ PLAIN_AT = {("CoCoOp", 32): (1, 2)}
 
 def build_tip_adapter(clip_model: CLIP, texts: list[str]) -> PromptedCLIP:
     """Build a Tip-Adapter whose keys are random directions."""
-    model = tip_adapter.TipAdapterCLIP(clip_model, texts, KEYS * len(texts), options(tip_adapter))
+    model = tip_adapter.TipAdapterCLIP(clip_model, texts, KEYS * len(texts), options(tip_adapter), is_trained=True)
     torch.nn.init.normal_(model.prompt_learner.keys)
     model.prompt_learner.keys.data = F.normalize(model.prompt_learner.keys.data, dim=-1)
     model.prompt_learner.labels.copy_(torch.arange(len(texts)).repeat_interleave(KEYS))

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from basics import UserError, did_you_mean
+from basics.hub import UNREACHABLE, cache_unless, hub_answers
 
 from .config import RESNET_EXPANSION, BackboneConfig, CLIPConfig, ResNetConfig
 from .layouts import WHAT_WORKS
@@ -98,10 +99,12 @@ def fetch(name: str, published: dict) -> Path:
     """
     from open_clip.pretrained import download_pretrained
 
+    answers = not published["hf_hub"] or hub_answers()
     try:
-        return Path(download_pretrained(published))
+        with cache_unless(answers):
+            return Path(download_pretrained(published))
     except (OSError, RuntimeError) as error:
-        source, reason = published["hf_hub"] or published["url"], str(error).rstrip(".")
+        source, reason = published["hf_hub"] or published["url"], str(error).rstrip(".") if answers else UNREACHABLE
         raise UserError(
             f"{name}: expected its weights from {source} or in open_clip's cache, got: {reason}. Download the file "
             f"elsewhere and name it as {name.partition('/')[0]}/FILE."

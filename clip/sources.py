@@ -12,10 +12,12 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from basics import UserError, did_you_mean, read_json, sha256
+from basics.hub import cache_unless, hub_answers
 
 from . import open_clip_weights, transformers_weights
 from .config import BackboneConfig, check_config
@@ -176,12 +178,18 @@ class HubFolder:
         self.revision = revision or None
         self.unreachable: Exception | None = None
 
+    @cached_property
+    def answers(self) -> bool:
+        """Whether the Hub can be reached."""
+        return hub_answers()
+
     def __call__(self, name: str) -> Path | None:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            return Path(hf_hub_download(self.repository, name, revision=self.revision))
+            with cache_unless(self.answers):
+                return Path(hf_hub_download(self.repository, name, revision=self.revision))
         except LocalEntryNotFoundError as error:  # another file may be cached
             self.unreachable = error
             return None

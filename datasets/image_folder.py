@@ -77,6 +77,7 @@ class ImageFolder(FewShotDataset):
         if not parts["train"]:
             notify("Note: no training images; testing only")
             self.test_only = True
+            self.how_to_train = f"Add training images to {self._table or root}, or train on others"
             return parts["test"], parts["val"], parts["test"]
         return parts["train"], parts["val"], parts["test"]
 
@@ -90,14 +91,18 @@ class ImageFolder(FewShotDataset):
             found = read_layout(root, self._options.CLASS_LEVEL, skipped=self.record_dir)
         names = self._names(sorted({folder for images in found.values() for _, folder in images}))
         labels = {folder: label for label, folder in enumerate(names)}
-        return {
-            part: [Datum(path, labels[folder], classname=names[folder]) for path, folder in images]
-            for part, images in found.items()
-        }
+        parts: dict[str, list] = dict(found)
+        for images in parts.values():
+            for place, (path, folder) in enumerate(images):  # in place, so that there is no second list
+                images[place] = Datum(path, labels[folder], classname=names[folder])
+        return parts
 
     def _read_table(self, root: str) -> dict[str, list[tuple[str, str]]]:
         parts: dict[str, list[tuple[str, str]]] = {}
-        for name, label, part in read_table(self._table, self._options.COLUMNS):
+        rows = read_table(self._table, self._options.COLUMNS)
+        rows.reverse()
+        while rows:  # so that each row is freed when it has been read
+            name, label, part = rows.pop()
             path = os.path.join(root, name)
             if "\\" in name and not os.path.exists(path):
                 path = os.path.join(root, name.replace("\\", os.sep))  # written on Windows

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from basics import UserError, error_in, for_this_process, keep_outside, known_spelling, notify
+from basics import Reported, UserError, error_in, for_this_process, keep_outside, known_spelling, notify
 from dassl.config import flatten, read_yaml
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
@@ -56,7 +56,8 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
         quiet: without the notes and the progress bar of train.py, whose whole output is in run/log.txt.
 
     Raises:
-        UserError: an unknown method, no pictures, or train.py failed; the message is train.py's.
+        UserError: an unknown method, no pictures, or train.py failed; the message is train.py's. Unless `quiet`, it is
+            on stderr already, and the error is `Reported`.
     """
     checkout = Checkout()
     if not options.source.expanduser().exists():
@@ -80,6 +81,8 @@ def fit(options: FitOptions, quiet: bool = False) -> PromptedClassifier:
     ) as child:
         # Its messages about the pictures, such as class names that say nothing to CLIP, and its bar go to our stderr.
         errors = error_in(child.stderr.read().strip() if child.stderr else "").removeprefix("error: ")
+    if child.returncode == UserError.status and not quiet:
+        raise Reported
     if child.returncode:
         raise UserError(
             errors or f"{run}: train.py ended with exit status {child.returncode}. Its log is in log.txt there."

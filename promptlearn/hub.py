@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from basics import UserError
+from basics.hub import UNREACHABLE, cache_unless, hub_answers
 from clip.sources import HUB_PREFIX
 from promptlearn.model_files import BACKBONE, CONFIG, TENSORS, Description
 
@@ -59,12 +60,14 @@ def download(name: str, revision: str | None = None, token: str | None = None) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = [CONFIG, TENSORS, *BACKBONE_FILES]
+    files, answers = [CONFIG, TENSORS, *BACKBONE_FILES], hub_answers()
     try:
-        return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files))
+        with cache_unless(answers):
+            return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = brief(error) if answers else UNREACHABLE
         raise UserError(
-            f"{name}: expected a folder, or a model on the Hub that can be downloaded, got neither ({brief(error)}). "
+            f"{name}: expected a folder, or a model on the Hub that can be downloaded, got neither ({reason}). "
             "Check the name and the connection."
         ) from error
 

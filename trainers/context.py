@@ -7,6 +7,7 @@ Symbols: B images, C classes, D the width of the shared embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,10 +103,21 @@ class ContextTrainer(PromptTrainer):
     def check_sizes(self, checks: Checks, sizes: BackboneConfig) -> None:
         self.check_room(checks, sizes, self.n_context())
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+    def has_context(self) -> bool:
+        """Return whether the class texts have learned vectors with these settings."""
+        return True
+
+    def fixed_words(self, classnames: list[str]) -> list[str]:
+        """Return what stays fixed in the text of each class with its context."""
         n_ctx = self.n_context()
         names = fixed_words_and_names(classnames, self.options.CTX_INIT, n_ctx) if self.splits_words else classnames
-        yield from ((name, f"{words}.", n_ctx) for name, words in zip(classnames, names, strict=True))
+        return [f"{name}." for name in names]
+
+    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
+        if self.has_fixed_texts:
+            yield from super().texts(classnames)
+        if self.has_context():
+            yield from zip(classnames, self.fixed_words(classnames), repeat(self.n_context()), strict=False)
 
 
 class GuidedContextTrainer(ContextTrainer):
@@ -113,10 +125,6 @@ class GuidedContextTrainer(ContextTrainer):
 
     model: GuidedContextCLIP
     has_fixed_texts = True
-
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from PromptTrainer.texts(self, classnames)
-        yield from super().texts(classnames)
 
 
 def fixed_words_and_names(classnames: list[str], words: str, n_ctx: int) -> list[str]:

@@ -133,9 +133,7 @@ class DePT(ContextTrainer):
 
     def parameter_groups(self, learner: nn.Module) -> list[dict] | None:
         if not torch.equal(learner.get_buffer("head_classes"), self.model.keys):  # of MODEL.INIT_WEIGHTS
-            raise UserError(
-                "MODEL.INIT_WEIGHTS: expected a head of the same classes, got one of others. Leave the key out."
-            )
+            raise UserError("MODEL.INIT_WEIGHTS: expected a head of the same classes, got others. Leave the key out.")
         learner.register_buffer("head_classes", self.model.keys.clone())  # saved even if a released file has none
         new = [p for p in learner.parameters() if p is not learner.ctx]
         return [{"params": [learner.ctx]}, {"params": new, "lr": self.options.LR_MULT * self.cfg.OPTIM.LR}]

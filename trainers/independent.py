@@ -8,7 +8,7 @@ Attention pattern: as MaPLe.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ from clip import (
     split_words,
 )
 from dassl.config import Checks
-from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer, fixed_words_and_names
 from trainers.prompted import FixedTextCLIP, PromptedCLIP
 
@@ -112,10 +111,8 @@ class IndependentTrainer(ContextTrainer):
         if self.options.PROMPT_DEPTH_VISION:
             checks.at_most("PROMPT_DEPTH_VISION", sizes.vision_layers, "the layers of the backbone's image tower")
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from PromptTrainer.texts(self, classnames)
-        if self.options.PROMPT_DEPTH_TEXT:
-            yield from super().texts(classnames)
+    def has_context(self) -> bool:
+        return self.options.PROMPT_DEPTH_TEXT > 0
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return IndependentCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)

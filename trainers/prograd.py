@@ -16,8 +16,6 @@ Attention pattern: as CoOp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +26,6 @@ from dassl.config import Checks
 from dassl.data import prompt_template
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.compat import remove_opposing
-from trainers.base import PromptTrainer
 from trainers.context import GuidedContextCLIP, GuidedContextTrainer
 from trainers.prompted import PromptedCLIP
 
@@ -76,10 +73,8 @@ class ProGrad(GuidedContextTrainer):
         _, fixed, after = self.words()
         return [f"{fixed} {name}{after if self.options.TEMPLATE_INIT else ''}".strip() for name in classnames]
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from PromptTrainer.texts(self, classnames)
-        for name, text in zip(classnames, self.names(classnames), strict=True):
-            yield name, f"{text}.", self.n_context()
+    def fixed_words(self, classnames: list[str]) -> list[str]:
+        return [f"{name}." for name in self.names(classnames)]
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         n_ctx, (words, *_) = self.n_context(), self.words()

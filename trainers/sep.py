@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,6 @@ from clip.attention import Attention
 from clip.towers import QuickGELU
 from dassl.config import Checks
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
 from trainers.features import class_means
 from trainers.prompted import FixedTextCLIP, PromptedCLIP, distance
@@ -195,10 +193,8 @@ class SEP(ContextTrainer):
         tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
         checks.at_most("N_CTX_V", tokens, "the tokens of an image")
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from PromptTrainer.texts(self, classnames)
-        if self.options.PROMPTS != "image":
-            yield from super().texts(classnames)
+    def has_context(self) -> bool:
+        return self.options.PROMPTS != "image"
 
     def build_method(self, clip_model: clip.CLIP, classnames: list[str]) -> PromptedCLIP:
         if self.options.SELECT == "batch":

@@ -14,7 +14,7 @@ Attention pattern: as CoOp; from the layer on, the words of a class attend to th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -24,7 +24,6 @@ from clip.towers import QuickGELU
 from dassl.config import Checks
 from dassl.data import prompt_template
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
 from trainers.context import ContextTrainer
 from trainers.prompted import PromptedCLIP, distance, frozen_text_features
 
@@ -120,9 +119,8 @@ class TCP(ContextTrainer):
         """Return what follows the class name in the template."""
         return prompt_template(self.template()).partition("{}")[2]
 
-    def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
-        yield from PromptTrainer.texts(self, classnames)
-        yield from ((name, name + self.ending(), self.n_context()) for name in classnames)
+    def fixed_words(self, classnames: list[str]) -> list[str]:
+        return [name + self.ending() for name in classnames]
 
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return TCPCLIP(clip_model, classnames, self.fixed_texts(classnames), self.ending(), self.options)

@@ -268,7 +268,8 @@ _C.TEST.EVALUATOR = "Classification"
 _C.TEST.PER_CLASS_RESULT = False
 # Values of k: also measure the share of images whose class is among the k best predictions, such as (5,).
 _C.TEST.TOP_K = ()
-# Save the confusion matrix as OUTPUT_DIR/cmat.pt; its rows are the true classes and add up to 1.
+# Save the confusion matrix as OUTPUT_DIR/cmat.pt; its rows are the true classes and add up to 1. For more than 4,096
+# classes, it is {"labels": (C,), "pairs": (2, n) places in labels, "shares": (n,)} of the pairs that occur.
 _C.TEST.COMPUTE_CMAT = False
 # Skip the test after training.
 _C.TEST.NO_TEST = False

@@ -165,9 +165,12 @@ def build_data_loader(
         UserError: no images, an unknown sampler, or one that does not suit the batch size or the images.
     """
     if not data_source:
-        raise UserError(
-            f"DATASET.NAME: expected images for {'training' if is_train else 'testing'} in {cfg.DATASET.NAME}, got 0."
-        )
+        purpose, advice = "testing", "Add some."
+        if is_train:
+            purpose = "training"
+            advice = "Add some, or only test a trained model: --eval-only --model-dir RUN."
+        place = f"{cfg.DATASET.ROOT} ({cfg.DATASET.NAME})" if cfg.DATASET.ROOT else cfg.DATASET.NAME
+        raise UserError(f"DATASET.ROOT: expected images for {purpose} in {place}, got none. {advice}")
     seed = run_seed(cfg)
     # Results do not depend on the number of workers; more workers than cores would only be slower.
     num_workers = min(cfg.DATALOADER.NUM_WORKERS, available_cores())

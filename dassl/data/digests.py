@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
@@ -22,18 +23,25 @@ def data_digests(dataset: DatasetBase) -> dict[str, str]:
 
 
 def _digest(items: Iterable[Datum], folder: str) -> str:
-    total, lines, paths = 0, [], []
-    for item in items:
-        path = Path(item.impath)
+    total, whole, paths = 0, hashlib.sha256(), []
+
+    @cache
+    def start(above: str) -> str:
+        path = Path(above)
         name = path.relative_to(folder) if folder and path.is_relative_to(folder) else path
+        return "" if name == Path() else os.path.join(name.as_posix(), "")
+
+    for item in items:
+        above, name = os.path.split(os.path.normpath(item.impath))
         try:
-            size = os.stat(path).st_size
+            size = os.stat(item.impath).st_size
         except OSError:  # a dataset of the user's own may name what is not a file
             size = -1
         total += max(size, 0)
-        paths.append(item.impath)
-        lines.append(f"{name.as_posix()}\0{item.label}\0{size}\n")
-    whole = hashlib.sha256("".join(lines).encode(errors="surrogateescape"))
+        if total <= CONTENTS_LIMIT:
+            paths.append(item.impath)
+        line = f"{start(above)}{name}\0{item.label}\0{size}\n"
+        whole.update(line.encode(errors="surrogateescape"))
     if total <= CONTENTS_LIMIT:
         for content in in_threads(_content, paths):
             whole.update(content)

@@ -54,7 +54,7 @@ class RandomSampler(EpochSampler):
     """All images once per epoch."""
 
     def order(self) -> list[int]:
-        return _shuffle(range(len(self.data_source)), stream(self.seed, "order", self.epoch))
+        return torch.randperm(len(self.data_source), generator=stream(self.seed, "order", self.epoch)).tolist()
 
     def __len__(self) -> int:
         return len(self.data_source)

@@ -8,6 +8,26 @@ from torch import Tensor
 from basics import UserError, notify
 from dassl.metrics.calibration import fit_temperature, measure_calibration
 from dassl.metrics.rejection import RULES, fit_threshold, measure_rejection
+from dassl.utils import free_memory
+
+COPIES = 3  # of all logits at once: themselves, divided by the temperature, and their softmax
+
+
+def refuse_large_logits(trainer) -> None:
+    """Raise a UserError if the logits that TEST.CALIBRATE and TEST.UNKNOWNS keep would not fit into memory."""
+    options = trainer.cfg.TEST
+    if not options.CALIBRATE and not options.UNKNOWNS:
+        return
+    loaders = [trainer.test_loader, trainer.val_loader if options.CALIBRATE else None]
+    images = sum(len(getattr(loader, "dataset", ())) for loader in loaders)
+    size = COPIES * images * trainer.num_classes * torch.float64.itemsize
+    free = free_memory(torch.device("cpu"))
+    if size > free:
+        raise UserError(
+            f"TEST.CALIBRATE, TEST.UNKNOWNS: expected logits that fit into the {free / 2**30:.1f} GiB of free memory, "
+            f"got those of {images:,} images and {trainer.num_classes:,} classes, {size / 2**30:.1f} GiB. Set both "
+            "False, or test on fewer images."
+        )
 
 
 def logits_of(trainer, loader, name: str) -> tuple[Tensor, Tensor]:

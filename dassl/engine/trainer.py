@@ -18,7 +18,7 @@ from basics import NotApplicable, StopSignals, UserError, details, log, notify, 
 from dassl.config import flatten
 from dassl.data import DataManager
 from dassl.engine import compat, distributed
-from dassl.engine.calibration import calibrate, measure_unknowns
+from dassl.engine.calibration import calibrate, measure_unknowns, refuse_large_logits
 from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
 from dassl.engine.compat import SummaryWriter
@@ -78,6 +78,7 @@ class TrainerX(TrainerBase):
                 f"TEST.FINAL_MODEL: expected last_step, got best_val; the dataset {cfg.DATASET.NAME} has no validation "
                 "images."
             )
+        refuse_large_logits(self)
         self.build_model()
         self.evaluator = build_evaluator(self.cfg, lab2cname=self.lab2cname)
         self.best_result = float("-inf")
@@ -165,10 +166,10 @@ class TrainerX(TrainerBase):
             log("The method trains nothing; testing only")
             self.max_epoch = 0
         elif getattr(self.dm.dataset, "test_only", False):
+            name, other = self.cfg.DATASET.NAME, "Train on another one, such as ImageNet"
             raise UserError(
-                f"DATASET.NAME: expected a dataset with training images, got {self.cfg.DATASET.NAME}, which is for "
-                "testing only. Train on another one, such as ImageNet, and test on this one with --eval-only "
-                "--model-dir."
+                f"DATASET.NAME: expected a dataset with training images, got {name}, which is for testing only. "
+                f"{getattr(self.dm.dataset, 'how_to_train', other)}, and test on this one with --eval-only --model-dir."
             )
         # What is sampled during training (by dropout) depends on the seed alone, not on what was sampled before.
         set_random_seed(self.cfg.SEED)

@@ -12,6 +12,9 @@ from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.metrics import calibration_error
 from dassl.utils import save_tensors
 
+LARGEST_MATRIX = (
+    4096  # classes of a confusion matrix with all its cells, 128 MiB; of a larger one, those of pairs that occur
+)
 CONFIDENCE_DIGITS = 6  # decimals; finer differences come from the machine, not the model
 
 
@@ -23,10 +26,16 @@ def macro_f1(y_true, y_pred):
     """
     labels = y_true.unique()
     hits, images, predictions = (
-        torch.stack([(of_label == label).sum() for label in labels]).double()
-        for of_label in (torch.where(y_true == y_pred, y_true, UNREADABLE), y_true, y_pred)
+        count(of_label, labels).double() for of_label in (y_true[y_true == y_pred], y_true, y_pred)
     )
     return float((2 * hits / (images + predictions)).mean())
+
+
+def count(values, labels):
+    """Count how often each of some distinct labels, sorted, occurs in `values` (N,): (C,), in time linear in N."""
+    found, counts = values.unique(return_counts=True)
+    known = torch.isin(found, labels)
+    return torch.zeros_like(labels).index_add_(0, torch.searchsorted(labels, found[known]), counts[known])
 
 
 class EvaluatorBase:
@@ -113,14 +122,13 @@ class Classification(EvaluatorBase):
         """
         y_true, y_pred = self._answers()
         hits = y_true == y_pred
-        labels = y_true.unique().tolist()
+        labels = y_true.unique()
+        counts = zip(*(count(y, labels).tolist() for y in (y_true, y_true[hits])), strict=True)
         per_class = {}
-        for label in labels:
+        for label, (n, correct) in zip(labels.tolist(), counts, strict=True):
             name = str(self._lab2cname.get(label, label))
             if name in per_class:
                 name = f"{name} ({label})"  # two classes share this name
-            of_class = hits[y_true == label]
-            n, correct = len(of_class), int(of_class.sum())
             per_class[name] = {"n": n, "correct": correct, "accuracy": 100.0 * correct / n}
         accuracy = 100.0 * int(hits.sum()) / len(hits)
         readable = y_pred != UNREADABLE
@@ -203,9 +211,9 @@ class Classification(EvaluatorBase):
     def _write_per_class(self, per_class):
         """Write OUTPUT_DIR/per_class.csv: a row per class that occurs, with percentages as in `summary`."""
         y_true, y_pred = self._answers()
-        rows = []
-        for label, (name, of_class) in zip(y_true.unique().tolist(), per_class.items(), strict=True):
-            predicted = int((y_pred == label).sum())
+        rows, labels = [], y_true.unique()
+        predictions = count(y_pred, labels).tolist()
+        for label, predicted, (name, of_class) in zip(labels.tolist(), predictions, per_class.items(), strict=True):
             rows.append(
                 {
                     "label": label,
@@ -235,9 +243,13 @@ class Classification(EvaluatorBase):
         answered = y_pred != UNREADABLE
         labels = torch.cat([y_true, y_pred[answered]]).unique()
         rows, columns = (torch.searchsorted(labels, y[answered]) for y in (y_true, y_pred))
-        counts = torch.bincount(rows * len(labels) + columns, minlength=len(labels) ** 2).double()
-        counts = counts.view(len(labels), len(labels))
-        matrix = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+        pairs, counts = torch.stack([rows, columns]).unique(dim=1, return_counts=True)
+        totals = count(y_true[answered], labels)
+        shares = counts.double() / totals[pairs[0]]
+        cells = torch.zeros(len(labels), len(labels), dtype=shares.dtype) if len(labels) <= LARGEST_MATRIX else None
+        if cells is not None:
+            cells[pairs[0], pairs[1]] = shares
+        matrix = {"labels": labels, "pairs": pairs, "shares": shares} if cells is None else cells
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         # A tensor instead of upstream's numpy array, which could not be loaded as tensors only.
         save_tensors(matrix, path)

@@ -3,7 +3,8 @@
 import os
 import platform
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -31,6 +32,8 @@ __all__ = [
     "tolist_if_not",
     "write_json",
 ]
+
+AHEAD = 16  # results per core that wait to be taken
 
 
 def check_isfile(fpath):
@@ -68,10 +71,17 @@ def in_threads(function, items):
     """Yield `function(item)` for each item, in order, computed by one thread per core.
 
     For work that releases Python's lock, such as decoding and hashing. Once it is left (Ctrl-C), no new item starts.
+    At most AHEAD results per core wait, so that memory does not grow with the number of items.
     """
-    pool = ThreadPoolExecutor(available_cores())
+    cores = available_cores()
+    pool, waiting = ThreadPoolExecutor(cores), deque[Future]()
     try:
-        yield from pool.map(function, items)
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -1,11 +1,14 @@
 """Arguments and output that several commands share."""
 
 import argparse
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from basics import UserError, mkdir_if_missing, next_lines, notify
+from promptlearn.cli.cluster import add_cluster_options, choose_backend, detach, resources_of
+from promptlearn.cli.parsing import integer_from
 from promptlearn.experiments import (
     Checkout,
     Job,
@@ -17,29 +20,10 @@ from promptlearn.experiments import (
     unfair,
     write_summary,
 )
-from promptlearn.experiments.backends.local import LocalBackend
+from promptlearn.experiments.backends.resources import Resources
 from promptlearn.experiments.requested_datasets import is_demo
 
 DEMO_JOBS = 2  # its steps are too small for two threads: two runs side by side take little more time than one
-
-
-def integer_from(least: int):
-    """Return an argparse type: an integer that is not below `least`."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def key_value(text: str) -> tuple[str, str]:
-    """Split KEY=VALUE, as an argparse type. A value may contain "=" itself."""
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
-    return key, value
 
 
 def add_run_options(add: Callable) -> None:
@@ -49,9 +33,11 @@ def add_run_options(add: Callable) -> None:
     add("--checkout", metavar="FOLDER", help="where train.py and configs/ are, if not here or installed")
     add("--jobs", type=integer_from(1), metavar="N", help="runs at a time, sharing the cores (default: one per GPU, or "
         f"1 without; in the demo, whose runs are small, {DEMO_JOBS})")  # fmt: skip
-    add("--per-gpu", type=integer_from(1), default=1, metavar="N", help="runs that share a GPU (default: 1)")
     add("--dry-run", action="store_true", help="print the commands of unfinished runs without running them")
+    add("--format", choices=("shell", "jsonl"), help="of --dry-run: commands, or one JSON object for "
+        "each with its dependencies and resources, for any other engine")  # fmt: skip
     add("--verbose", action="store_true", help="show all output of the runs instead of one progress bar")
+    add_cluster_options(add)
 
 
 def folders_of(args: argparse.Namespace, checkout: Checkout) -> tuple[Path | None, Path]:
@@ -86,12 +72,20 @@ def run_jobs(
     if done:
         notify(f"{len(done)} of {len(jobs)} runs are done")
     refuse_other_settings(done, checkout, data)
+    if args.format and not args.dry_run:
+        raise UserError("--format: expected --dry-run, whose output it is for, got none. Add --dry-run.")
     if args.dry_run:
-        print_commands([job for job in jobs if job not in done], jobs, checkout, data)
+        missing = [job for job in jobs if job not in done]
+        if args.format == "jsonl":
+            print_plan(missing, checkout, data, resources_of(args))
+        else:
+            print_commands(missing, jobs, checkout, data)
         return 0
     mkdir_if_missing(output / protocol.name)  # refuses a folder that cannot be written before the first run
-    backend = LocalBackend(checkout, data, args.verbose, args.jobs or (DEMO_JOBS if demo else None), args.per_gpu)
-    unfinished = launch(jobs, backend, args.verbose)
+    args.jobs = args.jobs or (DEMO_JOBS if demo and args.on == "local" else None)
+    if args.detach:
+        return detach(jobs, checkout, data, output, args)
+    unfinished = launch(jobs, choose_backend(checkout, data, output, args), args.verbose)
     write_summary(protocol, output)
     print(show())
     for line in unfair(jobs):
@@ -110,6 +104,27 @@ def print_commands(missing: list[Job], jobs: list[Job], checkout: Checkout, data
     for line in explain_configs(jobs):
         notify(line)
     notify(f"in {checkout.folder}; a line with --model-dir must wait for the line that writes that folder")
-    program = ["python", "train.py"] if checkout.folder == checkout.root else ["dassl", "train"]
     for job in missing:
-        print(shlex.join([*program, *job.arguments(checkout, data)]))
+        print(shlex.join([*program_of(checkout), *job.arguments(checkout, data)]))
+
+
+def print_plan(missing: list[Job], checkout: Checkout, data: Path | None, resources: Resources) -> None:
+    """Print each missing job as a JSON object: its number, command, folder to start in, dependencies, and resources."""
+    numbers = {job: number for number, job in enumerate(missing)}
+    each = {"cpus": resources.cpus, "gpus": resources.gpus, "memory": resources.memory or None}
+    for job, number in numbers.items():
+        entry = {
+            "id": number,
+            "name": str(job),
+            "command": [*program_of(checkout), *job.arguments(checkout, data)],
+            "folder": str(checkout.folder),
+            "after": [numbers[job.source]] if job.source in numbers else [],
+            "output": str(job.folder),
+            "resources": {**each, "minutes": resources.minutes},
+        }
+        print(json.dumps(entry, ensure_ascii=False))
+
+
+def program_of(checkout: Checkout) -> list[str]:
+    """Return the program that runs train.py from `checkout.folder`."""
+    return ["python", "train.py"] if checkout.folder == checkout.root else ["dassl", "train"]

@@ -5,6 +5,7 @@ import runpy
 from importlib import import_module
 from types import ModuleType
 
+from promptlearn.cli.parsing import command_parser
 from promptlearn.experiments import PROTOCOLS, Checkout
 from promptlearn.experiments.reproduction import papers
 
@@ -55,12 +56,7 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl completion",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    p = command_parser("completion", HELP)
     p.add_argument("shell", choices=SCRIPTS, help="the shell that reads the script")
     return p
 

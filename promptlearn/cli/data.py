@@ -11,7 +11,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from basics import UserError, notify
-from promptlearn.cli.common import key_value
+from promptlearn.cli.parsing import key_value
 from promptlearn.experiments.checkout import Checkout, refuse_unknown
 from promptlearn.experiments.requested_datasets import load_dataset
 from promptlearn.prepare.layout import delete_archives, is_prepared, lay_out, record_prepared

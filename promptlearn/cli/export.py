@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import notify
+from promptlearn.cli.parsing import command_parser
 
 HELP = """\
 Write a saved model or a trained run to one file: ONNX, or a program of torch.export. Class names and preprocessing are
@@ -34,9 +35,7 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl export", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = command_parser("export", HELP)
     add = p.add_argument
     add("model", metavar="MODEL", help="the folder of a saved model or of a run, or a checkpoint in it")
     add("--format", choices=("onnx", "pt2"), default="onnx", help="ONNX, or torch.export (default: onnx)")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import UserError, notify, write_atomic
+from promptlearn.cli.parsing import add_folders, command_parser
 from promptlearn.experiments.run_files import damaged
 
 COLUMN, PAGE = 3.25, 6.75  # inches, in the templates of CVPR, ICML, and NeurIPS, up to a few hundredths
@@ -61,14 +62,8 @@ def paper_width(text: str) -> float:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl figures",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    p.add_argument("folders", nargs="*", default=["output"], metavar="DIR", help="folders of runs (default: output)")
-    p.add_argument("--output", metavar="FOLDER", help="for the figures (default: DIR; for several, report)")
+    p = command_parser("figures", HELP)
+    add_folders(p.add_argument, "figures")
     p.add_argument("--format", nargs="+", choices=FORMATS, default=["pdf"], help="one or more (default: pdf)")
     p.add_argument("--width", default="column", metavar="WIDTH", help="column, page, or inches (default: column)")
     p.add_argument("--only", default="", metavar="TEXT", help="only figures with TEXT in their title")

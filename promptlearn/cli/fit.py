@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import next_lines, notify
-from promptlearn.cli.common import integer_from, key_value
+from promptlearn.cli.parsing import command_parser, integer_from, key_value
 from promptlearn.fitting import FitOptions, fit
 
 HELP = """\
@@ -48,9 +48,7 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl fit", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = command_parser("fit", HELP)
     add = p.add_argument
     add("source", metavar="PICTURES", help="a folder of class folders, or a CSV file")
     add("--output", metavar="FOLDER", help="for the model (default: models/NAME OF PICTURES)")

@@ -12,6 +12,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from basics import (
+    Reported,
     Stopped,
     StopSignals,
     Tolerant,
@@ -113,6 +114,8 @@ def run(argv: list[str]) -> int:
     except Stopped as stop:
         notify(f"{stop}. Run the same command to resume from here.")
         return stop.status
+    except Reported as error:
+        return error.status
     except UserError as error:
         notify(f"error: {error}")
         return error.status

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from basics import UserError, above_bars, notify, show_progress
 from basics.csv_files import csv_text
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.parsing import add_model_options, command_parser, integer_from
 
 if TYPE_CHECKING:
     from promptlearn.classifier import Predictions, PromptedClassifier
@@ -151,17 +151,13 @@ def print_accuracy(classifier: "PromptedClassifier", counted: Counter) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl predict", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = command_parser("predict", HELP)
     add = p.add_argument
     add("model", metavar="MODEL", help="the folder of a saved model or of a run, or a checkpoint in it")
     add("pictures", nargs="+", metavar="PATH", help="picture files and folders")
     add("--top", type=integer_from(1), default=1, metavar="K", help="classes per picture (default: 1)")
     add("--format", choices=("table", "csv", "jsonl"), default="table", help="(default: table)")
-    add("--classes", nargs="+", metavar="NAME", help="other class names, or a text file with one per line")
     add("--reject", choices=("max_softmax", "energy"), help="mark pictures of other classes by this score")
     add("--batch-size", type=integer_from(1), default=32, metavar="N", help="pictures at a time (default: 32)")
-    add("--device", metavar="NAME", help="cpu, cuda, ... (default: the GPU if there is one)")
-    add("--backbone", metavar="FILE", help="weights of the backbone, if they are not found under its name")
+    add_model_options(add)
     return p

@@ -4,7 +4,8 @@ import argparse
 
 from basics import UserError
 from dassl.config import decode
-from promptlearn.cli.common import add_run_options, folders_of, integer_from, run_jobs
+from promptlearn.cli.common import add_run_options, folders_of, run_jobs
+from promptlearn.cli.parsing import command_parser, integer_from
 from promptlearn.experiments import Checkout, Protocol, RunRequest, plan, summarize, table
 from promptlearn.experiments.shots import parse_shots
 
@@ -35,11 +36,8 @@ def run(protocol: Protocol, arguments: list[str]) -> int:
 
 
 def parser(protocol: Protocol) -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog=f"dassl {protocol.name}",
-        description=HELP.format(title=protocol.title[0].upper() + protocol.title[1:], name=protocol.name),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    p = command_parser(
+        protocol.name, HELP.format(title=protocol.title[0].upper() + protocol.title[1:], name=protocol.name)
     )
     add = p.add_argument
     add("--trainers", nargs="+", metavar="METHOD", help="folders of configs/trainers/, or prompts, adapters, "

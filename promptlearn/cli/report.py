@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from basics import notify, write_atomic
+from promptlearn.cli.parsing import add_folders, command_parser
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import unique
@@ -48,14 +49,8 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl report",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    p.add_argument("folders", nargs="*", default=["output"], metavar="DIR", help="folders of runs (default: output)")
-    p.add_argument("--output", metavar="FOLDER", help="for the pages (default: DIR; for several, report)")
+    p = command_parser("report", HELP)
+    add_folders(p.add_argument, "pages")
     p.add_argument("--look-into", metavar="DATASET", help="the dataset whose models are explained (default: the first)")
     p.add_argument("--no-explain", action="store_true", help="start no run; show only what exists")
     p.add_argument("--foreign-images", action="store_true", help="embed test images of runs from other machines, too")

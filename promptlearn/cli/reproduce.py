@@ -4,6 +4,7 @@ import argparse
 
 from basics import UserError
 from promptlearn.cli.common import add_run_options, folders_of, run_jobs
+from promptlearn.cli.parsing import command_parser
 from promptlearn.experiments import PROTOCOLS, Checkout
 from promptlearn.experiments.reproduction import choose_table, papers, plan_table, read_paper, show_table
 
@@ -51,12 +52,7 @@ def contents(checkout: Checkout, name: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl reproduce",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    p = command_parser("reproduce", HELP)
     p.add_argument("paper", nargs="?", metavar="PAPER", help="a file of configs/reproduce/ without .yaml")
     p.add_argument("--table", metavar="NAME", help="a table or figure of the paper, such as 1 or figure-5")
     p.add_argument("--list", action="store_true", help="print the papers and their tables, and run nothing")

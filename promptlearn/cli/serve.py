@@ -3,7 +3,7 @@
 import argparse
 
 from basics import Stopped
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.parsing import add_model_options, command_parser, integer_from
 from promptlearn.cli.predict import read_classes
 
 HELP = """\
@@ -35,14 +35,10 @@ def run(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl serve", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = command_parser("serve", HELP)
     add = p.add_argument
     add("model", metavar="MODEL", help="a saved model, a run, a checkpoint in it, or owner/name on the Hub")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="0.0.0.0 for all networks (default: 127.0.0.1)")
     add("--port", type=integer_from(0), default=8000, metavar="N", help="0 for a free one (default: 8000)")
-    add("--classes", nargs="+", metavar="NAME", help="other class names, or a text file with one per line")
-    add("--device", metavar="NAME", help="cpu, cuda, ... (default: the GPU if there is one)")
-    add("--backbone", metavar="FILE", help="weights of the backbone, if they are not found under its name")
+    add_model_options(add)
     return p

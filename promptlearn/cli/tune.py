@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from basics import UserError, known_spelling, mkdir_if_missing, notify
 from dassl.config import decode
-from promptlearn.cli.common import integer_from
+from promptlearn.cli.parsing import command_parser, integer_from
 from promptlearn.experiments import Checkout
 from promptlearn.experiments.checkout import refuse_unknown
 from promptlearn.experiments.planning import choose_config, configs_of, label_of
@@ -91,12 +91,7 @@ def choices(key: str, values: list[str]) -> list | tuple[float, float]:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="dassl tune",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    p = command_parser("tune", HELP)
     add = p.add_argument
     add("--trainer", required=True, metavar="METHOD", help="a folder of configs/trainers/")
     add("--vary", nargs="+", action="append", required=True, metavar=("KEY", "VALUE"), help="values to try for a "

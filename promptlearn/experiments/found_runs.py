@@ -20,11 +20,12 @@ from promptlearn.experiments.requested_datasets import OWN_REGISTERED, TABLES
 from promptlearn.experiments.run_files import read_result_file
 from promptlearn.experiments.shots import from_results, shots_order
 
-SINGLE = Protocol("single_runs", "single runs on all classes", (Stage("", "all"),))
+SINGLE = Protocol("single_runs", "single runs on all classes", (Stage("", "all"),), single=True)
 SINGLE_HALVES = Protocol(
     "single_base2new",
     "single runs on base and new classes",
     (Stage("", "base", subsample="base"), Stage("", "new", subsample="new")),
+    single=True,
 )
 SUBSAMPLES = ("all", "base", "new")
 PAGES = "report"  # folder for the pages about several folders

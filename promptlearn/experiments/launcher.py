@@ -98,6 +98,9 @@ class Launcher:
     def run(self) -> dict[Job, int]:
         with self.progress:
             try:
+                self.running += self.backend.adopt(list(self.pending))
+                for run in self.running:
+                    del self.pending[run.job]
                 while self.pending or self.running:
                     if ready := self.take_ready():
                         self.running += self.backend.start(ready)

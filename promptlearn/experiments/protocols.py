@@ -34,6 +34,7 @@ class Protocol:
     stages: tuple[Stage, ...]
     transfer: bool = False  # train on a source, test on each target dataset, and average over the targets
     by_shots: bool = False  # the table has a column for each number of shots
+    single: bool = False  # runs that were started one by one, perhaps not to be compared
 
     def on(self, targets: list[str]) -> tuple[Stage, ...]:
         """Return all stages, including those of the target datasets."""

@@ -170,7 +170,7 @@ def show_table(table: TableSpec, planned: list[PlannedRow]) -> str:
     lines = []  # of each row, by dataset
     for row in planned:
         found = summarize(protocol, list(row.jobs))
-        lines.append({line.row.dataset: line for line in (*found, *averages(found))})
+        lines.append({line.row.dataset: line for line in (*found, *averages(protocol, found))})
     datasets, columns = list(dict.fromkeys(job.row.dataset for job in jobs)), columns_of(protocol, jobs, lines)
     cells = Cells(Published(table.figures or table.protocol), set(datasets), lines)
     several = [AVERAGE] if len(datasets) > 1 else []

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from basics import UserError, keep_outside, notify
-from dassl.config import get_cfg_default, merge, read_yaml
+from dassl.config import flatten, get_cfg_default, merge, merge_valid, read_yaml
 from promptlearn.experiments.checkout import Checkout, refuse_unknown, registered_name_in
 from promptlearn.experiments.published import AVERAGE, H_OF_MEANS, H_OF_SEEDS, TARGETS
 
@@ -115,7 +115,9 @@ def _of_path(path: Path, checkout: Checkout) -> RequestedDataset:
     if path.is_file() and path.suffix.lower() in YAML:
         if path.stem in checkout.datasets() and path.samefile(checkout.config(f"datasets/{path.stem}.yaml")):
             return _of_config(path.stem, checkout)
-        return _of_yaml(path.stem, path, checkout.shown(path))
+        dataset = _of_yaml(path.stem, path, checkout.shown(path))
+        _check_settings(path)
+        return dataset
     return RequestedDataset(path.name if path.is_dir() else path.stem, _config_file(OWN), OWN_REGISTERED, path)
 
 
@@ -130,6 +132,14 @@ def _of_yaml(name: str, path: Path, argument: str) -> RequestedDataset:
             "is relative to the current folder."
         )
     return RequestedDataset(name, argument, registered_name, root)
+
+
+def _check_settings(path: Path) -> None:
+    """Refuse keys and values that a run would refuse; those of the methods are left to the runs."""
+    settings = flatten(read_yaml(path))
+    words = [word for key, value in settings.items() if not key.startswith("TRAINER.") for word in (key, value)]
+    if problems := merge_valid(get_cfg_default(), opts=words):
+        raise UserError("\n".join(problem.replace("command line", str(path), 1) for problem in problems))
 
 
 def by_name(datasets: Iterable[RequestedDataset]) -> dict[str, RequestedDataset]:

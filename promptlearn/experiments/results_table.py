@@ -314,11 +314,11 @@ def _by_seed(form: Callable, columns: list[dict[int, float]]) -> dict[int, float
     return {seed: form([values[seed] for values in columns]) for seed in seeds}
 
 
-def averages(lines: list[Line]) -> list[Line]:
+def averages(protocol: Protocol, lines: list[Line]) -> list[Line]:
     """Average each method's results over the datasets, seed by seed. Empty for a single dataset.
 
     Datasets with a test of a single class do not count. The columns are empty for a method that has no run on some
-    dataset or other seeds on some: its average would be over something else.
+    dataset or other seeds on some: its average would be over something else. Of single runs, there is no such line.
     """
     left_out = {line.row.dataset for line in lines if line.one_class}
     lines = [line for line in lines if line.row.dataset not in left_out]
@@ -342,6 +342,7 @@ def averages(lines: list[Line]) -> list[Line]:
         medians = {name: median([line.medians.get(name) for line in own]) for name in COSTS | CALIBRATION}
         changes = {"backbones": backbones, "not_applicable": without, "medians": medians}
         found.append(replace(own[0], row=row, columns=columns, **changes))
+    found = [line for line in found if any(line.columns.values()) or not protocol.single]
     return found if len(datasets) > 1 else []
 
 
@@ -379,13 +380,14 @@ def table(
     Published figures stand next to the results that can be compared with them. In Markdown and LaTeX, the best is bold.
 
     Args:
-        costs, calibration: with a column for each of COSTS, or of CALIBRATION.
+        costs, calibration: with a column for each of COSTS, or of CALIBRATION, that some run has recorded.
         metric: as in `summarize`; published are accuracies only.
         harmonic: the convention of H, a key of HARMONIC.
     """
     if style == "csv":
         return as_csv(protocol, lines).rstrip("\n")
-    everything, columns, published = [*lines, *averages(lines)], columns_of(lines, harmonic), Published(protocol.name)
+    everything, columns = [*lines, *averages(protocol, lines)], columns_of(lines, harmonic)
+    published = Published(protocol.name)
     datasets = {line.row.dataset for line in lines}
     compared = [compare(published, line, datasets) if metric == ACCURACY else None for line in everything]
     header = ["dataset", "method", *columns, "seeds"]
@@ -399,6 +401,7 @@ def table(
         body = [row + list(figures or ("", "")) for row, figures in zip(body, compared, strict=True)]
     for wanted, names, form in ((costs, COSTS, ",.6g"), (calibration, CALIBRATION, ".2f")):
         if wanted:
+            names = [name for name in names if any(line.medians.get(name) is not None for line in lines)]
             header += names
             for row, line in zip(body, everything, strict=True):
                 medians = (line.medians.get(name) for name in names)
@@ -455,7 +458,7 @@ def records(protocol: Protocol, lines: list[Line]) -> list[dict]:
 def as_csv(protocol: Protocol, lines: list[Line]) -> str:
     """Format the lines and their averages as CSV: the records without the single seeds. Missing figures are empty."""
     rows = []
-    for record in records(protocol, [*lines, *averages(lines)]):
+    for record in records(protocol, [*lines, *averages(protocol, lines)]):
         row = {}
         for key, value in record.items():
             row |= {f"{key}_{name}": value[name] for name in FIGURES} if isinstance(value, dict) else {key: value}
@@ -470,7 +473,7 @@ def write_summary(protocol: Protocol, output: Path) -> None:
         "format": 1,
         "protocol": protocol.name,
         "rows": records(protocol, lines),
-        "averages": records(protocol, averages(lines)),
+        "averages": records(protocol, averages(protocol, lines)),
     }
     write_json(summary, output / protocol.name / "summary.json")
     write_atomic(output / protocol.name / "summary.csv", as_csv(protocol, lines).encode())

@@ -93,7 +93,7 @@ class Comparison:
         self.foreign_images = foreign_images
         jobs = runs if isinstance(runs, list) else discover(protocol, runs)
         lines = summarize(protocol, jobs)
-        self.lines = [*lines, *averages(lines)]
+        self.lines = [*lines, *averages(protocol, lines)]
         self.measure = H_OF_MEANS if protocol.harmonic else TARGETS if protocol.transfer else columns_of(lines)[-1]
         self.stages = list(dict.fromkeys(job.stage.column for job in jobs))
         self.datasets = list(dict.fromkeys(job.row.dataset for job in jobs))

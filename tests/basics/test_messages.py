@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from basics import Logger, can_redraw, details, error_in, log, notify, show_progress
+from basics.messages import fit
 
 ROOT = Path(__file__).parents[2]
 # Files below the commands that print: results, and the lines of a run on a console without a bar.
@@ -123,3 +125,13 @@ def test_what_runs_below_the_commands_prints_only_results():
             ):
                 printing.add(path.relative_to(ROOT).as_posix())
     assert printing - PRINT - {"basics/additions.py"} == set()
+
+
+def test_prose_is_broken_between_words_but_commands_and_tables_are_not(monkeypatch):
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((20, 24)))
+    laid_out = "  dassl predict models/photos\nfolder \\ predicted  cat  dog"
+    with open(os.devnull) as stream:
+        assert fit(f"expected a folder, got nothing\n{laid_out}", stream) == (
+            f"expected a folder,\ngot nothing\n{laid_out}"
+        )
+        assert fit("a-path-that-is-longer-than-the-line is missing", stream).splitlines()[1] == "is missing"

@@ -200,7 +200,8 @@ def test_a_wrong_data_folder_gives_one_message_and_status_2(bash):
     done = bash("scripts/rpo/base2new.sh", "oxford_pets", DATA="/nowhere")
     assert done.returncode == 2
     assert done.stderr == (
-        "error: --data: expected the folder that holds the datasets, got /nowhere, which is not a folder.\n"
+        "error: --data: expected the folder that holds the datasets, got /nowhere, which is not a folder. Check the "
+        "path.\n"
     )
 
 

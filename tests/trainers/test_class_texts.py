@@ -59,7 +59,7 @@ def test_the_feature_of_a_class_is_the_mean_over_its_texts(make_trainer, tmp_pat
 def test_rpos_prompts_attend_to_a_given_text(make_trainer, tmp_path):
     given = sentences(tmp_path, cat=["A cat purrs."], dog=["A dog barks."])
     trainer = make_trainer("RPO", *given, classnames=["cat", "dog"])
-    assert torch.equal(trainer.model.tokens, tokenize(["A cat purrs.", "A dog barks."]))
+    assert torch.equal(trainer.model.words.tokens, tokenize(["A cat purrs.", "A dog barks."]))
     with pytest.raises(UserError, match="expected one text per class.*got more for cat"):
         make_trainer("RPO", *sentences(tmp_path, cat=["a", "b"], dog=["c"]), classnames=["cat", "dog"])
 

@@ -138,3 +138,22 @@ def test_rpo_without_a_kv_cache_gives_the_same_step(make):
     torch.testing.assert_close(step(computed), step(kept), atol=0, rtol=0)
     computed.model.text_block = 2
     torch.testing.assert_close(step(computed)[0], step(kept)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["RPO", "CoOp", "MaPLe"])
+def test_21000_classes_in_blocks_give_the_same_step(make, method):
+    names = [f"kind {number}" for number in range(21_000)]
+    whole = make(method, "MODEL.TEXT_BLOCK", '"0"', output="whole", classnames=names)
+    expected = step(whole)
+    assert expected[0].shape[1] == len(names)
+    blocks = make(*(method, "MODEL.TEXT_BLOCK", '"2000"', "MODEL.TEXT_MEMORY", 0.0), output="blocks", classnames=names)
+    prefilled = []
+    if method == "RPO":
+        plain = blocks.model.words._prefill
+        blocks.model.words._prefill = lambda clip, classes: prefilled.append(classes) or plain(clip, classes)
+    logits, grads = step(blocks)
+    torch.testing.assert_close(logits, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(grads, expected[1], atol=1e-6, rtol=1e-3)
+    assert all(classes.stop - classes.start <= 2000 for classes in prefilled)
+    assert len(prefilled) == (2 * 11 if method == "RPO" else 0)  # forward, and again in the backward pass

@@ -21,6 +21,9 @@ class Datum:
         classname: name of the class.
     """
 
+    # A dataset may have ten million images. Attributes of anyone's own go to a __dict__, which exists only then.
+    __slots__ = ("__dict__", "_classname", "_domain", "_impath", "_label")
+
     def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = ""):
         if not isinstance(impath, str):
             raise UserError(f"Datum: expected impath to be a str, got {type(impath).__name__}: {impath!r}.")
@@ -91,27 +94,38 @@ def check_images(items: Iterable[Datum], source: str) -> None:
     Raises:
         UserError: files are missing (reports how many and the first three), or a folder cannot be listed.
     """
-    wanted = defaultdict(set)
+    wanted = defaultdict(list)  # the names themselves would take ten times the memory
     for item in items:
-        folder, name = os.path.split(item.impath)
-        wanted[folder].add(name)
+        wanted[os.path.dirname(item.impath)].append(item)
 
-    missing = []
-    for folder, names in wanted.items():
+    missing, total = [], 0
+    for folder, inside in wanted.items():
+        names = {os.path.basename(item.impath) for item in inside}
+        total += len(names)
         if os.path.isdir(folder or "."):
-            listed = {entry.name for entry in scan_folder(folder or ".") if not entry.is_symlink()}
-            unlisted = [os.path.join(folder, name) for name in names - listed]
+            unlisted = [os.path.join(folder, name) for name in _not_listed(names, folder or ".")]
             # The second lookup is for links, and for file systems that ignore case or rewrite Unicode names.
             missing += [path for path in unlisted if not os.path.isfile(path)]
         else:
             missing += [os.path.join(folder, name) for name in names]
     if missing:
-        total = sum(len(names) for names in wanted.values())
         first = ", ".join(f"{path}{' (a broken link)' * os.path.islink(path)}" for path in sorted(missing)[:3])
         raise UserError(
             f"{source}: expected {total:,} image files, got {total - len(missing):,}; the first missing ones: {first}. "
             "Unpack the dataset again, or correct --root or the list of files."
         )
+
+
+def _not_listed(names: set[str], folder: str) -> set[str]:
+    """Return those of the names that are no entry of a folder, or a link; the folder is read as a stream."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name in names and not entry.is_symlink():
+                    names.remove(entry.name)
+    except OSError as error:
+        raise explain_os_error(folder, "a readable folder", error) from error
+    return names
 
 
 def check_labels(train: Iterable[Datum], others: Iterable[Datum], source: str) -> None:
@@ -157,19 +171,31 @@ def check_duplicates(train: Iterable[Datum], test: Iterable[Datum], source: str)
         UserError: names the image and its labels.
     """
     labels: dict[str, int] = {}
-    for item in (*train, *test):
+
+    def note_label(item: Datum) -> None:
         if labels.setdefault(item.impath, item.label) != item.label:
             raise UserError(
                 f"{source}: expected one label for {item.impath}, got {labels[item.impath]} and {item.label}. "
                 "Keep one of them."
             )
-    both = sorted({item.impath for item in train} & {item.impath for item in test})
+
+    for item in train:
+        note_label(item)
+    both = sorted({item.impath for item in test if item.impath in labels})
+    for item in test:
+        note_label(item)
     if both:
-        notify(f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ...")
+        notify(
+            f"Note: {len(both):,} images are in both train and test, which inflates the results: {both[0]}, ... Remove "
+            "them from one of the two."
+        )
     names = Counter({item.label: item.classname for item in train}.values())
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        notify(f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}")
+        notify(
+            f"Note: {len(twice)} names are shared by several classes, whose texts are equal: {', '.join(twice[:5])}. "
+            "Give these classes different names."
+        )
 
 
 def sample_fewshot(items: Iterable[Datum], num_shots: int, rng, repeat: bool = False) -> list[Datum]:

@@ -22,7 +22,7 @@ from dassl.data.datasets.base_dataset import (
     sample_fewshot,
     sample_fraction,
 )
-from dassl.data.datasets.splits import read_split, relative_entries, save_split, subsample_classes
+from dassl.data.datasets.splits import read_split, relative_entries, relative_to, save_split, subsample_classes
 from dassl.data.templates import prompt_template
 
 LONGEST_NAME = 50  # letters of a dataset's folder in the name of its folder in the cache
@@ -90,7 +90,7 @@ class FewShotDataset(DatasetBase):
         elif cfg.DATASET.TRAIN_FRACTION < 1 and not self.test_only:
             rng = random.Random(f"fraction {cfg.SEED}" if cfg.SEED >= 0 else None)
             train = sample_fraction(train, cfg.DATASET.TRAIN_FRACTION, rng)
-        self.draw_hash = _draw_hash(relative_entries(train, self.dataset_dir), relative_entries(val, self.dataset_dir))
+        self.draw_hash = _draw_hash(train, val, self.dataset_dir)
         log(f"Sampled: {len(train):,} train and {len(val):,} val images, sha256 {self.draw_hash}")
 
         train, val, test = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
@@ -301,10 +301,16 @@ def _free_name(path: Path) -> Path:
     return next(name for n in numbers if not (name := path.with_suffix(f".old{n}.json")).exists())
 
 
-def _draw_hash(train: list[list], val: list[list]) -> str:
-    """Return the SHA-256 (hex) of a sample's [path, label] pairs."""
-    pairs = {part: [[path, label] for path, label, _ in entries] for part, entries in (("train", train), ("val", val))}
-    return hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
+def _draw_hash(train: list[Datum], val: list[Datum], folder: str) -> str:
+    """Return the SHA-256 (hex) of a sample's {"train": [[path, label], ...], "val": ...}, in JSON, as a stream."""
+    digest, relative = hashlib.sha256(), relative_to(folder)
+    for start, items in (('{"train": [', train), ('], "val": [', val)):
+        digest.update(start.encode())
+        for number, item in enumerate(items):
+            pair = json.dumps([relative(item.impath), item.label])
+            digest.update(f", {pair}".encode() if number else pair.encode())
+    digest.update(b"]}")
+    return digest.hexdigest()
 
 
 def _wrong_root(name: str, root: str, folder: str) -> str:

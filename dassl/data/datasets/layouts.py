@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from itertools import groupby
 from typing import NamedTuple
 
 from basics import UserError, notify
@@ -20,9 +21,9 @@ from dassl.utils.images import why_not_read
 
 
 class Placed(NamedTuple):
-    """An image: its path, its part ("" where the folder has none), and the names of the folders that it is in."""
+    """Images of one folder: their paths, their part ("" where there are none), and the names of the folders."""
 
-    path: str
+    paths: list[str]
     part: str
     folders: tuple[str, ...]
 
@@ -57,41 +58,48 @@ def read_layout(root: str, level: int = 1, skipped: str = "") -> dict[str, list[
     if not images:
         refuse_empty(root, len(tops), tops, others)
     placed = _place(root, images)
-    loose = [image for image in placed if len(image.folders) < abs(level)]
+    del images
+    loose = [each for each in placed if len(each.folders) < abs(level)]
     if len(loose) == len(placed):
-        where = os.path.dirname(loose[0].path)
+        where = os.path.dirname(loose[0].paths[0])
         raise UserError(
-            f"{where}: expected class folders, got {len(loose):,} images in none. Put the images of each class into a "
-            "folder of their own, or correct DATASET.CLASS_LEVEL."
+            f"{where}: expected class folders, got {count(loose):,} images in none. Put the images of each class into "
+            "a folder of their own, or correct DATASET.CLASS_LEVEL."
         )
     _check_empty(root, tops, placed, others, skipped)
     report_skipped(root, others)
     if loose:
-        notify(f"Note: ignoring {len(loose):,} images that are in no class folder, first: {loose[0].path}")
-    placed = [image for image in placed if len(image.folders) >= abs(level)]
-    if level == 1 and all(len(image.folders) > 1 for image in placed):
+        notify(f"Note: ignoring {count(loose):,} images that are in no class folder, first: {loose[0].paths[0]}")
+    placed = [each for each in placed if len(each.folders) >= abs(level)]
+    if level == 1 and all(len(each.folders) > 1 for each in placed):
         _propose_level(placed)
-    parts = defaultdict(list)
+    parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
     index = level - 1 if level > 0 else -1
-    for image in placed:
-        parts[image.part or "train"].append((image.path, image.folders[index]))
-    return {part: sorted(found, key=lambda image: image[1]) for part, found in parts.items()}
+    for each in sorted(placed, key=lambda each: each.folders[index]):
+        parts[each.part or "train"] += [(path, each.folders[index]) for path in each.paths]
+    return dict(parts)
+
+
+def count(placed: list[Placed]) -> int:
+    return sum(len(each.paths) for each in placed)
 
 
 def _place(root: str, images: list[str]) -> list[Placed]:
-    folders = [tuple(os.path.relpath(os.path.dirname(path), root).split(os.sep)) for path in images]
+    # A folder whose files and folders alternate is here several times, so that the order stays that of the listing.
+    grouped = [(folder, list(paths)) for folder, paths in groupby(images, os.path.dirname)]
+    folders = [tuple(os.path.relpath(folder, root).split(os.sep)) for folder, _ in grouped]
     for depth in (0, 1):
         if all(len(names) > depth and part_of(names[depth]) for names in folders):
             return [
-                Placed(path, part_of(names[depth]), names[:depth] + names[depth + 1 :])
-                for path, names in zip(images, folders, strict=True)
+                Placed(paths, part_of(names[depth]), names[:depth] + names[depth + 1 :])
+                for (_, paths), names in zip(grouped, folders, strict=True)
             ]
     tops = sorted({names[0] for names in folders})
     parts = [top for top in tops if part_of(top)]
     if len({part_of(top) for top in parts}) > 1:  # a single one may be a class, such as the vehicle
         others = [top for top in tops if top not in parts]
         notify(f"Note: {', '.join(parts)} count as classes in {root}, because {_some(others)} is no part of a dataset")
-    return [Placed(path, "", names) for path, names in zip(images, folders, strict=True)]
+    return [Placed(paths, "", names) for (_, paths), names in zip(grouped, folders, strict=True)]
 
 
 def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[str], skipped: str) -> None:
@@ -99,11 +107,11 @@ def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[
 
     A class may have no images in val and test.
     """
-    used = {os.path.dirname(image.path) for image in placed}
+    used = {os.path.dirname(each.paths[0]) for each in placed}
     while above := {os.path.dirname(folder) for folder in used if folder != root} - used:
         used |= above
     of_train = [os.path.join(root, top) for top in tops if part_of(top) == "train"]
-    holders = of_train if all(image.part for image in placed) and of_train else [root]
+    holders = of_train if all(each.part for each in placed) and of_train else [root]
     empty, ignored = [], [name for name in list_folder(root) if name in CLUTTER]
     for folder in {root, *holders}:
         for entry in scan_folder(folder):
@@ -115,7 +123,7 @@ def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[
             elif folder in holders:
                 empty.append(os.path.relpath(entry.path, root))
     if empty:
-        classes = {image.folders[0] for image in placed}
+        classes = {each.folders[0] for each in placed}
         refuse_empty(root, len(classes) + len(empty), sorted(empty), others)
     if ignored:
         notify(f"Note: ignoring {len(ignored)} folders in {root} that hold no images: {', '.join(sorted(ignored)[:5])}")
@@ -123,7 +131,7 @@ def _check_empty(root: str, tops: list[str], placed: list[Placed], others: list[
 
 def _propose_level(placed: list[Placed]) -> None:
     """Print that the classes may be one level deeper."""
-    tops, below = (sorted({image.folders[depth] for image in placed}) for depth in (0, 1))
+    tops, below = (sorted({each.folders[depth] for each in placed}) for depth in (0, 1))
     if len(below) > 1:
         notify(
             f"Note: all images are in folders below the class folders ({_some(tops)}), such as "

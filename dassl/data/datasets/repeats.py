@@ -10,13 +10,15 @@ from dassl.data.datasets.base_dataset import Datum
 from dassl.data.datasets.names import alike_names
 from dassl.utils.tools import in_threads
 
+MOST_COMPARED = 10**6  # images; of more, reading the start of each would take longer than a run
 START = 4096  # bytes that are compared before whole files are read
 
 
 def doubts(parts: dict[str, list[Datum]], classnames: Iterable[str], folder: str) -> list[str]:
     """Return one line for each kind of doubt: equal images in several lists or classes, and class names that are alike.
 
-    Files are compared by content; only those of equal size are read, and most of them not to their end.
+    Files are compared by content; only those of equal size are read, and most of them not to their end. More than
+    MOST_COMPARED files are not compared.
 
     Args:
         parts: the images by the name of their list: "train", "val", "test". What a list shares with an earlier one by
@@ -28,8 +30,10 @@ def doubts(parts: dict[str, list[Datum]], classnames: Iterable[str], folder: str
     for part, items in parts.items():
         for item in items:
             part_of.setdefault(item.impath, part)
-    classes = {item.impath: item.classname for items in parts.values() for item in items}
-    groups = equal_files(part_of)
+    is_large = len(part_of) > MOST_COMPARED
+    groups = [] if is_large else equal_files(part_of)
+    repeats = {path for group in groups for path in group}
+    classes = {i.impath: i.classname for items in parts.values() for i in items if i.impath in repeats}
 
     def line(pairs: list[tuple[str, str]], what: str) -> list[str]:
         examples = "; ".join(" = ".join(os.path.relpath(path, folder) for path in pair) for pair in pairs[:3])
@@ -47,6 +51,7 @@ def doubts(parts: dict[str, list[Datum]], classnames: Iterable[str], folder: str
             if classes[path] != classes[paths[0]]:
                 contrary.append((path, paths[0]))
     return [
+        *([f"more than {MOST_COMPARED:,} images are not compared with one another"] if is_large else []),
         *line(leaks, "images of val or test are in train, too, which inflates the results"),
         *line(repeated, "images repeat another one of their list"),
         *line(contrary, "images have a copy in another class"),
@@ -59,11 +64,13 @@ def equal_files(paths: Iterable[str]) -> list[list[str]]:
     groups = [list(paths)]
     for key in (_size, _start, _content):
         values = in_threads(key, [path for group in groups for path in group])
-        found: dict[tuple, list[str]] = defaultdict(list)
-        for number, group in enumerate(groups):
+        alike = []
+        for group in groups:
+            found: dict[int | bytes, list[str]] = defaultdict(list)
             for path, value in zip(group, values, strict=False):  # the values of the other groups follow
-                found[number, value].append(path)
-        groups = [group for (_, value), group in found.items() if value and len(group) > 1]
+                found[value].append(path)
+            alike += [paths for value, paths in found.items() if value and len(paths) > 1]
+        groups = alike
     return groups
 
 

@@ -3,7 +3,8 @@
 import math
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from basics import UserError, log, notify, read_json, write_json
@@ -40,7 +41,13 @@ def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum
         if "val" not in lists:
             notify(f"Note: {filepath} has no val; there are no validation images")
             lists["val"] = []
-        parts = [[_datum(path_prefix, *_fields(entry)) for entry in lists[part]] for part in ("train", "val", "test")]
+        names: dict[str, str] = {}  # so that images of one class share its name
+        parts = []
+        for part in ("train", "val", "test"):
+            entries = lists[part]
+            for place, entry in enumerate(entries):  # in place, so that each entry is freed when it has been read
+                entries[place] = _datum(names, path_prefix, *_fields(entry))
+            parts.append(entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{filepath}: expected a split file, an object with train, val and test, each a list of [path, label, "
@@ -78,8 +85,12 @@ def _count_from_zero(filepath: str, parts: list[list[Datum]]) -> list[list[Datum
     return parts
 
 
-def _datum(folder: str, path: Any, label: Any, classname: Any) -> Datum:
-    """Return the image of one entry. Nothing is converted, so that a label of 0.9 does not become class 0."""
+def _datum(names: dict[str, str], folder: str, path: Any, label: Any, classname: Any) -> Datum:
+    """Return the image of one entry. Nothing is converted, so that a label of 0.9 does not become class 0.
+
+    Args:
+        names: the class names so far, by themselves.
+    """
     label = int(label) if isinstance(label, str) and label.isdecimal() else label
     for name, value, right in (
         ("path", path, isinstance(path, str) and path and "\0" not in path),
@@ -89,7 +100,7 @@ def _datum(folder: str, path: Any, label: Any, classname: Any) -> Datum:
         if not right:
             raise ValueError(f"{value!r} is not a {name}")
     (path + classname).encode()  # raises ValueError for half a character, which JSON can hold
-    return Datum(impath=os.path.join(folder, path), label=label, classname=classname)
+    return Datum(os.path.join(folder, path), label, classname=names.setdefault(classname, classname))
 
 
 def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath: str, path_prefix: str) -> None:
@@ -105,9 +116,27 @@ def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath
     log(f"Saved split to {filepath}")
 
 
-def relative_entries(items: list[Datum], folder: str) -> list[list]:
+def relative_entries(items: Iterable[Datum], folder: str) -> list[list]:
     """Return [path relative to ``folder`` (with forward slashes), label, class name] of each image."""
-    return [[os.path.relpath(i.impath, folder).replace(os.sep, "/"), i.label, i.classname] for i in items]
+    relative = relative_to(folder)
+    return [[relative(item.impath), item.label, item.classname] for item in items]
+
+
+def relative_to(folder: str) -> Callable[[str], str]:
+    """Return a function that makes a path relative to a folder, with forward slashes; it looks up each folder once."""
+
+    @cache
+    def start(above: str) -> str:
+        found = os.path.relpath(above, folder).replace(os.sep, "/")
+        return "" if found == "." else f"{found}/"
+
+    def relative(path: str) -> str:
+        above, name = os.path.split(path)
+        if not above or name in ("", os.curdir, os.pardir):
+            return os.path.relpath(path, folder).replace(os.sep, "/")
+        return start(above) + name
+
+    return relative
 
 
 def split_trainval(trainval: list[Datum], p_val: float = 0.2, rng=random) -> tuple[list[Datum], list[Datum]]:

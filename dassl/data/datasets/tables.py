@@ -2,10 +2,11 @@
 
 import codecs
 import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
 
 from basics import UserError, notify
 
@@ -22,6 +23,9 @@ PARTS = {
     "test": ("test", "testing", "tst", "holdout", "eval", "evaluation"),
 }
 DELIMITERS = ",;\t|"
+WINDOWS = "cp1252"
+ON_ERROR = {WINDOWS: "replace"}
+BLOCK = 2**20  # letters that are decoded at a time
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it starts with
@@ -56,21 +60,15 @@ def read_table(path: str, columns: str = "") -> list[tuple[str, str, str]]:
     Raises:
         UserError: not such a file; a row is incomplete, names no part, or several classes; an image is named twice.
     """
-    header, rows = _read_rows(path, columns)
-    chosen = _given_columns(header, columns) if columns else _find_columns(header, rows)
-    if len(chosen) < 2 or not rows:
-        raise UserError(
-            f"{path}: expected a header with columns such as path,label or path,label,split and a line for each image, "
-            f"got {','.join(header)[:200]!r} and {len(rows)} lines. If its columns have other names, give them: "
-            'DATASET.COLUMNS "path column,label column", and a third one for the split.'
-        )
-    if ignored := [name or "(without a name)" for name in header if name not in chosen]:
-        notify(f"Note: {path}: reading the columns {', '.join(chosen)}; ignoring {', '.join(ignored)}")
-    places = [header.index(name) for name in chosen]
-    found = []
-    for number, row in enumerate(rows, start=1):
-        values = [row[place] if place < len(row) else "" for place in places]
-        found.append(_entry(f"{path}, image {number}", chosen, values))
+    try:
+        chosen, rows = _open(path, columns)
+        found = []
+        labels: dict[str, str] = {}  # so that images of one class share its name
+        for number, values in enumerate(rows, start=1):
+            name, label, part = _entry(path, number, chosen, values)
+            found.append((name, labels.setdefault(label, label), part))
+    except csv.Error as error:
+        raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
     twice = [name for name, count in Counter(name for name, *_ in found).items() if count > 1]
     if twice:
         raise UserError(
@@ -80,18 +78,58 @@ def read_table(path: str, columns: str = "") -> list[tuple[str, str, str]]:
     return found
 
 
-def _entry(place: str, chosen: list[str], values: list[str]) -> tuple[str, str, str]:
+def _open(path: str, columns: str) -> tuple[list[str], Iterator[list[str]]]:
+    """Return the chosen columns, and the values in them row by row. The file is read as a stream, several times."""
+    encoding = _encoding(path)
+
+    def rows(delimiter: str) -> Iterator[list[str]]:
+        return islice(_reader(path, encoding, delimiter), 1, None)
+
+    def known(delimiter: str) -> tuple[int, int]:
+        try:
+            header = next(_reader(path, encoding, delimiter), [])
+        except csv.Error:
+            return 0, 0
+        names = {name.strip() for name in columns.split(",")} & {*header} if columns else _find_columns(header, ())
+        return len(names), len(header)
+
+    delimiter = max(DELIMITERS, key=known)
+    header = next(_reader(path, encoding, delimiter), [])
+    chosen = _given_columns(header, columns) if columns else _find_columns(header, rows(delimiter))
+    if len(chosen) < 2 or next(rows(delimiter), None) is None:
+        raise UserError(
+            f"{path}: expected a header with columns such as path,label or path,label,split and a line for each image, "
+            f"got {','.join(header)[:200]!r} and {sum(1 for _ in rows(delimiter))} lines. If its columns have other "
+            'names, give them: DATASET.COLUMNS "path column,label column", and a third one for the split.'
+        )
+    if ignored := [name or "(without a name)" for name in header if name not in chosen]:
+        notify(f"Note: {path}: reading the columns {', '.join(chosen)}; ignoring {', '.join(ignored)}")
+    places = [header.index(name) for name in chosen]
+    return chosen, ([row[place] if place < len(row) else "" for place in places] for row in rows(delimiter))
+
+
+def _entry(path: str, number: int, chosen: list[str], values: list[str]) -> tuple[str, str, str]:
     name, label, split = (*values, "")[:3]
-    part = part_of(split)
+    part = _part_of(split)
     if not all(values) or (split and not part):
         parts = f" (split: {', '.join(PARTS)})" if len(values) == 3 else ""
-        raise UserError(f"{place}: expected {','.join(chosen)}{parts}, got {','.join(values)!r}. Fix the line.")
-    if re.search(r"[^;|][;|][^;|]", label):
         raise UserError(
-            f"{place}: expected one class, got {label!r}. Several classes for one image are not supported: keep one of "
-            "them, or name each combination as a class of its own, without ; and |."
+            f"{path}, image {number}: expected {','.join(chosen)}{parts}, got {','.join(values)!r}. Fix the line."
+        )
+    if _names_several(label):
+        raise UserError(
+            f"{path}, image {number}: expected one class, got {label!r}. Several classes for one image are not "
+            "supported: keep one of them, or name each combination as a class of its own, without ; and |."
         )
     return name, label, part
+
+
+_part_of = lru_cache(part_of)  # a table repeats its parts and labels
+
+
+@lru_cache(2**16)
+def _names_several(label: str) -> bool:
+    return re.search(r"[^;|][;|][^;|]", label) is not None
 
 
 def _given_columns(header: list[str], columns: str) -> list[str]:
@@ -104,58 +142,50 @@ def _given_columns(header: list[str], columns: str) -> list[str]:
     return chosen
 
 
-def _find_columns(header: list[str], rows: list[list[str]]) -> list[str]:
+def _find_columns(header: list[str], rows: Iterable[list[str]]) -> list[str]:
     """Return the columns of path, label, and part (as many as there are), by their common names."""
     columns = {plain(name): name for name in reversed(header)}  # of two columns of one name, the first
     paths, labels, splits = ([columns[name] for name in names if name in columns] for names in (PATH, LABEL, SPLIT))
     if not paths or not labels:
         return []
 
-    def is_named(label: str) -> bool:  # where one column numbers the classes and another one names them
-        place = header.index(label)
-        return not all(row[place].isdecimal() for row in rows if place < len(row))
-
-    return [paths[0], next(filter(is_named, labels), labels[0]), *splits[:1]]
-
-
-def _read_rows(path: str, columns: str) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the other rows, split by the delimiter that gives the most known columns."""
-    text = _decode(path)
-
-    def known(delimiter: str) -> tuple[int, int]:
-        try:
-            header = next(_reader(text, delimiter), [])
-        except csv.Error:
-            return 0, 0
-        names = {name.strip() for name in columns.split(",")} & {*header} if columns else _find_columns(header, [])
-        return len(names), len(header)
-
-    try:
-        header, *rows = [*_reader(text, max(DELIMITERS, key=known))] or [[]]
-    except csv.Error as error:
-        raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
-    return header, rows
+    if len(labels) > 1:  # where one column numbers the classes and another one names them
+        numbers = {header.index(label): label for label in labels}
+        for row in rows:
+            numbers = {place: label for place, label in numbers.items() if place >= len(row) or row[place].isdecimal()}
+            if not numbers:
+                break
+        labels = [label for label in labels if label not in numbers.values()] or labels
+    return [paths[0], labels[0], *splits[:1]]
 
 
-def _reader(text: str, delimiter: str) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    return ([value.strip() for value in row] for row in reader if row)
+def _reader(path: str, encoding: str, delimiter: str) -> Iterator[list[str]]:
+    with open(path, encoding=encoding, errors=ON_ERROR.get(encoding, "strict"), newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        yield from ([value.strip() for value in row] for row in reader if row)
 
 
-def _decode(path: str) -> str:
+def _encoding(path: str) -> str:
+    """Return the encoding of a file, of which all is read, as a stream."""
     try:
         with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
+            start = file.read(max(map(len, BYTE_ORDER_MARKS)))
+        encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
+        try:
+            is_binary = _has_null(path, encoding)
+        except UnicodeDecodeError:
+            if encoding != "utf-8":
+                raise
+            encoding = WINDOWS
+            is_binary = _has_null(path, encoding)
+            notify(f"Note: {path} is not in UTF-8; reading it as Windows-1252 (Latin-1)")
+    except (OSError, UnicodeError) as error:
         raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding != "utf-8":
-            raise UserError(f"{path}: expected a CSV file, got an error: {error}. Fix the file.") from error
-        text = content.decode("cp1252", errors="replace")
-        notify(f"Note: {path} is not in UTF-8; reading it as Windows-1252 (Latin-1)")
-    if "\0" in text:
+    if is_binary:
         raise UserError(f"{path}: expected a CSV file, got a binary one. Export the table as CSV in UTF-8.")
-    return text
+    return encoding
+
+
+def _has_null(path: str, encoding: str) -> bool:
+    with open(path, encoding=encoding, errors=ON_ERROR.get(encoding, "strict"), newline="") as file:
+        return any("\0" in text for text in iter(lambda: file.read(BLOCK), ""))

@@ -45,6 +45,10 @@ class Backend(Protocol):
         """Return how many more runs may start, next to those that run."""
         ...
 
+    def adopt(self, jobs: list[Job]) -> Sequence[Run]:
+        """Return the runs of these jobs that an earlier command has left running here."""
+        ...
+
     def start(self, jobs: list[Job]) -> Sequence[Run]:
         """Start jobs that wait for nothing.
 

@@ -121,6 +121,9 @@ class LocalBackend:
     def room(self, running: int) -> int:
         return self.at_once - running
 
+    def adopt(self, jobs: list[Job]) -> list[LocalRun]:
+        return []  # runs end with the command that started them
+
     def start(self, jobs: list[Job]) -> list[LocalRun]:
         started = []
         for job in jobs:

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from basics import UserError
 from dassl.config import get_cfg_default
+from dassl.engine import calibration
 from tests.toy_runs import kill, results_of
 
 CALIBRATE = ("TEST.CALIBRATE", "True")
@@ -72,3 +74,10 @@ def test_unknown_classes_are_measured_for_models_of_base_classes(make, tmp_path,
     for rule in ("max_softmax", "energy"):
         assert set(found[rule]) == {"auroc", "fpr95", "threshold"}
         assert 0 <= found[rule]["auroc"] <= 100
+
+
+def test_logits_that_do_not_fit_into_memory_are_refused_before_the_training(make, monkeypatch):
+    monkeypatch.setattr(calibration, "free_memory", lambda device: 1000)
+    make()
+    with pytest.raises(UserError, match="TEST.CALIBRATE, TEST.UNKNOWNS: expected logits that fit into .* of .* images"):
+        make(*CALIBRATE, folder="large")

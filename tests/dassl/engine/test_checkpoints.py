@@ -333,7 +333,7 @@ def test_without_a_directory_nothing_is_loaded(make, capsys):
 
 def test_a_missing_epoch_lists_the_available_ones(make, tmp_path):
     make("TRAIN.CHECKPOINT_FREQ", "2", folder="trained").train()
-    with pytest.raises(MissingFile, match=r"expected a checkpoint of epoch 9, got epochs 2, 4\. Choose one of these\.$"):
+    with pytest.raises(MissingFile, match=r"a checkpoint of epoch 9, got epochs 2, 4\. Choose one of these\.$"):
         make(folder="test").load_model(tmp_path / "trained", epoch=9)
     with pytest.raises(MissingFile, match='expected the folder with the checkpoints of "prompt_learner"'):
         make(folder="test").load_model(tmp_path / "nowhere")

@@ -1,5 +1,7 @@
 """The evaluator's printed lines, which other tools parse, and its figures."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -151,6 +153,37 @@ def test_the_confusion_matrix_is_saved_as_a_tensor(tmp_path, capsys):
     matrix = torch.load(tmp_path / "cmat.pt", weights_only=True)
     assert matrix.tolist() == [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     assert f"Confusion matrix is saved to {tmp_path / 'cmat.pt'}" in capsys.readouterr().out
+
+
+def test_a_large_confusion_matrix_holds_the_pairs_that_occur(tmp_path, monkeypatch):
+    answers = [0, 1, 1, 2, 0], [0, 0, 1, 2, UNREADABLE - 2]
+    found = []
+    for largest in (2, 3):
+        monkeypatch.setattr("dassl.evaluation.evaluator.LARGEST_MATRIX", largest)
+        e = evaluator("TEST.COMPUTE_CMAT", "True", "OUTPUT_DIR", str(tmp_path))
+        feed(e, *answers)
+        e.evaluate()
+        found.append(torch.load(tmp_path / "cmat.pt", weights_only=True))
+    pairs, matrix = found
+    dense = torch.zeros_like(matrix)
+    dense[tuple(pairs["pairs"])] = pairs["shares"]
+    assert torch.equal(dense, matrix) and pairs["labels"].tolist() == [0, 1, 2] and len(pairs["shares"]) == 4
+
+
+def test_results_of_21000_classes_equal_those_counted_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    y_true, y_pred = torch.randint(21_000, (2, 30_000), generator=generator)
+    y_pred = torch.where(torch.rand(30_000, generator=generator) < 0.5, y_true, y_pred)
+    e = evaluator(lab2cname={label: str(label) for label in range(21_000)})
+    e._y_true, e._y_pred, e._confidence = [y_true], [y_pred], [torch.ones(30_000)]
+    summary = e.summary()
+    images, right, predicted = (Counter(y.tolist()) for y in (y_true, y_true[y_true == y_pred], y_pred))
+    assert list(summary["per_class"]) == [str(label) for label in sorted(images)]
+    assert all(
+        (of["n"], of["correct"]) == (images[int(name)], right[int(name)]) for name, of in summary["per_class"].items()
+    )
+    f1 = [2 * right[label] / (n + predicted[label]) for label, n in images.items()]
+    assert summary["macro_f1"] == pytest.approx(100 * sum(f1) / len(f1), rel=1e-12)
 
 
 def test_a_custom_evaluator_can_be_registered():

@@ -126,6 +126,11 @@ def test_notes_about_the_pictures_and_settings_reach_train(tmp_path, capfd):
     err = capfd.readouterr().err
     assert "Note: 1 of 2 class names say nothing to CLIP, which reads them as words: 7." in err
     assert "Note: no training images; testing only" in err
+    photos = tmp_path / "photos"
+    assert err.partition("error: ")[2] == (  # the last line, and the only error
+        "DATASET.NAME: expected a dataset with training images, got ImageFolder, which is for testing only. Add "
+        f"training images to {photos}, or train on others, and test on this one with --eval-only --model-dir.\n"
+    )
 
 
 @pytest.mark.parametrize(

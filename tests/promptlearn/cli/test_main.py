@@ -95,6 +95,39 @@ def test_dry_run_prints_the_commands_that_are_not_done_and_runs_nothing(fake, ca
     assert shlex.split(lines[-1])[:4] == ["python", "train.py", "--root", "my data"]
 
 
+def test_the_plan_for_other_engines_names_dependencies_and_resources(fake, capfd, tmp_path):
+    resources = tmp_path / "cluster.yaml"
+    resources.write_text("gpus: 1\nmemory: 16G\n")
+    words = ["base2new", "--trainers", "RPO", "--seeds", "1", "--dry-run", "--format", "jsonl"]
+    assert main([*words, "--cluster", str(resources), "--on", "slurm", "--cpus", "4"]) == 0
+    entries = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [entry["after"] for entry in entries] == [[], [], [], [2]]
+    assert entries[3]["command"][:2] == ["python", "train.py"] and "--model-dir" in entries[3]["command"]
+    assert entries[0]["resources"] == {"cpus": 4, "gpus": 1, "memory": "16G", "minutes": 240}
+    assert fake.calls() == []
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    {
+        "--partition gpu": "error: --partition: expected --on slurm, got --on local.",
+        "--detach --on ray": "error: --detach: expected --on slurm, got --on ray.",
+        "--address auto": "error: --address: expected --on ray, got --on local.",
+        "--on slurm --cluster nothing.yaml": "error: nothing.yaml: expected a config file, got nothing.",
+        "--on slurm --cluster wrong.yaml": "wrong.yaml: partitoin: expected one of partition, ",
+        "--on slurm --cluster zero.yaml": "error: zero.yaml: cpus: expected a whole number from 1, got 0. Correct it.",
+    }.items(),
+)
+def test_wrong_options_of_a_cluster_are_refused(words, message, fake, capfd, monkeypatch, tmp_path):
+    pytest.importorskip("submitit", reason="need submitit (pip install 'promptlearn-clip[slurm]')")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")  # Slurm
+    monkeypatch.chdir(fake.root)
+    (fake.root / "wrong.yaml").write_text("partitoin: gpu\n")
+    (fake.root / "zero.yaml").write_text("cpus: 0\n")
+    assert main(["base2new", "--trainers", "RPO", *words.split()]) == 2
+    assert message in capfd.readouterr().err and fake.calls() == []
+
+
 def test_a_printed_command_does_what_the_launcher_would(fake, capfd):
     main(["base2new", "--trainers", "RPO", "--seeds", "1", "--dry-run"])
     for line in capfd.readouterr().out.splitlines():

@@ -57,7 +57,11 @@ def test_a_range_is_searched_on_a_logarithmic_scale(fake, sampler):
         (["OPTIM.LR"], "--vary OPTIM.LR: expected the values to try after the key, got none."),
         (["OPTIM.LR", "1:0.1"], "--vary OPTIM.LR: expected LOW:HIGH with 0 < LOW < HIGH, got 1:0.1."),
         (["OPTIM.LR", "a:b"], "--vary OPTIM.LR: expected LOW:HIGH, two numbers, got a:b."),
-        (["OPTIM.LR", "0.1:1"], "--sampler grid: expected values to choose from, got a range for OPTIM.LR."),
+        (
+            ["OPTIM.LR", "0.1:1"],
+            "--sampler grid: expected values to choose from, got a range for OPTIM.LR. List the "
+            "values, or choose another sampler.",
+        ),
     ],
 )
 def test_an_impossible_search_is_refused(fake, capsys, vary, message):

@@ -117,6 +117,7 @@ def test_own_pictures_use_the_released_configs_unless_one_is_requested(own, tmp_
         (("digts",), "unknown dataset 'digts'. Did you mean 'digits'"),
         (("{own}/lost.yaml",), "lost.yaml: DATASET.ROOT: expected a folder or a file, got /nowhere"),
         (("{own}/empty.yaml",), "empty.yaml: expected DATASET with NAME below it, got neither"),
+        (("{own}/slip.yaml",), "slip.yaml: unknown key DATASET.PRMOPT. Did you mean DATASET.PROMPT"),
         (("{own}/pets.yaml",), "--data: expected the folder with the images of pets, got nothing"),
         (("{own}/empty",), "empty: expected class folders, got 0 files"),
         (("{own}/three",), r"three: expected at least 4 classes, half of them base classes, got 3 \(ant, bee, cat\)"),
@@ -129,6 +130,7 @@ def test_what_cannot_be_used_gets_one_message_before_the_first_run(own, pictures
     (own / "empty").mkdir()
     (own / "lost.yaml").write_text("DATASET:\n  NAME: ImageFolder\n  ROOT: /nowhere\n")
     (own / "empty.yaml").write_text("")
+    (own / "slip.yaml").write_text("DATASET:\n  NAME: ImageFolder\n  PRMOPT: a {}\n")
     (own / "pets.yaml").write_text("DATASET:\n  NAME: OxfordPets\n")
     with pytest.raises(UserError, match=message):
         commands(checkout, tmp_path / "output", *(word.format(own=own) for word in words))

@@ -131,6 +131,13 @@ def test_calibration_is_that_of_the_first_column(put, lines):
     assert "ECE: expected calibration error" in text and "ECE" not in table(BASE2NEW, lines())
 
 
+def test_calibration_has_no_column_that_nobody_recorded(put, lines):
+    put("base2new/train_base", "digits", "RPO", 1, 90.0, metrics={"accuracy": 90.0, "ece": 6.5})
+    put("base2new/train_base", "digits", "CoOp", 1, 50.0)
+    header = table(BASE2NEW, lines(), calibration=True).splitlines()[0].split()
+    assert header[-2:] == ["seeds", "ECE"]
+
+
 def test_a_missing_run_does_not_count_as_zero(put, shown):
     put("base2new/train_base", "digits", "RPO", 1, 90.0)
     put("base2new/train_base", "digits", "RPO", 2, 92.0)

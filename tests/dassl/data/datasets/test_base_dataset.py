@@ -1,6 +1,7 @@
 """Datum, the checks of a dataset's lists, and few-shot samples, which equal the CoOp family's."""
 
 import json
+import pickle
 import random
 from pathlib import Path
 
@@ -133,7 +134,10 @@ def test_a_dataset_knows_its_classes(files):
 
 def test_a_datum_keeps_the_attribute_names_of_the_family():
     datum = Datum("x.png", 3, 1, "cat")
-    assert vars(datum) == {"_impath": "x.png", "_label": 3, "_domain": 1, "_classname": "cat"}
+    assert (datum._impath, datum._label, datum._domain, datum._classname) == ("x.png", 3, 1, "cat")
+    datum.caption = "a cat"  # as a user's own dataset may do
+    copied = pickle.loads(pickle.dumps(datum))
+    assert (copied.impath, copied.label, copied.classname, copied.caption) == ("x.png", 3, "cat", "a cat")
     with pytest.raises(UserError, match="impath to be a str"):
         Datum(Path("x.png"))
 
@@ -188,6 +192,7 @@ def test_images_in_train_and_test_and_shared_names_are_reported(files, capsys):
     check_duplicates(train, train[1:2], "Birds")
     noted = capsys.readouterr().err.splitlines()
     assert noted[0].startswith("Note: 1 images are in both train and test") and files[1] in noted[0]
-    assert noted[1] == "Note: 1 names are shared by several classes, whose texts are equal: crane"
+    expected = "Note: 1 names are shared by several classes, whose texts are equal: crane. Give these classes "
+    assert noted[1] == f"{expected}different names."
     check_duplicates([Datum(files[0], 0, classname="cat")], [Datum(files[1], 0, classname="cat")], "Pets")
     assert not capsys.readouterr().err

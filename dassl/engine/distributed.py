@@ -52,22 +52,17 @@ def joined(cfg) -> Iterator[None]:
     """Join the processes of torchrun, if there are several; all but the first get a folder of their own.
 
     Raises:
-        UserError: there are fewer GPUs than processes here, fewer images in a batch than processes, or no seed.
+        UserError: there are fewer GPUs here than processes.
     """
     if not requested():
         yield
         return
     size, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
-    batch, gpu = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, torch.cuda.is_available() and cfg.USE_CUDA
+    gpu = torch.cuda.is_available() and cfg.USE_CUDA
     if gpu and local >= torch.cuda.device_count():
         raise UserError(
             f"--nproc-per-node: expected at most {torch.cuda.device_count()} processes, one for each GPU, got "
             f"{os.environ.get('LOCAL_WORLD_SIZE', size)}. Start fewer, or add --device cpu."
-        )
-    if batch < size:
-        raise UserError(
-            f"DATALOADER.TRAIN_X.BATCH_SIZE: expected at least {size}, one image for each process, got {batch}. Start "
-            "fewer processes, or use larger batches."
         )
     if gpu:
         torch.cuda.set_device(local)
@@ -126,6 +121,20 @@ def check_method(trainer) -> str:
             f"they need a whole batch, got {train.MIXUP}, {train.CUTMIX}, and {train.CLASS_WEIGHTS}. Start one process."
         )
     return ""
+
+
+def check_batches(loader) -> None:
+    """Refuse training batches with fewer images than processes.
+
+    Raises:
+        UserError: says how many there are.
+    """
+    images = loader.batch_sampler.whole(0)
+    if images < size():
+        raise UserError(
+            f"DATALOADER.TRAIN_X.BATCH_SIZE: expected at least {size()} images in a batch, one for each process, got "
+            f"{images}. Start fewer processes, or use larger batches."
+        )
 
 
 class SharedBatches(BatchSampler):

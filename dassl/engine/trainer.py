@@ -171,6 +171,8 @@ class TrainerX(TrainerBase):
                 f"DATASET.NAME: expected a dataset with training images, got {name}, which is for testing only. "
                 f"{getattr(self.dm.dataset, 'how_to_train', other)}, and test on this one with --eval-only --model-dir."
             )
+        if self._models and distributed.size() > 1:
+            distributed.check_batches(self.train_loader_x)
         # What is sampled during training (by dropout) depends on the seed alone, not on what was sampled before.
         set_random_seed(self.cfg.SEED)
         folder = self.record.folder_to_resume()

@@ -133,7 +133,7 @@ def test_a_stop_signal_saves_and_ends_all_processes(whole, tmp_path):
     {
         "--trainer ProGrad": "got ProGrad, which needs all images of a batch in one. Start one process.",
         "--trainer LinearProbeCLIP": "got LinearProbeCLIP, which needs all images",
-        "--batch-size 1": "DATALOADER.TRAIN_X.BATCH_SIZE: expected at least 2 images in a batch, one for each process, got 1.",
+        "--batch-size 1": "TRAIN_X.BATCH_SIZE: expected at least 2 images in a batch, one for each process, got 1.",
         "TRAIN.MIXUP 0.5": "TRAIN.MIXUP, TRAIN.CUTMIX, TRAIN.CLASS_WEIGHTS: expected 0, 0, and none",
         "--no-resume": "torchrun: expected --seed, and neither --no-resume,",
     }.items(),

@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 # torch, the methods, and the datasets are imported only when there is something to run, so help and refusals are fast.
 # Set before torch is imported: threads that spin while they wait slow small steps to a crawl on shared cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+ALIKE = 10.0  # seconds within which all processes end that fail for one reason
 
 ROOT = Path(__file__).resolve().parent
 CONFIGS = ROOT / "configs"
@@ -361,7 +364,7 @@ def run(args: argparse.Namespace) -> None:
             "exist."
         )
     cfg = setup_cfg(args)
-    from dassl.engine import explain_failures, explain_run, fresh_folder, run_folder
+    from dassl.engine import distributed, explain_failures, explain_run, fresh_folder, run_folder
 
     if args.explain and not args.eval_only:
         raise UserError("--explain: expected --eval-only and --model-dir too, got neither. Add them.")
@@ -374,7 +377,12 @@ def run(args: argparse.Namespace) -> None:
         cfg.OUTPUT_DIR = str(fresh_folder(cfg.OUTPUT_DIR))
         cfg.freeze()
         notify(f"Starting over in {cfg.OUTPUT_DIR}")
-    with run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
+    if distributed.requested() and (args.seed < 0 or args.no_resume or args.find_lr or args.explain):
+        raise UserError(
+            "torchrun: expected --seed, and neither --no-resume, --find-lr, nor --explain, with several processes. "
+            "Change the options, or start one process."
+        )
+    with distributed.joined(cfg), run_folder(cfg.OUTPUT_DIR), explain_run(cfg), explain_failures(cfg):
         train_or_test(args, cfg)
 
 
@@ -415,6 +423,16 @@ def train_or_test(args: argparse.Namespace, cfg: CfgNode) -> None:
             print(next_lines(commands))
 
 
+def report(error: UserError) -> None:
+    """Print an error. Of several processes that torchrun has started, the first one prints those that all have."""
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        notify(f"error: {error}")
+    else:
+        time.sleep(ALIKE)  # torchrun ends this process now if the first one has failed, too
+        notify(f"error in process {rank}: {error}")
+
+
 def main(argv: list[str] | None = None) -> int:
     open_missing_streams()
     console, sys.stdout = sys.stdout, Tolerant(sys.stdout)
@@ -425,7 +443,7 @@ def main(argv: list[str] | None = None) -> int:
         with StopSignals(patient=False):
             run(args)
     except UserError as error:
-        notify(f"error: {error}")
+        report(error)
         return error.status
     except ModuleNotFoundError as error:
         notify(f"error: {explain_missing_package(error)}")

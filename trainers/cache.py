@@ -62,6 +62,9 @@ class CacheTrainer(PromptTrainer):
 
     released_keys = ""
 
+    def needs_whole_batches(self) -> bool:
+        return True
+
     def search(self) -> object:
         """Set what a released cache does not hold."""
         raise NotImplementedError

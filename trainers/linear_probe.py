@@ -97,6 +97,9 @@ class LinearProbeCLIP(PromptTrainer):
     honors_loss_options = False
     is_fitted = True
 
+    def needs_whole_batches(self) -> bool:
+        return True
+
     def texts(self, classnames: list[str]) -> Iterator[tuple[str, str, int]]:
         return iter(())
 

@@ -55,6 +55,9 @@ class ProGrad(GuidedContextTrainer):
         batches = self.cfg.OPTIM.ACCUMULATE
         checks.expect(batches == 1, "OPTIM.ACCUMULATE", "1, because the gradient of each batch is changed", batches)
 
+    def needs_whole_batches(self) -> bool:
+        return True  # a process would project its part of the gradient alone
+
     def n_context(self) -> int:
         return self.options.N_CTX
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip import CLIP, TEXTS_AT_ONCE, tokenize
+from dassl.engine import distributed
 from dassl.utils import return_freed_memory
 
 
@@ -61,17 +62,24 @@ class PromptedCLIP(nn.Module):
     def in_blocks(self, compute: Callable[[slice], Tensor], size: int, dim: int = 0) -> Tensor:
         """Apply `compute` to all classes in blocks of `size` classes (0: all at once) and concatenate along `dim`.
 
-        No activations of a block are kept: the backward pass computes them again.
+        No activations of a block are kept: the backward pass computes them again. Along `dim` 0, several processes
+        share the classes.
         """
         n = self.n_classes
-        if not 0 < size < n:
-            return compute(slice(0, n))
+        if dim == 0 and self.independent_classes and 1 < distributed.size() <= n:
+            mine = distributed.share(n)
+            return distributed.gather(self._in_blocks(compute, size, mine, dim), n)
+        return self._in_blocks(compute, size, slice(0, n), dim)
+
+    def _in_blocks(self, compute: Callable[[slice], Tensor], size: int, classes: slice, dim: int) -> Tensor:
+        if not 0 < size < classes.stop - classes.start:
+            return compute(classes)
 
         def one(block: slice) -> Tensor:
             return_freed_memory(self.clip.logit_scale.device)  # of the previous block
             return compute(block)
 
-        blocks = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+        blocks = [slice(at, min(at + size, classes.stop)) for at in range(classes.start, classes.stop, size)]
         return torch.cat([checkpoint(one, block, use_reentrant=False) for block in blocks], dim)
 
     def tower_features(self, images: Tensor) -> Tensor:

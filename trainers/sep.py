@@ -182,6 +182,9 @@ class SEP(ContextTrainer):
         in_one = self.options.SELECT != "batch" or block in ("auto", "0")
         checks.expect(in_one, "MODEL.TEXT_BLOCK", "auto or 0 with TRAINER.SEP.SELECT batch", block)
 
+    def needs_whole_batches(self) -> bool:
+        return self.options.SELECT == "batch"
+
     def check_sizes(self, checks: Checks, sizes: clip.BackboneConfig) -> None:
         n_ctx = self.n_context()
         self.check_room(checks, sizes, n_ctx, least=1 + n_ctx)  # [SOS], and n tokens after the prompts

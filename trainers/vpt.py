@@ -188,6 +188,9 @@ class VPT(PromptTrainer):
             checks.at_most(key, sizes.vision_layers, "the layers of the backbone's image tower")
         checks.at_most("ADAPTER_REDUCTION", sizes.vision_width, "the width of the backbone's image tower")
 
+    def needs_whole_batches(self) -> bool:
+        return self.options.HEAD_LAYERS > 1  # batch norm
+
     def build_method(self, clip_model: CLIP, classnames: list[str]) -> PromptedCLIP:
         return VPTCLIP(clip_model, classnames, self.fixed_texts(classnames), self.options)
 

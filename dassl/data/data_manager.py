@@ -16,7 +16,7 @@ import torch
 import torchvision.transforms as T
 from PIL import Image
 from tabulate import tabulate
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset
 
 from basics import BadImage, UserError, leave_signals_to_parent, log, notify
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
@@ -143,6 +143,7 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
     image_cache: ImageCache | None = None,
+    batches: type[BatchSampler] | None = None,
 ) -> Loader:
     """Return a loader. It uses nothing of the global random streams.
 
@@ -158,6 +159,7 @@ def build_data_loader(
         dataset_wrapper: used in place of :class:`DatasetWrapper`; it gets (view, index) pairs, except from a
             SequentialSampler.
         image_cache: decoded images for a :class:`DatasetWrapper`; a training loader fills it before its first batch.
+        batches: as in :class:`dassl.data.loader.Loader`.
 
     Raises:
         UserError: no images, an unknown sampler, or one that does not suit the batch size or the images.
@@ -177,6 +179,7 @@ def build_data_loader(
         dataset.read = image_cache.read
     return Loader(
         image_cache=image_cache if is_train else None,
+        batches=batches,
         dataset=dataset,
         batch_size=batch_size,
         sampler=build_sampler(
@@ -201,6 +204,7 @@ class DataManager:
         cfg: the config.
         custom_tfm_train, custom_tfm_test: used in place of the config's transforms.
         dataset_wrapper: used in place of :class:`DatasetWrapper`.
+        batches: the kind of batches for training and tests, as in :class:`dassl.data.loader.Loader`.
 
     Attributes:
         dataset: the dataset.
@@ -215,6 +219,7 @@ class DataManager:
         custom_tfm_train: Callable | Sequence[Callable] | None = None,
         custom_tfm_test: Callable | Sequence[Callable] | None = None,
         dataset_wrapper: Callable[..., Dataset] | None = None,
+        batches: type[BatchSampler] | None = None,
     ):
         self.dataset: DatasetBase = build_dataset(cfg)
         self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
@@ -224,7 +229,7 @@ class DataManager:
         paths, budget = self._read_every_epoch(cfg), cfg.DATALOADER.KEEP_GIB * 2**30
         image_cache = ImageCache(paths, budget, cfg.INPUT.MAX_MEGAPIXELS)
 
-        def loader(data_source, settings, tfm, is_train):
+        def loader(data_source, settings, tfm, is_train, batches=batches):
             return build_data_loader(
                 cfg,
                 sampler_type=settings.SAMPLER,
@@ -236,6 +241,7 @@ class DataManager:
                 is_train=is_train,
                 dataset_wrapper=dataset_wrapper,
                 image_cache=image_cache,
+                batches=batches,
             )
 
         loaders = cfg.DATALOADER
@@ -246,7 +252,7 @@ class DataManager:
         self.val_loader = loader(data.val, loaders.TEST, tfm_test, False) if data.val else None
         without_test = not data.test and (cfg.TEST.NO_TEST or getattr(data, "own_images", False))
         self.test_loader: Any = None if without_test else loader(data.test, loaders.TEST, tfm_test, False)
-        self.plain_train_loader = loader(data.train_x, loaders.TEST, tfm_test, False)
+        self.plain_train_loader = loader(data.train_x, loaders.TEST, tfm_test, False, batches=None)
         self.plain_train_loader.dataset.count_bad = False  # a training image must be readable
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)

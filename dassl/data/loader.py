@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.util import Finalize
 
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from dassl.data.image_cache import ImageCache
 
@@ -31,11 +31,18 @@ class Loader(DataLoader):
 
     Args:
         image_cache: filled before the first batch and before any worker starts, so that the workers share it.
+        batches: the kind of batches; None: torch's. Its batches hold what `sampler` yields.
         **options: torch's.
     """
 
-    def __init__(self, *, image_cache: ImageCache | None = None, **options):
+    def __init__(self, *, image_cache: ImageCache | None = None, batches: type[BatchSampler] | None = None, **options):
+        sampler = options.get("sampler")
+        if batches is not None:
+            own = {name: options.pop(name) for name in ("sampler", "batch_size", "drop_last")}
+            options["batch_sampler"] = batches(**own)
         super().__init__(**options)
+        if batches is not None:
+            self.__dict__["sampler"] = sampler  # torch sets another one next to a batch sampler
         # A worker without a batch takes time to start and does nothing; if the garbage collector ends it, its pipe is
         # even closed twice.
         self.num_workers = min(self.num_workers, len(self))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from basics import UserError, notify
+from dassl.engine import distributed
 from dassl.utils import free_memory
 
 Outputs = tuple[Tensor, Tensor, dict[str, Tensor]]
@@ -35,6 +36,8 @@ def build_step(step: TrainStep, learner: nn.Module, options: CfgNode, device: to
         options: the node MODEL.
         static: whether the step is the same for all batches of a shape, so that a graph can replay it.
     """
+    if distributed.size() > 1:
+        return step  # processes meet inside it
     if options.COMPILE:
         step = CompiledStep(step, learner)
     if options.CUDA_GRAPH and static and device.type == "cuda":

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from basics import UserError, notify, show_progress
+from basics import UserError, notify
 from dassl.metrics.calibration import fit_temperature, measure_calibration
 from dassl.metrics.rejection import RULES, fit_threshold, measure_rejection
 from dassl.utils import free_memory
@@ -39,11 +39,10 @@ def logits_of(trainer, loader, name: str) -> tuple[Tensor, Tensor]:
     """
     logits, labels = [], []
     with trainer.evaluation():
-        for batch in show_progress(loader, name, unit="batch"):
-            images, of_batch = trainer.parse_batch_test(batch)
-            logits.append(trainer.model_inference(images).double().cpu())
-            labels.append(of_batch.cpu())
-            trainer.signals.stop_if_requested("in the test after the training")
+        for of_batch, true, _ in trainer.infer(loader, name):
+            logits.append(of_batch.double().cpu())
+            labels.append(true.cpu())
+            trainer.stop_if_requested("in the test after the training")
     readable = torch.cat(labels) >= 0
     if not readable.any():
         raise UserError(

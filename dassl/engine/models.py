@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from basics import log
-from dassl.engine import checkpoints, compat
+from dassl.engine import checkpoints, compat, distributed
 from dassl.engine.nonfinite import LossWatch, StepInfo
 from dassl.utils import save_checkpoint, tolist_if_not
 
@@ -24,6 +24,7 @@ class TrainerBase:
         self.num_batches = 1
         self.clip_norm, self.accumulate = 0.0, 1  # OPTIM.CLIP_NORM, OPTIM.ACCUMULATE
         self.step_skipped = self.has_gradients = False
+        self.share_of_batch = 1.0  # the part of the batch's images that this process has
         self.watch = LossWatch()
         self.open_step()
 
@@ -105,7 +106,11 @@ class TrainerBase:
 
     def model_backward(self, loss):
         """Compute the gradients of `loss`, unless the step is skipped."""
-        self.step_skipped = self.detect_anomaly(loss)
+        if distributed.size() > 1:
+            loss = loss * self.share_of_batch
+            self.step_skipped = self.detect_anomaly(distributed.total(loss.detach()))
+        else:
+            self.step_skipped = self.detect_anomaly(loss)
         if self.accumulate > 1:  # the mean over the batches of the step; the last one of an epoch may have fewer
             loss = loss / min(self.accumulate, self.num_batches - self.batch_idx // self.accumulate * self.accumulate)
         if not self.step_skipped:
@@ -116,6 +121,8 @@ class TrainerBase:
         if not self.ends_step or (self.step_skipped and not self.has_gradients):
             return
         optims = [self._optims[name] for name in self.get_model_names(names) if self._optims[name] is not None]
+        if distributed.size() > 1:
+            distributed.sum_gradients(p for optim in optims for group in optim.param_groups for p in group["params"])
         if self.clip_norm:
             self._clip_gradients(optims)
         for optim in optims:

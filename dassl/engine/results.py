@@ -15,6 +15,7 @@ import dassl
 from basics import write_atomic
 from basics.csv_files import csv_text
 from dassl.config import to_dict
+from dassl.engine import distributed
 from dassl.engine.checkpoints import prompts_sha256
 from dassl.utils import device_name
 
@@ -127,6 +128,7 @@ def collect_results(
             "python": platform.python_version(),
         },
         "device": device_name(trainer.device),
+        "processes": distributed.size(),
         "threads": torch.get_num_threads(),
         "linear": getattr(trainer, "linear", None),
         "changed_on_resume": record.changes,

@@ -4,6 +4,7 @@ A method subclasses `TrainerX`. It builds its model in `build_model` and makes o
 also steps the learning-rate schedule, by `update_lr()` in the last batch of an epoch.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,12 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from basics import NotApplicable, StopSignals, UserError, details, log, notify, show_progress
 from dassl.config import flatten
 from dassl.data import DataManager
-from dassl.engine import compat
+from dassl.engine import compat, distributed
 from dassl.engine.calibration import calibrate, measure_unknowns, refuse_large_logits
 from dassl.engine.checkpoints import BEST_FILE, locate_model
 from dassl.engine.checks import check_method, check_values
@@ -56,6 +57,8 @@ class TrainerX(TrainerBase):
         if problems := check_values(cfg) + check_method(cfg, self):
             raise UserError("\n".join(problems))
         self.cfg = _with_seed(cfg)
+        if distributed.size() > 1 and (reason := distributed.check_method(self)):
+            raise UserError(reason)
         self.device = device_of(cfg)
         self.start_epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
@@ -88,7 +91,10 @@ class TrainerX(TrainerBase):
 
     def build_data_loader(self):
         """Create the data manager and take its loaders and class names."""
-        self.dm = DataManager(self.cfg)
+        if distributed.size() > 1:
+            self.dm = DataManager(self.cfg, batches=distributed.SharedBatches)
+        else:
+            self.dm = DataManager(self.cfg)
         self.train_loader_x = self.dm.train_loader_x
         self.train_loader_u = self.dm.train_loader_u
         self.val_loader = self.dm.val_loader
@@ -100,6 +106,10 @@ class TrainerX(TrainerBase):
     def build_model(self):
         """Create the model (`self.model`), its optimizer and its schedule, and register them."""
         raise NotImplementedError
+
+    def needs_whole_batches(self) -> bool:
+        """Return whether its step, or its fit, needs all images of a batch in one process."""
+        return False
 
     def auto_settings(self) -> dict:
         """Return what settings on "auto" were set to on this machine (numbers or strings); a resumed run keeps them."""
@@ -147,7 +157,7 @@ class TrainerX(TrainerBase):
                     self.after_epoch()
                     self.bar.show(self)
                     self.record.close_epoch()
-                    self.signals.stop_if_requested(f"after epoch {epoch + 1}")
+                    self.stop_if_requested(f"after epoch {epoch + 1}")
             self.after_train()
 
     def before_train(self):
@@ -161,6 +171,8 @@ class TrainerX(TrainerBase):
                 f"DATASET.NAME: expected a dataset with training images, got {name}, which is for testing only. "
                 f"{getattr(self.dm.dataset, 'how_to_train', other)}, and test on this one with --eval-only --model-dir."
             )
+        if self._models and distributed.size() > 1:
+            distributed.check_batches(self.train_loader_x)
         # What is sampled during training (by dropout) depends on the seed alone, not on what was sampled before.
         set_random_seed(self.cfg.SEED)
         folder = self.record.folder_to_resume()
@@ -205,17 +217,32 @@ class TrainerX(TrainerBase):
             self.bar.show(self, batch_idx + 1)
             self.record.log_step()
             # Read once: a later signal waits for the next step. A state has no gradients, so it waits for all batches.
-            stop = self.signals.requested is not None and self.ends_step
+            stop = self.stop_requested() and self.ends_step
             if self.ends_step:
                 self.record.save_if_due(stop)
             if stop:
                 self.signals.stop_if_requested(f"after epoch {self.epoch + 1}, batch {batch_idx + 1}")
             start = time.monotonic()
 
+    def stop_requested(self) -> bool:
+        """Return whether a stop signal has arrived, here or in another process."""
+        if distributed.any_process(self.signals.requested is not None):
+            self.signals.requested = self.signals.requested or signal.SIGTERM
+        return self.signals.requested is not None
+
+    def stop_if_requested(self, where: str) -> None:
+        """Raise Stopped if a stop signal has arrived, here or in another process."""
+        if self.stop_requested():
+            self.signals.stop_if_requested(where)
+
     def _run_step(self, batch):
         self.open_step(batch)
         skipped = self.watch.skipped
+        if distributed.size() > 1:
+            self.share_of_batch = len(batch["label"]) / self.train_loader_x.batch_sampler.whole(self.batch_idx)
         summary = self.forward_backward(batch)
+        if distributed.size() > 1:
+            summary = distributed.weighted_means(summary, self.share_of_batch)
         if not self.loss_seen:
             compat.check_reported_losses(self, summary)
         self.record.progress.add_step(summary if self.watch.skipped == skipped else None)
@@ -380,17 +407,31 @@ class TrainerX(TrainerBase):
             raise UserError(f"DATASET.NAME: expected test images in {self.cfg.DATASET.NAME}, got none.")
         log(f"Evaluate on the *{split}* set")
         with self.evaluation():
-            for batch in show_progress(loader, split, unit="batch"):
-                images, labels = self.parse_batch_test(batch)
-                self.evaluator.process(self.model_inference(images), labels)
-                self.tested += batch.get("impath", [])
+            for logits, labels, impaths in self.infer(loader, split):
+                self.evaluator.process(logits, labels)
+                self.tested += impaths
                 if is_final:
-                    self.signals.stop_if_requested("in the test after the training")
+                    self.stop_if_requested("in the test after the training")
         with nullcontext() if is_final else details():
             results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         return next(iter(results.values()))
+
+    def infer(self, loader, name: str) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+        """Yield logits (B, C), labels (B,), and paths of the images of each batch, inside `evaluation`.
+
+        Several processes share the images of a batch, and all of them get the whole result.
+        """
+        for number, batch in enumerate(show_progress(loader, name, unit="batch")):
+            images, labels = self.parse_batch_test(batch)
+            logits, impaths = self.model_inference(images), batch.get("impath", [])
+            if distributed.size() > 1:
+                n, items = loader.batch_sampler.whole(number), loader.dataset.data_source
+                logits, labels = distributed.join_rows(logits, n), distributed.join_rows(labels, n)
+                indices = distributed.join_rows(batch["index"].to(self.device), n)
+                impaths = [items[index].impath for index in indices.tolist()]
+            yield logits, labels, impaths
 
     def model_inference(self, input):
         """Return logits (B, C) of images (B, 3, H, W)."""

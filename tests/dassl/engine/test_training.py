@@ -129,8 +129,8 @@ def test_results_json_reports_the_whole_run(make, tmp_path):
     expected = """
         format status task trainer dataset subsample dataset_dir shots train_fraction seed backbone metrics val
         calibration unknowns epochs stopped_early nonfinite_steps trained_parameters gflop prompts_sha256 draw_hash
-        data_sha256 weights_sha256 model_dir load_epoch config versions device processes threads linear changed_on_resume seconds
-        peak_memory_mib
+        data_sha256 weights_sha256 model_dir load_epoch config versions device processes threads linear
+        changed_on_resume seconds peak_memory_mib
     """
     assert list(results) == expected.split()
     expected = {"format": 1, "status": "done", "task": "train", "trainer": "Toy", "dataset": "Fake", "shots": 4}

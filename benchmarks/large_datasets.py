@@ -11,7 +11,6 @@ import csv
 import gc
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -64,7 +63,7 @@ def measure(reader: str, root: Path, shots: int) -> dict:
         dataset = build_dataset(cfg)
     seconds = time.process_time() - start
     gc.collect()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = resident("VmHWM")  # not ru_maxrss, which a process takes over from the one that started it
     held = sum(len(items or []) for items in (dataset.train_x, dataset.val, dataset.test))
     return {
         "s": seconds,
@@ -75,10 +74,10 @@ def measure(reader: str, root: Path, shots: int) -> dict:
     }
 
 
-def resident() -> float:
-    """Return this process's memory in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def resident(kind: str = "VmRSS") -> float:
+    """Return this process's memory in MiB: now, or the most so far ("VmHWM"). Linux only."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[kind].split()[0]) / 1024  # from KiB
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything on a fresh machine: environment, installation, run.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 VENV = .venv
 BIN = $(CURDIR)/$(VENV)/bin
 # What `source .venv/bin/activate` sets, so that the scripts use this environment whichever one is active.
@@ -8,7 +8,8 @@ ACTIVE = VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(BIN):$$PATH"
 # pip's download bars on a terminal, silence in a log file.
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP = "$(BIN)/python" -m pip --disable-pip-version-check $(QUIET)
-# The tests of a file run in one process, one after the other. One thread each: the processes share the cores.
+# The tests of a file run in one process, one after the other. One thread each: the processes share the cores. Tests often
+# wait for processes that they start, so three keep two cores busy.
 PYTEST = $(ACTIVE) OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo test test-slow test-latest docs fuzz
@@ -25,6 +26,7 @@ test: .venv/installed-test ## lint, check spelling and types, run all tests but 
 	"$(BIN)/python" -m mypy
 	$(PYTEST)
 
+test-slow: WORKERS = 2
 test-slow: .venv/installed-test .venv/installed-clusters ## run the slow tests: kills, clusters, the README's commands, more fuzzing
 	$(PYTEST) --slow -m slow
 	FUZZ_CASES=500 $(PYTEST) tests/fuzz

@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))  # datasets/ is not an installed package
 
 from basics import write_atomic  # noqa: E402
 from clip import CLIP, CLIPConfig, end_of_text, tokenize  # noqa: E402
+from clip.tokenizer import VOCABULARY  # noqa: E402
 from clip.weights import load_clip, save_rows  # noqa: E402
 from dassl.utils import stream  # noqa: E402
 from datasets.demo import DEMO_SETS, captions  # noqa: E402
@@ -47,7 +48,7 @@ SIZES = CLIPConfig(
     text_heads=4,
     embed_dim=128,
     context_length=77,
-    vocab_size=49408,
+    vocab_size=VOCABULARY,
 )
 THREADS = 2  # part of the recipe: another number may round sums differently
 STEPS = 3800

@@ -57,12 +57,11 @@ def joined(cfg) -> Iterator[None]:
     if not requested():
         yield
         return
-    size, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
-    gpu = torch.cuda.is_available() and cfg.USE_CUDA
+    local, gpu = int(os.environ["LOCAL_RANK"]), torch.cuda.is_available() and cfg.USE_CUDA
     if gpu and local >= torch.cuda.device_count():
         raise UserError(
             f"--nproc-per-node: expected at most {torch.cuda.device_count()} processes, one for each GPU, got "
-            f"{os.environ.get('LOCAL_WORLD_SIZE', size)}. Start fewer, or add --device cpu."
+            f"{os.environ.get('LOCAL_WORLD_SIZE', local + 1)}. Start fewer, or add --device cpu."
         )
     if gpu:
         torch.cuda.set_device(local)
@@ -161,7 +160,10 @@ def total(value: Tensor) -> Tensor:
         dist.all_reduce(value)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"process {rank()}: expected all processes to go on, but one has ended ({reason}).") from error
+        raise UserError(
+            f"process {rank()}: expected all processes to continue, but one has ended ({reason}). See its message, and "
+            "run the same command to resume."
+        ) from error
     return value
 
 

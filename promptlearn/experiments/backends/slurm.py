@@ -84,7 +84,7 @@ class SlurmRun:
             self.left = time.monotonic()
         elif time.monotonic() - self.left > PATIENCE:
             self.status = 1
-            self.stderr = f"Slurm job {self.slurm.job_id} ended without a result; see {self.slurm.paths.stderr}"
+            self.stderr = f"Slurm job {self.slurm.job_id} ended without a result. See {self.slurm.paths.stderr}."
 
     def errors(self) -> str:
         return self.stderr
